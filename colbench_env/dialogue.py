@@ -1,0 +1,146 @@
+"""The protocol of an episode: who sees what, when it ends, and what the answer is.
+
+The human opens with the problem. The agent writes at most `max_turns` turns; after each but the last the human replies.
+
+    I WANT TO ANSWER:   ends the episode; the answer stands between the first marker and a second one, or the end
+    OUTPUT:             what stands before it is the agent's thought, which the human does not see
+
+At the last turn the whole reply is the answer (without a marker). An empty answer is `No answer`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from colbench_env.types import NO_ANSWER, Message, Task, Trajectory
+
+ANSWER_MARKER = "I WANT TO ANSWER:"
+OUTPUT_MARKER = "OUTPUT:"
+MAX_TURNS = 10
+BACKEND_REPLY_LIMIT = 400
+FRONTEND_REPLY_LIMIT = 1000
+
+
+def shown_text(raw: str) -> str:
+    """What the human sees of an agent's reply.
+
+    In: "They want code. OUTPUT: Which sign?"   Out: "Which sign?"
+    An `OUTPUT:` inside an answer is part of that answer and hides nothing.
+    """
+    thought, marker, shown = raw.partition(OUTPUT_MARKER)
+    return shown.strip() if marker and ANSWER_MARKER not in thought else raw
+
+
+def marked_answer(raw: str) -> str | None:
+    """The answer between the first marker and a second one, or None without a marker.
+
+    In: "Done. I WANT TO ANSWER: x = 1"   Out: "x = 1"
+    """
+    parts = raw.split(ANSWER_MARKER, 2)
+    return (parts[1].strip() or NO_ANSWER) if len(parts) > 1 else None
+
+
+def chat_messages(messages: Iterable[Message], system: str = "") -> list[dict[str, str]]:
+    """The messages as a chat template takes them, after a system message if there is a system prompt.
+
+    The system prompt is part of how a prompt is rendered, never of a dialogue.
+    """
+    opening = [{"role": "system", "content": system}] if system else []
+    return opening + [{"role": message.role, "content": message.content} for message in messages]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """An episode in one of its states; every step returns the next state and leaves this one as it was.
+
+    `answer` is None until the episode is done. A step that is not the next one's raises ValueError.
+    """
+
+    task: Task
+    max_turns: int = MAX_TURNS
+    human_limit: int = BACKEND_REPLY_LIMIT
+    history: tuple[Message, ...] = ()
+    answer: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_turns < 1 or self.human_limit < 1:
+            raise ValueError(f"max_turns={self.max_turns} and human_limit={self.human_limit} must be at least 1")
+        if not self.history:
+            object.__setattr__(self, "history", (Message("user", self.task.problem_description),))
+
+    @property
+    def done(self) -> bool:
+        """Whether the episode has ended."""
+        return self.answer is not None
+
+    @property
+    def agent_is_next(self) -> bool:
+        """Whether the agent has to write now."""
+        return not self.done and self.history[-1].role == "user"
+
+    @property
+    def human_is_next(self) -> bool:
+        """Whether the human has to reply now."""
+        return not self.done and self.history[-1].role == "assistant"
+
+    @property
+    def turns(self) -> int:
+        """The number of turns that the agent has written."""
+        return len(self.history) // 2
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The dialogue as the agent knows it: its own turns raw, thoughts included, as it wrote them."""
+        raw = (entry.content if entry.output is None else entry.output for entry in self.history)
+        return tuple(Message(entry.role, text) for entry, text in zip(self.history, raw, strict=True))
+
+    @property
+    def shown_messages(self) -> tuple[Message, ...]:
+        """The dialogue as the human knows it: without the agent's thoughts."""
+        return tuple(Message(entry.role, entry.content) for entry in self.history)
+
+    def step_agent(self, raw: str, prompt: str | None = None, extra: Mapping[str, Any] | None = None) -> Self:
+        """The state after the agent's turn.
+
+        `raw` is the text as sampled, `prompt` the prompt it was sampled from; `extra` is kept in the message (token ids
+        of the turn, for instance).
+        """
+        if not self.agent_is_next:
+            raise ValueError(f"the agent cannot write after {self.turns} turns: {self._state()}")
+        answer = marked_answer(raw)
+        if answer is None and self.turns + 1 == self.max_turns:
+            answer = raw.strip() or NO_ANSWER
+        message = Message("assistant", shown_text(raw), input=prompt, output=raw, extra=dict(extra or {}))
+        return replace(self, history=(*self.history, message), answer=answer)
+
+    def step_human(self, reply: str) -> Self:
+        """The state after the human's reply, cut to `human_limit` characters.
+
+        An empty reply raises ValueError: a simulator that failed must not become a turn of the dialogue.
+        """
+        if not self.human_is_next:
+            raise ValueError(f"the human cannot reply after {self.turns} turns: {self._state()}")
+        if not reply.strip():
+            raise ValueError("the human's reply is empty: a failed simulator must not become a turn of the dialogue")
+        return replace(self, history=(*self.history, Message("user", reply[: self.human_limit])))
+
+    def give_up(self) -> Self:
+        """The episode ended here without an answer, for instance because the context is full.
+
+        A human reply that the agent has not answered is dropped, so that the agent has the last word.
+        """
+        if self.done:
+            raise ValueError(f"the episode cannot be given up: {self._state()}")
+        history = self.history[:-1] if self.agent_is_next and self.turns else self.history
+        return replace(self, history=history, answer=NO_ANSWER)
+
+    def to_trajectory(self, extra: Mapping[str, Any] | None = None) -> Trajectory:
+        """The ungraded trajectory of an episode that is done and has at least one agent turn; else ValueError."""
+        if self.answer is None or not self.turns:
+            raise ValueError(f"an episode with {self.turns} agent turns is no trajectory: {self._state()}")
+        return Trajectory(self.task, self.history, self.answer, extra=dict(extra or {}))
+
+    def _state(self) -> str:
+        if self.done:
+            return "the episode is done"
+        return "it is the agent's turn" if self.agent_is_next else "it is the human's turn"

@@ -1,0 +1,270 @@
+"""How a value crosses from the sandbox to the grader: plain data only, in an encoding of our own.
+
+This file runs on both sides. `encode` runs in the worker beside hostile code, so it looks at exact types and never
+calls a method that an answer could have defined; `decode` runs in the grader on bytes that may be forged, so it checks
+every bound and builds nothing but the values named here.
+
+A value is a tag and its content:
+
+    N T F                     None, True, False
+    i f c s b                 int, float, complex, str, bytes      (i, s and b carry their length)
+    l t S Z                   list, tuple, set, frozenset          (count, then items)
+    d                         dict                                 (count, then key and value by turns)
+    o                         anything in BUILDERS: name, then the tuple of arguments that builds it
+
+Written rules beyond the plain types: `defaultdict`, `OrderedDict` and `Counter` of exactly these types are the dicts
+they equal in Python; a numpy scalar is the Python value that `item()` gives; a numpy array is an `Array`, equal only to
+an array of the same shape with equal items. Subclasses, user classes, iterators and functions are unsupported.
+"""
+
+import builtins
+import datetime
+import struct
+import sys
+import zoneinfo
+from collections import Counter, OrderedDict, defaultdict
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+MAX_BYTES = 1 << 20  # one encoded value
+MAX_DEPTH = 64  # containers inside containers
+MAX_NODES = 200_000  # values inside values
+MAX_HASHED = 10_000  # dict keys and set elements: forged keys that all collide must not cost minutes
+MAX_DIGITS = 1 << 14  # bytes of one int, characters of one Decimal
+
+NAN = float("nan")  # the one NaN of `strict`: containers compare by identity first, so it equals itself
+
+
+class Unsupported(Exception):
+    """The value is not plain data, or too large or too deep."""
+
+
+class Malformed(Exception):
+    """The bytes are not one encoded value."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """A numpy array as plain data: its shape and its items in nested lists."""
+
+    shape: tuple[int, ...]
+    items: object
+
+
+BUILTIN_TYPES = {name: kind for name, kind in vars(builtins).items() if type(kind) is type} | {"NoneType": type(None)}
+TYPE_NAMES = {kind: name for name, kind in BUILTIN_TYPES.items()}
+SEQUENCES = {list: b"l", tuple: b"t", set: b"S", frozenset: b"Z"}
+DICTS = (dict, defaultdict, OrderedDict, Counter)
+
+_HEAP_TYPE = 1 << 9  # set in the flags of every class that Python code made
+_flags = type.__dict__["__flags__"].__get__
+_module = type.__dict__["__module__"].__get__
+
+
+def encode(value: object) -> bytes:
+    """The bytes of a plain value. Raises Unsupported."""
+    parts: list[bytes] = []
+    left = [MAX_BYTES, MAX_NODES, MAX_HASHED]
+
+    def put(*pieces: bytes) -> None:
+        for piece in pieces:
+            left[0] -= len(piece)
+            if left[0] < 0:
+                raise Unsupported(f"the result is larger than {MAX_BYTES} bytes")
+            parts.append(piece)
+
+    def put_sized(tag: bytes, content: bytes) -> None:
+        put(tag, struct.pack("<I", len(content)), content)
+
+    def put_object(name: str, arguments: tuple, depth: int) -> None:
+        put(b"o")
+        put_sized(b"", name.encode())
+        write(arguments, depth + 1)
+
+    def put_items(tag: bytes, items: object, count: int, depth: int) -> None:
+        if tag in b"SZd":
+            left[2] -= count
+            if left[2] < 0:
+                raise Unsupported(f"the result has more than {MAX_HASHED} keys and set elements")
+        put(tag, struct.pack("<I", count))
+        for item in items:
+            if tag == b"d":
+                write(item[0], depth + 1)
+                write(item[1], depth + 1)
+            else:
+                write(item, depth + 1)
+
+    def write(value: object, depth: int) -> None:
+        left[1] -= 1
+        if depth > MAX_DEPTH or left[1] < 0:
+            raise Unsupported(f"the result is deeper than {MAX_DEPTH} or has more than {MAX_NODES} parts")
+        kind = type(value)
+        if value is None or kind is bool:
+            put({None: b"N", True: b"T", False: b"F"}[value])
+        elif kind is int:
+            if value.bit_length() >= 8 * MAX_DIGITS:
+                raise Unsupported(f"the result has an int of {value.bit_length()} bits")
+            put_sized(b"i", value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
+        elif kind is float:
+            put(b"f", struct.pack("<d", value))
+        elif kind is complex:
+            put(b"c", struct.pack("<dd", value.real, value.imag))
+        elif kind is str:
+            put_sized(b"s", value.encode("utf-8", "surrogatepass"))
+        elif kind is bytes:
+            put_sized(b"b", value)
+        elif type(kind) is not type and kind is not Fraction:  # a metaclass could answer `==` and `hash` for its class
+            raise Unsupported("the result has a value whose class has a metaclass")
+        elif kind in SEQUENCES:
+            put_items(SEQUENCES[kind], value, len(value), depth)
+        elif kind in DICTS:
+            put_items(b"d", dict.items(value), dict.__len__(value), depth)
+        else:
+            put_object(*_as_object(value, kind), depth)
+
+    write(value, 0)
+    return b"".join(parts)
+
+
+def _as_object(value: object, kind: type) -> tuple[str, tuple]:
+    """The name in BUILDERS and the arguments of a value that has no tag of its own. Raises Unsupported."""
+    if kind is type and value in TYPE_NAMES:
+        return "type", (TYPE_NAMES[value],)
+    if kind is range:
+        return "range", (value.start, value.stop, value.step)
+    if kind is Decimal:
+        return "Decimal", (str(value),)
+    if kind is Fraction:
+        return "Fraction", (value._numerator, value._denominator)
+    if kind is datetime.datetime:
+        clock = (value.hour, value.minute, value.second, value.microsecond, value.tzinfo, value.fold)
+        return "datetime", (value.year, value.month, value.day, *clock)
+    if kind is datetime.date:
+        return "date", (value.year, value.month, value.day)
+    if kind is datetime.time:
+        return "time", (value.hour, value.minute, value.second, value.microsecond, value.tzinfo, value.fold)
+    if kind is datetime.timedelta:
+        return "timedelta", (value.days, value.seconds, value.microseconds)
+    if kind is datetime.timezone:
+        return "timezone", (value.utcoffset(None),)
+    if kind is zoneinfo.ZoneInfo:
+        return "ZoneInfo", (value.key,)
+    if "numpy" in sys.modules and _module(kind) == "numpy" and not _flags(kind) & _HEAP_TYPE:
+        if kind.__name__ == "ndarray":
+            return "Array", (value.shape, value.tolist())
+        return "scalar", (value.item(),)
+    raise Unsupported(f"the result has a value of type {kind.__qualname__}"[:200])
+
+
+def decode(data: bytes, nan: float | None = None) -> object:
+    """The plain value of encoded bytes; every float NaN becomes the object `nan` if one is given. Raises Malformed."""
+    position, nodes, hashed = 0, 0, 0
+
+    def take(count: int) -> bytes:
+        nonlocal position
+        piece = data[position : position + count]
+        if len(piece) != count:
+            raise Malformed("the value ends too early")
+        position += count
+        return piece
+
+    def take_sized() -> bytes:
+        return take(struct.unpack("<I", take(4))[0])
+
+    def read_all(count: int, depth: int) -> list:
+        if count > len(data):  # every item has at least one byte
+            raise Malformed("more items than bytes")
+        return [read(depth + 1) for _ in range(count)]
+
+    def read_container(tag: bytes, depth: int) -> object:
+        nonlocal hashed
+        (count,) = struct.unpack("<I", take(4))
+        if tag in b"SZd":
+            hashed += count
+            if hashed > MAX_HASHED:
+                raise Malformed("too many keys")
+        if tag == b"d":
+            flat = read_all(2 * count, depth)
+            return dict(zip(flat[::2], flat[1::2], strict=True))
+        return {b"l": list, b"t": tuple, b"S": set, b"Z": frozenset}[tag](read_all(count, depth))
+
+    def read(depth: int) -> object:
+        nonlocal nodes
+        nodes += 1
+        if depth > MAX_DEPTH or nodes > MAX_NODES:
+            raise Malformed("too deep or too many parts")
+        tag = take(1)
+        if tag in b"NTF":
+            return {b"N": None, b"T": True, b"F": False}[tag]
+        if tag == b"i":
+            content = take_sized()
+            if len(content) > MAX_DIGITS:
+                raise Malformed("an int with too many digits")
+            return int.from_bytes(content, "little", signed=True)
+        if tag == b"f":
+            (number,) = struct.unpack("<d", take(8))
+            return nan if nan is not None and number != number else number
+        if tag == b"c":
+            return complex(*struct.unpack("<dd", take(16)))
+        if tag == b"s":
+            return take_sized().decode("utf-8", "surrogatepass")
+        if tag == b"b":
+            return take_sized()
+        if tag in b"ltSZd":
+            return read_container(tag, depth)
+        if tag == b"o":
+            build = BUILDERS[take_sized().decode()]
+            arguments = read(depth + 1)
+            if type(arguments) is not tuple:
+                raise Malformed("arguments are not a tuple")
+            return build(*arguments)
+        raise Malformed(f"no value starts with {tag!r}")
+
+    try:
+        value = read(0)
+    except Malformed:
+        raise
+    except Exception as error:  # forged content: a bad key, an impossible date, text that is not UTF-8
+        raise Malformed(f"{type(error).__name__} while decoding") from None
+    if position != len(data):
+        raise Malformed("bytes after the value")
+    return value
+
+
+def _decimal(text: str) -> Decimal:
+    if type(text) is not str or len(text) > MAX_DIGITS:
+        raise Malformed("a Decimal that is not a short text")
+    return Decimal(text)
+
+
+def _fraction(numerator: int, denominator: int) -> Fraction:
+    if type(numerator) is not int or type(denominator) is not int:
+        raise Malformed("a Fraction that is not of two ints")
+    return Fraction(numerator, denominator)
+
+
+def _datetime(*fields: object) -> datetime.datetime:
+    *clock, fold = fields
+    return datetime.datetime(*clock, fold=fold)
+
+
+def _time(*fields: object) -> datetime.time:
+    *clock, fold = fields
+    return datetime.time(*clock, fold=fold)
+
+
+BUILDERS = {
+    "type": lambda name: BUILTIN_TYPES[name],
+    "range": range,
+    "Decimal": _decimal,
+    "Fraction": _fraction,
+    "date": datetime.date,
+    "time": _time,
+    "datetime": _datetime,
+    "timedelta": datetime.timedelta,
+    "timezone": datetime.timezone,
+    "ZoneInfo": zoneinfo.ZoneInfo,
+    "Array": Array,
+    "scalar": lambda value: value,
+}

@@ -1,0 +1,247 @@
+"""The grader: tasks and answers in, grades out."""
+
+import os
+import queue
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..types import BadInput, Task, Verdict
+from . import answers, encoding
+from .answers import Case
+from .isolation import LAYERS
+from .sandbox import Sandbox, SandboxError
+from .verdicts import MODES, Grade, Limits, Outcome, TestVerdict, judge
+
+ATTEMPTS = 3
+PROBE_SECONDS = 10.0
+SCOPES = {"strict": "module", "official": "function"}
+
+# Tries, as an answer could, what no answer may: True for each thing that worked.
+PROBE = """
+def attempt(action):
+    try:
+        action()
+        return True
+    except BaseException:
+        return False
+
+def read(path):
+    with open(path) as file:
+        return file.read(1)
+
+def connect():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as some:
+        some.connect(("127.0.0.1", 9))  # nothing is sent: it only asks for a way
+
+def escapes(path, pid):
+    import os
+    return {
+        "read a file of the user": attempt(lambda: read(path)),
+        "write beside it": attempt(lambda: open(path + ".new", "w").close()),
+        "reach the network": attempt(connect),
+        "signal the grader": attempt(lambda: os.kill(pid, 0)),
+    }
+"""
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """The two workers of one thread: what runs references never runs answers."""
+
+    references: Sandbox
+    answers: Sandbox
+
+
+class Grader:
+    """Grades answers in sandboxed processes; a context manager that is safe to use from several threads.
+
+    `mode` is "strict" or "official", `workers` the number of answers graded at a time. Raises BadInput where the
+    machine isolates nothing, unless `unsafe`. `without` names layers to leave off, to test the others alone.
+    """
+
+    def __init__(
+        self,
+        mode: str = "strict",
+        workers: int = 2,
+        limits: Limits | None = None,
+        unsafe: bool = False,
+        *,
+        without: Iterable[str] = (),
+    ):
+        if mode not in MODES:
+            raise BadInput(f"grader mode {mode!r}, expected one of {', '.join(MODES)}")
+        if sys.platform != "linux":
+            raise BadInput(f"the grader's sandbox is made of Linux system calls, this is {sys.platform}")
+        if workers < 1:
+            raise BadInput(f"{workers} grading workers, expected at least 1")
+        self.mode = mode
+        self.workers = workers
+        self.limits = limits or Limits()
+        self._references: dict[object, Future[tuple[Outcome, ...]]] = {}
+        self._lock = threading.Lock()
+        off = frozenset(without)
+        self._all = [_Bench(Sandbox(self.limits, off), Sandbox(self.limits, off)) for _ in range(workers)]
+        self._benches: queue.LifoQueue[_Bench] = queue.LifoQueue()
+        for bench in reversed(self._all):
+            self._benches.put(bench)
+        try:
+            self.layers, escapes = _examine(self._all[0].answers)
+        except SandboxError as error:
+            self.close()
+            raise BadInput(f"the grader's worker process cannot run here: {error}") from None
+        if escapes and not unsafe:
+            self.close()
+            raise BadInput(
+                f"nothing on this machine keeps an answer from these: {', '.join(escapes)} ({self.layers_text()}); "
+                "grade where namespaces, or Landlock and seccomp, are allowed, or say --unsafe to run them regardless"
+            )
+        self.escapes = escapes
+
+    def __enter__(self) -> "Grader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all worker processes and everything in them."""
+        for bench in self._all:
+            bench.references.close()
+            bench.answers.close()
+
+    def layers_text(self) -> str:
+        """One line that says which layers hold on this machine and which do not."""
+        on = [name for name, active in self.layers.items() if active]
+        off = [name for name, active in self.layers.items() if not active]
+        return f"sandbox: {', '.join(on) or 'none'}" + (f"; not active: {', '.join(off)}" if off else "")
+
+    def grade(self, task: Task, answer: str) -> Grade:
+        """The grade of one answer. Raises BadInput for a task without tests or without a reference."""
+        cases = _cases(task)
+        if answers.is_no_answer(answer):
+            return Grade(tuple(TestVerdict(case.name, Verdict.NO_ANSWER) for case in cases))
+        word = answers.blocked_word(answer) if self.mode == "official" else None
+        if word is not None:
+            detail = f"the released block-list has {word!r}"
+            return Grade(tuple(TestVerdict(case.name, Verdict.WRONG, detail) for case in cases))
+        with self._bench() as bench:
+            expected = self._expected(bench.references, task, cases)
+            if self.mode == "official":
+                source = answers.official_source(answer)
+            else:
+                source = answers.strict_source(answer, cases)
+            got = self._run_all(bench.answers, source, cases)
+        pairs = zip(cases, expected, got, strict=True)
+        return Grade(tuple(judge(case, wanted, outcome, self.mode) for case, wanted, outcome in pairs))
+
+    def grade_many(
+        self, items: Iterable[tuple[Task, str]], on_done: Callable[[int, Grade], None] | None = None
+    ) -> list[Grade]:
+        """The grades of many answers, in order, `workers` at a time; what occurs twice is graded once.
+
+        `on_done(index, grade)` is called in this thread as soon as an item has its grade. Raises what `grade` raises.
+        """
+        items = list(items)
+        places: dict[object, list[int]] = {}
+        for index, (task, answer) in enumerate(items):
+            places.setdefault((_key(task), answer), []).append(index)
+        grades: list[Grade | None] = [None] * len(items)
+        with ThreadPoolExecutor(self.workers) as pool:
+            waiting = {pool.submit(self.grade, *items[indices[0]]): indices for indices in places.values()}
+            try:
+                for future in as_completed(waiting):
+                    for index in waiting[future]:
+                        grades[index] = future.result()
+                        if on_done is not None:
+                            on_done(index, grades[index])
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return grades
+
+    @contextmanager
+    def _bench(self) -> Iterator[_Bench]:
+        bench = self._benches.get()
+        try:
+            yield bench
+        finally:
+            self._benches.put(bench)
+
+    def _expected(self, sandbox: Sandbox, task: Task, cases: tuple[Case, ...]) -> tuple[Outcome, ...]:
+        """What the reference gives, computed once in the life of this grader, whichever thread comes first."""
+        with self._lock:
+            mine = (key := _key(task)) not in self._references
+            future = self._references.setdefault(key, Future())
+        if mine:
+            try:
+                future.set_result(self._run_all(sandbox, task.ground_truth, cases))
+            except BaseException as error:
+                with self._lock:
+                    del self._references[key]
+                future.set_exception(error)
+        return future.result()
+
+    def _run_all(self, sandbox: Sandbox, source: str, cases: tuple[Case, ...]) -> tuple[Outcome, ...]:
+        """The outcome of every test, each in a fresh process. What all must share (a syntax error) is found once."""
+        outcomes: list[Outcome] = []
+        deadline = time.monotonic() + self.limits.answer_seconds
+        for case in cases:
+            seconds = min(self.limits.test_seconds, deadline - time.monotonic())
+            if outcomes and outcomes[0].verdict == Verdict.SYNTAX_ERROR:
+                outcomes.append(outcomes[0])
+            elif seconds <= 0:
+                detail = f"the answer's {self.limits.answer_seconds:g} s were used up by the tests before"
+                outcomes.append(Outcome(Verdict.TIMEOUT, detail=detail))
+            else:
+                outcomes.append(self._run(sandbox, source, case.call, seconds))
+        return tuple(outcomes)
+
+    def _run(self, sandbox: Sandbox, source: str, call: str, seconds: float) -> Outcome:
+        """The outcome of one test, tried again when the worker fails.
+
+        If the worker fails every time, but serves a harmless test in between, it is this source that brings it down:
+        that is a crash, or else an answer could have the tests it cannot pass excluded.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                return sandbox.run(source, call, SCOPES[self.mode], seconds)
+            except SandboxError as error:
+                detail = str(error)
+        try:
+            if sandbox.run("", "6 * 7", "module", self.limits.test_seconds).verdict == Verdict.PASS:
+                return Outcome(Verdict.CRASH, detail="takes its worker process down")
+        except SandboxError as error:
+            detail = str(error)
+        return Outcome(Verdict.INFRASTRUCTURE_ERROR, detail=detail)
+
+
+def _examine(sandbox: Sandbox) -> tuple[dict[str, bool], list[str]]:
+    """Which layers are active, and what a test that tries to escape manages all the same. Raises SandboxError."""
+    sandbox.start()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        canary = os.path.join(folder, "canary")
+        with open(canary, "w") as file:
+            file.write("canary")
+        outcome = sandbox.run(PROBE, f"escapes({canary!r}, {os.getpid()})", "module", PROBE_SECONDS)
+    if outcome.verdict != Verdict.PASS:
+        raise SandboxError(f"a first test ended with {outcome.verdict}: {outcome.detail}")
+    found = encoding.decode(outcome.encoded)
+    return {name: name in sandbox.layers for name in LAYERS}, [what for what, worked in found.items() if worked]
+
+
+def _cases(task: Task) -> tuple[Case, ...]:
+    if not task.test_cases or not task.ground_truth:
+        missing = "reference" if task.test_cases else "test_cases"
+        raise BadInput(f"task {task.task_id} has no {missing} and cannot be graded")
+    return tuple(answers.parse_case(name, call) for name, call in task.test_cases.items())
+
+
+def _key(task: Task) -> tuple[object, ...]:
+    return task.ground_truth, *task.test_cases.items()

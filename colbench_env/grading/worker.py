@@ -1,0 +1,239 @@
+"""The sandboxed side of the grader: a process that forks one locked-up child for each test.
+
+Run as a script by `sandbox.py` with an empty environment; nothing of the project can be imported from here. This
+process never sees what it is to run: the grader hands it two descriptors a test, the child reads the request from one
+and writes one message to the other.
+
+Over the control socket (whole messages): first a JSON report of the layers, then for each test `RUN` with the
+two descriptors, answered by `ENDED` (wait status, CPU seconds) when the child and all it started are gone.
+A message on the result pipe is four bytes of length and a body: `V` and an encoded value, or another letter of
+`KINDS` and a text. A forged one can only claim a value.
+"""
+
+import functools
+import gc
+import importlib
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable
+
+if __name__ == "__main__":  # the files beside this one, as a package without the project around it
+    _package = types.ModuleType("grader_worker")
+    _package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
+    sys.modules["grader_worker"] = _package
+    __package__ = "grader_worker"
+
+from . import encoding, isolation
+
+ENDED = struct.Struct("<id")
+LENGTH = struct.Struct("<I")
+RUN = b"R"
+KINDS = {"value": b"V", "error": b"E", "syntax-error": b"S", "memory": b"M", "unsupported": b"U"}
+MAX_DETAIL = 500
+NO_FORK = -(1 << 31)  # in place of a wait status: there was no child
+NOT_CONFINED = 97  # exit status of a child that could not lock itself up, and so has run nothing
+
+# imported once here instead of in every child
+PRELOADED = (
+    "bisect calendar collections collections.abc copy csv dataclasses datetime decimal enum fractions functools hashlib"
+    " heapq io itertools json math numbers operator queue random re statistics string textwrap time traceback typing"
+    " unicodedata uuid zoneinfo abc ast contextlib inspect threading secrets base64 struct timeit urllib.parse"
+).split()
+
+
+def main() -> None:
+    """Enters the sandbox, reports what holds, and serves tests until the grader is gone."""
+    config = json.loads(sys.argv[1])
+    control = socket.socket(fileno=os.dup(config["control"]))  # a low number, whatever it was in the grader
+    os.close(config["control"])
+    for name in PRELOADED:
+        importlib.import_module(name)
+    wanted = set(isolation.LAYERS) - set(config["without"])
+    packages, library = config["packages"], isolation.library_paths()
+    hidden = [path for path in set(config["grader_path"]) - set(library.values()) if _lies_in(path, library.values())]
+    uid = isolation.own_uid()
+    active = isolation.enter_namespaces(wanted)
+    if "pid" in active:
+        _become_first_process(control)
+    try:
+        if "mount" in active:
+            isolation.build_root(library, hidden, list(packages.values()), config["limits"]["disk_bytes"])
+            packages = {name: isolation.in_root(path) for name, path in packages.items()}
+    except OSError as error:
+        control.send(json.dumps({"failed": "mount", "why": str(error)}).encode())
+        return
+    sys.meta_path.append(PackageFinder(packages))
+    rules = isolation.landlock_rules(active, library, hidden, list(packages.values()))
+    confine = functools.partial(isolation.Confinement, uid=uid, rules=rules, limits=config["limits"])
+    for layer in isolation.LAYERS:
+        if layer in wanted - active - set(isolation.NAMESPACES) and _holds(confine, active | {"no_new_privs", layer}):
+            active.add(layer)
+    control.send(json.dumps({"active": sorted(active)}).encode())
+    serve(control, active, confine(active), config["limits"]["disk_bytes"])
+
+
+def _lies_in(path: str, folders: Iterable[str]) -> bool:
+    return any(path.startswith(folder + "/") for folder in folders)
+
+
+class PackageFinder:
+    """Imports the allowed packages from where they are installed, and nothing that lies beside them."""
+
+    def __init__(self, places: dict[str, str]):
+        self.places = places
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+        """The import specification of an allowed package, or None."""
+        from importlib.util import spec_from_file_location
+
+        place = self.places.get(name)
+        if place is None or place.endswith(".py"):
+            return place and spec_from_file_location(name, place)
+        return spec_from_file_location(name, os.path.join(place, "__init__.py"), submodule_search_locations=[place])
+
+
+def serve(control: socket.socket, active: set[str], confinement: isolation.Confinement, disk_bytes: int) -> None:
+    """Runs one test after another until the grader closes the control socket."""
+    gc.collect()
+    gc.freeze()  # a collection in a child need not touch, and so copy, what is already here
+    if "pid" in active:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process of a namespace only gets what it handles
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+        if message != RUN or len(descriptors) != 2:
+            return
+        try:
+            child = os.fork()
+        except OSError:
+            control.send(ENDED.pack(NO_FORK, 0.0))
+            continue
+        if child == 0:
+            _run_and_exit(confinement, *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        status, cpu_seconds = _wait(child, control)
+        if "pid" in active:
+            _end_all_others()
+        if "mount" in active:
+            isolation.fresh_scratch(disk_bytes)
+        control.send(ENDED.pack(status, cpu_seconds))
+
+
+def _become_first_process(control: socket.socket) -> None:
+    """Goes on as the first process of the new process-id space; this one only waits for it."""
+    child = os.fork()
+    if child:
+        control.close()
+        os.waitpid(child, 0)
+        os._exit(0)
+    isolation.die_with_parent()
+
+
+def _holds(confine: Callable[[set[str]], isolation.Confinement], layers: set[str]) -> bool:
+    """Whether a child can lock itself up with these layers and still read its library."""
+    child = os.fork()
+    if child == 0:
+        try:
+            confine(layers).apply()
+            with open(os.__file__) as library:
+                library.read(1)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _wait(child: int, control: socket.socket) -> tuple[int, float]:
+    """The wait status and CPU seconds of the child. Ends this process if the grader is gone first."""
+    handle = os.pidfd_open(child)
+    ready, _, _ = select.select([handle, control], [], [])
+    os.close(handle)
+    if control in ready:  # nothing is sent while a test runs: this is the end of the socket
+        os.kill(child, signal.SIGKILL)
+        os._exit(0)
+    _, status, usage = os.wait4(child, 0)
+    return status, usage.ru_utime + usage.ru_stime
+
+
+def _end_all_others() -> None:
+    """Kills and reaps whatever the child left in this process-id space."""
+    try:
+        os.kill(-1, signal.SIGKILL)
+        while True:
+            os.waitpid(-1, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def _run_and_exit(confinement: isolation.Confinement, request: int, result: int) -> None:
+    """The whole life of a child: lock up, read the request, run it, send one message. Never returns."""
+    leave, write = os._exit, os.write
+    status = NOT_CONFINED
+    try:
+        confinement.apply()
+        status = 0
+        for first, last in itertools.pairwise((2, *sorted((request, result)), isolation.MAX_DESCRIPTORS)):
+            os.closerange(first + 1, last)
+        with open(request, "rb") as file:
+            content = json.loads(file.read())
+        body = _outcome(content["source"], content["call"], content["scope"])
+        message = LENGTH.pack(len(body)) + body
+        while message:
+            message = message[write(result, message) :]
+    finally:
+        leave(status)
+
+
+def _outcome(source: str, call: str, scope: str) -> bytes:
+    """The body of the one message: what the call gives after the source has run."""
+    text, encode = _text, encoding.encode  # an answer can replace what is looked up later
+    try:
+        code = compile(source, "<answer>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        return KINDS["syntax-error"] + text(error)
+    except BaseException as error:
+        return KINDS["error"] + text(error)
+    try:
+        expression = compile(call, "<call>", "eval", dont_inherit=True)
+        names = _module(typing.__all__ if scope == "module" else ())
+        local = names if scope == "module" else {}
+        exec(code, names, local)
+        return KINDS["value"] + encode(eval(expression, names, local))
+    except encoding.Unsupported as error:
+        return KINDS["unsupported"] + text(error)
+    except MemoryError:
+        return KINDS["memory"]
+    except BaseException as error:
+        return KINDS["error"] + text(error)
+
+
+def _module(typing_names: Iterable[str]) -> dict[str, object]:
+    """The names of a fresh module. Its builtins are a copy, so that patching them does not reach this file."""
+    own_builtins = types.ModuleType("builtins")
+    own_builtins.__dict__.update(vars(sys.modules["builtins"]))
+    sys.modules["builtins"] = own_builtins
+    module = types.ModuleType("answer")
+    sys.modules["answer"] = module  # dataclasses and pickle look their module up
+    module.__dict__.update({name: getattr(typing, name) for name in typing_names})
+    module.__dict__["__builtins__"] = vars(own_builtins)
+    return module.__dict__
+
+
+def _text(error: BaseException) -> bytes:
+    """The kind and message of an error, short; for people only."""
+    try:
+        return f"{type(error).__name__}: {error!s:.{MAX_DETAIL}}".encode("utf-8", "backslashreplace")[:MAX_DETAIL]
+    except BaseException:
+        return b"an error without a readable text"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A human that needs no model: answers from the hidden facts of a task, and from nothing else.
+
+The task's `hidden_information` has one fact a line, `topic: sentence`, e.g. `rounding: Round down.`
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from colbench_env.humans import HumanRequest
+from colbench_env.types import BadInput, Task
+
+SHRUGS = (
+    "I don't know.",
+    "I have no preference there.",
+    "I can't say, I haven't thought about that.",
+    "No idea, sorry.",
+)
+
+
+def read_facts(task: Task) -> dict[str, str]:
+    """The hidden facts of a task, topic -> sentence. Raises BadInput where a line is no fact (source code, say)."""
+    facts: dict[str, str] = {}
+    for line in (task.hidden_information or "").splitlines():
+        if not line.strip():
+            continue
+        match = re.fullmatch(r"([a-z][a-z0-9_ -]*):\s+(\S.*?)\s*", line)
+        if match is None:
+            raise _no_facts(task, f"the line {line[:60]!r} is none")
+        topic, sentence = match.groups()
+        if topic in facts:
+            raise _no_facts(task, f"the topic {topic!r} occurs twice")
+        facts[topic] = sentence
+    if not facts:
+        raise _no_facts(task, "there is none")
+    return facts
+
+
+def first_topic(question: str, keywords: Mapping[str, Sequence[str]]) -> str | None:
+    """The topic that the question mentions first, or None.
+
+    In: "Up or down: how do I round? And the unit?", {"unit": ["unit"], "rounding": ["round"]}   Out: "rounding"
+    A keyword counts in any case and at the start of a word: "round" is in "Rounding", not in "around". Where two begin
+    at the same place, the longer keyword counts, then the topic that stands first in the table.
+    """
+    best: tuple[int, int] | None = None
+    found = None
+    for topic, words in keywords.items():
+        for word in words:
+            match = re.search(rf"(?<!\w){re.escape(word)}", question, re.IGNORECASE)
+            if match and (best is None or (match.start(), -len(word)) < best):
+                best, found = (match.start(), -len(word)), topic
+    return found
+
+
+@dataclass(frozen=True)
+class ScriptedHuman:
+    """A human who knows `keywords`, the words by which a question mentions each topic that could be asked about.
+
+    One question a turn is answered, the first. A topic that is no hidden fact of the task gets one of the `shrugs`.
+    """
+
+    keywords: Mapping[str, tuple[str, ...]]
+    shrugs: tuple[str, ...] = SHRUGS
+
+    def __post_init__(self) -> None:
+        if isinstance(self.shrugs, str) or not self.shrugs or not all(shrug.strip() for shrug in self.shrugs):
+            raise BadInput(f"the shrugs are {self.shrugs!r}, expected a list of replies, none of them empty")
+        for topic, words in self.keywords.items():
+            if isinstance(words, str) or not words or not all(word.strip() for word in words):
+                raise BadInput(f"topic {topic!r} has keywords {words!r}, expected a list of words, none of them empty")
+
+    @property
+    def name(self) -> str:
+        """The name of this kind of human: `scripted`."""
+        return "scripted"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The topics, and a hash that changes with any keyword or shrug."""
+        table = json.dumps([{topic: list(words) for topic, words in self.keywords.items()}, self.shrugs])
+        return {"topics": list(self.keywords), "hash": hashlib.sha256(table.encode()).hexdigest()[:12]}
+
+    def reply(self, task: Task, question: str, seed: int) -> str:
+        """The fact that was asked for, or a shrug chosen by the seed. Raises BadInput for a task without fact lines."""
+        facts = read_facts(task)
+        for topic in facts:
+            if topic not in self.keywords:
+                raise _no_facts(task, f"nobody can ask about {topic!r}, the topics are {', '.join(self.keywords)}")
+        topic = first_topic(question, self.keywords)
+        return facts[topic] if topic in facts else self.shrugs[seed % len(self.shrugs)]
+
+    def replies(self, requests: Sequence[HumanRequest]) -> list[str]:
+        """One reply for each request, in order."""
+        return [self.reply(request.task, request.question, request.seed) for request in requests]
+
+
+def _no_facts(task: Task, reason: str) -> BadInput:
+    place = f"task {task.task_id} ({task.problem_description[:60]!r})"
+    return BadInput(f"{place}: a scripted human needs fact lines 'topic: sentence' as hidden_information, {reason}")

@@ -1,0 +1,7 @@
+"""ColBench backend in miniature: procedural tasks, a scripted human's vocabulary, and scripted dialogues of mixed quality."""
+
+from colbench_env.mini.behaviour import behaviour_dialogue, behaviour_dialogues
+from colbench_env.mini.tasks import SPLITS, keywords, make_tasks
+from colbench_env.mini.topics import UNKNOWN_REPLIES
+
+__all__ = ["SPLITS", "UNKNOWN_REPLIES", "behaviour_dialogue", "behaviour_dialogues", "keywords", "make_tasks"]

@@ -1,0 +1,73 @@
+"""Scripted dialogues of mixed quality: the behaviour that the start policy imitates.
+
+The scripted agent does not know what is hidden, so a policy can imitate it exactly: each turn it asks about a topic of the
+family, asks something needless, repeats itself, or stops and answers with what it was told so far. The code of its answer always
+respects every fact that it was told; most dialogues fail because something was never asked.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from colbench_env.dialogue import ANSWER_MARKER
+from colbench_env.mini.tasks import Draft, draw_draft
+from colbench_env.mini.topics import DISTRACTORS, UNKNOWN_REPLIES
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Odds of the scripted agent's next move (the rest: a new question about a topic), and its limit of turns."""
+
+    answer: float = 0.12
+    needless: float = 0.18
+    repeat: float = 0.06
+    max_turns: int = 10
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A scripted dialogue: (role, text) messages, the answer, and whether everything hidden had been asked."""
+
+    messages: tuple[tuple[str, str], ...]
+    answer: str
+    complete: bool
+
+
+def behaviour_dialogue(draft: Draft, rng: random.Random, habits: Habits = Habits()) -> Dialogue:
+    """One scripted dialogue about `draft`."""
+    facts = {fact.topic.name: fact for fact in draft.facts}
+    messages = [("user", draft.description)]
+    asked: list[str] = []
+    questions: list[str] = []
+    for _ in range(habits.max_turns - 1):
+        left = [topic for topic in draft.family.topics if topic.name not in asked]
+        move = rng.random()
+        if move < habits.answer or not left:
+            break
+        topic = None
+        if move < habits.answer + habits.needless:
+            question = rng.choice(DISTRACTORS)
+        elif move < habits.answer + habits.needless + habits.repeat and questions:
+            question = rng.choice(questions)
+            topic = next((t for t in draft.family.topics if question in t.questions), None)
+        else:
+            topic = rng.choice(left)
+            question = rng.choice(topic.questions)
+        questions.append(question)
+        if topic is not None:
+            asked.append(topic.name)
+        fact = facts.get(topic.name) if topic is not None else None
+        messages += [("assistant", question), ("user", fact.sentence if fact else rng.choice(UNKNOWN_REPLIES))]
+    told = tuple(fact for fact in draft.facts if fact.topic.name in asked)
+    answer = draft.code(told)
+    messages.append(("assistant", f"{ANSWER_MARKER}\n{answer}"))
+    return Dialogue(tuple(messages), answer, len(told) == len(draft.facts))
+
+
+def behaviour_dialogues(split: str, count: int, seed: int, habits: Habits = Habits()) -> Iterator[Dialogue]:
+    """`count` scripted dialogues over drafts of `split`; the same seed gives the same dialogues."""
+    rng = random.Random(f"behaviour {split} {seed}")
+    for _ in range(count):
+        yield behaviour_dialogue(draw_draft(rng, split), rng, habits)

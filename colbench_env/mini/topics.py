@@ -1,0 +1,309 @@
+"""What a miniature task can hide: topics, the options of each, and how people ask and answer about them.
+
+A *topic* is one thing that a function may have to respect ("duplicates"), an *option* is one way to respect it ("count
+repeated values once") together with the line of Python that does so. A task hides two to four (topic, option) facts; every
+topic that is not hidden keeps the plain behaviour, which needs no line at all. Options with a number carry `{n}`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to decide a topic: the human's `sentences` (any of them) and the `line` that it adds to the function."""
+
+    name: str
+    sentences: tuple[str, ...]
+    line: str
+    numbers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Topic:
+    """Something worth asking about. `keywords` are what the scripted human listens for in a question."""
+
+    name: str
+    questions: tuple[str, ...]
+    keywords: tuple[str, ...]
+    options: tuple[Option, ...]
+
+
+def _option(name: str, line: str, *sentences: str, numbers: tuple[int, ...] = ()) -> Option:
+    return Option(name, sentences, line, numbers)
+
+
+# --- lists of numbers ------------------------------------------------------------------------------------------------
+
+EMPTY = Topic(
+    "empty",
+    ("What about an empty list?", "What should an empty list give?"),
+    ("empty list",),
+    (
+        _option("minus-one", "if not values: return -1", "Return minus one then.", "An empty list gives minus one."),
+        _option(
+            "nothing",
+            "if not values: return 'none'",
+            "Return the word none then.",
+            "An empty list gives the word none.",
+        ),
+        _option(
+            "number", "if not values: return {n}", "Return {n} then.", "An empty list gives {n}.", numbers=(3, 5, 7)
+        ),
+    ),
+)
+NEGATIVE = Topic(
+    "negative",
+    ("What about negative numbers?", "How should negative numbers count?"),
+    ("negative number",),
+    (
+        _option(
+            "skip", "values = [v for v in values if v >= 0]", "Skip the negative ones.", "Leave negative ones out."
+        ),
+        _option("absolute", "values = [abs(v) for v in values]", "Drop the minus sign.", "Use them without the sign."),
+        _option("zero", "values = [max(v, 0) for v in values]", "They count as zero.", "Treat them as zero."),
+    ),
+)
+DUPLICATE = Topic(
+    "duplicate",
+    ("What about duplicates?", "Can duplicates occur?"),
+    ("duplicate",),
+    (
+        _option("once", "values = list(dict.fromkeys(values))", "Use each value once.", "Repeated values count once."),
+        _option(
+            "remove",
+            "values = [v for v in values if values.count(v) == 1]",
+            "Drop all that repeat.",
+            "Repeated values are all dropped.",
+        ),
+    ),
+)
+FEE = Topic(
+    "fee",
+    ("Is there a fee to add?", "Should I add a fee?"),
+    ("fee",),
+    (
+        _option("plus", "result += {n}", "Yes, add {n}.", "Put {n} on top.", numbers=(2, 4, 6, 8)),
+        _option("minus", "result -= {n}", "No, take {n} off.", "Deduct {n} instead.", numbers=(2, 4, 6, 8)),
+    ),
+)
+CAP = Topic(
+    "cap",
+    ("Is there a maximum result?", "Can the result get too large?"),
+    ("maximum result", "too large"),
+    (
+        _option("cap", "result = min(result, {n}0)", "Never more than {n}0.", "Stop at {n}0.", numbers=(1, 2, 3)),
+        _option("wrap", "result %= {n}0", "Start again after {n}0.", "It wraps around at {n}0.", numbers=(1, 2, 3)),
+    ),
+)
+UNIT = Topic(
+    "unit",
+    ("Which unit do you want?", "In which unit is it?"),
+    ("unit",),
+    (
+        _option("cents", "result *= 100", "In cents please.", "I want cents."),
+        _option("tens", "result //= 10", "Full tens only.", "Count in full tens."),
+        _option("halves", "result *= 2", "In halves please.", "Count in halves."),
+    ),
+)
+ORDER = Topic(
+    "order",
+    ("Which order do you want?", "In which order should they come?"),
+    ("which order",),
+    (
+        _option("up", "values = sorted(values)", "Smallest first.", "Going up."),
+        _option("down", "values = sorted(values)[::-1]", "Largest first.", "Going down."),
+        _option("back", "values = values[::-1]", "Back to front.", "Turn it around."),
+    ),
+)
+LENGTH = Topic(
+    "length",
+    ("How many should I keep?", "How many do you need?"),
+    ("how many",),
+    (
+        _option("first", "values = values[:{n}]", "Only the first {n}.", "Keep {n} from the start.", numbers=(2, 3, 4)),
+        _option("last", "values = values[-{n}:]", "Only the last {n}.", "Keep {n} from the end.", numbers=(2, 3, 4)),
+    ),
+)
+SHIFT = Topic(
+    "shift",
+    ("Is there an offset?", "Should I apply an offset?"),
+    ("offset",),
+    (
+        _option(
+            "plus",
+            "values = [v + {n} for v in values]",
+            "Raise each by {n}.",
+            "Each goes up by {n}.",
+            numbers=(1, 2, 5),
+        ),
+        _option(
+            "times",
+            "values = [v * {n} for v in values]",
+            "Multiply each by {n}.",
+            "Each is taken {n} times.",
+            numbers=(2, 3, 5),
+        ),
+    ),
+)
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+CASE = Topic(
+    "case",
+    ("Upper or lower case?", "Which letter case do you want?"),
+    ("lower case", "letter case"),
+    (
+        _option("upper", "text = text.upper()", "All capitals.", "Upper please."),
+        _option("lower", "text = text.lower()", "All small letters.", "Lower please."),
+        _option("swap", "text = text.swapcase()", "Swap big and small.", "The other way round."),
+    ),
+)
+SPACE = Topic(
+    "space",
+    ("What about spaces?", "What becomes of the spaces?"),
+    ("spaces",),
+    (
+        _option("none", "text = text.replace(' ', '')", "Remove them.", "No spaces at all."),
+        _option("under", "text = text.replace(' ', '_')", "Use underscores.", "Make them underscores."),
+        _option("dash", "text = text.replace(' ', '-')", "Use dashes.", "Make them dashes."),
+    ),
+)
+PREFIX = Topic(
+    "prefix",
+    ("Is there a prefix?", "How should it begin?"),
+    ("prefix", "begin"),
+    (
+        _option("hash", "text = '#' + text", "With a hash sign.", "A hash sign in front."),
+        _option("at", "text = '@' + text", "With an at sign.", "An at sign in front."),
+        _option("number", "text = '{n}' + text", "With the digit {n}.", "The digit {n} in front.", numbers=(1, 7, 9)),
+    ),
+)
+SUFFIX = Topic(
+    "suffix",
+    ("Is there a suffix?", "How should it end?"),
+    ("suffix", "should it end"),
+    (
+        _option("stop", "text = text + '.'", "With a full stop.", "A full stop at the end."),
+        _option("mark", "text = text + '!'", "With an exclamation mark.", "An exclamation mark at the end."),
+        _option("more", "text = text + '...'", "With three dots.", "Three dots at the end."),
+    ),
+)
+WIDTH = Topic(
+    "width",
+    ("How long may it be?", "What is the longest text?"),
+    ("how long may", "longest text"),
+    (
+        _option("cut", "text = text[:{n}]", "Only {n} letters.", "Cut it to {n} letters.", numbers=(4, 5, 6)),
+        _option(
+            "tail", "text = text[-{n}:]", "The final {n} letters.", "Cut all but the final {n}.", numbers=(4, 5, 6)
+        ),
+    ),
+)
+MIRROR = Topic(
+    "mirror",
+    ("Which direction do you read?", "In which direction should it go?"),
+    ("direction",),
+    (
+        _option("back", "text = text[::-1]", "From right to left.", "Reversed please."),
+        _option("twice", "text = text * 2", "Both, say it twice.", "Twice in a row."),
+    ),
+)
+
+# --- lists of words --------------------------------------------------------------------------------------------------
+
+JOIN = Topic(
+    "join",
+    ("What goes between the words?", "How should I join the words?"),
+    ("between the words", "join the words"),
+    (
+        _option("comma", "text = text.replace(' ', ',')", "Commas.", "Put commas there."),
+        _option("slash", "text = text.replace(' ', '/')", "Slashes.", "Put slashes there."),
+        _option("plus", "text = text.replace(' ', '+')", "Plus signs.", "Put plus signs there."),
+    ),
+)
+SHORT = Topic(
+    "short",
+    ("What about short words?", "Do short words count?"),
+    ("short words",),
+    (
+        _option(
+            "skip",
+            "values = [v for v in values if len(v) >= {n}]",
+            "Skip those under {n} letters.",
+            "At least {n} letters please.",
+            numbers=(3, 4, 5),
+        ),
+    ),
+)
+
+# --- single numbers --------------------------------------------------------------------------------------------------
+
+SIGN = Topic(
+    "sign",
+    ("What about a negative value?", "Can the value be negative?"),
+    ("negative value", "value be negative"),
+    (
+        _option("absolute", "value = abs(value)", "Drop its minus sign.", "Use it without the sign."),
+        _option("zero", "value = max(value, 0)", "It counts as zero.", "Treat it as zero."),
+        _option("error", "if value < 0: return 'error'", "Answer error then.", "That gives the word error."),
+    ),
+)
+BORDER = Topic(
+    "border",
+    ("Where is the border?", "Which border do you use?"),
+    ("border",),
+    (_option("at", "limit = {n}0", "The border is {n}0.", "At {n}0.", numbers=(2, 3, 4, 6)),),
+)
+LABEL = Topic(
+    "label",
+    ("Which words do you want?", "Which words should come out?"),
+    ("which words",),
+    (
+        _option("yes", "names = ('yes', 'no')", "Say yes or no.", "Yes and no."),
+        _option("pass", "names = ('pass', 'fail')", "Say pass or fail.", "Pass and fail."),
+        _option("hot", "names = ('hot', 'cold')", "Say hot or cold.", "Hot and cold."),
+    ),
+)
+SCALE = Topic(
+    "scale",
+    ("What is the input scale?", "On which scale is the input?"),
+    ("scale",),
+    (
+        _option("times", "value *= {n}", "Multiply it by {n} first.", "Take it {n} times.", numbers=(2, 3, 4)),
+        _option("shift", "value += {n}", "It starts at {n} below.", "Add {n} to it first.", numbers=(5, 7, 9)),
+    ),
+)
+ROUND = Topic(
+    "round",
+    ("How should I round it?", "Which way do I round?"),
+    ("round",),
+    (
+        _option("up", "result = -(-result // 5) * 5", "Up to full fives.", "To the next five."),
+        _option("down", "result = result // 5 * 5", "Down to full fives.", "To the five below."),
+    ),
+)
+SPELL = Topic(
+    "spell",
+    ("How should the word look?", "Any style for the word?"),
+    ("the word look", "style for the word"),
+    (
+        _option("upper", "text = text.upper()", "All capitals.", "Upper please."),
+        _option("title", "text = text.title()", "First letter big.", "Capital first letter."),
+    ),
+)
+
+#: Questions that sound sensible and never matter; several sound like one that does.
+DISTRACTORS = (
+    "Is there a maximum run time?",
+    "What words describe it best?",
+    "In what order do you work?",
+    "Do you need it fast?",
+    "Should I add a comment?",
+    "Is there a memory limit?",
+    "Which letter is it for?",
+    "Who will use it?",
+)
+#: What the scripted human says about anything that is not among the hidden facts.
+UNKNOWN_REPLIES = ("I don't know.", "No idea.", "I did not think of that.", "Up to you.")

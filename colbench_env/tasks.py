@@ -1,0 +1,167 @@
+"""Files of rows: JSON Lines, UTF-8, one object a line.
+
+A line that cannot be read raises BadInput with `FILE:LINE: what is wrong and what was expected`. Files written here are
+never half a file: `write_rows` replaces the whole file at once, `append_rows` adds whole lines or nothing.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, NoReturn, TypeVar
+
+from colbench_env.types import BadInput, Candidates, Pair, Ranked, Row, Task, Trajectory
+
+RowT = TypeVar("RowT", Task, Trajectory, Pair, Candidates, Ranked)
+
+BOM = b"\xef\xbb\xbf"
+
+
+def read_rows(path: str | Path, kind: type[RowT]) -> list[RowT]:
+    """All rows of a file, as `kind` (a class of colbench_env.types); never an empty list. Raises BadInput."""
+    rows = []
+    for row in scan_rows(path, kind):
+        if isinstance(row, BadInput):
+            raise row
+        rows.append(row)
+    return rows
+
+
+def scan_rows(path: str | Path, kind: type[RowT]) -> Iterator[RowT | BadInput]:
+    """Every row of a file in order, or in its place the BadInput that says what is wrong with it.
+
+    Blank lines, a byte order mark and Windows line ends are allowed. Raises BadInput where there is no row at all.
+    """
+    empty = True
+    for where, line, _ in _lines(path):
+        empty = False
+        try:
+            yield kind.from_json(_decode(line, where), where)
+        except BadInput as problem:
+            yield problem
+    if empty:
+        raise BadInput(f"{path}: the file has no rows, expected one JSON object a line")
+
+
+def read_complete(path: str | Path, kind: type[RowT]) -> list[RowT]:
+    """The rows that an interrupted run has left, and a file to which more can be appended.
+
+    A last line that was cut off in the middle is removed from the file; without a file the list is empty. Any other
+    defect raises BadInput: an interruption does not explain it.
+    """
+    if not os.path.lexists(path):
+        return []
+    rows = []
+    for where, line, start in _lines(path):
+        try:
+            value = _decode(line, where)
+        except BadInput:
+            if line.endswith(b"\n") or not line.startswith(b"{"):
+                raise
+            _truncate(path, start)
+            break
+        rows.append(kind.from_json(value, where))
+    return rows
+
+
+def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
+    """Replaces the file by these rows, all at once: a reader sees the old file or the new one. Raises BadInput."""
+    target = Path(path).resolve()  # a link stays a link: what it points to is replaced
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        if target.exists() and not target.is_file():
+            raise BadInput(f"{path}: cannot write the file: there is something else of that name")
+        with open(temporary, "wb") as file:
+            for number, row in enumerate(rows, start=1):
+                file.write(_encode(row, f"{path}:{number}"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as problem:
+        _fail(path, "write", problem)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def append_rows(path: str | Path, rows: Iterable[Row]) -> None:
+    """Adds these rows at the end, on the disk when it returns. Raises BadInput, and then has added none of them."""
+    block = b"".join(_encode(row, f"{path}: new row {number}") for number, row in enumerate(rows, start=1))
+    if not block:
+        return
+    try:
+        # Unbuffered: after a failed write no buffer is left that closing the file would try to write again.
+        with open(path, "ab+", buffering=0) as file:
+            _append(file, block)
+    except OSError as problem:
+        _fail(path, "write", problem)
+
+
+def _append(file: BinaryIO, block: bytes) -> None:
+    end = file.seek(0, os.SEEK_END)
+    if end and _last_byte(file, end) != b"\n":
+        block = b"\n" + block
+    try:
+        rest = memoryview(block)
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            file.truncate(end)
+        raise
+
+
+def _last_byte(file: BinaryIO, end: int) -> bytes:
+    file.seek(end - 1)
+    return file.read(1)
+
+
+def _lines(path: str | Path) -> Iterator[tuple[str, bytes, int]]:
+    """`FILE:LINE`, the bytes and the offset of every line that is not blank."""
+    offset = 0
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.removeprefix(BOM).strip():
+                    yield f"{path}:{number}", line.removeprefix(BOM) if number == 1 else line, offset
+                offset += len(line)
+    except OSError as problem:
+        _fail(path, "read", problem)
+
+
+def _decode(line: bytes, where: str) -> object:
+    try:
+        return json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError as problem:
+        raise BadInput(f"{where}: byte {problem.start + 1} is not UTF-8, expected a JSON object in UTF-8") from None
+    except json.JSONDecodeError as problem:
+        reason = f"{problem.msg} at column {problem.colno}"
+    except (ValueError, RecursionError) as problem:
+        reason = str(problem)
+    cut = "" if line.endswith(b"\n") else "the last line is cut off or "
+    raise BadInput(f"{where}: {cut}invalid JSON ({reason}), expected one JSON object a line")
+
+
+def _encode(row: Row, where: str) -> bytes:
+    # ASCII escapes keep line separators and lone surrogates out of the file.
+    try:
+        return json.dumps(row.to_json(), allow_nan=False).encode("ascii") + b"\n"
+    except (TypeError, ValueError) as problem:
+        raise BadInput(f"{where}: the row cannot be written as JSON ({problem})") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _truncate(path: str | Path, size: int) -> None:
+    try:
+        os.truncate(path, size)
+    except OSError as problem:
+        _fail(path, "write", problem)
+
+
+def _fail(path: str | Path, action: str, problem: OSError) -> NoReturn:
+    raise BadInput(f"{path}: cannot {action} the file: {problem.strerror or problem}") from problem

@@ -1,0 +1,381 @@
+"""The rows that every part of the project exchanges: tasks, dialogues, trajectories, pairs, candidates.
+
+Each class reads one JSON object with `from_json(row, where)` and writes it back with `to_json()`. Keys it does not
+know are kept in `extra`, so a row of another tool survives a round trip. `where` is `FILE:LINE` and opens every error.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Self
+
+NO_ANSWER = "No answer"
+
+
+class BadInput(ValueError):
+    """Input that a user can put right: one sentence with the place, what is wrong, and what was expected."""
+
+
+class Verdict(StrEnum):
+    """What a grader says about one test of one answer."""
+
+    PASS = "pass"
+    WRONG = "wrong"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    CRASH = "crash"
+    UNSUPPORTED = "unsupported"
+    NO_ANSWER = "no-answer"
+    SYNTAX_ERROR = "syntax-error"
+    REFERENCE_ERROR = "reference-error"
+    INFRASTRUCTURE_ERROR = "infrastructure-error"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem of the benchmark.
+
+    `ground_truth` is the reference: Python source (backend) or HTML (frontend). In a tasks file it is required; inside
+    a trajectory collected elsewhere it may be unknown, and is then "". `test_cases` maps a test's name to a call
+    expression and is empty for frontend tasks.
+    """
+
+    problem_description: str
+    ground_truth: str = ""
+    test_cases: dict[str, str] = field(default_factory=dict, hash=False)
+    hidden_information: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def task_id(self) -> str:
+        """Twelve hexadecimal digits, the same for the same content in every run and on every machine."""
+        content = [self.problem_description, self.ground_truth, self.test_cases, self.hidden_information]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @classmethod
+    def from_json(cls, row: object, where: str) -> Self:
+        """The task of a tasks file, reference included. Raises BadInput."""
+        task = cls.from_trajectory_json(row, where)
+        if not task.ground_truth.strip():
+            state = "is empty" if "ground_truth" in _object(row, where) else "is missing"
+            raise BadInput(f"{where}: 'ground_truth' {state}, expected the reference solution as a string")
+        return task
+
+    @classmethod
+    def from_trajectory_json(cls, row: object, where: str) -> Self:
+        """The task inside a trajectory, whose reference and tests may be unknown. Raises BadInput."""
+        row = _object(row, where)
+        return cls(
+            problem_description=_filled_text(row, "problem_description", where),
+            ground_truth=_optional_text(row, "ground_truth", where) or "",
+            test_cases=_test_cases(row, where),
+            hidden_information=_optional_text(row, "hidden_information", where),
+            extra=_extra(row, cls),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as a JSON object; what is unknown is left out."""
+        row: dict[str, Any] = {"problem_description": self.problem_description}
+        if self.ground_truth:
+            row["ground_truth"] = self.ground_truth
+        if self.test_cases:
+            row["test_cases"] = dict(self.test_cases)
+        if self.hidden_information is not None:
+            row["hidden_information"] = self.hidden_information
+        return row | self.extra
+
+
+@dataclass(frozen=True)
+class Message:
+    """One entry of a dialogue.
+
+    `content` is what both sides see. An agent's message also has `input`, the prompt as formatted by the chat template,
+    and `output`, the raw text of the model; either is None where it was not recorded.
+    """
+
+    role: str
+    content: str
+    input: str | None = None
+    output: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def from_json(cls, row: object, where: str) -> Self:
+        """The message of a JSON object. Raises BadInput."""
+        row = _object(row, where)
+        role = _text(row, "role", where)
+        if role not in ("system", "user", "assistant"):
+            raise BadInput(f"{where}: 'role' is {role!r}, expected 'user', 'assistant' or 'system'")
+        return cls(
+            role=role,
+            content=_text(row, "content", where),
+            input=_optional_text(row, "input", where),
+            output=_optional_text(row, "output", where),
+            extra=_extra(row, cls),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The message as a JSON object; an agent's always has `input` and `output`, null where unknown."""
+        row: dict[str, Any] = {"role": self.role, "content": self.content}
+        for key, value in (("input", self.input), ("output", self.output)):
+            if self.role == "assistant" or value is not None:
+                row[key] = value
+        return row | self.extra
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One finished episode: user and agent alternate, the user opens, the agent has the last word.
+
+    `reward` is None until it is graded. `answer` is what is graded, "No answer" when there is none.
+    """
+
+    task: Task
+    dialogue_history: tuple[Message, ...]
+    answer: str
+    reward: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def agent_turns(self) -> tuple[Message, ...]:
+        """The agent's messages, oldest first."""
+        return tuple(message for message in self.dialogue_history if message.role == "assistant")
+
+    @classmethod
+    def from_json(cls, row: object, where: str) -> Self:
+        """The trajectory of a JSON object. Raises BadInput."""
+        row = _object(row, where)
+        return cls(
+            task=Task.from_trajectory_json(_required(row, "task", where), f"{where}: task"),
+            dialogue_history=_alternating(_messages(row, "dialogue_history", where), where),
+            answer=_text(row, "answer", where),
+            reward=None if row.get("reward") is None else _number(row["reward"], f"{where}: 'reward'"),
+            extra=_extra(row, cls),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as a JSON object; an ungraded one has no `reward`."""
+        row: dict[str, Any] = {
+            "task": self.task.to_json(),
+            "dialogue_history": [message.to_json() for message in self.dialogue_history],
+            "answer": self.answer,
+        }
+        if self.reward is not None:
+            row["reward"] = self.reward
+        return row | self.extra
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preference: two texts of which the first is the better one.
+
+    In critic pairs each text is privileged prefix + last turn's `input` + last turn's `output`; in turn pairs it is
+    input + output + end-of-turn text.
+    """
+
+    chosen: str
+    rejected: str
+    extra: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def from_json(cls, row: object, where: str) -> Self:
+        """The pair of a JSON object. Raises BadInput."""
+        row = _object(row, where)
+        return cls(
+            chosen=_filled_text(row, "chosen", where),
+            rejected=_filled_text(row, "rejected", where),
+            extra=_extra(row, cls),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The pair as a JSON object."""
+        return {"chosen": self.chosen, "rejected": self.rejected} | self.extra
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """C turns sampled in one position of a trajectory, before the critic has judged them.
+
+    `older_output` is the turn that the trajectory has there and `reward` that trajectory's. The log-probabilities are
+    those of the reference model, one a candidate: mean over the candidate's tokens, and sum.
+    """
+
+    input: str
+    input_with_ground_truth: str
+    older_output: str
+    reward: float
+    ground_truth: str
+    messages: tuple[Message, ...]
+    additional_outputs: tuple[str, ...]
+    additional_reference_logprobs: tuple[float, ...]
+    additional_reference_logprobs_sum: tuple[float, ...]
+    extra: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def from_json(cls, row: object, where: str) -> Self:
+        """The candidates of a JSON object. Raises BadInput."""
+        row = _object(row, where)
+        outputs = _texts(row, "additional_outputs", where)
+        count = len(outputs)
+        return cls(
+            input=_filled_text(row, "input", where),
+            input_with_ground_truth=_filled_text(row, "input_with_ground_truth", where),
+            older_output=_text(row, "older_output", where),
+            reward=_number(_required(row, "reward", where), f"{where}: 'reward'"),
+            ground_truth=_text(row, "ground_truth", where),
+            messages=_messages(row, "messages", where),
+            additional_outputs=outputs,
+            additional_reference_logprobs=_numbers(row, "additional_reference_logprobs", count, where),
+            additional_reference_logprobs_sum=_numbers(row, "additional_reference_logprobs_sum", count, where),
+            extra=_extra(row, cls),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as a JSON object."""
+        return {
+            "input": self.input,
+            "input_with_ground_truth": self.input_with_ground_truth,
+            "older_output": self.older_output,
+            "reward": self.reward,
+            "ground_truth": self.ground_truth,
+            "messages": [message.to_json() for message in self.messages],
+            "additional_outputs": list(self.additional_outputs),
+            "additional_reference_logprobs": list(self.additional_reference_logprobs),
+            "additional_reference_logprobs_sum": list(self.additional_reference_logprobs_sum),
+        } | self.extra
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Candidates with the critic's verdict: `judge_result` has one advantage a candidate."""
+
+    candidates: Candidates
+    judge_result: tuple[float, ...]
+
+    @classmethod
+    def from_json(cls, row: object, where: str) -> Self:
+        """The ranked row of a JSON object. Raises BadInput."""
+        row = _object(row, where)
+        candidates = Candidates.from_json({key: row[key] for key in row if key != "judge_result"}, where)
+        return cls(candidates, _numbers(row, "judge_result", len(candidates.additional_outputs), where))
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as a JSON object."""
+        return self.candidates.to_json() | {"judge_result": list(self.judge_result)}
+
+
+Row = Task | Trajectory | Pair | Candidates | Ranked
+
+
+# Readers of one key. Each names the place, what it found and what it wanted.
+
+
+def _object(row: object, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise BadInput(f"{where}: found {_kind(row)}, expected a JSON object")
+    return row
+
+
+def _required(row: Mapping[str, Any], key: str, where: str) -> Any:
+    if key not in row:
+        raise BadInput(f"{where}: {key!r} is missing, the row has {_names(row)}")
+    return row[key]
+
+
+def _text(row: Mapping[str, Any], key: str, where: str) -> str:
+    value = _required(row, key, where)
+    if not isinstance(value, str):
+        raise BadInput(f"{where}: {key!r} is {_kind(value)}, expected a string")
+    return value
+
+
+def _filled_text(row: Mapping[str, Any], key: str, where: str) -> str:
+    value = _text(row, key, where)
+    if not value.strip():
+        raise BadInput(f"{where}: {key!r} is empty, expected some text")
+    return value
+
+
+def _optional_text(row: Mapping[str, Any], key: str, where: str) -> str | None:
+    return None if row.get(key) is None else _text(row, key, where)
+
+
+def _list(row: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    value = _required(row, key, where)
+    if not isinstance(value, list):
+        raise BadInput(f"{where}: {key!r} is {_kind(value)}, expected a list")
+    return value
+
+
+def _texts(row: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    values = _list(row, key, where)
+    for position, value in enumerate(values):
+        if not isinstance(value, str):
+            raise BadInput(f"{where}: {key!r}[{position}] is {_kind(value)}, expected a string")
+    return tuple(values)
+
+
+def _number(value: object, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(f"{place} is {_kind(value)}, expected a number")
+    if not abs(value) < math.inf or (isinstance(value, int) and abs(value) > 2**1023):
+        raise BadInput(f"{place} is not a finite number")
+    return float(value)
+
+
+def _numbers(row: Mapping[str, Any], key: str, count: int, where: str) -> tuple[float, ...]:
+    values = _list(row, key, where)
+    if len(values) != count:
+        raise BadInput(f"{where}: {key!r} has {len(values)} numbers for {count} candidates in 'additional_outputs'")
+    return tuple(_number(value, f"{where}: {key!r}[{position}]") for position, value in enumerate(values))
+
+
+def _messages(row: Mapping[str, Any], key: str, where: str) -> tuple[Message, ...]:
+    entries = _list(row, key, where)
+    return tuple(Message.from_json(entry, f"{where}: {key}[{position}]") for position, entry in enumerate(entries))
+
+
+def _alternating(messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
+    if not messages:
+        raise BadInput(f"{where}: 'dialogue_history' is empty, expected at least the problem and one agent turn")
+    for position, message in enumerate(messages):
+        expected = "assistant" if position % 2 else "user"
+        if message.role != expected:
+            place = f"{where}: dialogue_history[{position}]"
+            raise BadInput(f"{place} has role {message.role!r}, expected {expected!r}: user and assistant alternate")
+    if len(messages) % 2:
+        raise BadInput(f"{where}: 'dialogue_history' ends with the user, expected the agent's turn last")
+    return messages
+
+
+def _test_cases(row: Mapping[str, Any], where: str) -> dict[str, str]:
+    cases = row.get("test_cases")
+    if cases is None:
+        return {}
+    if not isinstance(cases, dict):
+        raise BadInput(f"{where}: 'test_cases' is {_kind(cases)}, expected an object of call expressions")
+    for name in cases:
+        _filled_text(cases, name, f"{where}: test_cases")
+    return dict(cases)
+
+
+def _extra(row: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    known = {entry.name for entry in fields(cls)} - {"extra"}
+    return {key: value for key, value in row.items() if key not in known}
+
+
+def _names(row: Mapping[str, Any]) -> str:
+    return ", ".join(repr(key) for key in row) or "no keys"
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)

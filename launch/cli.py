@@ -1,0 +1,66 @@
+"""What all commands share: flags from a dataclass, one sentence for bad input, exit status 0, 1 or 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the grader forks
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def exit_status(command: Callable[[], None]) -> int:
+    """Runs the command: 0 when done, 2 for bad input (one sentence on standard error), 1 for anything else."""
+    from colbench_env.types import BadInput
+    from models.config import ModelError
+
+    try:
+        command()
+    except (BadInput, ModelError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            traceback.print_exc()
+            return 1
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def preset_name(argv: Sequence[str], default: str) -> str:
+    """The value of --preset in the arguments: it has to be known before the other flags get their defaults."""
+    for index, argument in enumerate(argv):
+        if argument == "--preset" and index + 1 < len(argv):
+            return argv[index + 1]
+        if argument.startswith("--preset="):
+            return argument.removeprefix("--preset=")
+    return default
+
+
+def parse(kind: type[Any], argv: Sequence[str], presets: dict[str, Callable[[], Any]], default_preset: str) -> Any:
+    """The configuration that the arguments describe; `--help` and mistakes end the process with status 0 and 2."""
+    import tyro
+
+    from colbench_env.types import BadInput
+
+    name = preset_name(argv, default_preset)
+    if name not in presets:
+        raise BadInput(f"--preset={name}: there is no such preset, expected one of {', '.join(presets)}")
+    return tyro.cli(kind, args=list(argv), default=presets[name](), description=kind.__doc__)
+
+
+def bad_input(sentence: str) -> Exception:
+    """The error of bad input, for code that runs before the packages are imported."""
+    from colbench_env.types import BadInput
+
+    return BadInput(sentence)

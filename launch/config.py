@@ -1,0 +1,248 @@
+"""Everything a training run can be told, as frozen dataclasses, and the presets that give their defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from colbench_env.types import BadInput
+from sweet_jax.optim import Hyper
+from sweet_jax.training import Training
+
+Algorithm = Literal["sweet", "mtdpo", "rft", "zero-shot"]
+STAGES = (
+    "tasks",
+    "start",
+    "rollouts",
+    "grading",
+    "pairs",
+    "critic",
+    "candidates",
+    "ranking",
+    "turn-pairs",
+    "policy",
+    "evaluation",
+)
+"""In order. "start" makes the start policy with --model=scratch and is skipped for any other model."""
+
+StageName = Literal[
+    "all",
+    "tasks",
+    "start",
+    "rollouts",
+    "grading",
+    "pairs",
+    "critic",
+    "candidates",
+    "ranking",
+    "turn-pairs",
+    "policy",
+    "evaluation",
+]
+EMBEDDED, SCRATCH = "embedded", "scratch"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Making the start policy of the miniature from scripted dialogues (only with --model=scratch).
+
+    dialogues: how many are written; training: on all tokens of each.
+    """
+
+    dialogues: int = 24_000
+    training: Training = field(
+        default_factory=lambda: Training(
+            batch_size=32, epochs=4, max_length=384, log_every=20, save_every=200, hyper=Hyper(learning_rate=2e-3)
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Dialogues of the start policy with the simulated human.
+
+    samples: dialogues about each task. max_turns: agent turns at most. max_new_tokens: longest agent turn.
+    rows: dialogues that are sampled side by side. temperature, top_k, top_p: how tokens are drawn (0 and 1: off).
+    """
+
+    samples: int = 3
+    max_turns: int = 10
+    max_new_tokens: int = 1024
+    rows: int = 32
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Critic:
+    """The step-level critic (section 4.1 of the paper).
+
+    aggregation: how a turn's log-ratios become its advantage. parameterisation: the LM head, or a regression head.
+    privileged: it sees the reference solution. beta, nll_coef, label_smoothing: of its loss.
+    """
+
+    aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean"
+    parameterisation: Literal["log-ratio", "value-head"] = "log-ratio"
+    privileged: bool = True
+    beta: float = 0.1
+    nll_coef: float = 0.01
+    label_smoothing: float = 0.0
+    training: Training = field(default_factory=lambda: Training(epochs=4, max_length=8192))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates for each agent turn and the pairs among them (section 4.2).
+
+    candidates: turns sampled in each position. data_fraction: share of the trajectories whose turns are used.
+    num_pairs: pairs drawn among the candidates of a turn. reference_context: whether the frozen reference sees the
+    reference solution as well when candidates are scored ("public": as the released code).
+    """
+
+    candidates: int = 16
+    data_fraction: float = 0.1
+    num_pairs: int = 4
+    reference_context: Literal["privileged", "public"] = "privileged"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The policy's training: DPO on turn pairs (sweet), DPO on trajectory pairs (mtdpo), or imitation (rft).
+
+    nll_mask: which tokens of the chosen row the NLL term covers.
+    """
+
+    beta: float = 0.1
+    nll_coef: float = 0.01
+    nll_mask: Literal["turn", "all"] = "turn"
+    label_smoothing: float = 0.0
+    training: Training = field(default_factory=Training)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Start and trained policy on held-out tasks, with the same seeds. temperature: 0 is greedy."""
+
+    num_tasks: int = 300
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """SWEET-RL from dialogues to a trained policy; without flags the embedded miniature of ColBench.
+
+    mesh: DATAxTENSOR devices, or data:4,tensor:2. run_dir: where everything goes; run again to continue.
+    model: "embedded" (the small start policy that comes with the package), "scratch" (train that start policy here), or a
+    Hugging Face directory of a Llama model. preset: where the defaults below come from.
+    stage: all of them, or one whose inputs are in the run directory.
+    tasks, eval_tasks: JSON Lines of tasks; without them the miniature makes its own. trajectories: start from these
+    dialogues instead of sampling them. num_tasks: how many of the tasks are used, 0 for all.
+    human: who answers the agent: "scripted" needs tasks of the miniature, "model" is played by the same model.
+    agent_prompt: "none", the name of a prompt in colbench_env/prompts, or a file with the system prompt.
+    compute_dtype: of activations; parameters and optimiser are float32. sampler_mesh: "same" samples on the training mesh with
+    weights split over its tensor axis; "rows" gives every device the whole model and rows of its own (small models).
+    grader_workers: answers graded side by side. unsafe: grade even where nothing isolates the answers.
+    """
+
+    mesh: str = "1x1"
+    run_dir: Path = Path("runs/default")
+    model: str = EMBEDDED
+    algorithm: Algorithm = "sweet"
+    stage: StageName = "all"
+    preset: Literal["embedded", "paper-backend", "tiny"] = "embedded"
+    seed: int = 42
+    tasks: Path | None = None
+    eval_tasks: Path | None = None
+    trajectories: Path | None = None
+    num_tasks: int = 0
+    human: Literal["scripted", "model"] = "scripted"
+    agent_prompt: str = "none"
+    grader: Literal["strict", "official"] = "strict"
+    grader_workers: int = 2
+    unsafe: bool = False
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "full"] = "full"
+    sampler_mesh: Literal["same", "rows"] = "same"
+    start: Start = field(default_factory=Start)
+    rollouts: Rollouts = field(default_factory=Rollouts)
+    critic: Critic = field(default_factory=Critic)
+    ranking: Ranking = field(default_factory=Ranking)
+    policy: Policy = field(default_factory=Policy)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        if self.num_tasks < 0 or self.evaluation.num_tasks < 1:
+            raise BadInput(f"num_tasks is {self.num_tasks}, evaluation.num_tasks {self.evaluation.num_tasks}: too few")
+        if self.ranking.candidates < 2:
+            raise BadInput(f"ranking.candidates is {self.ranking.candidates}, it must be at least 2 to make a pair")
+        if not 0 < self.ranking.data_fraction <= 1:
+            raise BadInput(f"ranking.data_fraction is {self.ranking.data_fraction}, it must be above 0 and at most 1")
+        if self.rollouts.samples < 1 or self.rollouts.max_turns < 1:
+            raise BadInput(
+                f"rollouts.samples is {self.rollouts.samples} and rollouts.max_turns {self.rollouts.max_turns}, "
+                "both must be at least 1"
+            )
+        if self.rollouts.rows % self.ranking.candidates:
+            raise BadInput(
+                f"rollouts.rows is {self.rollouts.rows}, it must be a multiple of ranking.candidates {self.ranking.candidates}"
+            )
+        if self.critic.parameterisation == "value-head" and self.critic.nll_coef:
+            raise BadInput(
+                f"critic.nll_coef is {self.critic.nll_coef}, a critic with a value head has no NLL: it must be 0"
+            )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the model is the miniature's own."""
+        return self.model in (EMBEDDED, SCRATCH)
+
+
+def _paper() -> TrainConfig:
+    """The paper's backend column (section 4 of the appendix): Llama-3.1-8B, 15,000 trajectories."""
+    return TrainConfig(
+        preset="paper-backend", agent_prompt="backend_agent", human="model", compute_dtype="bfloat16",
+        rollouts=Rollouts(rows=64), evaluation=Evaluation(num_tasks=1000),
+    )  # fmt: skip
+
+
+def _embedded() -> TrainConfig:
+    """The miniature with its start policy of one million parameters on a small machine."""
+    short = dict(batch_size=16, max_length=512, log_every=5, save_every=50)
+    return TrainConfig(
+        num_tasks=400,
+        sampler_mesh="rows",
+        rollouts=Rollouts(samples=4, max_new_tokens=96, rows=128),
+        critic=Critic(training=Training(**short, epochs=1, max_steps=150, hyper=Hyper(learning_rate=1e-4))),
+        ranking=Ranking(data_fraction=0.1),
+        policy=Policy(training=Training(**short, epochs=1, max_steps=150, hyper=Hyper(learning_rate=1e-4))),
+        evaluation=Evaluation(num_tasks=300),
+    )
+
+
+def _tiny() -> TrainConfig:
+    """A real model on a few real tasks, to see every stage run to its end on a small machine."""
+    short = dict(batch_size=2, max_length=2048, truncation="left", max_steps=2)
+    return TrainConfig(
+        preset="tiny", num_tasks=6, human="model", agent_prompt="backend_agent",
+        rollouts=Rollouts(samples=2, max_turns=3, max_new_tokens=48, rows=4),
+        critic=Critic(training=Training(**short)),
+        ranking=Ranking(candidates=4, data_fraction=0.25, num_pairs=2),
+        policy=Policy(training=Training(**short)),
+        evaluation=Evaluation(num_tasks=2),
+    )  # fmt: skip
+
+
+PRESETS = {"embedded": _embedded, "paper-backend": _paper, "tiny": _tiny}
+
+
+def settings_of(config: TrainConfig) -> dict[str, object]:
+    """The configuration as plain JSON values, without what may differ between two starts of the same run."""
+    plain = dataclasses.asdict(
+        config, dict_factory=lambda items: {k: str(v) if isinstance(v, Path) else v for k, v in items}
+    )
+    for name in ("run_dir", "stage", "grader_workers"):
+        del plain[name]
+    return plain

@@ -1,0 +1,93 @@
+"""What a person sees: a header, progress, one parsable line a step, warnings; also kept in the run's `log.txt`."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+LINE_SECONDS = 10.0  # without a terminal, a progress line this often at most
+
+
+class Console:
+    """Prints to the terminal and appends to a log file. On a terminal progress is a bar, elsewhere plain lines."""
+
+    def __init__(self, stream: TextIO = sys.stderr):
+        self._stream, self._log = stream, None
+        self._bar: tqdm | None = None
+        self._last_line = 0.0
+        self.warnings: list[str] = []
+        logging.captureWarnings(True)
+        logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Handler(self)], force=True)
+
+    def log_to(self, path: Path) -> None:
+        """Appends everything from now on to `path` as well."""
+        self._log = path.open("a", encoding="utf-8", buffering=1)
+
+    def say(self, text: str = "") -> None:
+        """A line of text."""
+        if self._bar is not None:
+            tqdm.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+        if self._log is not None:
+            self._log.write(text + "\n")
+
+    def warn(self, text: str) -> None:
+        """A warning; all of them are told again in the report."""
+        self.warnings.append(text)
+        self.say(f"warning: {text}")
+
+    def table(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Aligned names and values."""
+        rows = list(rows)
+        width = max(len(name) for name, _ in rows)
+        for name, value in rows:
+            self.say(f"{name:<{width}}  {value}")
+
+    def progress(self, stage: str, done: int, total: int, line: str = "") -> None:
+        """How far a stage is. `line`: a parsable line, printed as it is; without one a plain line now and then."""
+        if self._stream.isatty():
+            if self._bar is None or self._bar.desc != stage:
+                self.end_progress()
+                self._bar = tqdm(
+                    total=total, initial=done, desc=stage, file=self._stream, leave=False, dynamic_ncols=True
+                )
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+            if line:
+                self.say(line)
+        elif line or done >= total or time.monotonic() - self._last_line > LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self.say(line or f"stage={stage} done={done}/{total}")
+        if done >= total:
+            self.end_progress()
+
+    def end_progress(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _Handler(logging.Handler):
+    """Warnings of libraries, as the console's own."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.say(f"warning: {record.getMessage()}")
+
+
+def peak_memory_gib() -> float:
+    """The most memory that this process and its children have held, GiB."""
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return max(peaks) / 2**20

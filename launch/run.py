@@ -1,0 +1,158 @@
+"""What the stages of a run share: its configuration, its directory, the mesh, the start model and its tokenizer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from colbench_env.humans import Human
+from colbench_env.humans.scripted import ScriptedHuman
+from colbench_env.mini import UNKNOWN_REPLIES, keywords
+from colbench_env.prompts import load_prompt, prompt_names
+from colbench_env.types import BadInput
+from launch.config import EMBEDDED, SCRATCH, TrainConfig
+from launch.console import Console
+from launch.dialogues import ModelHuman, Table
+from launch.run_dir import RunDir
+from models.config import LlamaConfig
+from models.hf_io import load_llama
+from models.llama import Llama
+from models.parameters import inference_shardings, param_shapes, param_shardings
+from sweet_jax.batch import default_buckets
+from sweet_jax.chat import Chat
+from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh
+from sweet_jax.sampler import Sampler, Sampling
+from sweet_jax.training import Reporter, Training, restore_params
+
+EMBEDDED_DIRECTORY = Path(__file__).parent.parent / "sweet_jax" / "start_policy"
+SMALLEST_PROMPT = 128  # the smallest bucket of prompts
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of `launch.train`. Models and the tokenizer are read when they are first needed and then kept."""
+
+    config: TrainConfig
+    directory: RunDir
+    console: Console
+    devices: DeviceReport
+    shape: MeshShape
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        return make_mesh(self.shape)
+
+    @functools.cached_property
+    def sampler_mesh(self) -> Mesh:
+        """The devices while sampling: as in training, or all of them over rows."""
+        return self.mesh if self.config.sampler_mesh == "same" else make_mesh(MeshShape(self.shape.size, 1))
+
+    @property
+    def model_directory(self) -> Path:
+        """Where the start policy lies as a Hugging Face directory."""
+        if self.config.model == SCRATCH:
+            return self.directory.path / "start" / "model"
+        return EMBEDDED_DIRECTORY if self.config.model == EMBEDDED else Path(self.config.model)
+
+    @functools.cached_property
+    def chat(self) -> Chat:
+        return Chat.load(self.model_directory)
+
+    @functools.cached_property
+    def _loaded(self) -> Any:
+        return load_llama(self.model_directory, self.mesh, jnp.float32)
+
+    @property
+    def llama_config(self) -> LlamaConfig:
+        return self._loaded.config
+
+    @property
+    def start_params(self) -> Any:
+        """The start policy's parameters: float32, sharded for training. It is also every reference."""
+        return self._loaded.params
+
+    @functools.cached_property
+    def shardings(self) -> Any:
+        return param_shardings(self.llama_config, self.mesh)
+
+    @functools.cached_property
+    def model(self) -> Llama:
+        """The network on the training mesh."""
+        return Llama(self.llama_config, self.mesh, jnp.dtype(self.config.compute_dtype), self.config.remat)
+
+    @functools.cached_property
+    def system(self) -> str:
+        """The agent's system prompt, empty for none."""
+        name = self.config.agent_prompt
+        if name == "none":
+            return ""
+        if name in prompt_names():
+            return load_prompt(name, max_turns=self.config.rollouts.max_turns)
+        if Path(name).is_file():
+            return Path(name).read_text(encoding="utf-8").strip()
+        raise BadInput(f"--agent-prompt={name}: no such file, and not 'none' or one of {', '.join(prompt_names())}")
+
+    def policy_params(self, num_rows: int) -> Any:
+        """The trained policy's parameters, from the last checkpoint of its stage."""
+        return self.trained("policy", self.config.policy.training, num_rows)
+
+    def trained(self, stage: str, training: Training, num_rows: int) -> Any:
+        """Parameters of a finished stage that trains the network alone."""
+        shapes = param_shapes(self.llama_config, self.mesh)
+        return restore_params(self.directory.path / stage, shapes, self.shardings, training, num_rows)
+
+    def sampler(self, params: Any, temperature: float, rows: int | None = None) -> Sampler:
+        """A sampler of the agent's turns with these parameters, moved to the sampler's layout."""
+        settings = self.config.rollouts
+        mesh = self.sampler_mesh
+        laid_out = jax.device_put(params, inference_shardings(self.llama_config, mesh))
+        return Sampler(
+            Llama(self.llama_config, mesh, jnp.dtype(self.config.compute_dtype), remat="none"),
+            laid_out,
+            self.chat.end_ids,
+            self.chat.pad_id,
+            Sampling(temperature, settings.top_k, settings.top_p, settings.max_new_tokens),
+            rows or settings.rows,
+            tuple(size for size in default_buckets(self.max_length, SMALLEST_PROMPT)),
+        )
+
+    @property
+    def max_length(self) -> int:
+        """The longest row that any stage of the run takes, and that the network was made for."""
+        wanted = max(self.config.critic.training.max_length, self.config.policy.training.max_length)
+        return min(wanted, self.llama_config.max_position_embeddings)
+
+    def human(self) -> Human:
+        """Who answers the agent. The model human is the start policy, whoever the agent is."""
+        if self.config.human == "scripted":
+            return ScriptedHuman(keywords(), UNKNOWN_REPLIES)
+        return ModelHuman(self.chat, self.sampler(self.start_params, 1.0), self.config.model)
+
+    def table(self, params: Any, temperature: float, seed: int) -> Table:
+        """An agent with these parameters and the run's human, ready to play."""
+        settings = self.config.rollouts
+        longest = self.max_length - settings.max_new_tokens
+        if longest < 1:
+            raise BadInput(
+                f"rollouts.max_new_tokens is {settings.max_new_tokens}, which leaves no room for a prompt "
+                f"in rows of {self.max_length} tokens"
+            )
+        sampler = self.sampler(params, temperature)
+        return Table(self.chat, sampler, self.human(), self.system, settings.max_turns, longest, seed)
+
+    def reporter(self, stage: str) -> Reporter:
+        """The console as the training loop wants it."""
+        return Reporter(
+            progress=lambda done, total, line: self.console.progress(stage, done, total, line), warn=self.console.warn
+        )
+
+    def finish(self, stage: str, note: Mapping[str, Any]) -> None:
+        """Marks the stage as finished."""
+        self.directory.finish(stage, note)

@@ -1,0 +1,108 @@
+"""A run directory: one configuration, one subfolder a stage, and a note in each finished stage."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from colbench_env.tasks import read_complete, write_rows
+from colbench_env.types import BadInput, Row
+
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes the file whole or not at all. BadInput where the disk refuses."""
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
+
+
+class RunDir:
+    """The directory of a run. `open` it with the settings of the run; a second process on it is refused."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+
+    @contextlib.contextmanager
+    def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Makes the directory or checks that it belongs to these settings, and holds its lock.
+
+        BadInput naming every setting that differs, and where the directory cannot be written or is in use.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise BadInput(f"{self.path}: the run directory cannot be written: {error.strerror}") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise BadInput(f"{self.path}: another process is working in this run directory") from error
+            self._check(settings)
+            yield
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        path, wanted = self.path / "config.json", json.loads(json.dumps(settings))
+        if not path.exists():
+            write_json(path, wanted)
+            return
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path}: the run's configuration cannot be read: {error}") from error
+        differing = [f"{name} is {was!r} there and {now!r} here" for name, was, now in _differences(found, wanted)]
+        if differing:
+            shown = "; ".join(differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
+            raise BadInput(f"{self.path} is the run directory of another configuration: {shown}. Use another --run-dir")
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage, made if need be."""
+        folder = self.path / name
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{folder}: cannot be made: {error.strerror}") from error
+        return folder
+
+    def note(self, name: str) -> dict[str, Any] | None:
+        """What a finished stage left to say, None where it has not finished."""
+        path = self.path / name / "done.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except ValueError as error:
+            raise BadInput(f"{path}: the note of a finished stage cannot be read: {error}") from error
+
+    def finish(self, name: str, note: Mapping[str, Any]) -> None:
+        """Marks a stage as finished; nothing is written in it after that."""
+        write_json(self.path / name / "done.json", dict(note))
+
+
+def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in sorted(found.keys() | wanted.keys()):
+            yield from _differences(found.get(name), wanted.get(name), f"{prefix}{name}.")
+    elif found != wanted:
+        yield prefix.removesuffix("."), found, wanted
+
+
+def resume_rows(path: Path, kind: type[AnyRow], chunk: int) -> list[AnyRow]:
+    """The rows of the whole chunks of `chunk` rows that an interrupted stage has written; what is behind them is removed.
+
+    A chunk is computed as one batch, so only whole ones can be continued with the same results.
+    """
+    rows = read_complete(path, kind)
+    whole = rows[: len(rows) // chunk * chunk]
+    if len(whole) < len(rows):
+        write_rows(path, whole)
+    return whole

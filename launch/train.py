@@ -1,0 +1,99 @@
+"""`python -m launch.train`: all of SWEET-RL, or one stage. Read `main`, then `launch.stages`, then `sweet_jax.step`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from importlib import metadata
+
+from launch import cli
+from launch.config import PRESETS, TrainConfig, settings_of
+from launch.console import Console, peak_memory_gib
+
+
+def main() -> None:
+    """Parses the flags and runs the stages that are not finished yet."""
+    config: TrainConfig = cli.parse(TrainConfig, sys.argv[1:], PRESETS, "embedded")
+
+    # jax and what imports it only now: `--help` and bad flags should answer at once.
+    from launch.report import write_report
+    from launch.run import Run
+    from launch.run_dir import RunDir
+    from launch.stages import STAGE_FUNCTIONS, planned
+    from sweet_jax.mesh import parse_mesh, start_devices
+
+    started, console, directory = time.monotonic(), Console(), RunDir(config.run_dir)
+    stages = planned(config) if config.stage == "all" else (config.stage,)
+    if config.stage != "all" and config.stage not in planned(config):
+        raise cli.bad_input(
+            f"--stage={config.stage} is no stage of --algorithm={config.algorithm} --model={config.model}"
+        )
+    shape = parse_mesh(config.mesh)
+    with directory.opened(settings_of(config)):
+        console.log_to(config.run_dir / "log.txt")
+        run = Run(config, directory, console, start_devices(shape), shape)
+        left = [stage for stage in stages if directory.note(stage) is None]
+        if left:
+            _header(run)
+        for stage in stages:
+            if stage not in left:
+                console.say(f"stage {stage}: already done")
+                continue
+            begun = time.monotonic()
+            console.say(f"stage {stage}: starts")
+            note = dict(STAGE_FUNCTIONS[stage](run)) | {"seconds": round(time.monotonic() - begun, 1)}
+            run.finish(stage, note)
+            console.say(f"stage {stage}: done " + " ".join(f"{name}={_short(value)}" for name, value in note.items()))
+        if directory.note("evaluation") is not None:
+            write_report(run, time.monotonic() - started if left else None)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace(" ", "")
+
+
+def _header(run: object) -> None:
+    """Versions, devices, mesh, network, memory, seeds and the sandbox."""
+    from colbench_env.grading import Grader
+    from launch.config import SCRATCH
+    from launch.run import Run
+    from models.parameters import count_params, replicated_share
+    from models.sharding import head_axis
+
+    assert isinstance(run, Run)
+    config, names = run.config, ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain", "numpy")
+    versions = " ".join(f"{name} {metadata.version(name)}" for name in names)
+    rows = [
+        ("versions", f"python {platform.python_version()} {versions}"),
+        ("devices", f"{run.devices}; mesh {run.shape} (data x tensor)"),
+    ]
+    if config.model != SCRATCH or run.model_directory.exists():
+        llama = run.llama_config
+        count = count_params(llama)
+        share = replicated_share(llama, run.mesh)
+        rows += [
+            (
+                "model",
+                f"{config.model}: {count:,} parameters, {llama.num_layers} layers, D={llama.hidden_size}, V={llama.vocab_size}",
+            ),
+            (
+                "memory",
+                f"training state {16 * count / 2**30 / run.shape.size:.3f} GiB a device; {share:.2%} of the parameters on every device",
+            ),
+            ("sharding", head_axis(llama, run.mesh).report),
+        ]
+    with Grader(config.grader, workers=1, unsafe=config.unsafe) as grader:
+        rows.append(("sandbox", grader.layers_text()))
+    rows += [
+        ("grader", config.grader),
+        ("algorithm", f"{config.algorithm}, preset {config.preset}, human {config.human}"),
+        ("seed", str(config.seed)),
+        ("run", f"{config.run_dir} (process {os.getpid()}, {peak_memory_gib():.2f} GiB so far)"),
+    ]
+    run.console.table(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_status(main))

@@ -1,0 +1,109 @@
+"""How arrays are split over a mesh with axes ("data", "tensor"): one table for weights, one for activations.
+
+Weights are split over "data" along the model axis (fully sharded data parallelism: they are gathered a layer at a time)
+and over "tensor" along heads, mlp and vocabulary. Activations are split over "data" along rows and over "tensor" along
+heads, mlp and vocabulary.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from models.config import LlamaConfig, ModelError
+
+Rules = tuple[tuple[str, str | None], ...]
+"""Pairs (logical axis, mesh axis or None for "not split")."""
+
+WEIGHT_RULES: Rules = (
+    ("layers", None),
+    ("norm", None),
+    ("embed", "data"),
+    ("heads", "tensor"),
+    ("kv", "tensor"),
+    ("mlp", "tensor"),
+    ("vocab", "tensor"),
+)
+INFERENCE_RULES: Rules = tuple((name, None if name == "embed" else axis) for name, axis in WEIGHT_RULES)
+"""Weights split over "tensor" only, so that a decode step gathers none of them."""
+
+ACTIVATION_AXES: Mapping[str, str] = MappingProxyType(
+    {"batch": "data", "heads": "tensor", "kv": "tensor", "mlp": "tensor", "vocab": "tensor"}
+)
+
+
+@dataclass(frozen=True)
+class HeadAxes:
+    """Logical axes of the head dimensions of activations: "heads"/"kv" where split over "tensor", None where whole."""
+
+    query: str | None
+    kv: str | None
+    report: str
+
+
+def head_axis(config: LlamaConfig, mesh: Mesh) -> HeadAxes:
+    """Whether query heads and key/value heads are split over the tensor axis, with a sentence that says so.
+
+    Weights of q, k, v are flat [D, heads * H] and always split; a head count that the tensor axis does not divide
+    (SmolLM2: 9 and 3 heads on 2) leaves that axis of the activations, and of the KV cache, whole on every device.
+    """
+    tensor = mesh.shape["tensor"]
+    query = "heads" if config.num_heads % tensor == 0 else None
+    kv = "kv" if config.num_kv_heads % tensor == 0 else None
+
+    def place(axis: str | None) -> str:
+        return "whole on every device" if axis is None or tensor == 1 else f"split over {tensor}"
+
+    report = (
+        f"attention on tensor={tensor}: {config.num_heads} query heads {place(query)}, "
+        f"{config.num_kv_heads} key/value heads {place(kv)}"
+    )
+    return HeadAxes(query, kv, report)
+
+
+def activation_sharding(mesh: Mesh, shape: tuple[int, ...], *axes: str | None) -> NamedSharding:
+    """Sharding of an activation of this shape whose dimensions are the logical `axes` (None: not split).
+
+    Raises ModelError, naming both numbers, where a mesh axis does not divide its dimension: callers pad rows.
+    """
+    if len(axes) != len(shape):
+        raise ModelError(f"{len(axes)} axes {axes} given for an array of shape {shape}")
+    names = [None if axis is None else ACTIVATION_AXES[axis] for axis in axes]
+    for axis, name, size in zip(axes, names, shape, strict=True):
+        if name is not None and size % mesh.shape[name]:
+            raise ModelError(f"{axis} of size {size} does not divide over mesh axis {name!r} of {mesh.shape[name]}")
+    return NamedSharding(mesh, PartitionSpec(*names))
+
+
+def constrain(x: jax.Array, mesh: Mesh, *axes: str | None) -> jax.Array:
+    """`x`, bound to the sharding of its logical `axes`, as `constrain(h, mesh, "batch", None, None)`."""
+    return jax.lax.with_sharding_constraint(x, activation_sharding(mesh, x.shape, *axes))
+
+
+def weight_spec(path: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh, rules: Rules) -> PartitionSpec:
+    """Mesh axes of a parameter: each logical axis is found by exactly one rule and divides evenly.
+
+    Raises ModelError, naming the parameter and the numbers, for an axis without a rule or with two, for two axes on
+    one mesh axis, and for a dimension that its mesh axis does not divide.
+    """
+    names = [_only_rule(path, axis, rules) for axis in axes]
+    for axis, name, size in zip(axes, names, shape, strict=True):
+        if name is None:
+            continue
+        if names.count(name) > 1:
+            raise ModelError(f"parameter {path} has axes {axes}, of which two go to mesh axis {name!r}")
+        if size % mesh.shape[name]:
+            raise ModelError(
+                f"parameter {path}: axis {axis} of size {size} does not divide over "
+                f"mesh axis {name!r} of {mesh.shape[name]}"
+            )
+    return PartitionSpec(*names)
+
+
+def _only_rule(path: str, axis: str, rules: Rules) -> str | None:
+    found = [name for rule, name in rules if rule == axis]
+    if len(found) != 1:
+        raise ModelError(f"parameter {path}: axis {axis!r} has {len(found)} sharding rules {found}, it needs exactly 1")
+    return found[0]

@@ -1,0 +1,51 @@
+"""sweet-jax: SWEET-RL and ColBench in JAX/Flax."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sweet-jax",
+    version="0.1.0",
+    description="SWEET-RL and ColBench in JAX/Flax, TPU-native",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["sweet_jax*", "models*", "colbench_env*", "launch*"]),
+    package_data={
+        "colbench_env.prompts": ["*.txt"],
+        "launch": ["templates/*"],
+        "sweet_jax": ["start_policy/*"],
+    },
+    install_requires=[
+        "jax>=0.10.2",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "transformers>=5.23",
+        "tokenizers>=0.22",
+        "sentencepiece>=0.2.3",
+        "safetensors>=0.8",
+        "tensorflow-datasets>=4.9.10",
+        "grain>=0.2.18",
+        "numpy>=2.4",
+        "jaxtyping>=0.3",
+        "tyro>=1.0",
+        "tqdm>=4.67",
+        "tensorboardX>=2.6",
+        "jinja2>=3.1",
+        "matplotlib>=3.10",
+    ],
+    extras_require={
+        "dev": [
+            "pytest>=9.0",
+            "pytest-timeout>=2.4",
+            "hypothesis>=6.170",
+            "beartype>=0.22",
+            "torch>=2.13",
+            "ruff>=0.14",
+        ],
+        "tpu": ["jax[tpu]>=0.10.2"],
+        "cuda": ["jax[cuda12]>=0.10.2"],
+        "frontend": ["playwright>=1.60", "pillow>=12.0"],
+    },
+)

@@ -1,0 +1,193 @@
+"""Typed rows and batches: token ids with the turn of every counted token, padded on the right to a few fixed lengths.
+
+Everything here is numpy on the host. Masks and turn numbers are columns made together with the tokens (`chat.py`);
+nothing compares a token with a pad id, so pad may equal an end-of-turn id.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jaxtyping import Int32
+
+from colbench_env.types import BadInput
+
+NllMask = Literal["turn", "all"]
+Truncation = Literal["raise", "drop-pair", "left"]
+Leaf = Any  # an array, or what a tree map puts in its place: a sharding, a shape, a tracer
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRow:
+    """One dialogue as tokens.
+
+    ids: token ids, int32 [T].
+    turns: k >= 1 for the counted tokens of agent turn k (content and end-of-turn token), 0 elsewhere, int32 [T].
+    prefix: leading tokens that left truncation keeps: the begin-of-text token and the privileged text. Never counted.
+    """
+
+    ids: Int32[np.ndarray, " T"]
+    turns: Int32[np.ndarray, " T"]
+    prefix: int = 0
+
+    def __post_init__(self):
+        if self.ids.shape != self.turns.shape:
+            raise ValueError(f"{self.ids.size} token ids but {self.turns.size} turn numbers")
+        if self.turns[: self.prefix].any():
+            raise ValueError(f"the first {self.prefix} tokens are kept as a prefix, but some of them are counted")
+
+    def __len__(self) -> int:
+        return self.ids.size
+
+    @property
+    def num_turns(self) -> int:
+        """The largest turn number, 0 for a row without counted tokens."""
+        return int(self.turns.max(initial=0))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TurnBatch:
+    """B rows padded on the right to T tokens.
+
+    tokens_bt: int32 [B, T]; pad id after the end of a row.
+    turn_bt: int32 [B, T]; k >= 1 for the counted tokens of agent turn k, 0 for all others and for padding.
+    nll_bt: bool [B, T]; the tokens of the negative log-likelihood, which has a mask of its own.
+    length_b: int32 [B]; tokens of the row before padding.
+    """
+
+    tokens_bt: Leaf
+    turn_bt: Leaf
+    nll_bt: Leaf
+    length_b: Leaf
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PairBatch:
+    """B preference pairs; both sides have the same B and T."""
+
+    chosen: TurnBatch
+    rejected: TurnBatch
+
+
+@dataclass(frozen=True, eq=False)
+class RowPair:
+    """The two rows of a preference."""
+
+    chosen: TokenRow
+    rejected: TokenRow
+
+    def __len__(self) -> int:
+        return max(len(self.chosen), len(self.rejected))
+
+
+@dataclass(frozen=True, eq=False)
+class FittedPairs:
+    """Pairs within a limit, with what had to be done: numbers of the pairs dropped and of the pairs cut."""
+
+    pairs: tuple[RowPair, ...]
+    dropped: tuple[int, ...]
+    cut: tuple[int, ...]
+
+
+def default_buckets(max_length: int = 16384, smallest: int = 64) -> tuple[int, ...]:
+    """Row lengths to pad to: 64, 96, 128, 192, 256, 384, ... and last `max_length` itself.
+
+    Two lengths for each doubling: the longest row of a batch is padded by half its length at most, and few programs
+    are compiled.
+    """
+    if max_length < 1:
+        raise BadInput(f"a row length limit of {max_length} holds no token; expected 1 or more")
+    lengths, size = [], smallest
+    while size < max_length:
+        lengths += [size, size * 3 // 2]
+        size *= 2
+    return (*(length for length in lengths if length < max_length), max_length)
+
+
+def bucket(length: int, buckets: Sequence[int]) -> int:
+    """The smallest bucket that holds `length` tokens; BadInput when none does."""
+    fitting = [size for size in buckets if size >= length]
+    if not fitting:
+        raise BadInput(f"a row of {length} tokens is longer than the largest bucket of {max(buckets)}")
+    return min(fitting)
+
+
+def truncate(row: TokenRow, max_length: int, policy: Truncation = "raise", index: int | None = None) -> TokenRow | None:
+    """The row within `max_length` tokens, or None when the policy is to drop its pair.
+
+    "raise": BadInput naming row, length and limit. "drop-pair": None. "left": keeps the first `row.prefix` tokens
+    (begin-of-text and privileged text) and then the newest tokens; the end is never cut off, since the answer is there.
+    Turn numbers stay as they were, so an early turn may have fewer counted tokens or none.
+
+        In:  ids [1, 9, 5, 6, 7, 2], turns [0, 0, 1, 1, 2, 2], prefix 1, max_length 4, "left"
+        Out: ids [1, 6, 7, 2],       turns [0, 1, 2, 2],       prefix 1
+    """
+    if len(row) <= max_length:
+        return row
+    name = "a row" if index is None else f"row {index}"
+    match policy:
+        case "raise":
+            raise BadInput(f"{name} has {len(row)} tokens, more than the limit of {max_length}")
+        case "drop-pair":
+            return None
+        case "left":
+            newest = max_length - row.prefix
+            if newest < 1:
+                raise BadInput(f"{name} has a prefix of {row.prefix} tokens, which fills the limit of {max_length}")
+            keep = np.r_[0 : row.prefix, len(row) - newest : len(row)]
+            return TokenRow(row.ids[keep], row.turns[keep], row.prefix)
+    raise BadInput(f"unknown truncation policy {policy!r}; expected 'raise', 'drop-pair' or 'left'")
+
+
+def fit_pairs(pairs: Sequence[RowPair], max_length: int, policy: Truncation = "raise") -> FittedPairs:
+    """The pairs whose two rows are within `max_length`, and the numbers of those dropped or cut (see `truncate`)."""
+    fitted, dropped, cut = [], [], []
+    for index, pair in enumerate(pairs):
+        chosen = truncate(pair.chosen, max_length, policy, index)
+        rejected = truncate(pair.rejected, max_length, policy, index)
+        if chosen is None or rejected is None:
+            dropped.append(index)
+            continue
+        if len(pair) > max_length:
+            cut.append(index)
+        fitted.append(RowPair(chosen, rejected))
+    return FittedPairs(tuple(fitted), tuple(dropped), tuple(cut))
+
+
+def uncounted(rows: Sequence[TokenRow]) -> tuple[int, ...]:
+    """Numbers of the rows without any counted token: they teach nothing, and the caller reports them."""
+    return tuple(index for index, row in enumerate(rows) if not row.turns.any())
+
+
+def pad_rows(rows: Sequence[TokenRow], length: int, pad_id: int, nll: NllMask = "turn") -> TurnBatch:
+    """The rows as one batch [B, length], padded on the right; BadInput when a row is longer.
+
+    nll "turn" masks in the counted tokens; "all" every real token but the first, which nothing predicts.
+
+        In:  rows (ids [1, 8, 5, 2], turns [0, 0, 1, 1]) and (ids [1, 2], turns [0, 1]); length 5, pad_id 2
+        Out: tokens_bt [[1, 8, 5, 2, 2], [1, 2, 2, 2, 2]]   turn_bt [[0, 0, 1, 1, 0], [0, 1, 0, 0, 0]]
+             nll_bt "turn": turn_bt > 0   "all": [[F, T, T, T, F], [F, T, F, F, F]]   length_b [4, 2]
+    """
+    if nll not in ("turn", "all"):
+        raise BadInput(f"unknown NLL mask {nll!r}; expected 'turn' or 'all'")
+    tokens_bt = np.full((len(rows), length), pad_id, np.int32)
+    turn_bt = np.zeros((len(rows), length), np.int32)
+    length_b = np.array([len(row) for row in rows], np.int32)
+    for index, row in enumerate(rows):
+        fitting = truncate(row, length, "raise", index)
+        tokens_bt[index, : len(row)], turn_bt[index, : len(row)] = fitting.ids, fitting.turns
+    position_t = np.arange(length)
+    nll_bt = turn_bt > 0 if nll == "turn" else (position_t >= 1) & (position_t < length_b[:, None])
+    return TurnBatch(tokens_bt, turn_bt, nll_bt, length_b)
+
+
+def pad_pairs(pairs: Sequence[RowPair], length: int, pad_id: int, nll: NllMask = "turn") -> PairBatch:
+    """The pairs as one batch, both sides [B, length] (see `pad_rows`)."""
+    return PairBatch(
+        chosen=pad_rows([pair.chosen for pair in pairs], length, pad_id, nll),
+        rejected=pad_rows([pair.rejected for pair in pairs], length, pad_id, nll),
+    )

@@ -1,0 +1,109 @@
+"""Checkpoints of a training stage: state, data iterator and notes, whole or not there at all.
+
+Saving is synchronous. orbax writes into a temporary folder and renames it when everything is on disk, so a process
+killed at any moment leaves the last whole checkpoint; only then are older ones deleted.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import absl.logging
+import orbax.checkpoint as ocp
+
+from colbench_env.types import BadInput
+
+log = logging.getLogger(__name__)
+absl.logging.set_verbosity(absl.logging.ERROR)  # orbax tells a dozen lines about every save
+
+Notes = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """step: updates made; state: on the shardings asked for; iterator: the data's; extra: the caller's own."""
+
+    step: int
+    state: Any
+    iterator: Notes
+    extra: Notes
+
+
+class Checkpoints:
+    """The newest `keep` checkpoints of one stage in one directory. Use as a context manager, or call `close`."""
+
+    def __init__(self, directory: Path, keep: int = 2):
+        self.directory = Path(directory).absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except OSError as error:
+            raise BadInput(f"{self.directory}: checkpoints cannot be kept here: {error}") from error
+
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, iterator: Notes, extra: Notes | None = None) -> None:
+        """Writes a checkpoint and returns when it is on disk; nothing to do if that step is there already.
+
+        iterator, extra: what json can hold. BadInput if the disk is full or read-only; the older checkpoints stay.
+        """
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave({"iterator": iterator, "extra": extra or {}})
+        )
+        try:
+            self._manager.save(step, args=items)
+        except (OSError, ValueError) as error:  # tensorstore reports a full disk as ValueError
+            reason = _first_line(error)
+            raise BadInput(f"{self.directory}: the checkpoint of step {step} cannot be written: {reason}") from error
+
+    def restore(self, abstract_state: Any) -> Restored | None:
+        """The newest checkpoint that can be read, None in an empty directory.
+
+        abstract_state: a tree of ShapeDtypeStruct with shardings (`step.abstract_state`), of any mesh. A damaged
+        checkpoint is reported, deleted and passed over for the one before it. BadInput if there are some and none can
+        be read, or if they are of other shapes: starting anew is for the user to decide.
+        """
+        failures: dict[int, Exception] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._read(step, abstract_state)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                failures[step] = error
+                continue
+            for damaged, error in failures.items():
+                reason = _first_line(error)
+                log.warning("%s: step %d cannot be read and is deleted: %s", self.directory, damaged, reason)
+                self._manager.delete(damaged)
+            return restored
+        if failures:
+            newest = failures[max(failures)]
+            raise BadInput(
+                f"{self.directory}: no checkpoint can be read (steps {sorted(failures)}): {_first_line(newest)}"
+            ) from newest
+        return None
+
+    def _read(self, step: int, abstract_state: Any) -> Restored:
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), notes=ocp.args.JsonRestore())
+        found = self._manager.restore(step, args=items)
+        return Restored(step, found.state, found.notes["iterator"], found.notes["extra"])
+
+    def close(self) -> None:
+        """Ends the manager's threads."""
+        self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,93 @@
+"""Which rows each training step sees: a shuffled, endless or finite stream of row numbers that resumes bit for bit."""
+
+from collections.abc import Mapping, Sequence
+
+import grain
+import numpy as np
+
+from colbench_env.types import BadInput
+
+ENDLESS = 2**40  # row numbers in a stream without end; grain's own endless repeat overflows at batches of one row
+
+
+def num_batches(num_rows: int, batch_size: int, epochs: int) -> int:
+    """The least number of batches in which every row is seen `epochs` times."""
+    return -(-num_rows * epochs // batch_size)
+
+
+class IndexStream:
+    """Batches of row numbers, int64 [batch_size / process_count]; made by `pair_stream`.
+
+    `get_state()` is a JSON object with the number of batches already given and the stream it belongs to; `set_state`
+    goes on from there, also with another number of processes.
+    """
+
+    def __init__(self, batches: grain.MapDataset, identity: Mapping[str, int | None]):
+        self.identity = dict(identity)
+        # No threads and no prefetch: row numbers cost nothing, and the state then is what the caller has seen.
+        read_options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        self._batches = iter(batches.to_iter_dataset(read_options))
+
+    def __iter__(self) -> "IndexStream":
+        return self
+
+    def __next__(self) -> np.ndarray:
+        return next(self._batches)
+
+    def get_state(self) -> dict[str, int | None]:
+        """The place in the stream and what stream it is; numbers only."""
+        return self.identity | {"next_index": int(self._batches.get_state()["next_index"])}
+
+    def set_state(self, state: Mapping[str, int | None]) -> None:
+        """Goes on from `get_state()` of a stream of the same rows, batch size, seed and epochs; else BadInput."""
+        identity = {name: value for name, value in state.items() if name != "next_index"}
+        if identity != self.identity or "next_index" not in state:
+            raise BadInput(f"the saved place {dict(state)} belongs to another data stream than {self.identity}")
+        self._batches.set_state({"next_index": state["next_index"]})
+
+
+def pair_stream(
+    num_rows: int,
+    batch_size: int,
+    seed: int,
+    epochs: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> IndexStream:
+    """Batches of the numbers 0..num_rows-1 (of rows or pairs), in a new order each epoch, the same for the same seed.
+
+    An epoch's last batch is filled up from the next epoch, so no row is lost and all batches have the same size. With
+    `epochs` the stream ends after `num_batches`; without, never. The whole batch depends on no process count: each
+    process is given its own consecutive share of it.
+    BadInput: no rows, a batch size below 1, or one that the processes do not divide.
+    """
+    if num_rows < 1 or batch_size < 1:
+        raise BadInput(f"{num_rows} rows in batches of {batch_size}: expected at least one row and one row a batch")
+    if batch_size % process_count:
+        raise BadInput(f"a batch of {batch_size} rows cannot be divided evenly among {process_count} processes")
+    share = batch_size // process_count
+    mine = slice(process_index * share, (process_index + 1) * share)
+    rows = grain.MapDataset.range(num_rows).seed(seed).shuffle().repeat(ENDLESS // num_rows + 1)
+    batches = rows.batch(batch_size)
+    if epochs is not None:
+        batches = batches[: num_batches(num_rows, batch_size, epochs)]
+    identity = {"num_rows": num_rows, "batch_size": batch_size, "seed": seed, "epochs": epochs}
+    return IndexStream(batches.map(lambda batch: np.asarray(batch)[mine]), identity)
+
+
+def length_batches(lengths: Sequence[int], batch_size: int, seed: int, window: int = 8) -> list[np.ndarray]:
+    """Row numbers in batches whose rows are of like length, so that little is padding; every row is in at least one.
+
+    Rows are shuffled once, sorted by length within windows of `window` batches, and cut. The last batch is filled up
+    with rows from the beginning.
+    """
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    order = np.concatenate([order, np.resize(order, -len(order) % batch_size)])
+    span = window * batch_size
+    sizes = np.asarray(lengths)
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), span):
+        part = order[start : start + span]
+        part = part[np.argsort(sizes[part], kind="stable")]
+        batches += list(part.reshape(-1, batch_size))
+    return batches

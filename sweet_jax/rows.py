@@ -1,0 +1,84 @@
+"""Token rows in JSON, and the rows that each stage trains on.
+
+A row is stored as its ids and the spans of its counted tokens, so that sampled ids are trained on as they were sampled.
+Rows of other tools hold text only; `chat.Chat` then makes the ids.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from colbench_env.types import BadInput, Pair, Trajectory
+from sweet_jax.batch import RowPair, TokenRow
+from sweet_jax.chat import Chat
+
+TOKENS = "tokens"  # key of a trajectory's own row
+CHOSEN_TOKENS, REJECTED_TOKENS = "chosen_tokens", "rejected_tokens"
+
+
+def row_to_json(row: TokenRow) -> dict[str, Any]:
+    """The row as a JSON object.
+
+    In:  ids [1, 7, 5, 2, 9, 6], turns [0, 0, 1, 1, 0, 2], prefix 1
+    Out: {"ids": [1, 7, 5, 2, 9, 6], "spans": [[1, 2, 4], [2, 5, 6]], "prefix": 1}   (turn, first token, past the last)
+    """
+    borders = np.flatnonzero(np.diff(row.turns, prepend=0, append=0))
+    starts = [int(start) for start in borders if start < len(row) and row.turns[start] > 0]
+    stops = [int(stop) for stop in borders if stop > 0 and row.turns[stop - 1] > 0]
+    spans = [[int(row.turns[start]), start, stop] for start, stop in zip(starts, stops, strict=True)]
+    return {"ids": row.ids.tolist(), "spans": spans, "prefix": row.prefix}
+
+
+def row_from_json(data: Any, where: str) -> TokenRow:
+    """The row of `row_to_json`. Raises BadInput."""
+    try:
+        ids = np.array(data["ids"], np.int32)
+        turns = np.zeros(ids.shape, np.int32)
+        for turn, start, stop in data["spans"]:
+            turns[start:stop] = turn
+        return TokenRow(ids, turns, int(data["prefix"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{where}: token ids cannot be read ({error}), expected ids, spans and prefix") from error
+
+
+def trajectory_row(trajectory: Trajectory, chat: Chat, system: str, where: str) -> TokenRow:
+    """The dialogue as the agent saw it: as sampled where the row holds token ids, else in one tokenisation of its text."""
+    if TOKENS in trajectory.extra:
+        return row_from_json(trajectory.extra[TOKENS], where)
+    opening = [{"role": "system", "content": system}] if system else []
+    raw = [
+        {"role": entry.role, "content": entry.content if entry.output is None else entry.output}
+        for entry in trajectory.dialogue_history
+    ]
+    return chat.turn_ids(opening + raw)
+
+
+def turn_prompt(row: TokenRow, turn: int) -> list[int]:
+    """The ids that stand before agent turn `turn` (from 1)."""
+    return row.ids[: int(np.argmax(row.turns == turn))].tolist()
+
+
+def turn_output(row: TokenRow, turn: int) -> list[int]:
+    """The counted ids of agent turn `turn` (from 1)."""
+    return row.ids[row.turns == turn].tolist()
+
+
+def candidate_row(prompt_ids: list[int], output_ids: list[int], prefix: int) -> TokenRow:
+    """A prompt and one turn after it; only that turn counts, as turn 1."""
+    turns = np.r_[np.zeros(len(prompt_ids), np.int32), np.ones(len(output_ids), np.int32)].astype(np.int32)
+    return TokenRow(np.array([*prompt_ids, *output_ids], np.int32), turns, prefix)
+
+
+def pair_rows(pair: Pair, chat: Chat, last_turn_only: bool, where: str) -> RowPair:
+    """The two rows of a stored pair: ids as sampled where it holds them, else made from its text.
+
+    last_turn_only: the text is a prompt and one turn after it, and only that turn counts (policy pairs).
+    """
+    if CHOSEN_TOKENS in pair.extra and REJECTED_TOKENS in pair.extra:
+        return RowPair(*(row_from_json(pair.extra[key], where) for key in (CHOSEN_TOKENS, REJECTED_TOKENS)))
+    rows = [chat.row_from_text(text) for text in (pair.chosen, pair.rejected)]
+    if last_turn_only:
+        rows = [TokenRow(row.ids, (row.turns == row.num_turns).astype(np.int32), row.prefix) for row in rows]
+    return RowPair(*rows)

@@ -1,0 +1,48 @@
+"""The small tokenizer of the embedded default: byte-level BPE with a chat template, made from sample texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+BOS, PAD, USER, ASSISTANT, SYSTEM, END = "<|bos|>", "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+# Words with their leading space, single digits, runs of white space, single signs: code lines stay readable token by token.
+_PIECES = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of exactly `vocab_size` ids that loses no byte; the same texts give the same tokenizer.
+
+    Raises ValueError if the texts hold too few pieces for `vocab_size`.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [BOS, PAD, USER, ASSISTANT, SYSTEM, END]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    filler = [f"<|unused_{i}|>" for i in range(vocab_size - tokenizer.get_vocab_size())]
+    if tokenizer.get_vocab_size() < vocab_size // 2:
+        raise ValueError(
+            f"the texts give {tokenizer.get_vocab_size()} pieces only, too few for vocab_size={vocab_size}"
+        )
+    tokenizer.add_special_tokens(filler)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=END, pad_token=PAD)
+    fast.chat_template = CHAT_TEMPLATE
+    return fast

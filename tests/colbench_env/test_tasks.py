@@ -1,0 +1,208 @@
+import json
+import os
+import resource
+
+import pytest
+
+from colbench_env.tasks import append_rows, read_complete, read_rows, scan_rows, write_rows
+from colbench_env.types import BadInput, Pair, Task, Trajectory
+
+GOOD = b'{"chosen": "a", "rejected": "b"}'
+FIRST, SECOND = Pair("a", "b"), Pair("c", "d", {"seed": 1})
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "rows.jsonl"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD + b"\n",
+        GOOD,
+        b"\xef\xbb\xbf" + GOOD + b"\r\n",
+        b"\n" + GOOD + b"\n\n  \n",
+        b"\xef\xbb\xbf\n" + GOOD,
+    ],
+    ids=["plain", "no line end", "byte order mark and CRLF", "blank lines", "byte order mark alone"],
+)
+def test_what_editors_do_to_a_file_is_tolerated(path, content):
+    path.write_bytes(content)
+    assert read_rows(path, Pair) == [FIRST]
+
+
+def test_a_line_separator_inside_a_string_does_not_end_the_line(path):
+    path.write_bytes('{"chosen": "a\u2028\x85b", "rejected": "c"}\n'.encode())
+    assert read_rows(path, Pair) == [Pair("a\u2028\x85b", "c")]
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (b"{nonsense}\n", ":2: invalid JSON (Expecting property name enclosed in double quotes at column 2)"),
+        (b'{"chosen": "a", "rej', ":2: the last line is cut off or invalid JSON (Unterminated string"),
+        (b"[1]\n", ":2: found a list, expected a JSON object"),
+        (b'{"chosen": "a"}\n', ":2: 'rejected' is missing, the row has 'chosen'"),
+        (b'{"chosen": "a", "rejected": null}\n', ":2: 'rejected' is null, expected a string"),
+        (b'{"chosen": "a", "rejected": "\xff"}\n', ":2: byte 30 is not UTF-8, expected a JSON object in UTF-8"),
+        (b'{"chosen": "a", "rejected": "b", "n": NaN}\n', ":2: invalid JSON (NaN is not a JSON number)"),
+        (b"[" * 100_000 + b"\n", ":2: invalid JSON (maximum recursion depth exceeded"),
+        (b"1" * 5_000 + b"\n", ":2: invalid JSON (Exceeds the limit"),
+    ],
+)
+def test_a_defective_line_is_named_by_file_and_line(path, second, message):
+    path.write_bytes(GOOD + b"\n" + second)
+    with pytest.raises(BadInput) as caught:
+        read_rows(path, Pair)
+    assert str(caught.value).startswith(f"{path}{message}")
+
+
+def test_line_numbers_count_blank_lines(path):
+    path.write_bytes(b"\n\n" + GOOD + b"\n\nx\n")
+    with pytest.raises(BadInput, match=r"rows\.jsonl:5: invalid JSON"):
+        read_rows(path, Pair)
+
+
+def test_a_scan_goes_on_behind_a_defective_line(path):
+    path.write_bytes(GOOD + b"\n{}\nx\n" + GOOD + b"\n")
+    first, second, third, fourth = scan_rows(path, Pair)
+    assert (first, fourth) == (FIRST, FIRST)
+    assert str(second) == f"{path}:2: 'chosen' is missing, the row has no keys"
+    assert isinstance(third, BadInput) and f"{path}:3: invalid JSON" in str(third)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \r\n", b"\xef\xbb\xbf"])
+def test_a_file_without_rows_is_an_error(path, content):
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"rows\.jsonl: the file has no rows, expected one JSON object a line"):
+        read_rows(path, Pair)
+
+
+def test_a_missing_file_and_a_directory_are_errors_in_one_sentence(path, tmp_path):
+    with pytest.raises(BadInput, match=r"rows\.jsonl: cannot read the file: No such file or directory$"):
+        read_rows(path, Pair)
+    with pytest.raises(BadInput, match=r"cannot read the file: Is a directory$"):
+        read_rows(tmp_path, Pair)
+
+
+def test_a_tasks_file_needs_references_where_a_trajectory_does_not(path):
+    task = {"problem_description": "Round.", "train_index": 9}
+    path.write_text(json.dumps(task) + "\n")
+    with pytest.raises(BadInput, match=r"rows\.jsonl:1: 'ground_truth' is missing"):
+        read_rows(path, Task)
+    history = [
+        {"role": "user", "content": "Round."},
+        {"role": "assistant", "content": "x", "input": None, "output": "x"},
+    ]
+    path.write_text(json.dumps({"task": task, "dialogue_history": history, "answer": "x"}) + "\n")
+    (trajectory,) = read_rows(path, Trajectory)
+    assert (trajectory.task.ground_truth, trajectory.task.test_cases, trajectory.reward) == ("", {}, None)
+
+
+def test_written_rows_are_read_back_equal(path):
+    strange = Pair("line\u2028end \ud800 \x00 \"'", "ü\n", {"seed": 1})
+    write_rows(path, [FIRST, strange])
+    assert read_rows(path, Pair) == [FIRST, strange]
+    assert path.read_bytes().isascii() and path.read_bytes().count(b"\n") == 2
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(path, tmp_path):
+    write_rows(path, [FIRST])
+    before = path.read_bytes()
+    with pytest.raises(BadInput, match=r"rows\.jsonl:2: the row cannot be written as JSON"):
+        write_rows(path, [SECOND, Pair("a", "b", {"n": float("nan")})])
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["rows.jsonl"]
+
+
+def test_writing_through_a_link_keeps_the_link(path, tmp_path):
+    path.write_text("old")
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(path)
+    write_rows(link, [FIRST])
+    assert link.is_symlink() and read_rows(path, Pair) == [FIRST]
+
+
+def test_an_unwritable_place_is_an_error_in_one_sentence(path, tmp_path):
+    path.write_text("")
+    for write in (write_rows, append_rows):
+        with pytest.raises(BadInput, match=r"x\.jsonl: cannot write the file: No such file or directory$"):
+            write(tmp_path / "missing" / "x.jsonl", [FIRST])
+        with pytest.raises(BadInput, match=r"x\.jsonl: cannot write the file: Not a directory$"):
+            write(path / "x.jsonl", [FIRST])
+        with pytest.raises(BadInput, match=r"cannot write the file: "):
+            write(tmp_path, [FIRST])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_a_read_only_directory_is_an_error_in_one_sentence(tmp_path):
+    tmp_path.chmod(0o500)
+    for write in (write_rows, append_rows):
+        with pytest.raises(BadInput, match=r"x\.jsonl: cannot write the file: Permission denied$"):
+            write(tmp_path / "x.jsonl", [FIRST])
+
+
+def test_a_device_is_never_replaced_by_a_file():
+    with pytest.raises(BadInput, match="/dev/null: cannot write the file: there is something else of that name"):
+        write_rows("/dev/null", [FIRST])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+def test_a_full_disk_is_an_error_in_one_sentence():
+    with pytest.raises(BadInput, match="^/dev/full: cannot write the file: No space left on device$"):
+        append_rows("/dev/full", [FIRST])
+
+
+def test_appending_adds_whole_rows_or_nothing(path):
+    append_rows(path, [FIRST])
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))  # the write stops in the middle of the row
+    try:
+        with pytest.raises(BadInput, match=r"rows\.jsonl: cannot write the file: File too large$"):
+            append_rows(path, [SECOND])
+        with pytest.raises(BadInput, match=r"rows\.jsonl: cannot write the file: File too large$"):
+            write_rows(path, [FIRST, SECOND])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    append_rows(path, [SECOND])
+    assert read_rows(path, Pair) == [FIRST, SECOND]
+
+
+def test_appending_nothing_makes_no_file(path):
+    append_rows(path, [])
+    assert not path.exists()
+
+
+def test_appending_never_glues_two_rows(path):
+    path.write_bytes(GOOD)
+    append_rows(path, [SECOND])
+    assert read_rows(path, Pair) == [FIRST, SECOND]
+
+
+def test_resuming_without_a_file_starts_from_nothing(path):
+    assert read_complete(path, Pair) == []
+    path.write_bytes(b"")
+    assert read_complete(path, Pair) == []
+
+
+def test_wherever_a_run_was_cut_resuming_keeps_every_complete_row(path):
+    write_rows(path, [FIRST, SECOND])
+    content = path.read_bytes()
+    first_end = content.index(b"\n") + 1
+    for size in range(len(content) + 1):
+        path.write_bytes(content[:size])
+        kept = [row for row, end in ((FIRST, first_end), (SECOND, len(content))) if size >= end - 1]
+        assert read_complete(path, Pair) == kept
+        append_rows(path, [SECOND])
+        assert read_rows(path, Pair) == [*kept, SECOND]
+
+
+def test_resuming_does_not_hide_a_defect_that_no_interruption_explains(path):
+    for content in (GOOD + b"\nx\n" + GOOD + b"\n", GOOD + b'\n{"chosen": "a"}', b"notes of mine", GOOD + b"\n{cut\n"):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match=r"rows\.jsonl:[12]: "):
+            read_complete(path, Pair)
+        assert path.read_bytes() == content

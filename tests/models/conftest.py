@@ -1,0 +1,130 @@
+"""Tiny models, meshes and Hugging Face oracles shared by the tests of `models`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from models.config import Llama3RopeScaling, LlamaConfig
+from models.llama import Llama, logits
+from models.parameters import Params, flatten, init_params, nest
+
+TINY = LlamaConfig(
+    vocab_size=48,
+    hidden_size=32,
+    intermediate_size=40,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    head_size=8,
+    max_position_embeddings=64,
+    rope_scaling=Llama3RopeScaling(8.0, 1.0, 4.0, 16),
+    # Larger than a real network's, so that attention is far from uniform and every weight matters.
+    initializer_range=0.15,
+)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> LlamaConfig:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def mesh_of() -> Callable[[int, int], Mesh]:
+    """A mesh of the first data x tensor devices."""
+
+    def make(data: int, tensor: int) -> Mesh:
+        devices = jax.devices()[: data * tensor]
+        return jax.make_mesh((data, tensor), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_params() -> Callable[..., Params]:
+    """Random parameters, the norms' scales among them."""
+
+    def make(config: LlamaConfig, mesh: Mesh, seed: int = 0) -> Params:
+        flat = flatten(init_params(config, jax.random.key(seed), mesh))
+        noise = np.random.default_rng(seed)
+        for path, value in flat.items():
+            if path.endswith("norm"):
+                scale = noise.uniform(0.5, 1.5, value.shape).astype(np.float32)
+                flat[path] = jax.device_put(scale, value.sharding)
+        return nest(flat)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def logits_of() -> Callable[..., np.ndarray]:
+    """Logits [B, T, V] of whole rows, in one forward pass from position 0."""
+
+    def compute(config: LlamaConfig, mesh: Mesh, params: Params, tokens_bt: np.ndarray, **options) -> np.ndarray:
+        model = Llama(config, mesh, **options)
+
+        @jax.jit
+        def forward(params: Params, tokens_bt: jax.Array) -> jax.Array:
+            positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
+            hidden_btd = model.apply({"params": params}, tokens_bt, positions_bt).hidden_btd
+            return logits(hidden_btd, params, config, mesh)
+
+        return np.asarray(forward(params, jnp.asarray(tokens_bt)))
+
+    return compute
+
+
+@pytest.fixture(scope="session")
+def save_hf_model() -> Callable[..., object]:
+    """A random torch LlamaForCausalLM, saved by transformers into a directory; returns the torch model."""
+
+    def save(directory: Path, **settings) -> object:
+        import torch
+        import transformers
+
+        torch.manual_seed(0)
+        scaling = {
+            "rope_type": "llama3",
+            "rope_theta": 500.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+        sizes = {
+            "vocab_size": 48,
+            "hidden_size": 32,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 64,
+            "initializer_range": 0.15,
+            "rope_parameters": scaling,
+        }
+        config = transformers.LlamaConfig(**{**sizes, **settings})
+        model = transformers.LlamaForCausalLM(config).to(torch.float32).eval()
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        model.save_pretrained(directory)
+        return model
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def torch_logits() -> Callable[..., np.ndarray]:
+    """Logits [B, T, V] of a torch model."""
+
+    def compute(model: object, tokens_bt: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.no_grad():
+            return model(torch.tensor(tokens_bt, dtype=torch.long)).logits.numpy()
+
+    return compute
