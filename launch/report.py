@@ -1,5 +1,211 @@
-from typing import Any
+"""The end of a run: a table on the console, `report.json` with every number, and `report.html`, one page to look at.
+
+`write_report` collects the numbers (`Report`), has the page drawn (`launch.page`), and tells the console. A second
+start of a finished run only reads the numbers back and tells them again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colbench_env.statistics import compare, summarise
+from colbench_env.tasks import read_rows
+from colbench_env.types import BadInput, Trajectory
+from launch.config import PRESETS, STAGES, TrainConfig, settings_of
+from launch.console import peak_memory_gib
+from launch.results import Results, conclusion, result_lines
+from launch.run_dir import write_json
+from models.config import from_hf
+from models.parameters import count_params
+
+if TYPE_CHECKING:
+    from launch.run import Run
+
+FORMAT = 1  # of report.json
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain", "numpy", "matplotlib")
 
 
-def write_report(run: Any, seconds: float | None) -> None:
-    pass
+@dataclass(frozen=True)
+class Report:
+    """Everything a run has to tell, as `report.json` has it.
+
+    command: makes this run; next_commands: what to try after it. stages: the note of each finished stage, in order.
+    last_start_seconds: of the last start that had something to do. warnings: of all starts. peak_memory_gib: the
+    highest of all starts that wrote a report. parameters: of the network.
+    """
+
+    results: Results
+    command: str
+    next_commands: Sequence[str]
+    settings: Mapping[str, Any]
+    stages: Mapping[str, Mapping[str, Any]]
+    last_start_seconds: float | None
+    warnings: Sequence[str]
+    peak_memory_gib: float
+    parameters: int | None
+    devices: str
+    mesh: str
+    versions: Mapping[str, str]
+    written: str
+
+    @property
+    def stage_seconds(self) -> float:
+        """What the finished stages took together."""
+        return round(sum(note.get("seconds", 0.0) for note in self.stages.values()), 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        rest = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "results"}
+        return {"format": FORMAT, **self.results.to_json(), "stage_seconds": self.stage_seconds, **_no_nan(rest)}
+
+
+def write_report(run: Run, seconds: float | None) -> None:
+    """Writes report.json and report.html and tells the console the result.
+
+    seconds: how long this start has worked, None if it found nothing to do; a report that is newer than every stage is
+    then only told again. BadInput where a file cannot be read or written.
+    """
+    folder = run.directory.path
+    results = _told_before(folder) if seconds is None else None
+    if results is None:
+        from launch.page import page  # draws with matplotlib, for which a second start should not wait
+
+        dialogues = _dialogues(run)
+        report = _collect(run, dialogues, seconds)
+        # The page first: where there is a report.json, there is a whole page beside it.
+        _write_text(folder / "report.html", page(report, run.config, folder, dialogues))
+        write_json(folder / "report.json", report.to_json())
+        results = report.results
+    _tell(run, results)
+
+
+def _told_before(folder: Path) -> Results | None:
+    """The results in report.json, None where there is none or a stage has finished since."""
+    row = _previous(folder)
+    if not row or not (folder / "report.html").exists():
+        return None
+    notes = [folder / stage / "done.json" for stage in STAGES]
+    newest = max(note.stat().st_mtime_ns for note in notes if note.exists())
+    return Results.from_json(row) if (folder / "report.json").stat().st_mtime_ns >= newest else None
+
+
+def _previous(folder: Path) -> dict[str, Any]:
+    """The report.json of an earlier start; empty where there is none of this format, it is then written anew."""
+    try:
+        row = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return row if isinstance(row, dict) and row.get("format") == FORMAT else {}
+
+
+def _dialogues(run: Run) -> dict[str, list[Trajectory]]:
+    """The graded held-out dialogues of each policy, the start policy's first."""
+    names = ("start",) if run.config.algorithm == "zero-shot" else ("start", "trained")
+    return {name: read_rows(run.directory.path / "evaluation" / f"{name}.jsonl", Trajectory) for name in names}
+
+
+def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: float | None) -> Report:
+    before, network = _previous(run.directory.path), run.model_directory / "config.json"
+    notes = {stage: run.directory.note(stage) for stage in STAGES}
+    difference = compare(dialogues["start"], dialogues["trained"]) if "trained" in dialogues else None
+    return Report(
+        results=Results({name: summarise(played) for name, played in dialogues.items()}, difference),
+        command=command_line(run.config),
+        next_commands=next_commands(run.config),
+        settings=settings_of(run.config),
+        stages={stage: note for stage, note in notes.items() if note is not None},
+        last_start_seconds=before.get("last_start_seconds") if seconds is None else round(seconds, 1),
+        warnings=_warnings(run.directory.path / "log.txt", run.console.warnings),
+        peak_memory_gib=round(max(peak_memory_gib(), before.get("peak_memory_gib", 0.0)), 3),
+        parameters=count_params(from_hf(network)) if network.exists() else None,
+        devices=str(run.devices),
+        mesh=str(run.shape),
+        versions={"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        written=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _warnings(log: Path, latest: Sequence[str]) -> list[str]:
+    """Each warning once: those in the log, which has earlier starts as well, and those of this start."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    logged = [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
+    return list(dict.fromkeys([*logged, *latest]))
+
+
+def _no_nan(value: Any) -> Any:
+    """The same JSON value with null for what is no finite number, which JSON cannot say."""
+    if isinstance(value, Mapping):
+        return {name: _no_nan(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_no_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_text(path: Path, text: str) -> None:
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        # A lone surrogate in a dialogue is no UTF-8: it must not cost the page.
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(beside, path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
+
+
+# --- the console and the commands it proposes ------------------------------------------------------------------------
+
+
+def _tell(run: Run, results: Results) -> None:
+    say, folder = run.console.say, run.directory.path
+    rows = [("", [*results.policies, "trained - start" if results.difference else ""])]
+    rows += [(line.name, [*line.cells, line.difference]) for line in result_lines(results)]
+    width = max(len(cell) for _, cells in rows for cell in cells) + 2
+    say()
+    run.console.table((name, "".join(f"{cell:<{width}}" for cell in cells).rstrip()) for name, cells in rows)
+    say("(in brackets: 95 % intervals)")
+    say(conclusion(results))
+    places = [("page", folder / "report.html"), ("numbers", folder / "report.json")]
+    if results.difference is not None:
+        places.append(("trained policy", folder / "policy" / "model"))
+    tries = zip(("try next", "or"), next_commands(run.config), strict=True)
+    run.console.table([*((name, str(path)) for name, path in places), *tries])
+
+
+def next_commands(config: TrainConfig) -> list[str]:
+    """What to try after this run: the same with another seed, and with another algorithm."""
+    base = re.sub(r"-(sweet|mtdpo|rft|zero-shot)-seed\d+$", "", str(config.run_dir))
+    other = "mtdpo" if config.algorithm == "sweet" else "sweet"
+    return [
+        command_line(dataclasses.replace(config, algorithm=name, seed=seed, run_dir=Path(f"{base}-{name}-seed{seed}")))
+        for name, seed in ((config.algorithm, config.seed + 1), (other, config.seed))
+    ]
+
+
+def command_line(config: TrainConfig) -> str:
+    """The command that makes this run with all its stages: the flags in which it differs from its preset."""
+    preset = [] if config.preset == TrainConfig().preset else [f"--preset={config.preset}"]
+    flags = _flags(dataclasses.replace(config, stage="all"), PRESETS[config.preset]())
+    return shlex.join(["python", "-m", "launch.train", *preset, *flags])
+
+
+def _flags(config: Any, default: Any, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(config):
+        value, usual = getattr(config, field.name), getattr(default, field.name)
+        name = field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            yield from _flags(value, usual, f"{prefix}{name}.")
+        elif isinstance(value, bool) and value != usual:
+            yield f"--{prefix}{name}" if value else f"--{prefix}no-{name}"
+        elif value != usual:
+            yield f"--{prefix}{name}={value}"

@@ -57,10 +57,8 @@ def strict_source(text: str, cases: tuple[Case, ...]) -> str:
     blocks = _blocks(text)
     if not blocks:
         return text
-    names = {match[1] for case in cases if (match := _CALLED.match(case.call))}
-    defines = re.compile(
-        rf"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+(?:{'|'.join(sorted(names)) or '$'})\b", re.MULTILINE
-    )
+    names = "|".join(sorted({match[1] for case in cases if (match := _CALLED.match(case.call))})) or "$"
+    defines = re.compile(rf"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+(?:{names})\b", re.MULTILINE)
     defining = [block for block in blocks if defines.search(block)]
     return defining[-1] if defining else "\n".join(blocks)
 

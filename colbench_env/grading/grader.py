@@ -36,7 +36,8 @@ def read(path):
         return file.read(1)
 
 def connect():
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as some:
+    import socket
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as some:
         some.connect(("127.0.0.1", 9))  # nothing is sent: it only asks for a way
 
 def escapes(path, pid):

@@ -35,7 +35,6 @@ ENVIRONMENT = {
 # What -I does (no user site, no script folder on the path) except that it would also ignore the hash seed.
 PYTHON_FLAGS = ("-P", "-s", "-S", "-B")
 START_SECONDS = 30.0
-END_SECONDS = 5.0  # for the worker to clear up after a test
 EXTRA_BYTES = 4096  # what a result pipe may hold beyond the largest message, before it counts as a flood
 
 

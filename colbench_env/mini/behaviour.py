@@ -1,8 +1,8 @@
 """Scripted dialogues of mixed quality: the behaviour that the start policy imitates.
 
-The scripted agent does not know what is hidden, so a policy can imitate it exactly: each turn it asks about a topic of the
-family, asks something needless, repeats itself, or stops and answers with what it was told so far. The code of its answer always
-respects every fact that it was told; most dialogues fail because something was never asked.
+The scripted agent does not know what is hidden, so a policy can imitate it exactly: each turn it asks about a topic of
+the family, asks something needless, repeats itself, or stops and answers with what it was told so far. The code of its
+answer always respects every fact that it was told; most dialogues fail because something was never asked.
 """
 
 from __future__ import annotations

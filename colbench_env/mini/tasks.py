@@ -96,7 +96,7 @@ def _run(code: str, function: str, arguments: list[object]) -> list[object]:
 
 
 def _wrong(draft: Draft) -> Iterator[tuple[bool, tuple[Chosen, ...]]]:
-    """Wrong fact sets, and whether hidden facts were touched: some forgotten, one decided otherwise, or one invented."""
+    """Wrong fact sets, and whether hidden facts were touched (forgotten, decided otherwise) or one was invented."""
     by_topic = {fact.topic: fact for fact in draft.facts}
     for count in range(len(draft.facts)):
         for kept in itertools.combinations(draft.facts, count):
@@ -112,8 +112,8 @@ def _wrong(draft: Draft) -> Iterator[tuple[bool, tuple[Chosen, ...]]]:
 def make_task(draft: Draft, rng: random.Random) -> Task | None:
     """The draft as a task, or None where ten tests cannot hold it.
 
-    The tests tell the reference from every function in which hidden facts are forgotten or one is decided otherwise, and
-    from as many as possible of those in which a fact is invented.
+    The tests tell the reference from every function in which hidden facts are forgotten or one is decided otherwise,
+    and from as many as possible of those in which a fact is invented.
     """
     pool = list({repr(argument): argument for argument in (draft.family.draw(rng) for _ in range(_MAX_DRAWS))}.values())
     expected = _run(draft.reference, draft.function, pool)

@@ -1,8 +1,8 @@
 """What a miniature task can hide: topics, the options of each, and how people ask and answer about them.
 
 A *topic* is one thing that a function may have to respect ("duplicates"), an *option* is one way to respect it ("count
-repeated values once") together with the line of Python that does so. A task hides two to four (topic, option) facts; every
-topic that is not hidden keeps the plain behaviour, which needs no line at all. Options with a number carry `{n}`.
+repeated values once") together with the line of Python that does so. A task hides two to four (topic, option) facts;
+every topic that is not hidden keeps the plain behaviour, which needs no line at all. Options with a number carry `{n}`.
 """
 
 from __future__ import annotations

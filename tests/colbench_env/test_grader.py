@@ -190,8 +190,12 @@ import os
 def is_open(number):
     try: return os.fstat(number) is not None
     except OSError: return False
+def is_readable(path):
+    try: return bool(open(path).close)
+    except OSError: return False
 def f(x):
-    seen = [name for place in {places} for name in ('pytest', 'colbench_env') if os.path.exists(place + '/' + name)]
+    files = [place + '/' + name + '/__init__.py' for place in {places} for name in ('pytest', 'colbench_env')]
+    seen = [file for file in files if is_readable(file)]
     return sum(is_open(number) for number in range(2000)), seen, dict(os.environ).get('PATH')"""
     spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(100)]  # so that the worker's socket has a high number
     with Grader(workers=1, without=off) as grader:

@@ -1,0 +1,217 @@
+"""`report.html`: what happened in a run, as one page that opens from the disk and needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+
+from colbench_env.types import BadInput, Task, Trajectory, Verdict
+from launch.config import TrainConfig
+from launch.plots import bars, curve
+from launch.results import Line, Results, conclusion, duration, percent, result_lines
+
+if TYPE_CHECKING:
+    from launch.report import Report
+
+TEMPLATES = Path(__file__).parent / "templates"
+PAIR_METRICS = ("loss", "rewards/accuracies", "rewards/margins")
+NUM_EXAMPLES = 3
+KINDS = (
+    "solved only after training",
+    "solved only before training",
+    "solved neither before nor after training",
+    "solved before and after training",
+    "solved",
+    "not solved",
+)
+
+Curve = Sequence[tuple[int, float]]
+"""(step, value) of every logged step."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing and what it shows."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class File:
+    """Something a stage has written. path: from the run directory, a folder's ends with a slash. size: "" of folders."""
+
+    path: str
+    size: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """One policy's dialogue in an example."""
+
+    policy: str
+    trajectory: Trajectory
+
+    @property
+    def verdicts(self) -> Mapping[str, str]:
+        """Test name -> verdict; empty where the dialogue came with its reward."""
+        return self.trajectory.extra.get("verdicts", {})
+
+    @property
+    def outcome(self) -> str:
+        """How the answer did, in words."""
+        if self.trajectory.reward is None:
+            return "could not be graded"
+        if not self.verdicts:
+            return f"reward {self.trajectory.reward:.2f}"
+        passed = sum(verdict == Verdict.PASS for verdict in self.verdicts.values())
+        return f"{passed} of {len(self.verdicts)} tests passed"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A held-out task and what each policy made of it. number: its line in the files; kind: one of KINDS."""
+
+    number: int
+    kind: str
+    task: Task
+    sides: Sequence[Side]
+
+
+def page(report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[str, Sequence[Trajectory]]) -> str:
+    """The HTML of the page. folder: the run directory; dialogues: those of each policy. BadInput for unreadable metrics."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,  # dialogues are the text of models and of strangers
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "link": quote}
+    return environment.get_template("report.html").render(
+        report=report,
+        config=config,
+        policies=list(report.results.policies),
+        lines=result_lines(report.results),
+        conclusion=conclusion(report.results),
+        verdicts=verdict_lines(report.results),
+        curves=stage_curves(folder),
+        turn_plots=turn_plots(report.results),
+        files={stage: _files(folder, stage) for stage in report.stages},
+        facts={stage: _facts(note) for stage, note in report.stages.items()},
+        examples=examples(dialogues),
+        settings=json.dumps(report.settings, indent=2),
+    )
+
+
+def verdict_lines(results: Results) -> list[Line]:
+    """How often each verdict was given, with its share of all tests of that policy."""
+    counts = [policy.verdicts for policy in results.policies.values()]
+    totals = [max(1, sum(count.values())) for count in counts]
+    return [
+        Line(
+            str(verdict),
+            [f"{n.get(verdict, 0)} ({percent(n.get(verdict, 0) / total)})" for n, total in zip(counts, totals, strict=True)],
+        )
+        for verdict in Verdict
+        if any(verdict in count for count in counts)
+    ]
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Each metric of a metrics.jsonl, none where there is no file. BadInput for a line that is no row of metrics."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
+        try:
+            row = json.loads(line)
+            for name in row.keys() - {"stage", "step", "total"}:
+                found.setdefault(name, []).append((int(row["step"]), float(row[name])))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise BadInput(f"{path}:{number}: expected a JSON object with 'step' and metrics") from None
+    return found
+
+
+def stage_curves(folder: Path) -> dict[str, list[Plot]]:
+    """The plots of each stage that trains: loss, accuracy and margins of pairs, the NLL where there are no pairs."""
+    plots: dict[str, list[Plot]] = {}
+    for stage in ("start", "critic", "policy"):
+        curves = read_curves(folder / stage / "metrics.jsonl")
+        shown = PAIR_METRICS if "rewards/accuracies" in curves else ("nll",)
+        drawn = [
+            Plot(name, Markup(curve(f"{stage}-{name.replace('/', '-')}", curves[name]))) for name in shown if name in curves
+        ]
+        if drawn:
+            plots[stage] = drawn
+    return plots
+
+
+def turn_plots(results: Results) -> list[Plot]:
+    """Success by number of turns, and how often each number of turns came up."""
+    counts = {name: summary.by_turns for name, summary in results.policies.items()}
+    success = {
+        name: {c.turns: (100 * c.successes / c.counted, str(c.counted)) for c in given if c.counted}
+        for name, given in counts.items()
+    }
+    dialogues = {name: {c.turns: (c.dialogues, str(c.dialogues)) for c in given} for name, given in counts.items()}
+    return [
+        Plot("Success by number of turns; above each bar, of how many dialogues", Markup(bars("success", success, "success, %"))),
+        Plot("Dialogues by number of turns", Markup(bars("turns", dialogues, "dialogues"))),
+    ]
+
+
+def examples(dialogues: Mapping[str, Sequence[Trajectory]]) -> list[Example]:
+    """Held-out tasks to look at: the first of each kind, not the nicest; then the first of the file."""
+    rows = list(zip(*dialogues.values(), strict=True))
+    kinds = [_kind([trajectory.reward == 1.0 for trajectory in row]) for row in rows]
+    firsts = [kinds.index(kind) for kind in KINDS if kind in kinds]
+    chosen = [*firsts, *(index for index in range(len(rows)) if index not in firsts)][:NUM_EXAMPLES]
+    return [
+        Example(
+            index + 1,
+            kinds[index],
+            rows[index][0].task,
+            [Side(name, trajectory) for name, trajectory in zip(dialogues, rows[index], strict=True)],
+        )
+        for index in chosen
+    ]
+
+
+def _kind(solved: Sequence[bool]) -> str:
+    if len(solved) == 1:
+        return "solved" if solved[0] else "not solved"
+    before, after = solved
+    if before:
+        return "solved before and after training" if after else "solved only before training"
+    return "solved only after training" if after else "solved neither before nor after training"
+
+
+def _files(folder: Path, stage: str) -> list[File]:
+    entries = sorted((folder / stage).iterdir(), key=lambda entry: (entry.is_dir(), entry.name))
+    return [
+        File(f"{stage}/{entry.name}/", "") if entry.is_dir() else File(f"{stage}/{entry.name}", _size(entry.stat().st_size))
+        for entry in entries
+        if not entry.name.startswith(".")
+    ]
+
+
+def _size(count: float) -> str:
+    """In: 2048   Out: "2 KiB" """
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def _facts(note: Mapping[str, Any]) -> str:
+    """In: {"pairs": 120, "tests_passed": 0.4321, "seconds": 8.1}   Out: "pairs 120, tests passed 0.432" """
+    plain = {name: value for name, value in note.items() if name != "seconds" and not isinstance(value, Mapping)}
+    texts = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in plain.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())

@@ -1,0 +1,92 @@
+"""The plots of a report as inline SVG: no files, no fonts, no colours of their own.
+
+Text and lines take the page's colours (the CSS variables in `_COLOURS`), so that one drawing fits light and dark pages.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Mapping, Sequence
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INCHES = (4.2, 2.5)
+MOST_POINTS = 100  # longer curves are drawn as means of equal stretches
+_INK, _GRID, _BEFORE, _AFTER = "#010101", "#020202", "#030303", "#040404"
+_COLOURS = {_INK: "var(--muted)", _GRID: "var(--line)", _BEFORE: "var(--start)", _AFTER: "var(--trained)"}
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+}
+
+
+def curve(name: str, points: Sequence[tuple[int, float]]) -> str:
+    """An SVG of one metric, given as (step, value). `name` is unique on the page."""
+    figure, axes = _figure()
+    with rc_context(_STYLE):
+        axes.plot(*zip(*_thin(points), strict=True), color=_AFTER, linewidth=1.6)
+        axes.set_xlabel("step")
+    return _svg(figure, name)
+
+
+def bars(name: str, groups: Mapping[str, Mapping[int, tuple[float, str]]], y: str) -> str:
+    """An SVG of bars over numbers of turns: for each group (one or two) turns -> (height, label of the bar)."""
+    figure, axes = _figure()
+    width = 0.8 / len(groups)
+    with rc_context(_STYLE):
+        for index, (group, given) in enumerate(groups.items()):
+            shift = (index - (len(groups) - 1) / 2) * width
+            heights, labels = [height for height, _ in given.values()], [label for _, label in given.values()]
+            drawn = axes.bar([x + shift for x in given], heights, width, color=(_BEFORE, _AFTER)[index], label=group)
+            axes.bar_label(drawn, labels, fontsize=6.5, padding=1)
+        axes.set_xticks(sorted({x for given in groups.values() for x in given}))
+        axes.set_xlabel("agent turns")
+        axes.set_ylabel(y)
+        axes.grid(axis="x", visible=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+    return _svg(figure, name)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    # Its first import builds a cache of fonts and says so in warnings that are of no use here.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=INCHES, layout="constrained")
+        return figure, figure.add_subplot()
+
+
+def _thin(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
+    """The points, or where there are more than MOST_POINTS the means of equal stretches of them."""
+    size = -(-len(points) // MOST_POINTS)
+    stretches = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in stretches]
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an element of a page: no XML header, no metadata, ids that start with `name`."""
+    buffer = io.StringIO()
+    with rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
+    text = buffer.getvalue()
+    text = re.sub(r' (xmlns(:xlink)?|width|height)="[^"]*"', "", text[text.index("<svg") :], count=4)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    for placeholder, colour in _COLOURS.items():
+        text = text.replace(placeholder, colour)
+    return text

@@ -1,0 +1,119 @@
+"""Means, intervals and differences of graded trajectories."""
+
+import json
+import math
+
+import pytest
+
+from colbench_env.statistics import (
+    Difference,
+    Estimate,
+    Summary,
+    TurnCount,
+    bootstrap,
+    compare,
+    rewards_by_task,
+    summarise,
+)
+from colbench_env.types import NO_ANSWER, BadInput, Message, Task, Trajectory
+
+
+def trajectory(task, reward, turns=1, tokens=None, verdicts=None, answer="x = 1"):
+    extra = {} if tokens is None else {"tokens": tokens}
+    said = (Message("user", "u"), Message("assistant", "a", extra=extra))
+    return Trajectory(Task(task, "ref"), said * turns, answer, reward, {"verdicts": verdicts} if verdicts else {})
+
+
+def test_the_interval_is_that_of_the_binomial_the_resamples_draw_from():
+    # Means of ten fair coins: P(<= 0.1) = 1.1 %, P(<= 0.2) = 5.5 %, and the same from above.
+    assert bootstrap([0.0] * 5 + [1.0] * 5) == Estimate(0.5, 0.2, 0.8)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert bootstrap([0.75] * 4) == Estimate(0.75, 0.75, 0.75)
+
+
+def test_the_same_values_give_the_same_interval():
+    values = [0.1, 0.4, 0.35, 0.9, 0.0, 1.0, 0.2]
+    assert bootstrap(values) == bootstrap(iter(values))
+    assert bootstrap(values, seed=1) != bootstrap(values)
+
+
+def test_nothing_counted_is_no_number_and_is_written_as_null():
+    nothing = bootstrap([])
+    assert all(map(math.isnan, (nothing.mean, nothing.low, nothing.high)))
+    assert nothing.to_json() == {"mean": None, "low": None, "high": None}
+    assert math.isnan(Estimate.from_json(nothing.to_json()).low)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ((0.1, 0.3), (0.4, 0.6), False),
+        ((0.1, 0.4), (0.4, 0.6), True),
+        ((0.2, 0.3), (0.1, 0.9), True),
+        ((0.1, 0.3), (math.nan, math.nan), True),
+    ],
+)
+def test_intervals_that_share_a_point_overlap(one, other, overlap):
+    first, second = Estimate(0.5, *one), Estimate(0.5, *other)
+    assert (first.overlaps(second), second.overlaps(first)) == (overlap, overlap)
+
+
+def test_a_summary_counts_what_has_a_reward_and_tells_what_has_none():
+    found = summarise([
+        trajectory("a", 1.0, turns=3, tokens=4, verdicts={"test1": "pass", "test2": "pass"}),
+        trajectory("b", 0.5, turns=1, tokens=10, verdicts={"test1": "wrong", "test2": "pass"}),
+        trajectory("c", 0.0, turns=3, tokens=5, verdicts={"test1": "no-answer", "test2": "no-answer"}, NO_ANSWER),
+        trajectory("d", None, turns=1, verdicts={"test1": "infrastructure-error"}, answer=NO_ANSWER),
+    ])  # fmt: skip
+    assert (found.dialogues, found.excluded, found.tasks) == (4, 1, 3)
+    assert (found.tests_passed.mean, found.success.mean) == (0.5, 1 / 3)
+    assert (found.turns, found.reply_tokens) == (2.0, (3 * 4 + 10 + 3 * 5) / 7)
+    assert (found.unasked, found.unanswered) == (1, 2)
+    assert list(found.verdicts.items()) == [("pass", 3), ("wrong", 1), ("no-answer", 2), ("infrastructure-error", 1)]
+    assert found.by_turns == (TurnCount(1, 2, 1, 0), TurnCount(3, 2, 2, 1))
+
+
+def test_samples_of_one_task_make_one_value():
+    rows = [trajectory("a", 1.0), trajectory("b", 0.0), trajectory("a", 0.0), trajectory("b", 0.5)]
+    ids = [Task("a", "ref").task_id, Task("b", "ref").task_id]
+    assert rewards_by_task(rows) == {ids[0]: [1.0, 0.0], ids[1]: [0.0, 0.5]}
+    found = summarise(rows)
+    assert (found.tasks, found.dialogues) == (2, 4)
+    assert found.tests_passed == Estimate(0.375, 0.25, 0.5)  # task means 0.5 and 0.25
+    assert found.success == Estimate(0.25, 0.0, 0.5)  # task means 0.5 and 0.0
+
+
+def test_replies_without_token_counts_have_no_mean_length():
+    assert summarise([trajectory("a", 1.0)]).reply_tokens is None
+
+
+def test_the_paired_difference_is_certain_where_every_task_gains_the_same():
+    before = [trajectory("a", 0.0), trajectory("b", 0.25), trajectory("c", 0.5)]
+    after = [trajectory("a", 0.5), trajectory("b", 0.75), trajectory("c", 1.0)]
+    found = compare(before, after)
+    assert (found.tasks, found.tests_passed) == (3, Estimate(0.5, 0.5, 0.5))
+    assert found.success == Estimate(1 / 3, 0.0, 1.0)
+    before_alone, after_alone = summarise(before).tests_passed, summarise(after).tests_passed
+    assert before_alone.overlaps(after_alone)  # what pairing removes: the tasks differ more than the policies
+
+
+def test_a_task_without_reward_on_one_side_is_left_out_of_the_difference():
+    before = [trajectory("a", 0.0), trajectory("b", None)]
+    after = [trajectory("b", 1.0), trajectory("a", 1.0)]  # paired by task, not by line
+    assert compare(before, after) == Difference(1, Estimate(1.0, 1.0, 1.0), Estimate(1.0, 1.0, 1.0))
+
+
+def test_policies_on_different_tasks_are_not_compared():
+    with pytest.raises(BadInput, match="2 tasks were given to only one"):
+        compare([trajectory("a", 0.0), trajectory("b", 0.0)], [trajectory("a", 0.0), trajectory("c", 0.0)])
+    with pytest.raises(BadInput, match="no trajectories"):
+        summarise([])
+
+
+def test_summaries_and_differences_survive_a_file():
+    rows = [trajectory("a", 1.0, turns=2, tokens=3, verdicts={"test1": "pass"}), trajectory("b", 0.5)]
+    summary, difference = summarise(rows), compare(rows, rows)
+    assert Summary.from_json(json.loads(json.dumps(summary.to_json(), allow_nan=False))) == summary
+    assert Difference.from_json(json.loads(json.dumps(difference.to_json(), allow_nan=False))) == difference
