@@ -54,9 +54,9 @@ class Summary:
     """What the dialogues of one policy are worth.
 
     tests_passed, success: shares of the tests passed and of the answers that pass them all, means over `tasks` tasks.
-    excluded: dialogues without a reward, which count in neither. turns: mean over dialogues. reply_tokens: mean over agent
-    turns, None where tokens were not recorded. unasked: answers given in the first turn. unanswered: dialogues without an
-    answer. verdicts: tests by verdict, in the order of `Verdict`.
+    excluded: dialogues without a reward, which count in neither. turns: mean over dialogues. reply_tokens: mean over
+    agent turns, None where tokens were not recorded. unasked: answers given in the first turn. unanswered: dialogues
+    without an answer. verdicts: tests by verdict, in the order of `Verdict`.
     """
 
     dialogues: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -10,6 +11,8 @@ from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the grader forks
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def exit_status(command: Callable[[], None]) -> int:
@@ -23,10 +26,10 @@ def exit_status(command: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in FULL_OR_READ_ONLY:
             traceback.print_exc()
             return 1
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename or 'a file cannot be written'}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)

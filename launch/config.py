@@ -54,7 +54,7 @@ class Start:
     dialogues: int = 24_000
     training: Training = field(
         default_factory=lambda: Training(
-            batch_size=32, epochs=4, max_length=384, log_every=20, save_every=200, hyper=Hyper(learning_rate=2e-3)
+            batch_size=32, epochs=4, max_length=384, log_every=20, save_every=200, length_window=8, hyper=Hyper(learning_rate=2e-3)
         )
     )
 
@@ -135,15 +135,16 @@ class TrainConfig:
     """SWEET-RL from dialogues to a trained policy; without flags the embedded miniature of ColBench.
 
     mesh: DATAxTENSOR devices, or data:4,tensor:2. run_dir: where everything goes; run again to continue.
-    model: "embedded" (the small start policy that comes with the package), "scratch" (train that start policy here), or a
-    Hugging Face directory of a Llama model. preset: where the defaults below come from.
+    model: "embedded" (the small start policy that comes with the package), "scratch" (train that start policy here), or
+    a Hugging Face directory of a Llama model. preset: where the defaults below come from.
     stage: all of them, or one whose inputs are in the run directory.
     tasks, eval_tasks: JSON Lines of tasks; without them the miniature makes its own. trajectories: start from these
     dialogues instead of sampling them. num_tasks: how many of the tasks are used, 0 for all.
     human: who answers the agent: "scripted" needs tasks of the miniature, "model" is played by the same model.
     agent_prompt: "none", the name of a prompt in colbench_env/prompts, or a file with the system prompt.
-    compute_dtype: of activations; parameters and optimiser are float32. sampler_mesh: "same" samples on the training mesh with
-    weights split over its tensor axis; "rows" gives every device the whole model and rows of its own (small models).
+    compute_dtype: of activations; parameters and optimiser are float32. sampler_mesh: "same" samples on the training
+    mesh with weights split over its tensor axis; "rows" gives every device the whole model and rows of its own (small
+    models).
     grader_workers: answers graded side by side. unsafe: grade even where nothing isolates the answers.
     """
 
@@ -187,7 +188,8 @@ class TrainConfig:
             )
         if self.rollouts.rows % self.ranking.candidates:
             raise BadInput(
-                f"rollouts.rows is {self.rollouts.rows}, it must be a multiple of ranking.candidates {self.ranking.candidates}"
+                f"rollouts.rows is {self.rollouts.rows}, it must be a multiple of ranking.candidates "
+                f"{self.ranking.candidates}"
             )
         if self.critic.parameterisation == "value-head" and self.critic.nll_coef:
             raise BadInput(

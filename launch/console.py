@@ -18,8 +18,8 @@ LINE_SECONDS = 10.0  # without a terminal, a progress line this often at most
 class Console:
     """Prints to the terminal and appends to a log file. On a terminal progress is a bar, elsewhere plain lines."""
 
-    def __init__(self, stream: TextIO = sys.stderr):
-        self._stream, self._log = stream, None
+    def __init__(self, stream: TextIO | None = None):
+        self._stream, self._log = stream or sys.stderr, None
         self._bar: tqdm | None = None
         self._last_line = 0.0
         self.warnings: list[str] = []

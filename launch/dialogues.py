@@ -15,7 +15,7 @@ import numpy as np
 
 from colbench_env.dialogue import Episode, chat_messages
 from colbench_env.humans import Human, HumanRequest, human_prompt
-from colbench_env.types import Task, Trajectory
+from colbench_env.types import BadInput, Task, Trajectory
 from sweet_jax.batch import TokenRow
 from sweet_jax.chat import Chat
 from sweet_jax.rows import TOKENS, row_to_json
@@ -72,7 +72,7 @@ class Table:
         plays = [self._begin(assignment) for assignment in wanted]
         for turn in range(1, self.max_turns + 1):
             for play in plays:
-                if not play.episode.done and len(play.ids) > self.max_prompt and turn > 1:
+                if not play.episode.done and len(play.ids) > self.max_prompt:
                     play.episode = play.episode.give_up()
             active = [play for play in plays if not play.episode.done]
             if not active:
@@ -85,6 +85,11 @@ class Table:
     def _begin(self, wanted: Assignment) -> _Play:
         episode = Episode(wanted.task, max_turns=self.max_turns)
         ids = self.chat.prompt_ids(chat_messages(episode.messages, self.system))
+        if len(ids) > self.max_prompt:
+            raise BadInput(
+                f"task {wanted.task.task_id} ({wanted.task.problem_description[:40]!r}...): the first prompt has "
+                f"{len(ids)} tokens, more than the {self.max_prompt} that leave room for a turn"
+            )
         return _Play(wanted, episode, list(ids), [0] * len(ids))
 
     def _agent_turn(self, active: Sequence[_Play], turn: int) -> None:

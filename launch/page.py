@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAIR_METRICS = ("loss", "rewards/accuracies", "rewards/margins")
+PAPER = (("8B zero-shot", 34.2, 22.4), ("8B multi-turn DPO", 48.0, 34.4), ("8B SWEET-RL", 56.8, 40.4))
+"""ColBench backend in arXiv 2503.15478v1: policy, % tests passed, % success."""
 NUM_EXAMPLES = 3
 KINDS = (
     "solved only after training",
@@ -46,7 +48,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class File:
-    """Something a stage has written. path: from the run directory, a folder's ends with a slash. size: "" of folders."""
+    """What a stage wrote. path: from the run directory, a folder's ends with a slash. size: "" of a folder."""
 
     path: str
     size: str
@@ -86,7 +88,7 @@ class Example:
 
 
 def page(report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[str, Sequence[Trajectory]]) -> str:
-    """The HTML of the page. folder: the run directory; dialogues: those of each policy. BadInput for unreadable metrics."""
+    """The HTML of the page. folder: the run directory; dialogues: of each policy. BadInput for unreadable metrics."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,  # dialogues are the text of models and of strangers
@@ -99,6 +101,7 @@ def page(report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[s
         report=report,
         config=config,
         policies=list(report.results.policies),
+        paper=PAPER,
         lines=result_lines(report.results),
         conclusion=conclusion(report.results),
         verdicts=verdict_lines(report.results),
@@ -116,12 +119,9 @@ def verdict_lines(results: Results) -> list[Line]:
     counts = [policy.verdicts for policy in results.policies.values()]
     totals = [max(1, sum(count.values())) for count in counts]
     return [
-        Line(
-            str(verdict),
-            [f"{n.get(verdict, 0)} ({percent(n.get(verdict, 0) / total)})" for n, total in zip(counts, totals, strict=True)],
-        )
-        for verdict in Verdict
-        if any(verdict in count for count in counts)
+        Line(str(verdict), [f"{n} ({percent(n / total)})" for n, total in zip(given, totals, strict=True)])
+        for verdict, given in ((verdict, [count.get(verdict, 0) for count in counts]) for verdict in Verdict)
+        if any(given)
     ]
 
 
@@ -144,11 +144,9 @@ def stage_curves(folder: Path) -> dict[str, list[Plot]]:
     for stage in ("start", "critic", "policy"):
         curves = read_curves(folder / stage / "metrics.jsonl")
         shown = PAIR_METRICS if "rewards/accuracies" in curves else ("nll",)
-        drawn = [
-            Plot(name, Markup(curve(f"{stage}-{name.replace('/', '-')}", curves[name]))) for name in shown if name in curves
-        ]
-        if drawn:
-            plots[stage] = drawn
+        ids = {name: f"{stage}-{name.replace('/', '-')}" for name in shown if name in curves}
+        if ids:
+            plots[stage] = [Plot(name, Markup(curve(ids[name], curves[name]))) for name in ids]
     return plots
 
 
@@ -161,7 +159,7 @@ def turn_plots(results: Results) -> list[Plot]:
     }
     dialogues = {name: {c.turns: (c.dialogues, str(c.dialogues)) for c in given} for name, given in counts.items()}
     return [
-        Plot("Success by number of turns; above each bar, of how many dialogues", Markup(bars("success", success, "success, %"))),
+        Plot("Success by number of turns (of how many dialogues)", Markup(bars("success", success, "success, %"))),
         Plot("Dialogues by number of turns", Markup(bars("turns", dialogues, "dialogues"))),
     ]
 
@@ -195,7 +193,7 @@ def _kind(solved: Sequence[bool]) -> str:
 def _files(folder: Path, stage: str) -> list[File]:
     entries = sorted((folder / stage).iterdir(), key=lambda entry: (entry.is_dir(), entry.name))
     return [
-        File(f"{stage}/{entry.name}/", "") if entry.is_dir() else File(f"{stage}/{entry.name}", _size(entry.stat().st_size))
+        File(f"{stage}/{entry.name}{'/' * entry.is_dir()}", "" if entry.is_dir() else _size(entry.stat().st_size))
         for entry in entries
         if not entry.name.startswith(".")
     ]

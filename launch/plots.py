@@ -41,7 +41,9 @@ def curve(name: str, points: Sequence[tuple[int, float]]) -> str:
     """An SVG of one metric, given as (step, value). `name` is unique on the page."""
     figure, axes = _figure()
     with rc_context(_STYLE):
-        axes.plot(*zip(*_thin(points), strict=True), color=_AFTER, linewidth=1.6)
+        marker = "o" if len(points) < 10 else ""  # a line of one point is not seen
+        axes.plot(*zip(*_thin(points), strict=True), color=_AFTER, linewidth=1.6, marker=marker, markersize=3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("step")
     return _svg(figure, name)
 
@@ -60,6 +62,7 @@ def bars(name: str, groups: Mapping[str, Mapping[int, tuple[float, str]]], y: st
         axes.set_xlabel("agent turns")
         axes.set_ylabel(y)
         axes.grid(axis="x", visible=False)
+        axes.margins(y=0.12)  # the labels stand above the bars
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     return _svg(figure, name)
 

@@ -25,7 +25,7 @@ from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Trajectory
 from launch.config import PRESETS, STAGES, TrainConfig, settings_of
 from launch.console import peak_memory_gib
-from launch.results import Results, conclusion, result_lines
+from launch.results import Line, Results, conclusion, result_lines
 from launch.run_dir import write_json
 from models.config import from_hf
 from models.parameters import count_params
@@ -168,12 +168,12 @@ def _write_text(path: Path, text: str) -> None:
 
 def _tell(run: Run, results: Results) -> None:
     say, folder = run.console.say, run.directory.path
-    rows = [("", [*results.policies, "trained - start" if results.difference else ""])]
-    rows += [(line.name, [*line.cells, line.difference]) for line in result_lines(results)]
-    width = max(len(cell) for _, cells in rows for cell in cells) + 2
+    titles = Line("95 % intervals in brackets", list(results.policies), "trained - start" if results.difference else "")
+    lines = [titles, *result_lines(results)]
+    width = max(len(cell) for line in lines for cell in line.cells)
     say()
-    run.console.table((name, "".join(f"{cell:<{width}}" for cell in cells).rstrip()) for name, cells in rows)
-    say("(in brackets: 95 % intervals)")
+    cells = ("  ".join([*(f"{cell:<{width}}" for cell in line.cells), line.difference]).rstrip() for line in lines)
+    run.console.table(zip((line.name for line in lines), cells, strict=True))
     say(conclusion(results))
     places = [("page", folder / "report.html"), ("numbers", folder / "report.json")]
     if results.difference is not None:

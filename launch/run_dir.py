@@ -54,7 +54,7 @@ class RunDir:
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         path, wanted = self.path / "config.json", json.loads(json.dumps(settings))
-        if not path.exists():
+        if not path.exists() or not self._begun():
             write_json(path, wanted)
             return
         try:
@@ -65,6 +65,10 @@ class RunDir:
         if differing:
             shown = "; ".join(differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
             raise BadInput(f"{self.path} is the run directory of another configuration: {shown}. Use another --run-dir")
+
+    def _begun(self) -> bool:
+        """Whether a stage has left anything: until then a run that ended with a mistyped flag binds nobody."""
+        return any(any(folder.iterdir()) for folder in self.path.iterdir() if folder.is_dir())
 
     def stage(self, name: str) -> Path:
         """The folder of a stage, made if need be."""
@@ -96,13 +100,13 @@ def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[st
         yield prefix.removesuffix("."), found, wanted
 
 
-def resume_rows(path: Path, kind: type[AnyRow], chunk: int) -> list[AnyRow]:
-    """The rows of the whole chunks of `chunk` rows that an interrupted stage has written; what is behind them is removed.
+def resume_rows(path: Path, kind: type[AnyRow], chunk: int, total: int) -> int:
+    """How many rows an interrupted stage has written for good: all `total`, or whole chunks; what follows is removed.
 
-    A chunk is computed as one batch, so only whole ones can be continued with the same results.
+    A chunk of `chunk` rows is computed as one batch, so only whole ones can be continued with the same results.
     """
     rows = read_complete(path, kind)
-    whole = rows[: len(rows) // chunk * chunk]
+    whole = rows if len(rows) >= total else rows[: len(rows) // chunk * chunk]
     if len(whole) < len(rows):
         write_rows(path, whole)
-    return whole
+    return len(whole)

@@ -35,7 +35,7 @@ from launch.config import SCRATCH, TrainConfig
 from launch.dialogues import Assignment, seed_of
 from launch.run import Run
 from launch.run_dir import resume_rows
-from models.config import LlamaConfig
+from models.config import LlamaConfig, ModelError
 from models.hf_io import save_llama
 from models.llama import Llama
 from models.parameters import init_params, param_shardings
@@ -159,10 +159,15 @@ def _export(directory: Path, config: LlamaConfig, params: Any, tokenizer: Any) -
     """A Hugging Face directory, whole or not there."""
     beside = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(beside, ignore_errors=True)
-    save_llama(beside, config, params)
-    tokenizer.save_pretrained(beside)
-    shutil.rmtree(directory, ignore_errors=True)
-    beside.rename(directory)
+    try:
+        save_llama(beside, config, params)
+        tokenizer.save_pretrained(beside)
+        shutil.rmtree(directory, ignore_errors=True)
+        beside.rename(directory)
+    except ModelError:
+        raise
+    except Exception as error:  # safetensors and tokenizers have errors of their own for a full disk
+        raise BadInput(f"{directory}: the model cannot be written: {error}") from error
 
 
 # --- dialogues and their rewards -------------------------------------------------------------------------------------
@@ -173,7 +178,7 @@ def _play(
 ) -> None:
     """Plays what is missing in `path`, a wave at a time."""
     wave = WAVE * run.config.rollouts.rows
-    done = len(resume_rows(path, Trajectory, wave)) if len(read_finished(path)) < len(wanted) else len(wanted)
+    done = resume_rows(path, Trajectory, wave, len(wanted))
     if done == len(wanted):
         return
     table, watch = run.table(params, temperature, seed), CollapseWatch(len(wanted))
@@ -187,11 +192,6 @@ def _play(
         for warning in watch.replies(float(np.mean(tokens))):
             run.console.warn(f"stage {stage}: {warning}")
         run.console.progress(stage, done, len(wanted))
-
-
-def read_finished(path: Path) -> list[Trajectory]:
-    """The trajectories written so far, none where there is no file."""
-    return read_rows(path, Trajectory) if path.exists() and path.stat().st_size else []
 
 
 def rollouts(run: Run) -> Note:
@@ -277,8 +277,8 @@ def pairs(run: Run) -> Note:
     ]
     if not rows:
         raise BadInput(
-            f"{path}: no task has both a sample that passes all tests and a worse one, so there are no pairs to learn from: "
-            "sample more (--num-tasks, --rollouts.samples) or give better --trajectories"
+            f"{path}: no task has both a sample that passes all tests and a worse one, so there are no pairs "
+            "to learn from: sample more (--num-tasks, --rollouts.samples) or give better --trajectories"
         )
     write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
     return {"pairs": len(rows), "tasks": len(by_task)}
@@ -289,7 +289,9 @@ def _pair(run: Run, path: Path, chosen: tuple[int, Trajectory], rejected: tuple[
     texts, tokens = [], []
     for line, trajectory in (chosen, rejected):
         row = trajectory_row(trajectory, run.chat, run.system, f"{path}:{line}")
-        texts.append(prefix + run.chat.decode(row.ids))
+        last = row.num_turns
+        said = run.chat.reply_text(turn_output(row, last))
+        texts.append(prefix + run.chat.decode(turn_prompt(row, last)) + said)
         tokens.append(row_to_json(run.chat.with_prefix(row, prefix) if prefix else row))
     extra = {"task": chosen[1].task.task_id, CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}
     return Pair(texts[0], texts[1], extra)
@@ -301,6 +303,7 @@ def _fitted(run: Run, stage: str, path: Path, training: Training, last_turn_only
         pair_rows(pair, run.chat, last_turn_only, f"{path}:{line}")
         for line, pair in enumerate(read_rows(path, Pair), start=1)
     ]
+    _check_lengths(stage, path, [(line, len(pair)) for line, pair in enumerate(rows, start=1)], training)
     fitted = fit_pairs(rows, training.max_length, training.truncation)
     watch = CollapseWatch(len(rows))
     empty = uncounted([row for pair in fitted.pairs for row in (pair.chosen, pair.rejected)])
@@ -309,6 +312,16 @@ def _fitted(run: Run, stage: str, path: Path, training: Training, last_turn_only
     if fitted.dropped:
         run.console.warn(f"stage {stage}: {len(fitted.dropped)} of {len(rows)} pairs were too long and were dropped")
     return fitted.pairs
+
+
+def _check_lengths(stage: str, path: Path, lengths: Sequence[tuple[int, int]], training: Training) -> None:
+    """BadInput naming the first (line, length) over the limit, unless longer rows are to be cut or dropped."""
+    for line, length in lengths:
+        if length > training.max_length and training.truncation == "raise":
+            raise BadInput(
+                f"{path}:{line}: the row has {length} tokens, more than {stage}.training.max_length of "
+                f"{training.max_length}: raise it, or choose a {stage}.training.truncation"
+            )
 
 
 def _train_on_pairs(
@@ -388,7 +401,7 @@ def candidates(run: Run) -> Note:
     positions = [(index, turn) for index, row in enumerate(rows) for turn in range(1, row.num_turns + 1)]
     target = run.directory.stage("candidates") / "candidates.jsonl"
     chunk = WAVE * run.config.rollouts.rows // settings.candidates
-    done = len(resume_rows(target, Candidates, chunk)) if len(_written(target)) < len(positions) else len(positions)
+    done = resume_rows(target, Candidates, chunk, len(positions))
     sampler = run.sampler(run.start_params, run.config.rollouts.temperature)
     while done < len(positions):
         part = positions[done : done + chunk]
@@ -408,10 +421,6 @@ def candidates(run: Run) -> Note:
         done += len(part)
         run.console.progress("candidates", done, len(positions))
     return {"trajectories": len(used), "positions": len(positions), "candidates": len(positions) * settings.candidates}
-
-
-def _written(path: Path) -> list[Candidates]:
-    return read_rows(path, Candidates) if path.exists() and path.stat().st_size else []
 
 
 def _candidates(
@@ -554,15 +563,13 @@ def _imitate(run: Run) -> int:
     settings = run.config.policy
     path = run.directory.path / "grading" / "trajectories.jsonl"
     rows = [
-        truncate(
-            trajectory_row(t, run.chat, run.system, f"{path}:{line}"),
-            settings.training.max_length,
-            settings.training.truncation,
-        )  # type: ignore[arg-type]
+        (line, trajectory_row(t, run.chat, run.system, f"{path}:{line}"))
         for line, t in enumerate(read_rows(path, Trajectory), start=1)
         if t.reward == 1.0
     ]
-    kept = [row for row in rows if row is not None]
+    _check_lengths("policy", path, [(line, len(row)) for line, row in rows], settings.training)
+    fitted = [truncate(row, settings.training.max_length, settings.training.truncation) for _, row in rows]  # type: ignore[arg-type]
+    kept = [row for row in fitted if row is not None]
     if not kept:
         raise BadInput(f"{path}: no trajectory passes all tests, so there is nothing to imitate")
     buckets = default_buckets(settings.training.max_length)

@@ -18,6 +18,7 @@ def main() -> None:
     config: TrainConfig = cli.parse(TrainConfig, sys.argv[1:], PRESETS, "embedded")
 
     # jax and what imports it only now: `--help` and bad flags should answer at once.
+    from launch.preflight import check_inputs, check_mesh
     from launch.report import write_report
     from launch.run import Run
     from launch.run_dir import RunDir
@@ -31,7 +32,9 @@ def main() -> None:
             f"--stage={config.stage} is no stage of --algorithm={config.algorithm} --model={config.model}"
         )
     shape = parse_mesh(config.mesh)
+    check_mesh(config, shape, stages)
     with directory.opened(settings_of(config)):
+        check_inputs(config, directory)
         console.log_to(config.run_dir / "log.txt")
         run = Run(config, directory, console, start_devices(shape), shape)
         left = [stage for stage in stages if directory.note(stage) is None]
@@ -72,16 +75,11 @@ def _header(run: object) -> None:
     if config.model != SCRATCH or run.model_directory.exists():
         llama = run.llama_config
         count = count_params(llama)
-        share = replicated_share(llama, run.mesh)
+        share, state = replicated_share(llama, run.mesh), 16 * count / 2**30 / run.shape.size
+        size = f"{llama.num_layers} layers, D={llama.hidden_size}, V={llama.vocab_size}"
         rows += [
-            (
-                "model",
-                f"{config.model}: {count:,} parameters, {llama.num_layers} layers, D={llama.hidden_size}, V={llama.vocab_size}",
-            ),
-            (
-                "memory",
-                f"training state {16 * count / 2**30 / run.shape.size:.3f} GiB a device; {share:.2%} of the parameters on every device",
-            ),
+            ("model", f"{config.model}: {count:,} parameters, {size}"),
+            ("memory", f"training state {state:.3f} GiB a device; {share:.2%} of the parameters on every device"),
             ("sharding", head_axis(llama, run.mesh).report),
         ]
     with Grader(config.grader, workers=1, unsafe=config.unsafe) as grader:

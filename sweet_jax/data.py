@@ -75,11 +75,11 @@ def pair_stream(
     return IndexStream(batches.map(lambda batch: np.asarray(batch)[mine]), identity)
 
 
-def length_batches(lengths: Sequence[int], batch_size: int, seed: int, window: int = 8) -> list[np.ndarray]:
+def length_batches(lengths: Sequence[int], batch_size: int, seed: int, window: int) -> list[np.ndarray]:
     """Row numbers in batches whose rows are of like length, so that little is padding; every row is in at least one.
 
     Rows are shuffled once, sorted by length within windows of `window` batches, and cut. The last batch is filled up
-    with rows from the beginning.
+    with rows from the beginning. A window of 1 leaves the rows shuffled.
     """
     order = np.random.default_rng(seed).permutation(len(lengths))
     order = np.concatenate([order, np.resize(order, -len(order) % batch_size)])
@@ -88,6 +88,6 @@ def length_batches(lengths: Sequence[int], batch_size: int, seed: int, window: i
     batches: list[np.ndarray] = []
     for start in range(0, len(order), span):
         part = order[start : start + span]
-        part = part[np.argsort(sizes[part], kind="stable")]
+        part = part[np.argsort(sizes[part], kind="stable")] if window > 1 else part
         batches += list(part.reshape(-1, batch_size))
     return batches

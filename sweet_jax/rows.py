@@ -6,6 +6,7 @@ Rows of other tools hold text only; `chat.Chat` then makes the ids.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -34,17 +35,19 @@ def row_to_json(row: TokenRow) -> dict[str, Any]:
 def row_from_json(data: Any, where: str) -> TokenRow:
     """The row of `row_to_json`. Raises BadInput."""
     try:
-        ids = np.array(data["ids"], np.int32)
-        turns = np.zeros(ids.shape, np.int32)
-        for turn, start, stop in data["spans"]:
+        ids = np.array([operator.index(token) for token in data["ids"]], np.int32)  # a fraction or a string is an error
+        turns, prefix = np.zeros(ids.shape, np.int32), operator.index(data["prefix"])
+        for turn, start, stop in [(0, 0, prefix), *data["spans"]]:
+            if not 0 <= start <= stop <= ids.size or turn < 0:
+                raise ValueError(f"turn {turn} from {start} to {stop} does not lie within {ids.size} tokens")
             turns[start:stop] = turn
-        return TokenRow(ids, turns, int(data["prefix"]))
-    except (KeyError, TypeError, ValueError) as error:
+        return TokenRow(ids, turns, prefix)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"{where}: token ids cannot be read ({error}), expected ids, spans and prefix") from error
 
 
 def trajectory_row(trajectory: Trajectory, chat: Chat, system: str, where: str) -> TokenRow:
-    """The dialogue as the agent saw it: as sampled where the row holds token ids, else in one tokenisation of its text."""
+    """The dialogue as the agent saw it: its ids as sampled where it has them, else one tokenisation of its text."""
     if TOKENS in trajectory.extra:
         return row_from_json(trajectory.extra[TOKENS], where)
     opening = [{"role": "system", "content": system}] if system else []

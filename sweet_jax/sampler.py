@@ -1,13 +1,14 @@
 """Sampling of whole agent turns: bucketed prefill, KV cache, one `while_loop` of decode steps.
 
-A prompt's result depends on the prompt, its seed and the parameters alone. Every row draws with a key of its own, rows are
-padded to a bucket that depends on their own length only, and a batch always has the same number of rows, so that the very
-same program computes a row whatever stands beside it. n samples of one prompt share one prefill.
+A prompt's result depends on the prompt, its seed and the parameters alone. Every row draws with a key of its own, rows
+are padded to a bucket that depends on their own length only, and a batch always has the same number of rows, so that
+the very same program computes a row whatever stands beside it. n samples of one prompt share one prefill.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +42,8 @@ class Sampling:
     max_new_tokens: int = 1024
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or self.top_k < 0:
-            raise BadInput(f"temperature {self.temperature} and top_k {self.top_k} must not be negative")
+        if not 0 <= self.temperature < math.inf or self.top_k < 0:
+            raise BadInput(f"temperature {self.temperature} and top_k {self.top_k} must be finite and not negative")
         if not 0 < self.top_p <= 1:
             raise BadInput(f"top_p is {self.top_p}, it must be above 0 and at most 1")
         if self.max_new_tokens < 1:
@@ -84,11 +85,14 @@ class DecodeState:
 def sampling_logits(logits_bv: Float[Array, "B V"], sampling: Sampling) -> Float[Array, "B V"]:
     """Logits of the distribution that tokens are drawn from; tokens left out get a large negative finite value.
 
+    Greedy sampling leaves them as they are.
+
     In:  logits [[0, 1, 2, 3]], temperature 1, top_k 2
     Out: [[-1e30, -1e30, 2, 3]]
     """
-    if sampling.temperature > 0:
-        logits_bv = logits_bv / sampling.temperature
+    if sampling.temperature == 0:
+        return logits_bv
+    logits_bv = logits_bv / sampling.temperature
     if sampling.top_k:
         kth_b1 = jax.lax.top_k(logits_bv, min(sampling.top_k, logits_bv.shape[-1]))[0][:, -1:]
         logits_bv = jnp.where(logits_bv < kth_b1, HIDDEN_LOGIT, logits_bv)
@@ -162,8 +166,8 @@ def decode(
 class Sampler:
     """Samples agent turns of one model in batches of `rows` rows.
 
-    params: laid out for inference (`models.parameters.inference_shardings`). prompt_buckets: prompt lengths that programs
-    are compiled for. BadInput where the mesh does not divide `rows`, or a prompt is longer than the largest bucket.
+    params: laid out for inference (`models.parameters.inference_shardings`). prompt_buckets: prompt lengths that
+    programs are compiled for.
     """
 
     def __init__(
@@ -190,13 +194,16 @@ class Sampler:
     ) -> list[list[Sample]]:
         """`samples` turns after each prompt. Prompt i draws with `seeds[i]` (unsigned 32 bits) and the sample's number.
 
-        `progress` is told how many prompts a finished batch held.
+        `progress` is told how many prompts a finished batch held. BadInput where `samples` or the mesh does not divide
+        the rows, or a prompt is empty or longer than the largest bucket.
         """
-        if self.rows % samples:
+        if samples < 1 or self.rows % samples:
             raise BadInput(f"{samples} samples of a prompt do not fill a batch of {self.rows} rows evenly")
         per_batch = self.rows // samples
         by_bucket: dict[int, list[int]] = {}
         for index, prompt in enumerate(prompts):
+            if not len(prompt):
+                raise BadInput(f"prompt {index} of {len(prompts)} is empty: there is nothing to go on from")
             by_bucket.setdefault(bucket(len(prompt), self.prompt_buckets), []).append(index)
         found: list[list[Sample]] = [[] for _ in prompts]
         for length, indices in sorted(by_bucket.items()):

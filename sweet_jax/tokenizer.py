@@ -12,14 +12,14 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-# Words with their leading space, single digits, runs of white space, single signs: code lines stay readable token by token.
+# Words with their leading space, single digits, runs of signs, runs of white space: code stays readable token by token.
 _PIECES = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A tokenizer of exactly `vocab_size` ids that loses no byte; the same texts give the same tokenizer.
 
-    Raises ValueError if the texts hold too few pieces for `vocab_size`.
+    Raises ValueError if the texts hold too few pieces for `vocab_size`, or it does not hold all bytes.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -30,6 +30,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
     tokenizer.decoder = decoders.ByteLevel()
     special = [BOS, PAD, USER, ASSISTANT, SYSTEM, END]
+    if vocab_size < 256 + len(special):
+        raise ValueError(f"vocab_size={vocab_size} does not hold 256 bytes and {len(special)} special tokens")
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=special,

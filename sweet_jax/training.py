@@ -31,6 +31,7 @@ class Training:
     batch_size: rows or pairs in an update. micro_batches: parts that a batch is computed in, one after the other.
     epochs: times each row is seen; max_steps: a limit on the updates, 0 for none.
     max_length: tokens of a row; truncation: what happens to longer ones. log_every, save_every: in updates.
+    length_window: batches among which rows are sorted by length: less padding, but rows of a batch are alike; 1: not at all.
     """
 
     batch_size: int = 8
@@ -41,10 +42,11 @@ class Training:
     truncation: str = "raise"
     log_every: int = 1
     save_every: int = 100
+    length_window: int = 1
     hyper: Hyper = field(default_factory=Hyper)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "micro_batches", "epochs", "max_length", "log_every", "save_every"):
+        for name in ("batch_size", "micro_batches", "epochs", "max_length", "log_every", "save_every", "length_window"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}, it must be at least 1")
         if self.max_steps < 0:
@@ -54,7 +56,7 @@ class Training:
 
     def steps(self, num_rows: int) -> int:
         """Updates for that many rows."""
-        steps = num_batches(num_rows, self.batch_size, self.epochs)
+        steps = self.epochs * num_batches(num_rows, self.batch_size, epochs=1)  # `length_batches` are cut once
         return min(steps, self.max_steps) if self.max_steps else steps
 
 
@@ -91,7 +93,7 @@ def fit(
     total = settings.steps(len(lengths))
     optimizer = make_optimizer(settings.hyper, total)
     state_layout = state_shardings(optimizer, params, shardings)
-    batches = length_batches(lengths, settings.batch_size, seed)
+    batches = length_batches(lengths, settings.batch_size, seed, settings.length_window)
     stream = pair_stream(len(batches), 1, seed)
     train_step = make_train_step(objective, optimizer, state_layout, mesh, settings.micro_batches)
     watch, shapes = CollapseWatch(total), set()

@@ -64,7 +64,7 @@ def test_a_summary_counts_what_has_a_reward_and_tells_what_has_none():
     found = summarise([
         trajectory("a", 1.0, turns=3, tokens=4, verdicts={"test1": "pass", "test2": "pass"}),
         trajectory("b", 0.5, turns=1, tokens=10, verdicts={"test1": "wrong", "test2": "pass"}),
-        trajectory("c", 0.0, turns=3, tokens=5, verdicts={"test1": "no-answer", "test2": "no-answer"}, NO_ANSWER),
+        trajectory("c", 0.0, 3, 5, {"test1": "no-answer", "test2": "no-answer"}, NO_ANSWER),
         trajectory("d", None, turns=1, verdicts={"test1": "infrastructure-error"}, answer=NO_ANSWER),
     ])  # fmt: skip
     assert (found.dialogues, found.excluded, found.tasks) == (4, 1, 3)

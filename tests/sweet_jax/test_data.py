@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbench_env.types import BadInput
-from sweet_jax.data import num_batches, pair_stream
+from sweet_jax.data import length_batches, num_batches, pair_stream
 
 sizes = {"num_rows": st.integers(1, 12), "batch_size": st.integers(1, 7), "seed": st.integers(0, 1000)}
 
@@ -93,3 +93,43 @@ def test_streams_that_cannot_be_made_are_bad_input():
         pair_stream(3, 0, seed=0)
     with pytest.raises(BadInput, match="a batch of 4 rows cannot be divided evenly among 3 processes"):
         pair_stream(5, 4, seed=0, process_count=3)
+
+
+# --- batches of like length ------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 500), min_size=1, max_size=60),
+    batch_size=st.integers(1, 9),
+    seed=st.integers(0, 1000),
+    window=st.integers(1, 4),
+)
+def test_length_batches_are_full_and_hold_every_row(lengths, batch_size, seed, window):
+    batches = [batch.tolist() for batch in length_batches(lengths, batch_size, seed, window)]
+    seen = sum(batches, [])
+    assert {len(batch) for batch in batches} == {batch_size}
+    assert len(batches) == num_batches(len(lengths), batch_size, epochs=1)
+    assert set(seen) == set(range(len(lengths)))
+    if len(lengths) >= batch_size:
+        assert max(seen.count(row) for row in seen) <= 2
+
+
+def test_rows_of_one_window_are_sorted_by_length_into_batches():
+    assert [batch.tolist() for batch in length_batches([50, 10, 40, 20, 60, 30], 2, seed=0)] == [[1, 3], [5, 2], [0, 4]]
+
+
+def test_length_batches_leave_far_less_padding_than_shuffled_ones():
+    lengths = np.random.default_rng(0).integers(1, 1000, 512)
+
+    def padding(batches):
+        return sum(int((lengths[batch].max() - lengths[batch]).sum()) for batch in batches)
+
+    shuffled = np.random.default_rng(1).permutation(512).reshape(-1, 8)
+    assert padding(length_batches(lengths.tolist(), 8, seed=0)) < 0.2 * padding(shuffled)
+
+
+def test_the_seed_alone_decides_the_length_batches():
+    lengths = np.random.default_rng(0).integers(1, 1000, 100).tolist()
+    first, again, other = (np.stack(length_batches(lengths, 4, seed, window=3)).tolist() for seed in (1, 1, 2))
+    assert first == again != other

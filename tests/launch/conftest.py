@@ -1,0 +1,94 @@
+"""What the tests of `launch` share: a command started in this process, and a random model small enough to compile fast."""
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from colbench_env.mini import behaviour_dialogues
+from launch import cli, train
+from launch.stages import _export
+from models.config import LlamaConfig
+from models.parameters import init_params
+from sweet_jax.mesh import MeshShape, make_mesh
+from sweet_jax.tokenizer import train_tokenizer
+
+TINY = LlamaConfig(
+    vocab_size=512, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4, num_kv_heads=2, head_size=8,
+    max_position_embeddings=512, tie_word_embeddings=True,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit status and what it wrote to standard error."""
+
+    status: int
+    stderr: str
+
+    @property
+    def errors(self) -> list[str]:
+        """The sentences that tell the user what is wrong."""
+        return [line for line in self.stderr.splitlines() if line.startswith("error: ")]
+
+    def refuses(self) -> str:
+        """The one sentence of a command that ended for bad input: status 2, no traceback, nothing after the sentence."""
+        assert "Traceback" not in self.stderr, self.stderr
+        assert (self.status, len(self.errors)) == (2, 1), self.stderr
+        assert self.stderr.rstrip().splitlines()[-1] == self.errors[0]
+        return self.errors[0]
+
+
+@pytest.fixture
+def start(monkeypatch, capsys) -> Any:
+    """Starts `launch.train` in this process with flags, gives `Ended`."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+
+    def run(*flags: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["launch.train", *flags])
+        capsys.readouterr()
+        try:
+            status = cli.exit_status(train.main)
+        except SystemExit as stop:  # flags that the parser does not know
+            status = int(stop.code or 0)
+        return Ended(status, capsys.readouterr().err)
+
+    yield run
+    logging.captureWarnings(False)  # the console had it on, and had the root logger to itself
+    logging.root.handlers[:], logging.root.level = handlers, level
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A Hugging Face directory with random weights and a tokenizer of 512 ids that knows the words of the miniature."""
+    dialogues = list(behaviour_dialogues("train", 50, 0))
+    tokenizer = train_tokenizer((message.content for d in dialogues for message in _messages(d)), TINY.vocab_size)
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    _export(directory, TINY, init_params(TINY, jax.random.key(0), make_mesh(MeshShape(1, 1))), tokenizer)
+    return directory
+
+
+def _messages(dialogue: Any) -> Any:
+    from launch.stages import _behaviour_row
+
+    return _behaviour_row(dialogue).dialogue_history
+
+
+@pytest.fixture(scope="session")
+def files() -> Callable[[Path], dict[str, tuple[int, int]]]:
+    """A function: every file under a directory with its size and time, without the log and the lock of a run."""
+
+    def look(directory: Path) -> dict[str, tuple[int, int]]:
+        found = (path for path in sorted(directory.rglob("*")) if path.is_file())
+        return {
+            str(path.relative_to(directory)): (path.stat().st_size, path.stat().st_mtime_ns)
+            for path in found
+            if path.name not in ("log.txt", ".lock")
+        }
+
+    return look

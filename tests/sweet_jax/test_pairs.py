@@ -1,0 +1,87 @@
+import random
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweet_jax.pairs import trajectory_pairs, turn_pairs
+
+
+class Scripted(random.Random):
+    """Draws the given places of the sequences it is shown, and remembers the sequences."""
+
+    def __init__(self, *places):
+        super().__init__(0)
+        self.places, self.shown = list(places), []
+
+    def choice(self, seq):
+        self.shown.append(list(seq))
+        return seq[self.places.pop(0)]
+
+
+def numbers(pairs):
+    return [(pair.chosen, pair.rejected) for pair in pairs]
+
+
+def test_the_first_full_success_is_preferred_to_every_strictly_worse_sample():
+    assert numbers(trajectory_pairs([0.3, 1.0, 1.0, 0.9])) == [(1, 0), (1, 3)]
+    assert numbers(trajectory_pairs([1.0, 0.0, 0.5])) == [(0, 1), (0, 2)]
+    assert numbers(trajectory_pairs([0.0, 0.0, 1.0])) == [(2, 0), (2, 1)]
+
+
+def test_a_task_without_success_or_without_failure_gives_no_trajectory_pair():
+    assert trajectory_pairs([]) == []
+    assert trajectory_pairs([0.3, 0.9, 0.0]) == []
+    assert trajectory_pairs([1.0, 1.0]) == []
+    assert trajectory_pairs([1.0]) == []
+
+
+def test_what_counts_as_success_can_be_set():
+    assert numbers(trajectory_pairs([0.3, 0.9, 0.9, 0.0], success=0.9)) == [(1, 0), (1, 3)]
+
+
+def test_turn_pairs_are_drawn_from_the_upper_and_the_lower_half():
+    scores = [0.1, 0.9, 0.5, -0.3]  # ranked 1, 2, 0, 3
+    rng = Scripted(0, 0, 1, 1, 0, 1)
+    assert numbers(turn_pairs(scores, "abcd", 3, rng)) == [(1, 0), (2, 3), (1, 3)]
+    assert rng.shown == [[1, 2], [0, 3]] * 3
+
+
+def test_the_middle_one_of_an_odd_number_of_candidates_is_in_neither_half():
+    rng = Scripted(1, 0)
+    assert numbers(turn_pairs([5.0, 1.0, 3.0, 2.0, 4.0], "abcde", 1, rng)) == [(4, 3)]
+    assert rng.shown == [[0, 4], [3, 1]]
+    assert numbers(turn_pairs([1.0, 3.0, 2.0], "abc", 2, Scripted(0, 0, 0, 0))) == [(1, 0), (1, 0)]
+
+
+def test_equal_scores_keep_the_order_of_the_candidates():
+    rng = Scripted(0, 0)
+    assert numbers(turn_pairs([0.5, 0.7, 0.5, 0.5], "abcd", 1, rng)) == [(1, 2)]
+    assert rng.shown == [[1, 0], [2, 3]]
+
+
+def test_a_pair_of_equal_texts_is_left_out_and_not_drawn_again():
+    texts = [(7, 2), (5, 2), (7, 2), (9, 2)]  # candidates 0 and 2 are the same turn
+    assert numbers(turn_pairs([4.0, 3.0, 2.0, 1.0], texts, 3, Scripted(0, 0, 0, 1, 1, 0))) == [(0, 3), (1, 2)]
+    assert turn_pairs([2.0, 1.0], ["same", "same"], 4, random.Random(0)) == []
+
+
+def test_fewer_than_two_candidates_make_no_pair():
+    assert turn_pairs([], [], 4, random.Random(0)) == []
+    assert turn_pairs([1.0], ["a"], 4, random.Random(0)) == []
+
+
+def test_turn_pairs_are_drawn_evenly_and_the_seed_alone_decides_them():
+    scores, texts = [0.4, 0.1, 0.3, 0.2], "abcd"
+    assert turn_pairs(scores, texts, 9, random.Random("3 1")) == turn_pairs(scores, texts, 9, random.Random("3 1"))
+    counts = Counter(numbers(turn_pairs(scores, texts, 4000, random.Random(0))))
+    assert set(counts) == {(0, 3), (0, 1), (2, 3), (2, 1)}
+    assert min(counts.values()) > 880 and max(counts.values()) < 1120  # 1000 each, 4 standard deviations are 110
+
+
+@settings(deadline=None, max_examples=100)
+@given(scores=st.lists(st.floats(-1, 1), min_size=2, max_size=9), num_pairs=st.integers(0, 5), seed=st.integers(0, 99))
+def test_the_chosen_turn_never_scores_below_the_rejected_one(scores, num_pairs, seed):
+    pairs = turn_pairs(scores, range(len(scores)), num_pairs, random.Random(seed))
+    assert len(pairs) == num_pairs
+    assert all(scores[pair.chosen] >= scores[pair.rejected] and pair.chosen != pair.rejected for pair in pairs)

@@ -1,0 +1,287 @@
+"""The sampler against full forward passes, literal distributions, and itself in other company."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sweet_jax.sampler
+from colbench_env.types import BadInput
+from models.config import LlamaConfig
+from models.llama import Llama, logits
+from models.parameters import inference_shardings, init_params
+from sweet_jax.logprobs import hidden_states, token_logps
+from sweet_jax.mesh import MeshShape, make_mesh
+from sweet_jax.sampler import HIDDEN_LOGIT, Sampler, Sampling, draw, sampling_logits
+
+ONE, MANY = MeshShape(1, 1), MeshShape(4, 2)
+VOCAB, NEW = 40, 8
+BUCKETS = (4, 8)
+GREEDY, PLAIN = Sampling(temperature=0.0, max_new_tokens=NEW), Sampling(max_new_tokens=NEW)
+FILTERED = Sampling(temperature=0.7, top_k=6, top_p=0.8, max_new_tokens=NEW)
+NO_END = (VOCAB,)  # an id that no token has
+
+PROMPTS = [np.random.default_rng(n).integers(0, VOCAB, n).tolist() for n in (3, 7, 1, 8, 6, 4)]  # two buckets
+SEEDS = [11, 22, 33, 44, 2**32 - 1, 66]
+
+
+@functools.cache
+def setting(shape=ONE):
+    config = LlamaConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=24, num_layers=2, num_heads=4, num_kv_heads=2, head_size=8,
+        max_position_embeddings=64, initializer_range=0.3,
+    )  # fmt: skip
+    mesh = make_mesh(shape)
+    params = init_params(config, jax.random.key(0), mesh)
+    return Llama(config, mesh, remat="none"), jax.device_put(params, inference_shardings(config, mesh))
+
+
+@functools.cache
+def sampler(sampling=PLAIN, end_ids=NO_END, shape=ONE, rows=8, buckets=BUCKETS):
+    return Sampler(*setting(shape), end_ids, 0, sampling, rows, buckets)
+
+
+def one_each(sampler, prompts=PROMPTS, seeds=SEEDS):
+    return [turn for (turn,) in sampler.sample(prompts, seeds)]
+
+
+def padded(rows, length=16):
+    tokens_bt = np.zeros((len(rows), length), np.int32)
+    for index, row in enumerate(rows):
+        tokens_bt[index, : len(row)] = row
+    return tokens_bt
+
+
+@jax.jit
+def full_logits(tokens_bt):
+    model, params = setting()
+    return logits(hidden_states(model, params, tokens_bt), params, model.config, model.mesh)
+
+
+def assert_same(found, expected, tolerance=1e-6):
+    assert [turn.ids.tolist() for turn in found] == [turn.ids.tolist() for turn in expected]
+    assert [turn.ended for turn in found] == [turn.ended for turn in expected]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a.logps, b.logps, atol=tolerance)
+
+
+@pytest.fixture
+def prefills(monkeypatch):
+    """Shapes of the prompts of every prefill that was traced, so of every program that was compiled."""
+    shapes, real = [], sweet_jax.sampler.prefill
+
+    def spy(model, params, tokens_bt, *rest):
+        shapes.append(tokens_bt.shape)
+        return real(model, params, tokens_bt, *rest)
+
+    monkeypatch.setattr(sweet_jax.sampler, "prefill", spy)
+    return shapes
+
+
+# --- against the full forward pass -----------------------------------------------------------------------------------
+
+
+def test_log_probs_of_sampled_ids_are_those_of_a_full_forward_pass():
+    model, params = setting()
+    turns = one_each(sampler())
+    rows = [[*prompt, *turn.ids.tolist()] for prompt, turn in zip(PROMPTS, turns, strict=True)]
+    logp_bt = jax.jit(lambda tokens_bt: token_logps(model, params, tokens_bt, chunk=8))(padded(rows))
+    for prompt, turn, logp_t in zip(PROMPTS, turns, np.asarray(logp_bt), strict=True):
+        assert turn.ids.dtype == np.int32 and turn.logps.dtype == np.float32 and len(turn.ids) == NEW
+        np.testing.assert_allclose(turn.logps, logp_t[len(prompt) : len(prompt) + NEW], atol=1e-4)
+
+
+def test_log_probs_are_those_of_the_distribution_that_temperature_and_filters_leave():
+    turns = one_each(sampler(FILTERED, buckets=(8,)))
+    rows = [[*prompt, *turn.ids.tolist()] for prompt, turn in zip(PROMPTS, turns, strict=True)]
+    for prompt, turn, logits_tv in zip(PROMPTS, turns, np.asarray(full_logits(padded(rows))), strict=True):
+        for step, (token, logp) in enumerate(zip(turn.ids, turn.logps, strict=True)):
+            p_v = np.exp(logits_tv[len(prompt) + step - 1] / 0.7)
+            p_v[np.argsort(-p_v)[6:]] = 0
+            kept = np.argsort(-p_v)[: 1 + np.searchsorted(np.cumsum(np.sort(p_v / p_v.sum())[::-1]), 0.8)]
+            assert token in kept
+            assert logp == pytest.approx(np.log(p_v[token] / p_v[kept].sum()), abs=1e-4)
+
+
+def test_greedy_decoding_takes_the_argmax_of_a_full_forward_pass_step_by_step():
+    turns = one_each(sampler(GREEDY, buckets=(8,)))
+    rows, logps = [list(prompt) for prompt in PROMPTS], []
+    for _ in range(NEW):
+        logits_btv = np.asarray(full_logits(padded(rows)))
+        last_bv = jax.nn.log_softmax(np.stack([logits_btv[i, len(row) - 1] for i, row in enumerate(rows)]))
+        logps.append(np.asarray(last_bv.max(axis=1)))
+        for row, token in zip(rows, np.argmax(last_bv, axis=1), strict=True):
+            row.append(int(token))
+    assert [turn.ids.tolist() for turn in turns] == [row[-NEW:] for row in rows]
+    np.testing.assert_allclose([turn.logps for turn in turns], np.transpose(logps), atol=1e-4)
+
+
+# --- the distribution ------------------------------------------------------------------------------------------------
+
+OUT = HIDDEN_LOGIT
+HALVES = [0.5, 0.125, 0.25, 0.125]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "given", "expected"),
+    [
+        (Sampling(), [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0]),
+        (Sampling(temperature=0.5), [0.0, 1.0, 2.0, 3.0], [0.0, 2.0, 4.0, 6.0]),
+        (Sampling(top_k=2), [0.0, 1.0, 2.0, 3.0], [OUT, OUT, 2.0, 3.0]),
+        (Sampling(top_k=1), [0.0, 3.0, 2.0, -1.0], [OUT, 3.0, OUT, OUT]),
+        (Sampling(top_k=9), [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0]),
+        (Sampling(temperature=2.0, top_k=3), [0.0, 4.0, 2.0, -1.0], [0.0, 2.0, 1.0, OUT]),
+        (Sampling(top_p=0.3), np.log(HALVES), [np.log(0.5), OUT, OUT, OUT]),
+        (Sampling(top_p=0.6), np.log(HALVES), [np.log(0.5), OUT, np.log(0.25), OUT]),
+        (Sampling(top_p=0.01), np.log(HALVES), [np.log(0.5), OUT, OUT, OUT]),
+        (Sampling(top_p=0.99), np.log(HALVES), np.log(HALVES)),
+        # After top_k the shares are 2/3 and 1/3: 0.6 is reached by the first alone.
+        (Sampling(top_k=2, top_p=0.6), np.log(HALVES), [np.log(0.5), OUT, OUT, OUT]),
+        (Sampling(temperature=0.0, top_k=1, top_p=0.1), [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0]),
+    ],
+)
+def test_sampling_logits_are_scaled_and_what_top_k_and_top_p_leave_out_is_hidden(sampling, given, expected):
+    found = sampling_logits(jnp.array([given, np.roll(given, 1)], jnp.float32), sampling)
+    np.testing.assert_allclose(found, [expected, np.roll(expected, 1)], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (Sampling(), HALVES),
+        (Sampling(temperature=0.5), np.square(HALVES) / np.square(HALVES).sum()),
+        (Sampling(top_k=2), [2 / 3, 0, 1 / 3, 0]),
+        (Sampling(top_p=0.6), [2 / 3, 0, 1 / 3, 0]),
+        (Sampling(temperature=0.0), [1, 0, 0, 0]),
+    ],
+)
+def test_tokens_are_drawn_as_often_as_they_should_and_told_with_their_log_prob(sampling, expected):
+    count = 20_000
+    logits_bv = jnp.broadcast_to(jnp.log(jnp.array(HALVES)), (count, 4))
+    keys = jax.vmap(jax.random.key)(jnp.arange(count, dtype=jnp.uint32))
+    token_b, logp_b = jax.jit(draw, static_argnums=3)(logits_bv, keys, jnp.int32(5), sampling)
+    shares = np.bincount(token_b, minlength=4) / count
+    np.testing.assert_allclose(shares, expected, atol=4 * 0.5 / np.sqrt(count))
+    assert not shares[np.array(expected) == 0].any()
+    told = HALVES if sampling.temperature == 0 else expected
+    np.testing.assert_allclose(np.exp(logp_b), np.array(told)[token_b], atol=1e-6)
+
+
+def test_every_step_of_a_row_is_drawn_anew():
+    keys = jax.vmap(jax.random.key)(jnp.arange(50, dtype=jnp.uint32))
+    flat_bv = jnp.zeros((50, 1000))
+    first, again, second = (draw(flat_bv, keys, jnp.int32(step), Sampling())[0].tolist() for step in (0, 0, 1))
+    assert first == again
+    assert len(set(first)) > 40 and sum(a == b for a, b in zip(first, second, strict=True)) < 5
+
+
+# --- the end of a turn -----------------------------------------------------------------------------------------------
+
+
+def test_each_of_several_end_ids_stops_its_row_and_is_kept():
+    endless = one_each(sampler())
+    last = next(turn for turn in endless[2:] if turn.ids[-1] not in turn.ids[:-1])  # ended by its last possible token
+    ends = (int(endless[0].ids[2]), int(endless[1].ids[4]), int(last.ids[-1]))
+    stopped = one_each(sampler(end_ids=ends, buckets=(8,)))
+    lengths = [next((t + 1 for t, token in enumerate(turn.ids) if token in ends), None) for turn in endless]
+    assert {turn.ids[length - 1] for turn, length in zip(endless, lengths, strict=True) if length} == set(ends)
+    assert None in lengths and NEW in lengths  # some row is cut, some row ends just in time
+    for turn, whole, length in zip(stopped, endless, lengths, strict=True):
+        assert turn.ids.tolist() == whole.ids[:length].tolist()
+        assert turn.ended == (length is not None)
+        np.testing.assert_allclose(turn.logps, whole.logps[:length], atol=1e-6)
+
+
+def test_a_turn_without_an_end_token_is_cut_and_says_so():
+    for turn in one_each(sampler()):
+        assert (len(turn.ids), len(turn.logps), turn.ended) == (NEW, NEW, False)
+
+
+# --- company, order, mesh --------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_has_the_same_result_alone_beside_others_and_in_another_order():
+    expected = one_each(sampler())
+    alone = [one_each(sampler(), [prompt], [seed])[0] for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
+    assert_same(alone, expected)
+    assert_same(one_each(sampler(), PROMPTS[::-1], SEEDS[::-1])[::-1], expected)
+    # Nine prompts more in the same buckets, so that some stand in a second batch and all in other rows.
+    others = [[1 + n, 2, 3 * n % VOCAB] for n in range(9)]
+    assert_same(one_each(sampler(), others + PROMPTS, [*range(9), *SEEDS])[9:], expected)
+
+
+def test_the_seed_alone_makes_the_samples_of_one_prompt_differ():
+    turns = one_each(sampler(), [PROMPTS[0]] * 4, [1, 2, 1, 3])
+    ids = [tuple(turn.ids.tolist()) for turn in turns]
+    assert ids[0] == ids[2] and len(set(ids)) == 3
+
+
+def test_a_mesh_of_4x2_draws_the_ids_of_one_device():
+    assert_same(one_each(sampler(shape=MANY, buckets=(8,))), one_each(sampler()), tolerance=1e-5)
+
+
+def test_samples_of_a_prompt_share_one_prefill_and_differ_from_one_another(prefills):
+    single = one_each(sampler())  # of programs that may be compiled already
+    prefills.clear()
+    fresh = Sampler(*setting(), NO_END, 0, PLAIN, 16, (8,))
+    told = []
+    drawn = fresh.sample(PROMPTS, SEEDS, samples=4, progress=told.append)
+    assert prefills == [(4, 8)]  # 16 rows are 4 prompts of 4 samples
+    assert told == [4, 2]
+    assert [len(turns) for turns in drawn] == [4] * len(PROMPTS)
+    assert all(len({tuple(turn.ids.tolist()) for turn in turns}) == 4 for turns in drawn)
+    # The first sample is the one that is drawn alone, by a program of another shape: hence the tolerance.
+    assert_same([turns[0] for turns in drawn], single, tolerance=1e-5)
+    assert_same(fresh.sample(PROMPTS[3:4], SEEDS[3:4], samples=4)[0], drawn[3])
+    sharded = Sampler(*setting(MANY), NO_END, 0, PLAIN, 16, (8,)).sample(PROMPTS[:5], SEEDS[:5], samples=4)
+    assert_same(sum(sharded, []), sum(drawn[:5], []), tolerance=1e-5)
+
+
+def test_as_many_programs_are_compiled_as_buckets_are_used(prefills):
+    fresh = Sampler(*setting(), NO_END, 0, Sampling(max_new_tokens=2), 2, (2, 4, 6, 8))
+    prompts, seeds = [[1] * 8, [2], [3] * 7, [4] * 8], [0, 1, 2, 3]
+    for _ in range(2):
+        fresh.sample(prompts, seeds)
+    fresh.sample(prompts[:1], seeds[:1])
+    assert prefills == [(2, 2), (2, 8)]
+
+
+def test_a_bfloat16_model_samples_with_float32_log_probs():
+    model, params = setting()
+    half = Llama(model.config, model.mesh, jnp.bfloat16, remat="none")
+    ((turn,),) = Sampler(half, params, NO_END, 0, GREEDY, 1, (8,)).sample(PROMPTS[:1], [0])
+    assert turn.logps.dtype == np.float32 and len(turn.ids) == NEW
+    assert turn.logps[0] == pytest.approx(one_each(sampler(GREEDY, buckets=(8,)))[0].logps[0], abs=0.1)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"temperature": -0.5}, "temperature -0.5 and top_k 0"),
+        ({"temperature": float("nan")}, "temperature nan"),
+        ({"top_k": -3}, "temperature 1.0 and top_k -3"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+    ],
+)
+def test_settings_that_describe_no_distribution_are_bad_input(settings, complaint):
+    with pytest.raises(BadInput, match=complaint):
+        Sampling(**settings)
+
+
+def test_prompts_and_rows_that_cannot_be_sampled_are_bad_input():
+    with pytest.raises(BadInput, match="a row of 9 tokens is longer than the largest bucket of 8"):
+        sampler().sample([[1], [1] * 9], [0, 1])
+    with pytest.raises(BadInput, match="prompt 1 of 2 is empty"):
+        sampler().sample([[1], []], [0, 1])
+    for samples in (3, 0, 16):
+        with pytest.raises(BadInput, match=f"{samples} samples of a prompt do not fill a batch of 8 rows"):
+            sampler().sample([[1]], [0], samples)
+    with pytest.raises(BadInput, match="a batch of 6 cannot be divided .* over a data axis of 4"):
+        sampler(shape=MANY, rows=6).sample([[1]], [0])
