@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -19,16 +20,22 @@ class Console:
     """Prints to the terminal and appends to a log file. On a terminal progress is a bar, elsewhere plain lines."""
 
     def __init__(self, stream: TextIO | None = None):
-        self._stream, self._log = stream or sys.stderr, None
+        self._stream = stream or sys.stderr
+        self._log: TextIO | None = None
         self._bar: tqdm | None = None
         self._last_line = 0.0
         self.warnings: list[str] = []
         logging.captureWarnings(True)
         logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Handler(self)], force=True)
 
-    def log_to(self, path: Path) -> None:
-        """Appends everything from now on to `path` as well."""
-        self._log = path.open("a", encoding="utf-8", buffering=1)
+    @contextlib.contextmanager
+    def logged_to(self, path: Path) -> Iterator[None]:
+        """Inside, everything is appended to `path` as well."""
+        with path.open("a", encoding="utf-8", buffering=1) as self._log:
+            try:
+                yield
+            finally:
+                self._log = None
 
     def say(self, text: str = "") -> None:
         """A line of text."""

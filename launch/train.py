@@ -33,9 +33,8 @@ def main() -> None:
         )
     shape = parse_mesh(config.mesh)
     check_mesh(config, shape, stages)
-    with directory.opened(settings_of(config)):
+    with directory.opened(settings_of(config)), console.logged_to(config.run_dir / "log.txt"):
         check_inputs(config, directory)
-        console.log_to(config.run_dir / "log.txt")
         run = Run(config, directory, console, start_devices(shape), shape)
         left = [stage for stage in stages if directory.note(stage) is None]
         if left:

@@ -31,7 +31,8 @@ class Training:
     batch_size: rows or pairs in an update. micro_batches: parts that a batch is computed in, one after the other.
     epochs: times each row is seen; max_steps: a limit on the updates, 0 for none.
     max_length: tokens of a row; truncation: what happens to longer ones. log_every, save_every: in updates.
-    length_window: batches among which rows are sorted by length: less padding, but rows of a batch are alike; 1: not at all.
+    length_window: batches among which rows are sorted by length: less padding, but rows of a batch are alike; 1: not
+    at all.
     """
 
     batch_size: int = 8

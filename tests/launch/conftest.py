@@ -1,4 +1,4 @@
-"""What the tests of `launch` share: a command started in this process, and a random model small enough to compile fast."""
+"""What the tests of `launch` share: the command started in this process, and a random model that compiles fast."""
 
 import logging
 import sys
@@ -37,7 +37,7 @@ class Ended:
         return [line for line in self.stderr.splitlines() if line.startswith("error: ")]
 
     def refuses(self) -> str:
-        """The one sentence of a command that ended for bad input: status 2, no traceback, nothing after the sentence."""
+        """The one sentence of a command that ended for bad input: status 2, no traceback, nothing after it."""
         assert "Traceback" not in self.stderr, self.stderr
         assert (self.status, len(self.errors)) == (2, 1), self.stderr
         assert self.stderr.rstrip().splitlines()[-1] == self.errors[0]

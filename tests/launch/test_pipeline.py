@@ -27,19 +27,19 @@ ROOT = Path(__file__).parents[2]
 STAGES = (
     "tasks", "rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs", "policy", "evaluation",
 )  # fmt: skip
-TASKS, SAMPLES, HELD_OUT, CANDIDATES, WAVE = 34, 4, 8, 4, 128
+TASKS, SAMPLES, HELD_OUT, CANDIDATES, STEPS, WAVE = 33, 4, 8, 4, 4, 128
 FLAGS = (
     "--mesh=4x2",
     f"--num-tasks={TASKS}",
     f"--rollouts.samples={SAMPLES}",
-    "--rollouts.rows=32",  # so a wave is 128 dialogues, and the 136 wanted are two
+    "--rollouts.rows=32",  # so a wave is 128 dialogues, and the 132 wanted are two
     f"--ranking.candidates={CANDIDATES}",
     "--ranking.data-fraction=0.05",
     *(f"--{stage}.training.batch-size=8" for stage in ("critic", "policy")),
-    *(f"--{stage}.training.max-steps=6" for stage in ("critic", "policy")),
-    *(f"--{stage}.training.save-every=2" for stage in ("critic", "policy")),
+    *(f"--{stage}.training.max-steps={STEPS}" for stage in ("critic", "policy")),
+    *(f"--{stage}.training.save-every=1" for stage in ("critic", "policy")),
     *(f"--{stage}.training.log-every=1" for stage in ("critic", "policy")),
-    "--critic.training.epochs=6",
+    f"--critic.training.epochs={STEPS}",
     f"--evaluation.num-tasks={HELD_OUT}",
 )
 
@@ -76,7 +76,7 @@ def rows(run_dir, name, kind):
     return read_rows(run_dir / name, kind)
 
 
-def one_line(path: Path) -> str:
+def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
@@ -87,7 +87,7 @@ def test_every_stage_leaves_a_note_and_the_run_ends_with_a_report(straight):
     notes = {stage: json.loads((straight / stage / "done.json").read_text()) for stage in STAGES}
     assert all(note["seconds"] >= 0 for note in notes.values())
     assert notes["rollouts"]["trajectories"] == TASKS * SAMPLES
-    assert notes["policy"]["steps"] == 6
+    assert notes["critic"]["steps"] == notes["policy"]["steps"] == STEPS
     json.loads((straight / "report.json").read_text())
     assert (straight / "report.html").read_text().lstrip().lower().startswith("<!doctype html")
 
@@ -204,7 +204,7 @@ def test_both_policies_are_evaluated_on_the_same_held_out_tasks(straight):
 def test_each_training_stage_writes_a_row_of_metrics_for_each_step(straight):
     for stage in ("critic", "policy"):
         found = [json.loads(line) for line in (straight / stage / "metrics.jsonl").read_text().splitlines()]
-        assert [row["step"] for row in found] == [1, 2, 3, 4, 5, 6]
+        assert [row["step"] for row in found] == [1, 2, 3, 4]
         assert {"loss", "rewards/accuracies", "rewards/margins", "nll", "grad_norm", "lr"} <= found[0].keys()
         assert list((straight / stage / "tensorboard").iterdir())
 
@@ -238,19 +238,21 @@ class Moment:
 
 
 MOMENTS = (
-    Moment("rollouts", lambda run: (run / "rollouts" / "trajectories.jsonl").exists(), "stage rollouts: starts"),
-    Moment("grading", lambda run: "stage grading: starts" in one_line(run / "log.txt"), "stage rollouts: already done"),
+    Moment(
+        "rollouts",
+        lambda run: text_of(run / "rollouts" / "trajectories.jsonl").count("\n") >= WAVE,
+        "stage rollouts: starts",
+    ),
+    Moment("grading", lambda run: "stage grading: starts" in text_of(run / "log.txt"), "stage rollouts: already done"),
     Moment(
         "critic",
-        lambda run: (run / "critic" / "checkpoints" / "2").exists(),
-        "stage=critic continues after step 2/6",
+        lambda run: (run / "critic" / "checkpoints" / "1").exists(),
+        "stage=critic continues after step ",
     ),
-    Moment(
-        "ranking", lambda run: any((run / "ranking").glob("critic/*/00000.npz")), "stage candidates: already done"
-    ),
+    Moment("ranking", lambda run: any((run / "ranking").glob("critic/*/00000.npz")), "stage candidates: already done"),
     Moment(  # in the middle of a save, where that is slow enough to be seen
         "policy",
-        lambda run: any((run / "policy" / "checkpoints").glob("4*")),
+        lambda run: any((run / "policy" / "checkpoints").glob("2*")),
         "stage=policy continues after step ",
     ),
 )
@@ -277,7 +279,7 @@ def killed(command, straight, tmp_path_factory) -> Path:
 
 
 def test_a_killed_run_continues_where_it_was(killed):
-    logs = [one_line(killed / f"log-until-{moment.stage}.txt") for moment in MOMENTS[1:]] + [one_line(killed / "log.txt")]
+    logs = [text_of(killed / f"log-until-{moment.stage}.txt") for moment in MOMENTS[1:]] + [text_of(killed / "log.txt")]
     for moment, log in zip(MOMENTS, logs, strict=True):
         assert moment.continues in log, f"after the kill in {moment.stage}"
     first = next(line for line in logs[0].splitlines() if line.startswith("stage=rollouts done="))
@@ -287,10 +289,20 @@ def test_a_killed_run_continues_where_it_was(killed):
 def test_a_killed_run_writes_the_same_rows_as_one_left_alone(straight, killed):
     written = {path.relative_to(straight) for path in straight.rglob("*.jsonl")}
     assert {path.relative_to(killed) for path in killed.rglob("*.jsonl")} == written
-    assert {"rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs", "policy", "evaluation"} <= {
-        path.parts[0] for path in written
-    }
-    differing = [str(path) for path in sorted(written) if (straight / path).read_bytes() != (killed / path).read_bytes()]
+    assert {
+        "rollouts",
+        "grading",
+        "pairs",
+        "critic",
+        "candidates",
+        "ranking",
+        "turn-pairs",
+        "policy",
+        "evaluation",
+    } <= {path.parts[0] for path in written}
+    differing = [
+        str(path) for path in sorted(written) if (straight / path).read_bytes() != (killed / path).read_bytes()
+    ]
     assert differing == []
 
 
@@ -301,7 +313,7 @@ def test_a_killed_run_ends_with_the_same_policy_to_the_last_bit(straight, killed
 
 def test_a_killed_run_trains_the_same_critic_to_the_last_bit(straight, killed):
     config, mesh = from_hf(straight / "policy" / "model"), make_mesh(MeshShape(4, 2))
-    settings = Training(batch_size=8, epochs=6, max_steps=6)
+    settings = Training(batch_size=8, epochs=STEPS, max_steps=STEPS)
     count = json.loads((straight / "critic" / "done.json").read_text())["pairs"]
     shapes, shardings = param_shapes(config, mesh), param_shardings(config, mesh)
     trees = [restore_params(run / "critic", shapes, shardings, settings, count) for run in (straight, killed)]

@@ -116,7 +116,11 @@ def test_length_batches_are_full_and_hold_every_row(lengths, batch_size, seed, w
 
 
 def test_rows_of_one_window_are_sorted_by_length_into_batches():
-    assert [batch.tolist() for batch in length_batches([50, 10, 40, 20, 60, 30], 2, seed=0)] == [[1, 3], [5, 2], [0, 4]]
+    lengths = [50, 10, 40, 20, 60, 30]
+    assert [batch.tolist() for batch in length_batches(lengths, 2, seed=0, window=8)] == [[1, 3], [5, 2], [0, 4]]
+    # The shuffled order is 3, 2, 5, 4, 0, 1: windows of two batches sort the first four and the last two apart.
+    assert [batch.tolist() for batch in length_batches(lengths, 2, seed=0, window=2)] == [[3, 5], [2, 4], [1, 0]]
+    assert [batch.tolist() for batch in length_batches(lengths, 2, seed=0, window=1)] == [[3, 2], [5, 4], [0, 1]]
 
 
 def test_length_batches_leave_far_less_padding_than_shuffled_ones():
@@ -126,7 +130,7 @@ def test_length_batches_leave_far_less_padding_than_shuffled_ones():
         return sum(int((lengths[batch].max() - lengths[batch]).sum()) for batch in batches)
 
     shuffled = np.random.default_rng(1).permutation(512).reshape(-1, 8)
-    assert padding(length_batches(lengths.tolist(), 8, seed=0)) < 0.2 * padding(shuffled)
+    assert padding(length_batches(lengths.tolist(), 8, seed=0, window=8)) < 0.2 * padding(shuffled)
 
 
 def test_the_seed_alone_decides_the_length_batches():
