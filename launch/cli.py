@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the grader forks
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+def run(command: Callable[[], None]) -> NoReturn:
+    """Runs the command as this process, and ends it with `exit_status`."""
+    status = exit_status(command)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status:
+        # At once: TensorBoard's and orbax's threads would go on to tell of a full disk, each with a traceback. Nothing
+        # is lost, as every file is written so that a process may be killed at any moment.
+        os._exit(status)
+    sys.exit(status)
 
 
 def exit_status(command: Callable[[], None]) -> int:
@@ -20,16 +29,17 @@ def exit_status(command: Callable[[], None]) -> int:
     from colbench_env.types import BadInput
     from models.config import ModelError
 
+    _hush_late_writes()
     try:
         command()
     except (BadInput, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.filename is None and error.errno not in FULL_OR_READ_ONLY:
+        if error.filename is None:
             traceback.print_exc()
             return 1
-        print(f"error: {error.filename or 'a file cannot be written'}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
@@ -38,6 +48,20 @@ def exit_status(command: Callable[[], None]) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def _hush_late_writes() -> None:
+    """Keeps one sentence one sentence: of a checkpoint that a full disk refuses, the first failed write is the error.
+
+    tensorstore's other writes fail after it and report, each with a traceback, to an event loop that is closed by then.
+    """
+    before = sys.unraisablehook
+
+    def hook(event: sys.UnraisableHookArgs) -> None:
+        if not (isinstance(event.exc_value, RuntimeError) and str(event.exc_value) == "Event loop is closed"):
+            before(event)
+
+    sys.unraisablehook = hook
 
 
 def preset_name(argv: Sequence[str], default: str) -> str:

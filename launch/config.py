@@ -54,9 +54,10 @@ class Start:
     dialogues: int = 24_000
     training: Training = field(
         default_factory=lambda: Training(
-            batch_size=32, epochs=4, max_length=384, log_every=20, save_every=200, length_window=8, hyper=Hyper(learning_rate=2e-3)
+            batch_size=32, epochs=4, max_length=384, length_window=8, log_every=20, save_every=200,
+            hyper=Hyper(learning_rate=2e-3),
         )
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

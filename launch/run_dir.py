@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -14,6 +15,7 @@ from colbench_env.tasks import read_complete, write_rows
 from colbench_env.types import BadInput, Row
 
 AnyRow = TypeVar("AnyRow", bound=Row)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a file that is open does not tell its name
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -37,7 +39,7 @@ class RunDir:
     def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
         """Makes the directory or checks that it belongs to these settings, and holds its lock.
 
-        BadInput naming every setting that differs, and where the directory cannot be written or is in use.
+        BadInput naming every setting that differs, and where the directory cannot be written or is in use, also later.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,12 @@ class RunDir:
             except OSError as error:
                 raise BadInput(f"{self.path}: another process is working in this run directory") from error
             self._check(settings)
-            yield
+            try:
+                yield
+            except OSError as error:
+                if error.filename is not None or error.errno not in DISK_ERRORS:
+                    raise
+                raise BadInput(f"{self.path}: a file of the run cannot be written: {error.strerror}") from error
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         path, wanted = self.path / "config.json", json.loads(json.dumps(settings))

@@ -93,4 +93,4 @@ def _header(run: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.exit_status(main))
+    cli.run(main)

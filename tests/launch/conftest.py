@@ -1,6 +1,7 @@
 """What the tests of `launch` share: the command started in this process, and a random model that compiles fast."""
 
 import logging
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from models.parameters import init_params
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.tokenizer import train_tokenizer
 
+ROOT = Path(__file__).parents[2]
 TINY = LlamaConfig(
     vocab_size=512, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4, num_kv_heads=2, head_size=8,
     max_position_embeddings=512, tie_word_embeddings=True,
@@ -26,9 +28,10 @@ TINY = LlamaConfig(
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit status and what it wrote to standard error."""
+    """How a command ended: its exit status and what it wrote."""
 
     status: int
+    stdout: str
     stderr: str
 
     @property
@@ -47,7 +50,7 @@ class Ended:
 @pytest.fixture
 def start(monkeypatch, capsys) -> Any:
     """Starts `launch.train` in this process with flags, gives `Ended`."""
-    handlers, level = logging.root.handlers[:], logging.root.level
+    handlers, level, hook = logging.root.handlers[:], logging.root.level, sys.unraisablehook
 
     def run(*flags: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["launch.train", *flags])
@@ -56,11 +59,22 @@ def start(monkeypatch, capsys) -> Any:
             status = cli.exit_status(train.main)
         except SystemExit as stop:  # flags that the parser does not know
             status = int(stop.code or 0)
-        return Ended(status, capsys.readouterr().err)
+        return Ended(status, *capsys.readouterr())
 
     yield run
     logging.captureWarnings(False)  # the console had it on, and had the root logger to itself
-    logging.root.handlers[:], logging.root.level = handlers, level
+    logging.root.handlers[:], logging.root.level, sys.unraisablehook = handlers, level, hook
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., Ended]:
+    """Runs Python in a process of its own with arguments, gives `Ended`."""
+
+    def run(*arguments: str) -> Ended:
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run
 
 
 @pytest.fixture(scope="session")
