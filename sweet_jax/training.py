@@ -30,7 +30,8 @@ class Training:
 
     batch_size: rows or pairs in an update. micro_batches: parts that a batch is computed in, one after the other.
     epochs: times each row is seen; max_steps: a limit on the updates, 0 for none.
-    max_length: tokens of a row; truncation: what happens to longer ones. log_every, save_every: in updates.
+    max_length: tokens of a row; truncation: what happens to longer ones. log_every, save_every: in updates; what is
+    saved is logged, too.
     length_window: batches among which rows are sorted by length: less padding, but rows of a batch are alike; 1: not
     at all.
     """
@@ -112,13 +113,14 @@ def fit(
                 shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
                 state, metrics = train_step(state, batch)
                 done += 1
-                if done % settings.log_every == 0 or done == total:
+                saving = done % settings.save_every == 0 or done == total
+                if saving or done % settings.log_every == 0:  # nothing is saved that was not looked at
                     values = to_floats(metrics) | {"lr": float(learning_rate(settings.hyper, total, done - 1))}
                     warnings = watch.step(done, values) + watch.compilations(train_step.compilations, len(shapes))
                     reporter.progress(done, total, metrics_log.write(done, total, values))
                     for warning in warnings:
                         reporter.warn(f"stage {stage}: {warning}")
-                if done % settings.save_every == 0 or done == total:
+                if saving:
                     checkpoints.save(done, state, stream.get_state())
     return state.params
 
