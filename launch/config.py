@@ -51,10 +51,10 @@ class Start:
     dialogues: how many are written; training: on all tokens of each.
     """
 
-    dialogues: int = 24_000
+    dialogues: int = 12_800
     training: Training = field(
         default_factory=lambda: Training(
-            batch_size=32, epochs=4, max_length=384, length_window=8, log_every=20, save_every=200,
+            batch_size=32, epochs=4, max_length=384, length_window=4, log_every=20, save_every=200,
             hyper=Hyper(learning_rate=2e-3),
         )
     )  # fmt: skip

@@ -48,9 +48,7 @@ EMPTY = Topic(
             "Return the word none then.",
             "An empty list gives the word none.",
         ),
-        _option(
-            "number", "if not values: return {n}", "Return {n} then.", "An empty list gives {n}.", numbers=(3, 5, 7)
-        ),
+        _option("number", "if not values: return {n}", "Return {n} then.", "An empty list gives {n}.", numbers=(3, 7)),
     ),
 )
 NEGATIVE = Topic(
@@ -84,8 +82,9 @@ FEE = Topic(
     ("Is there a fee to add?", "Should I add a fee?"),
     ("fee",),
     (
-        _option("plus", "result += {n}", "Yes, add {n}.", "Put {n} on top.", numbers=(2, 4, 6, 8)),
-        _option("minus", "result -= {n}", "No, take {n} off.", "Deduct {n} instead.", numbers=(2, 4, 6, 8)),
+        _option("plus", "result += 5", "Yes, add five.", "Put five on top."),
+        _option("minus", "result -= 2", "No, take two off.", "Deduct two instead."),
+        _option("number", "result += {n}", "Yes, {n} of them.", "Put {n} there.", numbers=(3, 7)),
     ),
 )
 CAP = Topic(
@@ -93,8 +92,8 @@ CAP = Topic(
     ("Is there a maximum result?", "Can the result get too large?"),
     ("maximum result", "too large"),
     (
-        _option("cap", "result = min(result, {n}0)", "Never more than {n}0.", "Stop at {n}0.", numbers=(1, 2, 3)),
-        _option("wrap", "result %= {n}0", "Start again after {n}0.", "It wraps around at {n}0.", numbers=(1, 2, 3)),
+        _option("cap", "result = min(result, 20)", "Never more than twenty.", "Stop at twenty."),
+        _option("wrap", "result %= 10", "Start again after ten.", "It wraps around at ten."),
     ),
 )
 UNIT = Topic(
@@ -122,8 +121,9 @@ LENGTH = Topic(
     ("How many should I keep?", "How many do you need?"),
     ("how many",),
     (
-        _option("first", "values = values[:{n}]", "Only the first {n}.", "Keep {n} from the start.", numbers=(2, 3, 4)),
-        _option("last", "values = values[-{n}:]", "Only the last {n}.", "Keep {n} from the end.", numbers=(2, 3, 4)),
+        _option("first", "values = values[:{n}]", "Only the first {n}.", "Keep {n} from the start.", numbers=(2, 3)),
+        _option("last", "values = values[-2:]", "Only the last two.", "Keep two from the end."),
+        _option("second", "values = values[::2]", "Every second one.", "Every other one."),
     ),
 )
 SHIFT = Topic(
@@ -131,20 +131,8 @@ SHIFT = Topic(
     ("Is there an offset?", "Should I apply an offset?"),
     ("offset",),
     (
-        _option(
-            "plus",
-            "values = [v + {n} for v in values]",
-            "Raise each by {n}.",
-            "Each goes up by {n}.",
-            numbers=(1, 2, 5),
-        ),
-        _option(
-            "times",
-            "values = [v * {n} for v in values]",
-            "Multiply each by {n}.",
-            "Each is taken {n} times.",
-            numbers=(2, 3, 5),
-        ),
+        _option("plus", "values = [v + 1 for v in values]", "Raise each by one.", "Each goes up by one."),
+        _option("times", "values = [v * 2 for v in values]", "Double each.", "Each is taken twice."),
     ),
 )
 
@@ -177,7 +165,7 @@ PREFIX = Topic(
     (
         _option("hash", "text = '#' + text", "With a hash sign.", "A hash sign in front."),
         _option("at", "text = '@' + text", "With an at sign.", "An at sign in front."),
-        _option("number", "text = '{n}' + text", "With the digit {n}.", "The digit {n} in front.", numbers=(1, 7, 9)),
+        _option("number", "text = '{n}' + text", "With the digit {n}.", "The digit {n} in front.", numbers=(1, 9)),
     ),
 )
 SUFFIX = Topic(
@@ -195,10 +183,8 @@ WIDTH = Topic(
     ("How long may it be?", "What is the longest text?"),
     ("how long may", "longest text"),
     (
-        _option("cut", "text = text[:{n}]", "Only {n} letters.", "Cut it to {n} letters.", numbers=(4, 5, 6)),
-        _option(
-            "tail", "text = text[-{n}:]", "The final {n} letters.", "Cut all but the final {n}.", numbers=(4, 5, 6)
-        ),
+        _option("cut", "text = text[:{n}]", "Only {n} letters.", "Cut it to {n} letters.", numbers=(4, 6)),
+        _option("tail", "text = text[-5:]", "The final five letters.", "Cut all but the final five."),
     ),
 )
 MIRROR = Topic(
@@ -229,11 +215,10 @@ SHORT = Topic(
     ("short words",),
     (
         _option(
-            "skip",
-            "values = [v for v in values if len(v) >= {n}]",
-            "Skip those under {n} letters.",
-            "At least {n} letters please.",
-            numbers=(3, 4, 5),
+            "skip", "values = [v for v in values if len(v) > 3]", "Only those over three.", "Skip up to three letters."
+        ),
+        _option(
+            "only", "values = [v for v in values if len(v) < 5]", "Only the short ones.", "Keep just the short ones."
         ),
     ),
 )
@@ -254,7 +239,11 @@ BORDER = Topic(
     "border",
     ("Where is the border?", "Which border do you use?"),
     ("border",),
-    (_option("at", "limit = {n}0", "The border is {n}0.", "At {n}0.", numbers=(2, 3, 4, 6)),),
+    (
+        _option("low", "limit = 20", "At twenty.", "The border is twenty."),
+        _option("high", "limit = 60", "At sixty.", "The border is sixty."),
+        _option("zero", "limit = 0", "At zero.", "The border is zero."),
+    ),
 )
 LABEL = Topic(
     "label",
@@ -271,8 +260,9 @@ SCALE = Topic(
     ("What is the input scale?", "On which scale is the input?"),
     ("scale",),
     (
-        _option("times", "value *= {n}", "Multiply it by {n} first.", "Take it {n} times.", numbers=(2, 3, 4)),
-        _option("shift", "value += {n}", "It starts at {n} below.", "Add {n} to it first.", numbers=(5, 7, 9)),
+        _option("times", "value *= 3", "Triple it first.", "Take it three times."),
+        _option("shift", "value += {n}", "It starts at {n} below.", "Raise it by {n} first.", numbers=(5, 9)),
+        _option("half", "value //= 2", "Halve it first.", "Take half of it."),
     ),
 )
 ROUND = Topic(
