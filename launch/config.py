@@ -218,9 +218,9 @@ def _embedded() -> TrainConfig:
         num_tasks=400,
         sampler_mesh="rows",
         rollouts=Rollouts(samples=4, max_new_tokens=96, rows=128),
-        critic=Critic(training=Training(**short, epochs=1, max_steps=150, hyper=Hyper(learning_rate=1e-4))),
+        critic=Critic(training=Training(**short, epochs=3, hyper=Hyper(learning_rate=1e-4))),
         ranking=Ranking(data_fraction=0.1),
-        policy=Policy(training=Training(**short, epochs=1, max_steps=150, hyper=Hyper(learning_rate=1e-4))),
+        policy=Policy(training=Training(**short, epochs=1, max_steps=100, hyper=Hyper(learning_rate=1e-4))),
         evaluation=Evaluation(num_tasks=300),
     )
 
