@@ -39,7 +39,7 @@ def test_ten_greedy_continuations_of_32_tokens_are_those_of_torch():
     chat, mesh = Chat.load(DIRECTORY), make_mesh(MeshShape(1, 1))
     loaded = load_llama(Path(DIRECTORY), mesh, jnp.float32)
     prompts = [chat.prompt_ids([{"role": "user", "content": question}]) for question in QUESTIONS]
-    greedy = Sampling(temperature=0, max_new_tokens=32)
+    greedy = Sampling(temperature=0.0, max_new_tokens=32)
     model = Llama(loaded.config, mesh, remat="none")
     sampler = Sampler(model, loaded.params, chat.end_ids, chat.pad_id, greedy, rows=5, prompt_buckets=(64, 128))
     ours = [samples[0].ids.tolist() for samples in sampler.sample(prompts, [0] * len(prompts))]
