@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import platform
 import re
 import shlex
@@ -22,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from colbench_env.statistics import compare, summarise
 from colbench_env.tasks import read_rows
-from colbench_env.types import BadInput, Trajectory
+from colbench_env.types import Trajectory
 from launch.config import PRESETS, STAGES, TrainConfig, settings_of
 from launch.console import peak_memory_gib
 from launch.results import Line, Results, conclusion, result_lines
-from launch.run_dir import write_json
+from launch.run_dir import write_json, write_text
 from models.config import from_hf
 from models.parameters import count_params
 
@@ -85,7 +84,7 @@ def write_report(run: Run, seconds: float | None) -> None:
         dialogues = _dialogues(run)
         report = _collect(run, dialogues, seconds)
         # The page first: where there is a report.json, there is a whole page beside it.
-        _write_text(folder / "report.html", page(report, run.config, folder, dialogues))
+        write_text(folder / "report.html", page(report, run.config, folder, dialogues))
         write_json(folder / "report.json", report.to_json())
         results = report.results
     _tell(run, results)
@@ -151,16 +150,6 @@ def _no_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_no_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        # A lone surrogate in a dialogue is no UTF-8: it must not cost the page.
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(beside, path)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
 
 
 # --- the console and the commands it proposes ------------------------------------------------------------------------

@@ -18,15 +18,21 @@ AnyRow = TypeVar("AnyRow", bound=Row)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a file that is open does not tell its name
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Writes the file whole or not at all. BadInput where the disk refuses."""
+def write_text(path: Path, text: str) -> None:
+    """Writes the file whole or not at all; a lone surrogate, which is no UTF-8, is written escaped. BadInput where the
+    disk refuses."""
     beside = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(beside, path)
     except OSError as error:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes the data as JSON, whole or not at all. BadInput where the disk refuses."""
+    write_text(path, json.dumps(data, indent=2) + "\n")
 
 
 class RunDir:
