@@ -41,6 +41,9 @@ def exit_status(command: Callable[[], None]) -> int:
             return 1
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:  # metrics.Diverged
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
         return 1

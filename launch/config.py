@@ -48,13 +48,16 @@ EMBEDDED, SCRATCH = "embedded", "scratch"
 class Start:
     """Making the start policy of the miniature from scripted dialogues (only with --model=scratch).
 
-    dialogues: how many are written; training: on all tokens of each.
+    dialogues: how many are written. privileged: share of them that begins with the reference solution, as the critic's
+    rows do; the agent in them does not know it either, but the human's replies follow from it, so the model learns to
+    read it. training: on all tokens of each.
     """
 
     dialogues: int = 12_800
+    privileged: float = 0.5
     training: Training = field(
         default_factory=lambda: Training(
-            batch_size=32, epochs=4, max_length=384, length_window=4, log_every=20, save_every=200,
+            batch_size=32, epochs=4, max_length=256, log_every=20, save_every=200,
             hyper=Hyper(learning_rate=2e-3),
         )
     )  # fmt: skip
@@ -82,7 +85,9 @@ class Critic:
     """The step-level critic (section 4.1 of the paper).
 
     aggregation: how a turn's log-ratios become its advantage. parameterisation: the LM head, or a regression head.
-    privileged: it sees the reference solution. beta, nll_coef, label_smoothing: of its loss.
+    privileged: it sees the reference solution. beta, nll_coef, label_smoothing: of its loss. without_pairs: what
+    happens where no sample was better than another: "stop", or go on with an "untrained" critic, which is the start
+    model itself and shows only that every stage runs.
     """
 
     aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean"
@@ -91,6 +96,7 @@ class Critic:
     beta: float = 0.1
     nll_coef: float = 0.01
     label_smoothing: float = 0.0
+    without_pairs: Literal["stop", "untrained"] = "stop"
     training: Training = field(default_factory=lambda: Training(epochs=4, max_length=8192))
 
 
@@ -192,6 +198,8 @@ class TrainConfig:
                 f"rollouts.rows is {self.rollouts.rows}, it must be a multiple of ranking.candidates "
                 f"{self.ranking.candidates}"
             )
+        if not 0 <= self.start.privileged <= 1:
+            raise BadInput(f"start.privileged is {self.start.privileged}, it must be at least 0 and at most 1")
         if self.critic.parameterisation == "value-head" and self.critic.nll_coef:
             raise BadInput(
                 f"critic.nll_coef is {self.critic.nll_coef}, a critic with a value head has no NLL: it must be 0"
@@ -215,10 +223,10 @@ def _embedded() -> TrainConfig:
     """The miniature with its start policy of one million parameters on a small machine."""
     short = dict(batch_size=16, max_length=512, log_every=5, save_every=50)
     return TrainConfig(
-        num_tasks=400,
+        num_tasks=800,
         sampler_mesh="rows",
-        rollouts=Rollouts(samples=4, max_new_tokens=96, rows=128),
-        critic=Critic(training=Training(**short, epochs=3, hyper=Hyper(learning_rate=1e-4))),
+        rollouts=Rollouts(samples=4, max_turns=8, max_new_tokens=32, rows=128),
+        critic=Critic(training=Training(**short, epochs=3, hyper=Hyper(learning_rate=4e-4))),
         ranking=Ranking(data_fraction=0.1),
         policy=Policy(training=Training(**short, epochs=1, max_steps=100, hyper=Hyper(learning_rate=1e-4))),
         evaluation=Evaluation(num_tasks=300),
@@ -231,8 +239,8 @@ def _tiny() -> TrainConfig:
     return TrainConfig(
         preset="tiny", num_tasks=6, human="model", agent_prompt="backend_agent",
         rollouts=Rollouts(samples=2, max_turns=3, max_new_tokens=48, rows=4),
-        critic=Critic(training=Training(**short)),
-        ranking=Ranking(candidates=4, data_fraction=0.25, num_pairs=2),
+        critic=Critic(without_pairs="untrained", training=Training(**short)),
+        ranking=Ranking(candidates=4, data_fraction=0.25, num_pairs=2, reference_context="public"),
         policy=Policy(training=Training(**short)),
         evaluation=Evaluation(num_tasks=2),
     )  # fmt: skip

@@ -29,7 +29,7 @@ from sweet_jax.batch import default_buckets
 from sweet_jax.chat import Chat
 from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh
 from sweet_jax.sampler import Sampler, Sampling
-from sweet_jax.training import Reporter, Training, restore_params
+from sweet_jax.training import Reporter, restore_params
 
 EMBEDDED_DIRECTORY = Path(__file__).parent.parent / "sweet_jax" / "start_policy"
 SMALLEST_PROMPT = 128  # the smallest bucket of prompts
@@ -101,12 +101,8 @@ class Run:
 
     def policy_params(self, num_rows: int) -> Any:
         """The trained policy's parameters, from the last checkpoint of its stage."""
-        return self.trained("policy", self.config.policy.training, num_rows)
-
-    def trained(self, stage: str, training: Training, num_rows: int) -> Any:
-        """Parameters of a finished stage that trains the network alone."""
-        shapes = param_shapes(self.llama_config, self.mesh)
-        return restore_params(self.directory.path / stage, shapes, self.shardings, training, num_rows)
+        shapes, training = param_shapes(self.llama_config, self.mesh), self.config.policy.training
+        return restore_params(self.directory.path / "policy", shapes, self.shardings, training, num_rows)
 
     def sampler(self, params: Any, temperature: float, rows: int | None = None) -> Sampler:
         """A sampler of the agent's turns with these parameters, moved to the sampler's layout."""

@@ -28,10 +28,11 @@ class Habits:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A scripted dialogue: (role, text) messages, the answer, and whether everything hidden had been asked."""
+    """A scripted dialogue: (role, text) messages, the answer, the task's reference, and whether all facts were asked."""
 
     messages: tuple[tuple[str, str], ...]
     answer: str
+    reference: str
     complete: bool
 
 
@@ -63,7 +64,7 @@ def behaviour_dialogue(draft: Draft, rng: random.Random, habits: Habits = Habits
     told = tuple(fact for fact in draft.facts if fact.topic.name in asked)
     answer = draft.code(told)
     messages.append(("assistant", f"{ANSWER_MARKER}\n{answer}"))
-    return Dialogue(tuple(messages), answer, len(told) == len(draft.facts))
+    return Dialogue(tuple(messages), answer, draft.reference, len(told) == len(draft.facts))
 
 
 def behaviour_dialogues(split: str, count: int, seed: int, habits: Habits = Habits()) -> Iterator[Dialogue]:

@@ -45,7 +45,7 @@ class Draft:
     @property
     def description(self) -> str:
         opening = self.opening.format(self.purpose.sentence)
-        return f"{opening}The signature of the function is: {self.family.signature(self.function)}"
+        return f"{opening}\nThe signature of the function is: {self.family.signature(self.function)}"
 
     def code(self, facts: tuple[Chosen, ...]) -> str:
         return self.family.code(self.function, self.purpose, facts)

@@ -13,7 +13,7 @@ import pytest
 
 from colbench_env.mini import behaviour_dialogues
 from launch import cli, train
-from launch.stages import _export
+from launch.stages.learning import export_model
 from models.config import LlamaConfig
 from models.parameters import init_params
 from sweet_jax.mesh import MeshShape, make_mesh
@@ -83,14 +83,14 @@ def tiny_model(tmp_path_factory) -> Path:
     dialogues = list(behaviour_dialogues("train", 50, 0))
     tokenizer = train_tokenizer((message.content for d in dialogues for message in _messages(d)), TINY.vocab_size)
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    _export(directory, TINY, init_params(TINY, jax.random.key(0), make_mesh(MeshShape(1, 1))), tokenizer)
+    export_model(directory, TINY, init_params(TINY, jax.random.key(0), make_mesh(MeshShape(1, 1))), tokenizer)
     return directory
 
 
 def _messages(dialogue: Any) -> Any:
-    from launch.stages import _behaviour_row
+    from launch.stages.start import behaviour_row
 
-    return _behaviour_row(dialogue).dialogue_history
+    return behaviour_row(dialogue).dialogue_history
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from launch.preflight import check_mesh
 from launch.run_dir import RunDir
 from models.config import ModelError
 from sweet_jax.mesh import MeshShape
+from sweet_jax.metrics import Diverged
 from sweet_jax.training import Training
 
 SMALL = (
@@ -100,6 +101,7 @@ def test_settings_that_make_no_sense_are_refused_with_their_numbers(make, senten
         (BadInput("file:3: is wrong"), 2, "error: file:3: is wrong"),
         (ModelError("no such model"), 2, "error: no such model"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), 2, "error: a.txt: No such file"),
+        (Diverged("loss is nan"), 1, "error: loss is nan"),
         (KeyboardInterrupt(), 1, "stopped; run the same command again to continue"),
     ],
 )
@@ -266,7 +268,7 @@ def test_a_run_directory_of_another_configuration_names_the_setting_and_both_val
     sentence = start(*common, "--critic.training.hyper.learning-rate=0.5", "--seed=7").refuses()
     assert sentence == (
         f"error: {tmp_path / 'run'} is the run directory of another configuration: "
-        "critic.training.hyper.learning_rate is 0.0001 there and 0.5 here; seed is 42 there and 7 here. "
+        "critic.training.hyper.learning_rate is 0.0004 there and 0.5 here; seed is 42 there and 7 here. "
         "Use another --run-dir"
     )
     assert files(tmp_path / "run") == before

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -351,3 +352,25 @@ def test_stages_alone_need_no_more_than_their_inputs(start, tmp_path, tiny_model
     assert len(read_rows(tmp_path / "run" / "tasks" / "train.jsonl", Task)) == 2
     assert "stage grading" in start(*common, "--stage=pairs").refuses()
     assert "no stage of --algorithm=rft" in start(*common, "--stage=critic", "--algorithm=rft").refuses()
+
+
+def test_a_model_that_solves_nothing_stops_at_the_pairs_or_goes_on_with_an_untrained_critic(
+    start, tmp_path, tiny_model
+):
+    run_dir, small = tmp_path / "run", ("batch-size=4", "max-steps=1", "max-length=512")
+    common = (
+        f"--model={tiny_model}", "--num-tasks=2", "--rollouts.samples=2", "--rollouts.max-turns=2",
+        "--rollouts.max-new-tokens=8", "--rollouts.rows=4", "--ranking.candidates=4", "--ranking.data-fraction=1.0",
+        "--evaluation.num-tasks=2", *(f"--{stage}.training.{flag}" for stage in ("critic", "policy") for flag in small),
+    )  # fmt: skip
+    refused = start(f"--run-dir={run_dir}", *common).refuses()
+    assert "grading/trajectories.jsonl: no task has both" in refused and "--critic.without-pairs=untrained" in refused
+    shutil.rmtree(run_dir)
+    on = ("--critic.without-pairs=untrained", "--ranking.reference-context=public")
+    ended = start(f"--run-dir={run_dir}", *common, *on)
+    assert ended.status == 0, ended.stderr
+    assert "the critic stays untrained" in ended.stdout + ended.stderr
+    assert json.loads((run_dir / "critic" / "done.json").read_text())["pairs"] == 0
+    ranked = rows(run_dir, "ranking/ranked.jsonl", Ranked)
+    assert all(len(set(row.judge_result)) > 1 for row in ranked)  # what the reference solution makes likelier
+    assert rows(run_dir, "turn-pairs/pairs.jsonl", Pair) and (run_dir / "report.html").exists()

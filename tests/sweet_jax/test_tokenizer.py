@@ -73,12 +73,13 @@ def test_a_saved_tokenizer_is_the_same_when_it_is_loaded(tmp_path):
     assert loaded.prompt_ids(DIALOGUE[:1]) == chat().prompt_ids(DIALOGUE[:1])
 
 
-def test_every_digit_is_a_token_of_its_own():
-    digits = [ids_of(digit) for digit in "0123456789"]
-    assert all(len(ids) == 1 for ids in digits)
-    assert ids_of("1024") == sum([digits[1], digits[0], digits[2], digits[4]], [])
-    often = train_tokenizer(["1024 1024 x1024"] * 50, 300)
-    assert often.tokenize("1024") == ["1", "0", "2", "4"]
+def test_a_frequent_phrase_or_line_is_one_token_and_no_token_goes_on_behind_the_end_of_its_line():
+    often = train_tokenizer(["What about tax?", "def fee(days):\n    return days * 3\n    # 10"] * 50, 340)
+    assert [often.decode(token) for token in often("What about tax?")["input_ids"]] == ["What about tax?"]
+    code = often("def fee(days):\n    return days * 3\n")["input_ids"]
+    assert [often.decode(token) for token in code] == ["def fee(days):\n", "    return days * 3\n"]
+    pieces = [often.decode(token) for token in often.get_vocab().values()]
+    assert not [piece for piece in pieces if "\n" in piece[:-1]]
 
 
 DIALOGUE = [

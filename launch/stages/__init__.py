@@ -1,0 +1,48 @@
+"""The stages of a run, in order. Each reads files of earlier stages, writes its own, and continues where it was killed.
+
+tasks        tasks/train.jsonl, tasks/eval.jsonl
+start        start/behaviour.jsonl, start/model/           only with --model=scratch
+rollouts     rollouts/trajectories.jsonl                   ungraded, sample-major
+grading      grading/trajectories.jsonl                    with rewards and verdicts
+pairs        pairs/trajectory_pairs.jsonl                  chosen and rejected dialogues of one task
+critic       critic/checkpoints/                           step-wise advantages
+candidates   candidates/candidates.jsonl                   16 turns in each position
+ranking      ranking/ranked.jsonl                          with the critic's advantages
+turn-pairs   turn-pairs/pairs.jsonl                        better and worse turns
+policy       policy/checkpoints/, policy/model/
+evaluation   evaluation/start.jsonl, evaluation/trained.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from launch.config import SCRATCH, TrainConfig
+from launch.run import Run
+from launch.stages import critic, policy, ranking, rollouts, start
+
+STAGE_FUNCTIONS: Mapping[str, Callable[[Run], dict[str, Any]]] = {
+    "tasks": start.tasks,
+    "start": start.start,
+    "rollouts": rollouts.rollouts,
+    "grading": rollouts.grading,
+    "pairs": critic.pairs,
+    "critic": critic.critic,
+    "candidates": ranking.candidates,
+    "ranking": ranking.ranking,
+    "turn-pairs": ranking.turn_pairs_stage,
+    "policy": policy.policy,
+    "evaluation": policy.evaluation,
+}
+
+
+def planned(config: TrainConfig) -> tuple[str, ...]:
+    """The stages that the algorithm needs, in order."""
+    learning = {
+        "sweet": ("rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs", "policy"),
+        "mtdpo": ("rollouts", "grading", "pairs", "policy"),
+        "rft": ("rollouts", "grading", "policy"),
+        "zero-shot": (),
+    }[config.algorithm]
+    return ("tasks", *(("start",) if config.model == SCRATCH else ()), *learning, "evaluation")

@@ -1,0 +1,128 @@
+"""Stages pairs and critic: step-wise advantages learnt from preferences between whole dialogues (section 4.1)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from colbench_env.tasks import read_rows, write_rows
+from colbench_env.types import BadInput, Pair, Trajectory
+from launch.run import Run
+from launch.stages.learning import fitted_pairs, shows_reference, train_on_pairs
+from sweet_jax.batch import (
+    RowPair,
+    bucket,
+    default_buckets,
+    pad_pairs,
+)
+from sweet_jax.chat import privileged_prefix
+from sweet_jax.critic import (
+    value_head_objective,
+    value_head_shardings,
+    with_value_head,
+)
+from sweet_jax.objectives import Preference
+from sweet_jax.pairs import trajectory_pairs
+from sweet_jax.rows import (
+    CHOSEN_TOKENS,
+    REJECTED_TOKENS,
+    row_to_json,
+    trajectory_row,
+    turn_output,
+    turn_prompt,
+)
+from sweet_jax.training import fit, restore_params
+
+
+def pairs(run: Run) -> dict[str, Any]:
+    """Trajectory pairs: of each task's samples the best, if it passes all tests, against every worse one."""
+    path = run.directory.path / "grading" / "trajectories.jsonl"
+    by_task: dict[str, list[tuple[int, Trajectory]]] = defaultdict(list)
+    for line, trajectory in enumerate(read_rows(path, Trajectory), start=1):
+        if trajectory.reward is not None:
+            by_task[trajectory.task.task_id].append((line, trajectory))
+    rows = [
+        _pair(run, path, samples[pair.chosen], samples[pair.rejected])
+        for samples in by_task.values()
+        for pair in trajectory_pairs([trajectory.reward for _, trajectory in samples])
+    ]
+    if not rows:
+        _without_pairs(run, f"{path}: no task has both a sample that passes all tests and a worse one")
+    write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
+    return {"pairs": len(rows), "tasks": len(by_task)}
+
+
+def _without_pairs(run: Run, reason: str) -> None:
+    if run.config.algorithm != "sweet" or run.config.critic.without_pairs == "stop":
+        raise BadInput(
+            f"{reason}, so there are no pairs to learn from: sample more (--num-tasks, --rollouts.samples) or give "
+            "better --trajectories; --critic.without-pairs=untrained runs the other stages of sweet all the same"
+        )
+    run.console.warn(f"stage pairs: {reason}: the critic stays untrained, and what follows only shows that it runs")
+
+
+def _pair(run: Run, path: Path, chosen: tuple[int, Trajectory], rejected: tuple[int, Trajectory]) -> Pair:
+    prefix = privileged_prefix(chosen[1].task.ground_truth) if shows_reference(run) else ""
+    texts, tokens = [], []
+    for line, trajectory in (chosen, rejected):
+        row = trajectory_row(trajectory, run.chat, run.system, f"{path}:{line}")
+        last = row.num_turns
+        said = run.chat.reply_text(turn_output(row, last))
+        texts.append(prefix + run.chat.decode(turn_prompt(row, last)) + said)
+        tokens.append(row_to_json(run.chat.with_prefix(row, prefix) if prefix else row))
+    extra = {"task": chosen[1].task.task_id, CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}
+    return Pair(texts[0], texts[1], extra)
+
+
+def critic(run: Run) -> dict[str, Any]:
+    """The step-level critic: Bradley-Terry on summed turn advantages (eq. 2 and 3)."""
+    settings = run.config.critic
+    if run.directory.note("pairs")["pairs"] == 0:  # type: ignore[index]
+        return {"pairs": 0, "steps": 0}
+    path = run.directory.path / "pairs" / "trajectory_pairs.jsonl"
+    pairs = fitted_pairs(run, "critic", path, settings.training, last_turn_only=False)
+    preference = Preference(
+        settings.aggregation, settings.beta, settings.nll_coef, settings.label_smoothing, run.config.rollouts.max_turns
+    )
+    if settings.parameterisation == "log-ratio":
+        train_on_pairs(run, "critic", pairs, preference, settings.training, "turn")
+    else:
+        _train_value_head(run, pairs, preference)
+    return {"pairs": len(pairs), "steps": settings.training.steps(len(pairs))}
+
+
+def critic_params(run: Run) -> Any:
+    """The trained critic's parameters; where there were no pairs, those it would have started from."""
+    settings, num_pairs = run.config.critic, run.directory.note("critic")["pairs"]  # type: ignore[index]
+    if settings.parameterisation == "value-head":
+        params, shardings = _value_head(run)
+    else:
+        params, shardings = run.start_params, run.shardings
+    if num_pairs == 0:
+        return params
+    return restore_params(run.directory.path / "critic", params, shardings, settings.training, num_pairs)
+
+
+def _value_head(run: Run) -> tuple[Any, Any]:
+    params = with_value_head(run.start_params, jax.random.key(run.config.seed), run.mesh)
+    return params, value_head_shardings(run.shardings, run.mesh)
+
+
+def _train_value_head(run: Run, pairs: Sequence[RowPair], settings: Preference) -> None:
+    training, buckets = run.config.critic.training, default_buckets(run.config.critic.training.max_length)
+    params, shardings = _value_head(run)
+
+    def make_batch(indices: np.ndarray) -> Any:
+        chosen = [pairs[index] for index in indices]
+        return pad_pairs(chosen, bucket(max(map(len, chosen)), buckets), run.chat.pad_id)
+
+    fit(
+        "critic", params, shardings, run.mesh, value_head_objective(run.model, settings),
+        [len(pair) for pair in pairs], make_batch, training, run.config.seed,
+        run.directory.stage("critic"), run.reporter("critic"),
+    )  # fmt: skip

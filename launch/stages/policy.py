@@ -1,0 +1,91 @@
+"""Stages policy and evaluation: what the agent learns from the pairs, and what that is worth on held-out tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from colbench_env.tasks import read_rows
+from colbench_env.types import BadInput, Task, Trajectory
+from launch.dialogues import Assignment, seed_of
+from launch.run import Run
+from launch.stages.learning import check_lengths, export_model, fitted_pairs, train_on_pairs
+from launch.stages.rollouts import grade, outcome, play
+from sweet_jax.batch import (
+    bucket,
+    default_buckets,
+    pad_rows,
+    truncate,
+)
+from sweet_jax.objectives import Preference, nll_objective
+from sweet_jax.rows import (
+    trajectory_row,
+)
+from sweet_jax.training import fit
+
+
+def policy(run: Run) -> dict[str, Any]:
+    """The trained policy: DPO on turn pairs (eq. 4), DPO on trajectory pairs, or imitation of successes."""
+    config, settings = run.config, run.config.policy
+    if config.algorithm == "rft":
+        count = _imitate(run)
+    else:
+        per_turn = config.algorithm == "sweet"
+        path = run.directory.path / ("turn-pairs/pairs.jsonl" if per_turn else "pairs/trajectory_pairs.jsonl")
+        pairs = fitted_pairs(run, "policy", path, settings.training, last_turn_only=per_turn)
+        turns = 1 if per_turn else config.rollouts.max_turns
+        preference = Preference("sum", settings.beta, settings.nll_coef, settings.label_smoothing, turns)
+        train_on_pairs(run, "policy", pairs, preference, settings.training, settings.nll_mask)
+        count = len(pairs)
+    params = run.policy_params(count)
+    export_model(run.directory.path / "policy" / "model", run.llama_config, params, run.chat.tokenizer)
+    return {"rows": count, "steps": settings.training.steps(count)}
+
+
+def _imitate(run: Run) -> int:
+    """Rejection fine-tuning: the agent's turns of every successful trajectory."""
+    settings = run.config.policy
+    path = run.directory.path / "grading" / "trajectories.jsonl"
+    rows = [
+        (line, trajectory_row(t, run.chat, run.system, f"{path}:{line}"))
+        for line, t in enumerate(read_rows(path, Trajectory), start=1)
+        if t.reward == 1.0
+    ]
+    check_lengths("policy", path, [(line, len(row)) for line, row in rows], settings.training)
+    fitted = [truncate(row, settings.training.max_length, settings.training.truncation) for _, row in rows]  # type: ignore[arg-type]
+    kept = [row for row in fitted if row is not None]
+    if not kept:
+        raise BadInput(f"{path}: no trajectory passes all tests, so there is nothing to imitate")
+    buckets = default_buckets(settings.training.max_length)
+
+    def make_batch(indices: np.ndarray) -> Any:
+        chosen = [kept[index] for index in indices]
+        return pad_rows(chosen, bucket(max(map(len, chosen)), buckets), run.chat.pad_id, settings.nll_mask)
+
+    fit(
+        "policy", run.start_params, run.shardings, run.mesh, nll_objective(run.model), [len(row) for row in kept],
+        make_batch, settings.training, run.config.seed, run.directory.stage("policy"), run.reporter("policy"),
+    )  # fmt: skip
+    return len(kept)
+
+
+def evaluation(run: Run) -> dict[str, Any]:
+    """Start policy and trained policy on held-out tasks: the same tasks, the same seeds."""
+    folder = run.directory.stage("evaluation")
+    held_out = read_rows(run.directory.path / "tasks" / "eval.jsonl", Task)
+    wanted = [Assignment(task, 0) for task in held_out]
+    seed = seed_of(run.config.seed, "evaluation")
+    policies: dict[str, Callable[[], Any]] = {"start": lambda: run.start_params}
+    if run.config.algorithm != "zero-shot":
+        trained = run.directory.note("policy")
+        if trained is None:
+            raise BadInput(f"{run.directory.path}: there is no trained policy to evaluate: run --stage=policy first")
+        policies["trained"] = lambda: run.policy_params(trained["rows"])
+    note: dict[str, Any] = {}
+    for name, params in policies.items():
+        played, graded = folder / f"{name}_ungraded.jsonl", folder / f"{name}.jsonl"
+        play(run, f"evaluation: {name}", played, params(), wanted, run.config.evaluation.temperature, seed)
+        note[name] = outcome(grade(run, f"evaluation: {name}", played, graded))
+    return note

@@ -1,0 +1,109 @@
+"""Stages tasks and start: what is asked of the agent, and the policy that everything begins with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from colbench_env.mini import behaviour_dialogues, make_tasks
+from colbench_env.tasks import read_rows, write_rows
+from colbench_env.types import BadInput, Message, Task, Trajectory
+from launch.run import Run
+from launch.stages.learning import export_model
+from models.config import LlamaConfig
+from models.llama import Llama
+from models.parameters import init_params, param_shardings
+from sweet_jax.batch import (
+    bucket,
+    default_buckets,
+    pad_rows,
+)
+from sweet_jax.chat import Chat, privileged_prefix
+from sweet_jax.objectives import nll_objective
+from sweet_jax.tokenizer import train_tokenizer
+from sweet_jax.training import fit
+
+START_CONFIG = LlamaConfig(
+    vocab_size=2048, hidden_size=128, intermediate_size=512, num_layers=4, num_heads=4, num_kv_heads=2, head_size=32,
+    max_position_embeddings=1024, tie_word_embeddings=True,
+)  # fmt: skip
+
+
+def tasks(run: Run) -> dict[str, Any]:
+    """Train and held-out tasks: the user's files, or the miniature's own."""
+    config, folder = run.config, run.directory.stage("tasks")
+    wanted = config.evaluation.num_tasks
+    if config.tasks is None:
+        train = make_tasks("train", config.num_tasks or 400, config.seed)
+        held_out = make_tasks("test", wanted, config.seed)
+    else:
+        rows = _gradable(config.tasks)
+        count = config.num_tasks or (len(rows) if config.eval_tasks else len(rows) - wanted)
+        train, held_out = rows[: max(count, 0)], rows[max(count, 0) :][:wanted]
+        if config.eval_tasks is None and not (train and held_out):
+            raise BadInput(
+                f"{config.tasks} has {len(rows)} tasks, too few for {config.num_tasks or 'some'} to train on "
+                f"and {wanted} held out: give --eval-tasks, --num-tasks or --evaluation.num-tasks"
+            )
+    if config.eval_tasks is not None:
+        held_out = _gradable(config.eval_tasks)[:wanted]
+    write_rows(folder / "train.jsonl", train)
+    write_rows(folder / "eval.jsonl", held_out)
+    return {"train": len(train), "eval": len(held_out)}
+
+
+def _gradable(path: Path) -> list[Task]:
+    rows = read_rows(path, Task)
+    for line, row in enumerate(rows, start=1):
+        if not row.test_cases:
+            raise BadInput(
+                f"{path}:{line}: the task has no 'test_cases', expected a backend task with call expressions"
+            )
+    return rows
+
+
+def start(run: Run) -> dict[str, Any]:
+    """The start policy of the miniature: a tokenizer and a network trained on scripted dialogues of mixed quality."""
+    settings, folder = run.config.start, run.directory.stage("start")
+    path = folder / "behaviour.jsonl"
+    if not path.exists():
+        write_rows(path, (behaviour_row(d) for d in behaviour_dialogues("train", settings.dialogues, run.config.seed)))
+    dialogues = read_rows(path, Trajectory)
+    tokenizer = train_tokenizer(_start_texts(dialogues[:4000]), START_CONFIG.vocab_size)
+    chat = Chat(tokenizer)
+    rows = [chat.turn_ids(dialogue.dialogue_history) for dialogue in dialogues]
+    for index in random.Random(run.config.seed).sample(range(len(rows)), round(settings.privileged * len(rows))):
+        rows[index] = chat.with_prefix(rows[index], privileged_prefix(dialogues[index].task.ground_truth))
+    params = init_params(START_CONFIG, jax.random.key(run.config.seed), run.mesh)
+    model = Llama(START_CONFIG, run.mesh, remat=run.config.remat)
+    buckets = default_buckets(settings.training.max_length)
+
+    def make_batch(indices: np.ndarray) -> Any:
+        chosen = [rows[index] for index in indices]
+        return pad_rows(chosen, bucket(max(map(len, chosen)), buckets), chat.pad_id, nll="all")
+
+    params = fit(
+        "start", params, param_shardings(START_CONFIG, run.mesh), run.mesh, nll_objective(model),
+        [len(row) for row in rows], make_batch, settings.training, run.config.seed, folder, run.reporter("start"),
+    )  # fmt: skip
+    export_model(folder / "model", START_CONFIG, params, tokenizer)
+    return {"dialogues": len(dialogues), "complete": sum(bool(d.extra["complete"]) for d in dialogues) / len(dialogues)}
+
+
+def _start_texts(dialogues: Sequence[Trajectory]) -> Iterator[str]:
+    for dialogue in dialogues:
+        yield privileged_prefix(dialogue.task.ground_truth)
+        yield from (message.content for message in dialogue.dialogue_history)
+
+
+def behaviour_row(dialogue: Any) -> Trajectory:
+    messages = tuple(
+        Message(role, text, output=text if role == "assistant" else None) for role, text in dialogue.messages
+    )
+    task = Task(messages[0].content, dialogue.reference)
+    return Trajectory(task, messages, dialogue.answer, extra={"complete": dialogue.complete})
