@@ -220,7 +220,7 @@ def _paper() -> TrainConfig:
 
 
 def _embedded() -> TrainConfig:
-    """The miniature with its start policy of one million parameters on a small machine."""
+    """The miniature with its small start policy, on a small machine."""
     short = dict(batch_size=16, max_length=512, log_every=5, save_every=50)
     return TrainConfig(
         num_tasks=800,

@@ -53,6 +53,7 @@ def pairs(run: Run) -> dict[str, Any]:
     ]
     if not rows:
         _without_pairs(run, f"{path}: no task has both a sample that passes all tests and a worse one")
+        return {"pairs": 0, "tasks": len(by_task)}
     write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
     return {"pairs": len(rows), "tasks": len(by_task)}
 

@@ -371,6 +371,7 @@ def test_a_model_that_solves_nothing_stops_at_the_pairs_or_goes_on_with_an_untra
     assert ended.status == 0, ended.stderr
     assert "the critic stays untrained" in ended.stdout + ended.stderr
     assert json.loads((run_dir / "critic" / "done.json").read_text())["pairs"] == 0
+    assert not (run_dir / "pairs" / "trajectory_pairs.jsonl").exists()  # rather than a file without rows
     ranked = rows(run_dir, "ranking/ranked.jsonl", Ranked)
     assert all(len(set(row.judge_result)) > 1 for row in ranked)  # what the reference solution makes likelier
     assert rows(run_dir, "turn-pairs/pairs.jsonl", Pair) and (run_dir / "report.html").exists()
