@@ -1,10 +1,10 @@
 """What each stage minimises: token log-probs of a batch -> scores of its rows -> one number (see `losses`, `step`).
 
-    start policy, rft     nll_objective         -sum of log-probs / tokens in the NLL mask
-    critic (log-ratio)    preference_objective  aggregation "turn-mean", rows with the privileged prefix
-    mtdpo                 preference_objective  aggregation "sum", whole dialogues
-    policy                preference_objective  aggregation "sum", rows in which only the last turn counts
-    critic (value head)   critic.value_head_objective
+start policy, rft     nll_objective         -sum of log-probs / tokens in the NLL mask
+critic (log-ratio)    preference_objective  aggregation "turn-mean", rows with the privileged prefix
+mtdpo                 preference_objective  aggregation "sum", whole dialogues
+policy                preference_objective  aggregation "sum", rows in which only the last turn counts
+critic (value head)   critic.value_head_objective
 """
 
 from collections.abc import Mapping
