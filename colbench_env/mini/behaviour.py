@@ -28,7 +28,7 @@ class Habits:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A scripted dialogue: (role, text) messages, its answer, the task's reference, and whether it asked for all facts."""
+    """A scripted dialogue: (role, text) messages, answer, the task's reference, and whether it asked for all facts."""
 
     messages: tuple[tuple[str, str], ...]
     answer: str
