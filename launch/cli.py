@@ -12,6 +12,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the grader forks
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+class Stopped(Exception):
+    """The run cannot go on, and not for bad input: one sentence for the user, exit status 1."""
+
+
 def run(command: Callable[[], None]) -> NoReturn:
     """Runs the command as this process, and ends it with `exit_status`."""
     status = exit_status(command)
@@ -41,7 +45,7 @@ def exit_status(command: Callable[[], None]) -> int:
             return 1
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    except FloatingPointError as error:  # metrics.Diverged
+    except Stopped as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

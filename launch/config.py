@@ -42,19 +42,20 @@ StageName = Literal[
     "evaluation",
 ]
 EMBEDDED, SCRATCH = "embedded", "scratch"
+MINI_TASKS = 800  # of the miniature, to train on
 
 
 @dataclass(frozen=True)
 class Start:
     """Making the start policy of the miniature from scripted dialogues (only with --model=scratch).
 
-    dialogues: how many are written. privileged: share of them that begins with the reference solution, as the critic's
-    rows do; the agent in them does not know it either, but the human's replies follow from it, so the model learns to
-    read it. training: on all tokens of each.
+    dialogues: how many are written. privileged_share: part of them that begins with the reference solution, as the
+    critic's rows do; the agent in them does not know it either, but the human's replies follow from it, so the model
+    learns to read it. training: on all tokens of each.
     """
 
     dialogues: int = 12_800
-    privileged: float = 0.5
+    privileged_share: float = 0.5
     training: Training = field(
         default_factory=lambda: Training(
             batch_size=32, epochs=4, max_length=256, log_every=20, save_every=200,
@@ -86,8 +87,9 @@ class Critic:
 
     aggregation: how a turn's log-ratios become its advantage. parameterisation: the LM head, or a regression head.
     privileged: it sees the reference solution. beta, nll_coef, label_smoothing: of its loss. without_pairs: what
-    happens where no sample was better than another: "stop", or go on with an "untrained" critic, which is the start
-    model itself and shows only that every stage runs.
+    happens where no task has a sample that passes all tests and a worse one: "stop", or "hindsight": no critic is
+    trained, and a turn's advantage is how much likelier the start model finds it when it sees the reference solution (a
+    privileged critic only).
     """
 
     aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean"
@@ -96,7 +98,7 @@ class Critic:
     beta: float = 0.1
     nll_coef: float = 0.01
     label_smoothing: float = 0.0
-    without_pairs: Literal["stop", "untrained"] = "stop"
+    without_pairs: Literal["stop", "hindsight"] = "stop"
     training: Training = field(default_factory=lambda: Training(epochs=4, max_length=8192))
 
 
@@ -146,7 +148,7 @@ class TrainConfig:
     a Hugging Face directory of a Llama model. preset: where the defaults below come from.
     stage: all of them, or one whose inputs are in the run directory.
     tasks, eval_tasks: JSON Lines of tasks; without them the miniature makes its own. trajectories: start from these
-    dialogues instead of sampling them. num_tasks: how many of the tasks are used, 0 for all.
+    dialogues instead of sampling them. num_tasks: how many of the tasks are used, 0 for all of the file.
     human: who answers the agent: "scripted" needs tasks of the miniature, "model" is played by the same model.
     agent_prompt: "none", the name of a prompt in colbench_env/prompts, or a file with the system prompt.
     compute_dtype: of activations; parameters and optimiser are float32. sampler_mesh: "same" samples on the training
@@ -198,8 +200,10 @@ class TrainConfig:
                 f"rollouts.rows is {self.rollouts.rows}, it must be a multiple of ranking.candidates "
                 f"{self.ranking.candidates}"
             )
-        if not 0 <= self.start.privileged <= 1:
-            raise BadInput(f"start.privileged is {self.start.privileged}, it must be at least 0 and at most 1")
+        if not 0 <= self.start.privileged_share <= 1:
+            raise BadInput(
+                f"start.privileged_share is {self.start.privileged_share}, it must be at least 0 and at most 1"
+            )
         if self.critic.parameterisation == "value-head" and self.critic.nll_coef:
             raise BadInput(
                 f"critic.nll_coef is {self.critic.nll_coef}, a critic with a value head has no NLL: it must be 0"
@@ -223,7 +227,7 @@ def _embedded() -> TrainConfig:
     """The miniature with its small start policy, on a small machine."""
     short = dict(batch_size=16, max_length=512, log_every=5, save_every=50)
     return TrainConfig(
-        num_tasks=800,
+        num_tasks=MINI_TASKS,
         sampler_mesh="rows",
         rollouts=Rollouts(samples=4, max_turns=8, max_new_tokens=32, rows=128),
         critic=Critic(training=Training(**short, epochs=3, hyper=Hyper(learning_rate=4e-4))),
@@ -239,8 +243,8 @@ def _tiny() -> TrainConfig:
     return TrainConfig(
         preset="tiny", num_tasks=6, human="model", agent_prompt="backend_agent",
         rollouts=Rollouts(samples=2, max_turns=3, max_new_tokens=48, rows=4),
-        critic=Critic(without_pairs="untrained", training=Training(**short)),
-        ranking=Ranking(candidates=4, data_fraction=0.25, num_pairs=2, reference_context="public"),
+        critic=Critic(without_pairs="hindsight", training=Training(**short)),
+        ranking=Ranking(candidates=4, data_fraction=0.25, num_pairs=2),
         policy=Policy(training=Training(**short)),
         evaluation=Evaluation(num_tasks=2),
     )  # fmt: skip
@@ -256,4 +260,5 @@ def settings_of(config: TrainConfig) -> dict[str, object]:
     )
     for name in ("run_dir", "stage", "grader_workers"):
         del plain[name]
+    del plain["critic"]["without_pairs"]  # changes nothing that is already there
     return plain

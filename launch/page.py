@@ -15,7 +15,7 @@ from markupsafe import Markup
 from colbench_env.types import BadInput, Task, Trajectory, Verdict
 from launch.config import TrainConfig
 from launch.plots import bars, curve
-from launch.results import Line, Results, conclusion, duration, percent, result_lines
+from launch.results import Line, Results, conclusion, duration, percent, remark, result_lines
 
 if TYPE_CHECKING:
     from launch.report import Report
@@ -103,7 +103,7 @@ def page(report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[s
         policies=list(report.results.policies),
         paper=PAPER,
         lines=result_lines(report.results),
-        conclusion=conclusion(report.results),
+        conclusion=conclusion(report.results) + remark(report.stages.get("critic")),
         verdicts=verdict_lines(report.results),
         curves=stage_curves(folder),
         turn_plots=turn_plots(report.results),

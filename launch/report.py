@@ -24,7 +24,7 @@ from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
 from launch.config import PRESETS, STAGES, TrainConfig, settings_of
 from launch.console import peak_memory_gib
-from launch.results import Line, Results, conclusion, result_lines
+from launch.results import Line, Results, conclusion, remark, result_lines
 from launch.run_dir import write_json, write_text
 from models.config import from_hf
 from models.parameters import count_params
@@ -163,7 +163,7 @@ def _tell(run: Run, results: Results) -> None:
     say()
     cells = ("  ".join([*(f"{cell:<{width}}" for cell in line.cells), line.difference]).rstrip() for line in lines)
     run.console.table(zip((line.name for line in lines), cells, strict=True))
-    say(conclusion(results))
+    say(conclusion(results) + remark(run.directory.note("critic")))
     places = [("page", folder / "report.html"), ("numbers", folder / "report.json")]
     if results.difference is not None:
         places.append(("trained policy", folder / "policy" / "model"))

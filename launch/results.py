@@ -79,6 +79,13 @@ def conclusion(results: Results) -> str:
     )
 
 
+def remark(critic: Mapping[str, Any] | None) -> str:
+    """A sentence about a critic that had nothing to learn from, given its stage's note; else empty."""
+    if critic is None or critic.get("pairs") != 0:
+        return ""
+    return " No critic was trained: no task had a sample that passed all tests and a worse one."
+
+
 def percent(value: float) -> str:
     """In: 0.125   Out: "12.5 %" """
     return "n/a" if math.isnan(value) else f"{100 * value:.1f} %"

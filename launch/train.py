@@ -24,6 +24,7 @@ def main() -> None:
     from launch.run_dir import RunDir
     from launch.stages import STAGE_FUNCTIONS, planned
     from sweet_jax.mesh import parse_mesh, start_devices
+    from sweet_jax.metrics import Diverged
 
     started, console, directory = time.monotonic(), Console(), RunDir(config.run_dir)
     stages = planned(config) if config.stage == "all" else (config.stage,)
@@ -45,7 +46,11 @@ def main() -> None:
                 continue
             begun = time.monotonic()
             console.say(f"stage {stage}: starts")
-            note = dict(STAGE_FUNCTIONS[stage](run)) | {"seconds": round(time.monotonic() - begun, 1)}
+            try:
+                found = STAGE_FUNCTIONS[stage](run)
+            except Diverged as error:
+                raise cli.Stopped(f"stage {stage}: {error}") from error
+            note = dict(found) | {"seconds": round(time.monotonic() - begun, 1)}
             run.finish(stage, note)
             console.say(f"stage {stage}: done " + " ".join(f"{name}={_short(value)}" for name, value in note.items()))
         if directory.note("evaluation") is not None:

@@ -81,7 +81,7 @@ def _is_before(line: str, step: int) -> bool:
         return False
 
 
-class Diverged(FloatingPointError):
+class Diverged(RuntimeError):
     """A loss or a gradient is no longer a number; training on would only write it into the parameters."""
 
 

@@ -2,7 +2,8 @@
 
 A *topic* is one thing that a function may have to respect ("duplicates"), an *option* is one way to respect it ("count
 repeated values once") together with the line of Python that does so. A task hides two to four (topic, option) facts;
-every topic that is not hidden keeps the plain behaviour, which needs no line at all. Options with a number carry `{n}`.
+every topic that is not hidden keeps the plain behaviour, which mostly needs no line at all. Options with a number carry
+`{n}`.
 """
 
 from __future__ import annotations

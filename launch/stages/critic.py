@@ -14,18 +14,9 @@ from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import BadInput, Pair, Trajectory
 from launch.run import Run
 from launch.stages.learning import fitted_pairs, shows_reference, train_on_pairs
-from sweet_jax.batch import (
-    RowPair,
-    bucket,
-    default_buckets,
-    pad_pairs,
-)
+from sweet_jax.batch import RowPair, bucket, default_buckets, pad_pairs
 from sweet_jax.chat import privileged_prefix
-from sweet_jax.critic import (
-    value_head_objective,
-    value_head_shardings,
-    with_value_head,
-)
+from sweet_jax.critic import value_head_objective, value_head_shardings, with_value_head
 from sweet_jax.objectives import Preference
 from sweet_jax.pairs import trajectory_pairs
 from sweet_jax.rows import (
@@ -46,25 +37,32 @@ def pairs(run: Run) -> dict[str, Any]:
     for line, trajectory in enumerate(read_rows(path, Trajectory), start=1):
         if trajectory.reward is not None:
             by_task[trajectory.task.task_id].append((line, trajectory))
+    if not by_task:
+        raise BadInput(f"{path}: no answer was graded, so there is nothing to compare")
     rows = [
         _pair(run, path, samples[pair.chosen], samples[pair.rejected])
         for samples in by_task.values()
         for pair in trajectory_pairs([trajectory.reward for _, trajectory in samples])
     ]
     if not rows:
-        _without_pairs(run, f"{path}: no task has both a sample that passes all tests and a worse one")
+        _without_pairs(run, path)
         return {"pairs": 0, "tasks": len(by_task)}
     write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
     return {"pairs": len(rows), "tasks": len(by_task)}
 
 
-def _without_pairs(run: Run, reason: str) -> None:
-    if run.config.algorithm != "sweet" or run.config.critic.without_pairs == "stop":
-        raise BadInput(
-            f"{reason}, so there are no pairs to learn from: sample more (--num-tasks, --rollouts.samples) or give "
-            "better --trajectories; --critic.without-pairs=untrained runs the other stages of sweet all the same"
-        )
-    run.console.warn(f"stage pairs: {reason}: the critic stays untrained, and what follows only shows that it runs")
+def _without_pairs(run: Run, path: Path) -> None:
+    reason = f"{path}: no task has both a sample that passes all tests and a worse one"
+    if shows_reference(run) and run.config.critic.without_pairs == "hindsight":
+        run.console.warn(f"stage pairs: {reason}: no critic is trained, so what follows is no measure of SWEET-RL")
+        return
+    other = ""
+    if shows_reference(run):
+        other = "; to run the other stages all the same, --critic.without-pairs=hindsight"
+    raise BadInput(
+        f"{reason}, so there are no pairs to learn from: sample more (--num-tasks, --rollouts.samples) or give better "
+        f"--trajectories{other}"
+    )
 
 
 def _pair(run: Run, path: Path, chosen: tuple[int, Trajectory], rejected: tuple[int, Trajectory]) -> Pair:
@@ -98,14 +96,12 @@ def critic(run: Run) -> dict[str, Any]:
 
 
 def critic_params(run: Run) -> Any:
-    """The trained critic's parameters; where there were no pairs, those it would have started from."""
+    """The trained critic's parameters."""
     settings, num_pairs = run.config.critic, run.directory.note("critic")["pairs"]  # type: ignore[index]
     if settings.parameterisation == "value-head":
         params, shardings = _value_head(run)
     else:
         params, shardings = run.start_params, run.shardings
-    if num_pairs == 0:
-        return params
     return restore_params(run.directory.path / "critic", params, shardings, settings.training, num_pairs)
 
 

@@ -14,20 +14,11 @@ from colbench_env.types import BadInput, Pair
 from launch.run import Run
 from models.config import LlamaConfig, ModelError
 from models.hf_io import save_llama
-from sweet_jax.batch import (
-    RowPair,
-    bucket,
-    default_buckets,
-    fit_pairs,
-    pad_pairs,
-    uncounted,
-)
+from sweet_jax.batch import RowPair, bucket, default_buckets, fit_pairs, pad_pairs, uncounted
 from sweet_jax.logprobs import ReferenceCache, pad_reference, reference_logps
 from sweet_jax.metrics import CollapseWatch
 from sweet_jax.objectives import Preference, PreferenceBatch, preference_objective
-from sweet_jax.rows import (
-    pair_rows,
-)
+from sweet_jax.rows import pair_rows
 from sweet_jax.training import Training, fit
 
 

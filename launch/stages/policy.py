@@ -13,16 +13,9 @@ from launch.dialogues import Assignment, seed_of
 from launch.run import Run
 from launch.stages.learning import check_lengths, export_model, fitted_pairs, train_on_pairs
 from launch.stages.rollouts import grade, outcome, play
-from sweet_jax.batch import (
-    bucket,
-    default_buckets,
-    pad_rows,
-    truncate,
-)
+from sweet_jax.batch import bucket, default_buckets, pad_rows, truncate
 from sweet_jax.objectives import Preference, nll_objective
-from sweet_jax.rows import (
-    trajectory_row,
-)
+from sweet_jax.rows import trajectory_row
 from sweet_jax.training import fit
 
 

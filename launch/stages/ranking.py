@@ -17,17 +17,9 @@ from launch.run_dir import resume_rows
 from launch.stages.critic import critic_params
 from launch.stages.learning import shows_reference
 from launch.stages.rollouts import WAVE
-from sweet_jax.batch import (
-    TokenRow,
-    bucket,
-    default_buckets,
-    pad_rows,
-    truncate,
-)
+from sweet_jax.batch import TokenRow, bucket, default_buckets, pad_rows, truncate
 from sweet_jax.chat import privileged_prefix
-from sweet_jax.critic import (
-    make_value_head_critic,
-)
+from sweet_jax.critic import make_value_head_critic
 from sweet_jax.logprobs import ReferenceCache, reference_logps
 from sweet_jax.mesh import put_rows
 from sweet_jax.pairs import turn_pairs
@@ -114,19 +106,29 @@ def ranking(run: Run) -> dict[str, Any]:
                 made = run.chat.with_prefix(made, prefix) if prefix else made
                 rows[key] = truncate(made, limit, "left", place) or made
             keys.append(key)
-    scores = dict(zip(rows, _advantages(run, list(rows.values())), strict=True))
-    if run.config.ranking.reference_context == "public" and run.config.critic.parameterisation == "log-ratio":
-        public = [mean for row in found for mean in row.additional_reference_logprobs]
+    hindsight = run.directory.note("critic")["pairs"] == 0  # type: ignore[index]
+    public = hindsight or run.config.ranking.reference_context == "public"
+    scores = dict(zip(rows, _advantages(run, list(rows.values()), hindsight, public), strict=True))
+    if public and (hindsight or run.config.critic.parameterisation == "log-ratio"):
+        summed = run.config.critic.aggregation == "sum"
+        bases = [
+            base
+            for row in found
+            for base in (row.additional_reference_logprobs_sum if summed else row.additional_reference_logprobs)
+        ]
     else:
-        public = [0.0] * len(keys)
-    judged = iter(scores[key] - base for key, base in zip(keys, public, strict=True))
+        bases = [0.0] * len(keys)
+    judged = iter(scores[key] - base for key, base in zip(keys, bases, strict=True))
     ranked = [Ranked(row, tuple(itertools.islice(judged, len(row.additional_outputs)))) for row in found]
     write_rows(run.directory.stage("ranking") / "ranked.jsonl", ranked)
     return {"positions": len(ranked), "scored": len(rows)}
 
 
-def _advantages(run: Run, rows: list[TokenRow]) -> list[float]:
-    """The critic's score of each row's one counted turn; with a public reference without its reference term."""
+def _advantages(run: Run, rows: list[TokenRow], hindsight: bool, public: bool) -> list[float]:
+    """The critic's score of each row's one counted turn; with a public reference without its reference term.
+
+    hindsight: no critic was trained, the start model that sees the reference solution stands in for it.
+    """
     settings, folder = run.config.critic, run.directory.stage("ranking")
     buckets = default_buckets(settings.training.max_length)
     options: dict[str, Any] = dict(batch_size=4 * settings.training.batch_size, buckets=buckets, pad_id=run.chat.pad_id)
@@ -137,10 +139,10 @@ def _advantages(run: Run, rows: list[TokenRow]) -> list[float]:
             progress=lambda done, total: run.console.progress(f"ranking: {name}", done, total), **options,
         )  # fmt: skip
 
-    if settings.parameterisation == "value-head":
+    if settings.parameterisation == "value-head" and not hindsight:
         return _value_head_scores(run, critic_params(run), rows, options)
-    scored = logps(critic_params(run), "critic")
-    if run.config.ranking.reference_context == "privileged":
+    scored = logps(run.start_params, "reference") if hindsight else logps(critic_params(run), "critic")
+    if not public:
         scored = [mine - theirs for mine, theirs in zip(scored, logps(run.start_params, "reference"), strict=True)]
     combine = np.sum if settings.aggregation == "sum" else np.mean
     return [float(combine(values[row.turns > 0])) for values, row in zip(scored, rows, strict=True)]

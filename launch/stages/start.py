@@ -13,16 +13,13 @@ import numpy as np
 from colbench_env.mini import behaviour_dialogues, make_tasks
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import BadInput, Message, Task, Trajectory
+from launch.config import MINI_TASKS
 from launch.run import Run
 from launch.stages.learning import export_model
 from models.config import LlamaConfig
 from models.llama import Llama
 from models.parameters import init_params, param_shardings
-from sweet_jax.batch import (
-    bucket,
-    default_buckets,
-    pad_rows,
-)
+from sweet_jax.batch import TokenRow, bucket, default_buckets, pad_rows
 from sweet_jax.chat import Chat, privileged_prefix
 from sweet_jax.objectives import nll_objective
 from sweet_jax.tokenizer import train_tokenizer
@@ -39,7 +36,7 @@ def tasks(run: Run) -> dict[str, Any]:
     config, folder = run.config, run.directory.stage("tasks")
     wanted = config.evaluation.num_tasks
     if config.tasks is None:
-        train = make_tasks("train", config.num_tasks or 400, config.seed)
+        train = make_tasks("train", config.num_tasks or MINI_TASKS, config.seed)
         held_out = make_tasks("test", wanted, config.seed)
     else:
         rows = _gradable(config.tasks)
@@ -76,9 +73,7 @@ def start(run: Run) -> dict[str, Any]:
     dialogues = read_rows(path, Trajectory)
     tokenizer = train_tokenizer(_start_texts(dialogues[:4000]), START_CONFIG.vocab_size)
     chat = Chat(tokenizer)
-    rows = [chat.turn_ids(dialogue.dialogue_history) for dialogue in dialogues]
-    for index in random.Random(run.config.seed).sample(range(len(rows)), round(settings.privileged * len(rows))):
-        rows[index] = chat.with_prefix(rows[index], privileged_prefix(dialogues[index].task.ground_truth))
+    rows = start_rows(dialogues, chat, settings.privileged_share, run.config.seed)
     params = init_params(START_CONFIG, jax.random.key(run.config.seed), run.mesh)
     model = Llama(START_CONFIG, run.mesh, remat=run.config.remat)
     buckets = default_buckets(settings.training.max_length)
@@ -93,6 +88,14 @@ def start(run: Run) -> dict[str, Any]:
     )  # fmt: skip
     export_model(folder / "model", START_CONFIG, params, tokenizer)
     return {"dialogues": len(dialogues), "complete": sum(bool(d.extra["complete"]) for d in dialogues) / len(dialogues)}
+
+
+def start_rows(dialogues: Sequence[Trajectory], chat: Chat, privileged_share: float, seed: int) -> list[TokenRow]:
+    """The dialogues as token rows, that part of them with the reference solution in front."""
+    rows = [chat.turn_ids(dialogue.dialogue_history) for dialogue in dialogues]
+    for index in random.Random(seed).sample(range(len(rows)), round(privileged_share * len(rows))):
+        rows[index] = chat.with_prefix(rows[index], privileged_prefix(dialogues[index].task.ground_truth))
+    return rows
 
 
 def _start_texts(dialogues: Sequence[Trajectory]) -> Iterator[str]:

@@ -11,12 +11,11 @@ from colbench_env.mini import make_tasks
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import BadInput, Message, Task, Trajectory
 from launch import cli
-from launch.config import PRESETS, Critic, Ranking, Rollouts, TrainConfig
+from launch.config import PRESETS, Critic, Ranking, Rollouts, Start, TrainConfig
 from launch.preflight import check_mesh
 from launch.run_dir import RunDir
 from models.config import ModelError
 from sweet_jax.mesh import MeshShape
-from sweet_jax.metrics import Diverged
 from sweet_jax.training import Training
 
 SMALL = (
@@ -86,6 +85,7 @@ def test_help_explains_the_flags(start):
         (lambda: TrainConfig(rollouts=Rollouts(samples=0)), "rollouts.samples is 0 and rollouts.max_turns 10"),
         (lambda: TrainConfig(rollouts=Rollouts(rows=24)), "rollouts.rows is 24, it must be a multiple of .* 16"),
         (lambda: TrainConfig(num_tasks=-1), "num_tasks is -1"),
+        (lambda: TrainConfig(start=Start(privileged_share=1.5)), "start.privileged_share is 1.5, .* at most 1"),
         (lambda: TrainConfig(critic=Critic(parameterisation="value-head")), "critic.nll_coef is 0.01, .* must be 0"),
         (lambda: Training(truncation="middle"), "truncation is 'middle', expected 'raise', 'drop-pair' or 'left'"),
     ],
@@ -101,7 +101,7 @@ def test_settings_that_make_no_sense_are_refused_with_their_numbers(make, senten
         (BadInput("file:3: is wrong"), 2, "error: file:3: is wrong"),
         (ModelError("no such model"), 2, "error: no such model"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), 2, "error: a.txt: No such file"),
-        (Diverged("loss is nan"), 1, "error: loss is nan"),
+        (cli.Stopped("stage policy: loss is nan"), 1, "error: stage policy: loss is nan"),
         (KeyboardInterrupt(), 1, "stopped; run the same command again to continue"),
     ],
 )

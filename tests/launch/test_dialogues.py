@@ -54,8 +54,8 @@ def spelled(chat, text):
 
 
 def test_a_dialogue_holds_the_sampled_ids_and_not_those_of_its_text(chat, tasks):
-    ask, answer = spelled(chat, "Hello?"), spelled(chat, "I WANT TO ANSWER:code")
-    assert ask != chat.tokenizer("Hello?", add_special_tokens=False)["input_ids"]
+    ask, answer = spelled(chat, "Who will use it?"), spelled(chat, "I WANT TO ANSWER:code")
+    assert ask != chat.tokenizer("Who will use it?", add_special_tokens=False)["input_ids"]
     end = chat.turn_end_id
     sampler = Scripted((ask + [end], True), (answer + [end], True))
     (played,) = table(chat, sampler).play([Assignment(tasks[0], 0)])
@@ -69,7 +69,11 @@ def test_a_dialogue_holds_the_sampled_ids_and_not_those_of_its_text(chat, tasks)
         "prefix": 1,
     }
     assert sampler.prompts == [[opening], [ids[:second]]]
-    assert [message.content for message in played.dialogue_history[1:]] == ["Hello?", SHRUG, "I WANT TO ANSWER:code"]
+    assert [message.content for message in played.dialogue_history[1:]] == [
+        "Who will use it?",
+        SHRUG,
+        "I WANT TO ANSWER:code",
+    ]
     assert played.agent_turns[1].input == chat.decode(ids[:second])
     assert (played.answer, played.reward, played.extra["turns_cut"]) == ("code", None, 0)
 
@@ -92,7 +96,7 @@ def test_the_last_turn_is_the_answer_as_it_is(chat, tasks):
 
 def test_a_dialogue_that_outgrows_the_prompt_ends_without_an_answer_after_the_agents_turn(chat, tasks):
     opening = chat.prompt_ids([{"role": "user", "content": tasks[0].problem_description}])
-    turn = (spelled(chat, "Hello?") + [chat.turn_end_id], True)
+    turn = (spelled(chat, "Who will use it?") + [chat.turn_end_id], True)
     (played,) = table(chat, Scripted(turn), max_prompt=len(opening)).play([Assignment(tasks[0], 0)])
     assert (played.answer, len(played.agent_turns)) == (NO_ANSWER, 1)
     assert played.extra["tokens"]["spans"][-1][2] == len(played.extra["tokens"]["ids"])
@@ -138,7 +142,7 @@ def test_seeds_fit_32_bits_and_depend_on_every_part():
 
 def test_a_human_played_by_a_model_draws_again_after_a_blank_reply(chat, tasks):
     blank, said = ([chat.turn_end_id], True), (spelled(chat, "Yes.") + [chat.turn_end_id], True)
-    ask = spelled(chat, "Hello?") + [chat.turn_end_id]
+    ask = spelled(chat, "Who will use it?") + [chat.turn_end_id]
     answer = spelled(chat, "I WANT TO ANSWER:x") + [chat.turn_end_id]
     human = ModelHuman(chat, Scripted(blank, said), "a model")
     played = Table(chat, Scripted((ask, True), (answer, True)), human, "", 3, 400, 5).play([Assignment(tasks[0], 0)])
@@ -148,6 +152,6 @@ def test_a_human_played_by_a_model_draws_again_after_a_blank_reply(chat, tasks):
 
 def test_a_human_that_stays_blank_is_an_error_that_names_the_task(chat, tasks):
     human = ModelHuman(chat, Scripted(*[([chat.turn_end_id], True)] * 4), "a model")
-    agent = Scripted((spelled(chat, "Hello?") + [chat.turn_end_id], True))
+    agent = Scripted((spelled(chat, "Who will use it?") + [chat.turn_end_id], True))
     with pytest.raises(RuntimeError, match=f"no reply about task {tasks[0].task_id} in 4 attempts"):
         Table(chat, agent, human, "", 3, 400, 5).play([Assignment(tasks[0], 0)])

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from colbench_env.tasks import read_rows
 from colbench_env.types import Candidates, Pair, Ranked, Task, Trajectory
 from launch.config import PRESETS
+from launch.stages.start import start_rows
 from models.config import from_hf
 from models.parameters import param_shapes, param_shardings
 from sweet_jax.chat import Chat, privileged_prefix
@@ -354,24 +354,46 @@ def test_stages_alone_need_no_more_than_their_inputs(start, tmp_path, tiny_model
     assert "no stage of --algorithm=rft" in start(*common, "--stage=critic", "--algorithm=rft").refuses()
 
 
-def test_a_model_that_solves_nothing_stops_at_the_pairs_or_goes_on_with_an_untrained_critic(
-    start, tmp_path, tiny_model
-):
+@pytest.mark.parametrize("critic", [(), ("--critic.parameterisation=value-head", "--critic.nll-coef=0")])
+def test_a_model_that_solves_nothing_stops_at_the_pairs_or_goes_on_in_hindsight(start, tmp_path, tiny_model, critic):
     run_dir, small = tmp_path / "run", ("batch-size=4", "max-steps=1", "max-length=512")
     common = (
-        f"--model={tiny_model}", "--num-tasks=2", "--rollouts.samples=2", "--rollouts.max-turns=2",
-        "--rollouts.max-new-tokens=8", "--rollouts.rows=4", "--ranking.candidates=4", "--ranking.data-fraction=1.0",
-        "--evaluation.num-tasks=2", *(f"--{stage}.training.{flag}" for stage in ("critic", "policy") for flag in small),
+        f"--run-dir={run_dir}", f"--model={tiny_model}", "--num-tasks=2", "--rollouts.samples=2",
+        "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8", "--rollouts.rows=4", "--ranking.candidates=4",
+        "--ranking.data-fraction=1.0", "--evaluation.num-tasks=2", *critic,
+        *(f"--{stage}.training.{flag}" for stage in ("critic", "policy") for flag in small),
     )  # fmt: skip
-    refused = start(f"--run-dir={run_dir}", *common).refuses()
-    assert "grading/trajectories.jsonl: no task has both" in refused and "--critic.without-pairs=untrained" in refused
-    shutil.rmtree(run_dir)
-    on = ("--critic.without-pairs=untrained", "--ranking.reference-context=public")
-    ended = start(f"--run-dir={run_dir}", *common, *on)
+    refused = start(*common).refuses()
+    assert "grading/trajectories.jsonl: no task has both" in refused and "--critic.without-pairs=hindsight" in refused
+    on = (*common, "--critic.without-pairs=hindsight")
+    for stage in ("pairs", "critic"):  # in the same directory: what is there stays
+        ended = start(*on, f"--stage={stage}")
+        assert ended.status == 0, ended.stderr
+    ended = start(*on)
     assert ended.status == 0, ended.stderr
-    assert "the critic stays untrained" in ended.stdout + ended.stderr
+    assert "stage rollouts: already done" in ended.stdout + ended.stderr
+    assert "No critic was trained" in ended.stdout + ended.stderr
+    assert "No critic was trained" in (run_dir / "report.html").read_text()
     assert json.loads((run_dir / "critic" / "done.json").read_text())["pairs"] == 0
     assert not (run_dir / "pairs" / "trajectory_pairs.jsonl").exists()  # rather than a file without rows
-    ranked = rows(run_dir, "ranking/ranked.jsonl", Ranked)
-    assert all(len(set(row.judge_result)) > 1 for row in ranked)  # what the reference solution makes likelier
-    assert rows(run_dir, "turn-pairs/pairs.jsonl", Pair) and (run_dir / "report.html").exists()
+    assert rows(run_dir, "turn-pairs/pairs.jsonl", Pair)
+    for row in rows(run_dir, "ranking/ranked.jsonl", Ranked):  # log pi(a|c,o) - log pi(a|o), mean over the turn
+        assert len(set(row.judge_result)) > 1 and max(map(abs, row.judge_result)) < 1.0
+
+
+def test_the_start_policy_is_made_from_dialogues_a_part_of_which_shows_the_reference(start, tmp_path):
+    run_dir = tmp_path / "run"
+    small = ("--start.dialogues=1500", "--start.training.batch-size=4", "--start.training.max-steps=1")
+    ended = start("--model=scratch", "--stage=start", f"--run-dir={run_dir}", *small)
+    assert ended.status == 0, ended.stderr
+    chat, dialogues = Chat.load(run_dir / "start" / "model"), rows(run_dir, "start/behaviour.jsonl", Trajectory)
+    assert len(dialogues) == 1500 and all(d.task.ground_truth.startswith("def ") for d in dialogues)
+    made = start_rows(dialogues[:40], chat, 0.25, seed=3)
+    shown = [index for index, row in enumerate(made) if row.prefix > 1]
+    assert len(shown) == 10
+    for index, (row, dialogue) in enumerate(zip(made, dialogues, strict=False)):
+        plain = chat.turn_ids(dialogue.dialogue_history)
+        front = privileged_prefix(dialogue.task.ground_truth) if index in shown else ""
+        assert chat.decode(row.ids[1 : row.prefix]) == front
+        np.testing.assert_array_equal(row.ids[row.prefix :], plain.ids[1:])
+        np.testing.assert_array_equal(row.turns[row.prefix :], plain.turns[1:])
