@@ -111,7 +111,10 @@ def param_shapes(
 
 
 def init_params(config: LlamaConfig, key: jax.Array, mesh: Mesh, dtype: DTypeLike = jnp.float32) -> Params:
-    """Fresh parameters, made on the devices that hold them; values depend on `key` and the path, not on the mesh."""
+    """Fresh parameters, made on the devices that hold them.
+
+    Values depend on `key` and the path; on the mesh only by rounding (the last bit, with some releases of jax).
+    """
 
     def make(key: jax.Array) -> Params:
         keys = {path: jax.random.fold_in(key, zlib.crc32(path.encode())) for path in parameter_table(config)}

@@ -102,6 +102,6 @@ def test_a_missing_setting_is_named():
 
 
 def test_a_malformed_file_is_named_with_its_line(tmp_path):
-    (tmp_path / "config.json").write_text('{\n"vocab_size": 3,\n}')
+    (tmp_path / "config.json").write_text('{\n"vocab_size": 3,\n"hidden_size" 5}')
     with pytest.raises(ModelError, match=r"config\.json:3: not JSON"):
         from_hf(tmp_path)

@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama, logits
-from models.parameters import init_params
+from models.parameters import init_params, param_shardings
 from sweet_jax.batch import TokenRow, pad_rows
 from sweet_jax.logprobs import ReferenceCache, fingerprint, hidden_states, pad_reference, reference_logps, token_logps
 from sweet_jax.mesh import MeshShape, make_mesh
@@ -114,7 +114,8 @@ def test_no_float32_array_of_rows_x_tokens_x_vocabulary_is_made_forward_or_backw
 
 
 def test_the_fingerprint_sees_every_bit_and_not_the_mesh():
-    (_, params), (_, sharded) = tiny(), tiny(shape=MeshShape(4, 2))
+    (model, params) = tiny()
+    sharded = jax.device_put(params, param_shardings(model.config, make_mesh(MeshShape(4, 2))))
     assert fingerprint(params) == fingerprint(sharded)
     embedding = params["embedding"]
     flipped = embedding.at[3, 5].set(jnp.nextafter(embedding[3, 5], jnp.float32(9)))

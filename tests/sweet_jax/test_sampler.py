@@ -191,7 +191,7 @@ def test_each_of_several_end_ids_stops_its_row_and_is_kept():
     for turn, whole, length in zip(stopped, endless, lengths, strict=True):
         assert turn.ids.tolist() == whole.ids[:length].tolist()
         assert turn.ended == (length is not None)
-        np.testing.assert_allclose(turn.logps, whole.logps[:length], atol=1e-6)
+        np.testing.assert_allclose(turn.logps, whole.logps[:length], atol=1e-5)  # of another bucket of prompts
 
 
 def test_a_turn_without_an_end_token_is_cut_and_says_so():
