@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from colbench_env.types import BadInput
-from sweet_jax.optim import Hyper
-from sweet_jax.training import Training
+from sweet_jax.settings import Hyper, Training
 
 Algorithm = Literal["sweet", "mtdpo", "rft", "zero-shot"]
 STAGES = (

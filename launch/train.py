@@ -17,7 +17,7 @@ def main() -> None:
     """Parses the flags and runs the stages that are not finished yet."""
     config: TrainConfig = cli.parse(TrainConfig, sys.argv[1:], PRESETS, "embedded")
 
-    # Devices, models and the grader only now: `--help` and bad flags need none of them.
+    # jax and what imports it only now: `--help` and bad flags should answer at once.
     from launch.preflight import check_inputs, check_mesh
     from launch.report import write_report
     from launch.run import Run

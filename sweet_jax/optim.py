@@ -1,42 +1,12 @@
 """The optimiser of every training stage: AdamW with clipping, a linear warm-up and a cosine down to a tenth."""
 
 import math
-from dataclasses import dataclass
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from colbench_env.types import BadInput
-
-
-@dataclass(frozen=True)
-class Hyper:
-    """Hyper-parameters of one stage; the defaults are the paper's.
-
-    warmup_share: share of the steps with a rising rate; final_share: the last rate as a share of the peak;
-    clip: largest global norm of the gradient.
-    """
-
-    learning_rate: float = 2e-7
-    warmup_share: float = 0.03
-    final_share: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    weight_decay: float = 0.0
-    clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < 1:
-            raise BadInput(f"learning_rate is {self.learning_rate}, it must be above 0 and below 1")
-        for name in ("warmup_share", "final_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise BadInput(f"{name} is {getattr(self, name)}, it must be between 0 and 1")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"{name} is {getattr(self, name)}, it must be at least 0 and below 1")
-        if self.weight_decay < 0 or self.clip <= 0:
-            raise BadInput(f"weight_decay {self.weight_decay} must be at least 0 and clip {self.clip} above 0")
+from sweet_jax.settings import Hyper
 
 
 def learning_rate(hyper: Hyper, total_steps: int, step: Int[Array, ""] | int) -> Float[Array, ""]:

@@ -7,7 +7,7 @@ bit-identical to those of a loop that was never interrupted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,49 +17,12 @@ from jax.sharding import Mesh
 
 from colbench_env.types import BadInput
 from sweet_jax.checkpoint import Checkpoints
-from sweet_jax.data import length_batches, num_batches, pair_stream
+from sweet_jax.data import length_batches, pair_stream
 from sweet_jax.mesh import check_rows
 from sweet_jax.metrics import CollapseWatch, MetricsLog, to_floats
-from sweet_jax.optim import Hyper, learning_rate, make_optimizer
+from sweet_jax.optim import learning_rate, make_optimizer
+from sweet_jax.settings import Training
 from sweet_jax.step import Objective, TrainState, abstract_state, init_state, make_train_step, state_shardings
-
-
-@dataclass(frozen=True)
-class Training:
-    """How long a stage trains, on what batches, and when it saves.
-
-    batch_size: rows or pairs in an update. micro_batches: parts that a batch is computed in, one after the other.
-    epochs: times each row is seen; max_steps: a limit on the updates, 0 for none.
-    max_length: tokens of a row; truncation: what happens to longer ones. log_every, save_every: in updates; what is
-    saved is logged, too.
-    length_window: batches among which rows are sorted by length: less padding, but rows of a batch are alike; 1: not
-    at all.
-    """
-
-    batch_size: int = 8
-    micro_batches: int = 1
-    epochs: int = 1
-    max_steps: int = 0
-    max_length: int = 16384
-    truncation: str = "raise"
-    log_every: int = 1
-    save_every: int = 100
-    length_window: int = 1
-    hyper: Hyper = field(default_factory=Hyper)
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "micro_batches", "epochs", "max_length", "log_every", "save_every", "length_window"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name} is {getattr(self, name)}, it must be at least 1")
-        if self.max_steps < 0:
-            raise BadInput(f"max_steps is {self.max_steps}, it must not be negative")
-        if self.truncation not in ("raise", "drop-pair", "left"):
-            raise BadInput(f"truncation is {self.truncation!r}, expected 'raise', 'drop-pair' or 'left'")
-
-    def steps(self, num_rows: int) -> int:
-        """Updates for that many rows."""
-        steps = self.epochs * num_batches(num_rows, self.batch_size, epochs=1)  # `length_batches` are cut once
-        return min(steps, self.max_steps) if self.max_steps else steps
 
 
 @dataclass(frozen=True)

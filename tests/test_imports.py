@@ -81,3 +81,10 @@ def test_importing_the_benchmark_leaves_jax_out(module):
     code = f"import sys, {module}; print(sorted({{'jax', 'jaxlib', 'flax', 'torch'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_every_folder_with_modules_is_a_package_that_an_install_takes_along(package):
+    folders = {path.parent for path in (ROOT / package).rglob("*.py")}
+    assert folders
+    assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []

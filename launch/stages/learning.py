@@ -19,7 +19,8 @@ from sweet_jax.logprobs import ReferenceCache, pad_reference, reference_logps
 from sweet_jax.metrics import CollapseWatch
 from sweet_jax.objectives import Preference, PreferenceBatch, preference_objective
 from sweet_jax.rows import pair_rows
-from sweet_jax.training import Training, fit
+from sweet_jax.settings import Training
+from sweet_jax.training import fit
 
 
 def shows_reference(run: Run) -> bool:

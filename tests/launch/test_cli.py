@@ -16,7 +16,7 @@ from launch.preflight import check_mesh
 from launch.run_dir import RunDir
 from models.config import ModelError
 from sweet_jax.mesh import MeshShape
-from sweet_jax.training import Training
+from sweet_jax.settings import Training
 
 SMALL = (
     "--num-tasks=4",
@@ -75,6 +75,18 @@ def test_help_explains_the_flags(start):
     assert (ended.status, ended.stderr) == (0, "")
     for flag in ("--mesh", "--run-dir", "--model", "--algorithm", "--stage", "--rollouts.samples", "--critic.beta"):
         assert flag in ended.stdout
+
+
+def test_help_and_bad_flags_do_without_jax(python):
+    code = (
+        "import sys; from launch import cli, train; sys.argv = ['launch.train', '--help']\n"
+        "try: train.main()\n"
+        "finally: print(sorted({'jax', 'torch'} & set(sys.modules)))"
+    )
+    done = python("-c", code)
+    assert done.status == 0, done.stderr
+    assert "--rollouts.samples" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(

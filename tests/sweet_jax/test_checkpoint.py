@@ -19,7 +19,8 @@ from colbench_env.types import BadInput
 from sweet_jax.checkpoint import Checkpoints
 from sweet_jax.losses import Ratio
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.optim import Hyper, make_optimizer
+from sweet_jax.optim import make_optimizer
+from sweet_jax.settings import Hyper
 from sweet_jax.step import Objective, abstract_state, init_state, make_train_step, state_shardings
 
 ONE = MeshShape(1, 1)

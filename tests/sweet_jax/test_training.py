@@ -19,9 +19,9 @@ from sweet_jax.losses import Ratio
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.metrics import Diverged
 from sweet_jax.objectives import nll_objective
-from sweet_jax.optim import Hyper
+from sweet_jax.settings import Hyper, Training
 from sweet_jax.step import Objective
-from sweet_jax.training import Reporter, Training, fit, restore_params
+from sweet_jax.training import Reporter, fit, restore_params
 
 ROWS, BATCH = 13, 4
 LENGTHS = [1 + n * 5 % 7 for n in range(ROWS)]
