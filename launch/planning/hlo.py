@@ -225,17 +225,16 @@ def _group_size(rest: str) -> int:
     return 1
 
 
-def _trip_count(
-    computations: Mapping[str, _Computation], outer: _Computation, loop: _Instruction
-) -> int | None:
+def _trip_count(computations: Mapping[str, _Computation], outer: _Computation, loop: _Instruction) -> int | None:
     """How often a while loop runs: as its backend config says, or from "counter < bound" in its condition."""
     if found := _TRIPS.search(loop.rest):
         return int(found[1])
     condition = computations[re.search(r"condition=%?([\w.-]+)", loop.rest)[1]]  # type: ignore[index]
+    body = computations[re.search(r"body=%?([\w.-]+)", loop.rest)[1]]  # type: ignore[index]
     bounds = [
         bound
         for compare in _compares(condition, condition.root)
-        if (bound := _bound(compare, condition, outer, loop)) is not None
+        if (bound := _bound(compare, condition, body, outer, loop)) is not None
     ]
     return min(bounds) if bounds else None
 
@@ -251,7 +250,9 @@ def _compares(condition: _Computation, name: str) -> Iterator[_Instruction]:
             yield from _compares(condition, operand)
 
 
-def _bound(compare: _Instruction, condition: _Computation, outer: _Computation, loop: _Instruction) -> int | None:
+def _bound(
+    compare: _Instruction, condition: _Computation, body: _Computation, outer: _Computation, loop: _Instruction
+) -> int | None:
     direction = re.search(r"direction=(\w+)", compare.rest)
     if direction is None or direction[1] not in ("LT", "GT") or len(compare.operands) != 2:
         return None
@@ -259,7 +260,24 @@ def _bound(compare: _Instruction, condition: _Computation, outer: _Computation, 
     last, first = (_value(name, condition, outer, loop) for name in (limit, counter))
     if last is None:
         return None
-    return max(0, last - (first or 0))
+    return -(-max(0, last - (first or 0)) // _step(counter, condition, body))
+
+
+def _step(counter: str, condition: _Computation, body: _Computation) -> int:
+    """What a round of the loop adds to its counter: more than 1 where the compiler unrolled it."""
+    instruction, root = condition.instructions.get(counter), body.instructions.get(body.root)
+    if instruction is None or root is None or root.opcode != "tuple" or instruction.opcode != "get-tuple-element":
+        return 1
+    total, name = 0, root.operands[_index(instruction)]
+    while (found := body.instructions.get(name)) is not None and found.opcode in ("add", "copy", "bitcast"):
+        others = [body.instructions.get(operand) for operand in found.operands]
+        total += sum(_constant(other) or 0 for other in others if other is not None and other.opcode == "constant")
+        name = next((other.name for other in others if other is not None and other.opcode != "constant"), "")
+    return max(total, 1)
+
+
+def _index(get_tuple_element: _Instruction) -> int:
+    return int(re.search(r"index=(\d+)", get_tuple_element.rest)[1])  # type: ignore[index]
 
 
 def _value(name: str, condition: _Computation, outer: _Computation, loop: _Instruction) -> int | None:
@@ -273,11 +291,10 @@ def _value(name: str, condition: _Computation, outer: _Computation, loop: _Instr
         return _value(instruction.operands[0], condition, outer, loop)
     if instruction.opcode != "get-tuple-element":
         return None
-    index = int(re.search(r"index=(\d+)", instruction.rest)[1])  # type: ignore[index]
     given = outer.instructions.get(loop.operands[0]) if loop.operands else None
     if given is None or given.opcode != "tuple":
         return None
-    source = outer.instructions.get(given.operands[index])
+    source = outer.instructions.get(given.operands[_index(instruction)])
     while source is not None and source.opcode in ("copy", "bitcast", "convert"):
         source = outer.instructions.get(source.operands[0])
     return _constant(source) if source is not None and source.opcode == "constant" else None
