@@ -1,0 +1,122 @@
+"""The very programs that the pipeline runs, with shapes in place of arrays: nothing is allocated or computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from launch.plan import PlanConfig
+from models.config import LlamaConfig
+from models.llama import Llama
+from models.parameters import inference_shardings, nest, flatten, param_shapes, param_shardings
+from sweet_jax.batch import PairBatch, TurnBatch
+from sweet_jax.logprobs import score
+from sweet_jax.mesh import rows_sharding
+from sweet_jax.objectives import Preference, PreferenceBatch, preference_objective
+from sweet_jax.optim import make_optimizer
+from sweet_jax.sampler import Sampling, make_generate
+from sweet_jax.settings import Hyper
+from sweet_jax.step import abstract_state, make_train_step, state_shardings
+
+TOTAL_STEPS = 1000  # of the learning rate's schedule; no shape depends on it
+
+
+@dataclass(frozen=True)
+class Program:
+    """lower: makes the program, ready to be compiled. params, optimizer, batch: trees of sharded shapes, what the
+    devices hold when it starts; optimizer is empty where nothing is trained."""
+
+    lower: Callable[[], jax.stages.Lowered]
+    params: Any
+    optimizer: Any
+    batch: Any
+
+
+def make_program(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
+    """The program of the stage. Raises BadInput or ModelError for what it could not compute."""
+    if config.stage == "sample":
+        return _sample(config, network, mesh)
+    model = Llama(network, mesh, jnp.dtype(config.compute_dtype), config.remat, attention=config.attention)
+    return _score(config, model) if config.stage == "score" else _train(config, model)
+
+
+def _train(config: PlanConfig, model: Llama) -> Program:
+    """critic: whole dialogues, turn by turn; policy: a prompt and one turn (`launch.stages.policy`)."""
+    mesh = model.mesh
+    params, shardings = param_shapes(model.config, mesh), param_shardings(model.config, mesh)
+    optimizer = make_optimizer(Hyper(), TOTAL_STEPS)
+    layout = state_shardings(optimizer, params, shardings)
+    preference = Preference() if config.stage == "critic" else Preference("sum", max_turns=1)
+    step = make_train_step(preference_objective(model, preference), optimizer, layout, mesh, config.micro_batches)
+    state = abstract_state(optimizer, params, layout)
+    batch = PreferenceBatch(
+        PairBatch(_rows(config, mesh), _rows(config, mesh)),
+        *(_array(mesh, jnp.float32, config.pairs, config.length) for _ in range(2)),
+    )
+    return Program(lambda: step.lower(state, batch), state.params, state.opt_state, batch)
+
+
+def _score(config: PlanConfig, model: Llama) -> Program:
+    """Log-probs of the rows of as many pairs (`launch.stages.learning`)."""
+    params = param_shapes(model.config, model.mesh)
+    tokens_bt = _array(model.mesh, jnp.int32, 2 * config.pairs, config.length)
+    return Program(lambda: score.lower(model, params, tokens_bt, 1.0), params, {}, tokens_bt)
+
+
+def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
+    """One batch of the sampler, in the sampler's layout of the weights (`launch.run`)."""
+    model = Llama(network, mesh, jnp.dtype(config.compute_dtype), remat="none", attention=config.attention)
+    shardings = flatten(inference_shardings(network, mesh))
+    shapes = flatten(param_shapes(network, mesh))
+    params = nest(
+        {path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[path]) for path, x in shapes.items()}
+    )
+    rows = config.rows // config.samples
+    batch = (
+        _array(mesh, jnp.int32, rows, config.length),
+        _array(mesh, jnp.int32, rows),
+        _array(mesh, jnp.uint32, rows),
+        _array(mesh, jnp.bool_, rows),
+    )
+    ends = network.eos_token_ids or (network.vocab_size - 1,)
+    generate = make_generate(model, ends, Sampling(max_new_tokens=config.new_tokens), config.samples)
+    return Program(lambda: generate.lower(params, *batch), params, {}, batch)
+
+
+def _rows(config: PlanConfig, mesh: Mesh) -> TurnBatch:
+    size = (config.pairs, config.length)
+    return TurnBatch(
+        _array(mesh, jnp.int32, *size),
+        _array(mesh, jnp.int32, *size),
+        _array(mesh, jnp.bool_, *size),
+        _array(mesh, jnp.int32, config.pairs),
+    )
+
+
+def _array(mesh: Mesh, dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=rows_sharding(mesh))
+
+
+def device_bytes(tree: Any) -> int:
+    """Bytes that one device holds of a tree of sharded shapes."""
+    leaves = jax.tree.leaves(tree)
+    return sum(_size(leaf.sharding.shard_shape(leaf.shape), leaf.dtype) for leaf in leaves)
+
+
+def replicated_share(tree: Any) -> float:
+    """Share of the bytes of a tree that every device holds whole, from 0 to 1."""
+    leaves = jax.tree.leaves(tree)
+    whole = sum(_size(leaf.shape, leaf.dtype) for leaf in leaves if leaf.sharding.is_fully_replicated)
+    return whole / sum(_size(leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _size(shape: tuple[int, ...], dtype: Any) -> int:
+    size = jnp.dtype(dtype).itemsize
+    for side in shape:
+        size *= side
+    return size

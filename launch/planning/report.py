@@ -1,0 +1,181 @@
+"""What is known of one plan: measured by compiling, counted from shapes, and how it is told."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from launch.planning.chips import Topology
+from launch.planning.flops import Flops
+from launch.planning.hlo import KINDS, Collectives
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One stage of one network on one slice; bytes and seconds are a device's.
+
+    held: parameters, optimizer, batch, and beside (what the run keeps that the program does not touch). peak: all but
+    beside, None where the compiler refused without a number. fits: the compiler accepted the program, and what is kept
+    beside it has room, too. estimate: the numbers are another chip's (GPUs). collectives: None where nothing was
+    compiled. notes: sentences for the reader.
+    """
+
+    what: dict[str, Any]
+    topology: Topology
+    params: int
+    optimizer: int
+    batch: int
+    beside: int
+    peak: int | None
+    fits: bool
+    replicated: float
+    flops: Flops
+    collectives: Collectives | None
+    gathered_logits: int
+    compile_seconds: float
+    estimate: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def limit(self) -> float:
+        """Bytes that a program may use."""
+        return self.topology.chip.memory_gib * GIB
+
+    @property
+    def temporaries(self) -> int | None:
+        """What the program needs beside what it is given, at the moment when that is most."""
+        return None if self.peak is None else self.peak - self.params - self.optimizer - self.batch
+
+    @property
+    def floor_seconds(self) -> float:
+        """Least time for the arithmetic of a step, nothing being computed twice: every device at its peak rate."""
+        return self.flops.useful / (self.topology.devices * self.topology.chip.peak_tflops * 1e12)
+
+    @property
+    def arithmetic_seconds(self) -> float:
+        """The same with what rematerialisation computes twice."""
+        return self.flops.total / (self.topology.devices * self.topology.chip.peak_tflops * 1e12)
+
+    @property
+    def traffic_seconds(self) -> float:
+        """Least time for the bytes that a device sends, all its links being busy."""
+        return 0.0 if self.collectives is None else self.collectives.sent / (self.topology.chip.send_gb_s * 1e9)
+
+    @property
+    def estimated_seconds(self) -> float:
+        """What plans are ranked by: arithmetic and traffic one after the other. A real step hides some of the traffic
+        behind arithmetic and does neither at the peak rate; both hold for every plan."""
+        return self.arithmetic_seconds + self.traffic_seconds
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain values: bytes, seconds, shares."""
+        traffic = {}
+        if self.collectives is not None:
+            for kind in KINDS:
+                of_kind = self.collectives.of(kind)
+                traffic[kind] = {
+                    "instructions": len(of_kind),
+                    "runs": sum(c.times for c in of_kind),
+                    "bytes": sum(c.bytes * c.times for c in of_kind),
+                    "sent_bytes": round(sum(c.sent for c in of_kind)),
+                }
+        return self.what | {
+            "topology": str(self.topology),
+            "devices": self.topology.devices,
+            "params_bytes": self.params,
+            "optimizer_bytes": self.optimizer,
+            "batch_bytes": self.batch,
+            "beside_bytes": self.beside,
+            "temporary_bytes": self.temporaries,
+            "peak_bytes": self.peak,
+            "limit_bytes": round(self.limit),
+            "fits": self.fits,
+            "estimate": self.estimate,
+            "replicated_share": self.replicated,
+            "collectives": traffic,
+            "gathered_logits": self.gathered_logits,
+            "flops": asdict(self.flops),
+            "floor_seconds": self.floor_seconds,
+            "arithmetic_seconds": self.arithmetic_seconds,
+            "traffic_seconds": self.traffic_seconds,
+            "estimated_seconds": self.estimated_seconds,
+            "compile_seconds": round(self.compile_seconds, 1),
+            "notes": list(self.notes),
+        }
+
+    def to_text(self) -> str:
+        """Some twenty lines for a person."""
+        rows = [(name.replace("_", " "), str(value)) for name, value in self.what.items()]
+        chip = self.topology.chip
+        rows += [
+            ("slice", f"{self.topology}, {self.topology.devices} devices"),
+            ("parameters", f"{_gib(self.params)} a device, {self.replicated:.3%} of their bytes on every device"),
+            ("optimiser state", _gib(self.optimizer)),
+            ("batch", _gib(self.batch)),
+            ("temporaries", "more than there is room for" if self.temporaries is None else _gib(self.temporaries)),
+            ("peak", self._peak_text()),
+            ("FLOPs a step", f"{self.flops.useful:.3e}, and {self.flops.recomputed:.3e} computed twice"),
+            (
+                "arithmetic floor",
+                f"{1e3 * self.floor_seconds:.1f} ms, {1e3 * self.arithmetic_seconds:.1f} ms with what is computed twice "
+                f"(at {chip.peak_tflops:g} bfloat16 TFLOP/s a device)",
+            ),
+        ]
+        if self.collectives is not None:
+            for kind in KINDS:
+                if of_kind := self.collectives.of(kind):
+                    size, sent = sum(c.bytes * c.times for c in of_kind), sum(c.sent for c in of_kind)
+                    runs = sum(c.times for c in of_kind)
+                    rows.append((kind, f"{runs} a step of {_gib(size)} in all, a device sends {_gib(sent)}"))
+            rows += [
+                ("traffic", f"{1e3 * self.traffic_seconds:.1f} ms at {chip.send_gb_s:g} GB/s a device, none of it hidden"),
+                ("logits gathered", "no" if not self.gathered_logits else f"{self.gathered_logits} times"),
+            ]
+        rows.append(("compiled in", f"{self.compile_seconds:.1f} s"))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join([*(f"{name:<{width}}  {value}" for name, value in rows), *(f"note: {n}" for n in self.notes)])
+
+    def _peak_text(self) -> str:
+        limit = f"{self.topology.chip.memory_gib:g} GiB"
+        verdict = f"fits into {limit}" if self.fits else f"does not fit into {limit}"
+        if self.estimate:
+            verdict += " (an estimate)"
+        kept = f" + {_gib(self.beside)} kept beside it" if self.beside else ""
+        return f"{'?' if self.peak is None else _gib(self.peak)}{kept}: {verdict}"
+
+    def to_row(self) -> str:
+        """One row of the table whose head is `HEAD`."""
+        what = self.what
+        cells = [
+            what["model"],
+            what["stage"],
+            f"{what['length']:,}",
+            str(self.topology),
+            what["mesh"],
+            str(what.get("micro_batches", "-")),
+            *(f"{x / GIB:.2f}" if x is not None else "-" for x in (self.params, self.optimizer, self.temporaries)),
+            "-" if self.peak is None else f"{self.peak / GIB:.2f}",
+            f"{self.topology.chip.memory_gib:g}",
+            ("yes" if self.fits else "no") + (" (estimate)" if self.estimate else ""),
+            f"{self.replicated:.3%}",
+            "-" if self.collectives is None else f"{self.collectives.sent / GIB:.1f}",
+            "-" if self.collectives is None else ("yes" if self.gathered_logits else "no"),
+            f"{1e3 * self.floor_seconds:,.0f}",
+            f"{1e3 * self.arithmetic_seconds:,.0f}",
+            "-" if self.collectives is None else f"{1e3 * self.traffic_seconds:,.0f}",
+            f"{self.compile_seconds:.0f}",
+        ]
+        return "| " + " | ".join(cells) + " |"
+
+
+HEAD = (
+    "| network | stage | length | slice | mesh | micro-batches | parameters | optimiser | temporaries | peak | limit "
+    "| fits | replicated | sent GiB | logits gathered | floor ms | with remat ms | traffic ms | compile s |\n"
+    "|" + "---|" * 19
+)
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= 0.01 * GIB else f"{size / 2**20:.2f} MiB"
