@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from colbench_env.types import BadInput
@@ -30,8 +29,8 @@ class PlanConfig:
     pairs: of a batch; a score batch has twice as many rows. length: tokens of a row (0: 8192 for the critic, 16,384 for
     policy and score) or of a prompt (sample; 0: 4096). rows, samples, new_tokens: of the sampler's batch: dialogues side
     by side, how many of them share a prompt, and the longest turn.
-    compute_dtype, remat, attention: as in launch.train; attention "auto" is splash, whose kernels TPUs have.
-    json, markdown: print one JSON object, or one row of a table, instead of text. hlo: keep the compiled program's text.
+    compute_dtype, remat, attention: as in launch.train; sampling reads its prompts with the same attention.
+    json, markdown: print one JSON object, or one row of a table, instead of text.
     """
 
     model: str = "llama-3.1-8b"
@@ -60,8 +59,11 @@ class PlanConfig:
             raise BadInput(f"length is {self.length}, it must not be negative")
         if self.json and self.markdown:
             raise BadInput("--json and --markdown are two ways to print the same: give one of them")
-        if self.length == 0:
-            object.__setattr__(self, "length", LENGTHS[self.stage])
+
+    @property
+    def tokens(self) -> int:
+        """Of a row, or of a prompt."""
+        return self.length or LENGTHS[self.stage]
 
     @property
     def trains(self) -> bool:

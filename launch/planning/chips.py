@@ -82,7 +82,9 @@ def parse_topology(text: str) -> Topology:
     """
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", text.strip())
     if not found:
-        raise BadInput(f"--topology={text} cannot be read, expected GENERATION:LAYOUT such as v5e:4x4, v5p:2x2x2, h100:8")
+        raise BadInput(
+            f"--topology={text} cannot be read, expected GENERATION:LAYOUT such as v5e:4x4, v5p:2x2x2, h100:8"
+        )
     name, layout = found.groups()
     if name not in CHIPS:
         raise BadInput(f"--topology={text}: there is no chip {name!r} in the table, expected one of {', '.join(CHIPS)}")

@@ -56,7 +56,7 @@ def _train(config: PlanConfig, model: Llama) -> Program:
     state = abstract_state(optimizer, params, layout)
     batch = PreferenceBatch(
         PairBatch(_rows(config, mesh), _rows(config, mesh)),
-        *(_array(mesh, jnp.float32, config.pairs, config.length) for _ in range(2)),
+        *(_array(mesh, jnp.float32, config.pairs, config.tokens) for _ in range(2)),
     )
     return Program(lambda: step.lower(state, batch), state.params, state.opt_state, batch)
 
@@ -64,7 +64,7 @@ def _train(config: PlanConfig, model: Llama) -> Program:
 def _score(config: PlanConfig, model: Llama) -> Program:
     """Log-probs of the rows of as many pairs (`launch.stages.learning`)."""
     params = param_shapes(model.config, model.mesh)
-    tokens_bt = _array(model.mesh, jnp.int32, 2 * config.pairs, config.length)
+    tokens_bt = _array(model.mesh, jnp.int32, 2 * config.pairs, config.tokens)
     return Program(lambda: score.lower(model, params, tokens_bt, 1.0), params, {}, tokens_bt)
 
 
@@ -78,7 +78,7 @@ def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
     )
     rows = config.rows // config.samples
     batch = (
-        _array(mesh, jnp.int32, rows, config.length),
+        _array(mesh, jnp.int32, rows, config.tokens),
         _array(mesh, jnp.int32, rows),
         _array(mesh, jnp.uint32, rows),
         _array(mesh, jnp.bool_, rows),
@@ -89,7 +89,7 @@ def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
 
 
 def _rows(config: PlanConfig, mesh: Mesh) -> TurnBatch:
-    size = (config.pairs, config.length)
+    size = (config.pairs, config.tokens)
     return TurnBatch(
         _array(mesh, jnp.int32, *size),
         _array(mesh, jnp.int32, *size),

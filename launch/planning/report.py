@@ -130,7 +130,10 @@ class Plan:
                     runs = sum(c.times for c in of_kind)
                     rows.append((kind, f"{runs} a step of {_gib(size)} in all, a device sends {_gib(sent)}"))
             rows += [
-                ("traffic", f"{1e3 * self.traffic_seconds:.1f} ms at {chip.send_gb_s:g} GB/s a device, none of it hidden"),
+                (
+                    "traffic",
+                    f"{1e3 * self.traffic_seconds:.1f} ms at {chip.send_gb_s:g} GB/s a device, none of it hidden",
+                ),
                 ("logits gathered", "no" if not self.gathered_logits else f"{self.gathered_logits} times"),
             ]
         rows.append(("compiled in", f"{self.compile_seconds:.1f} s"))
