@@ -52,7 +52,7 @@ GPU_STAND_INS = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4"}
 
 @dataclass(frozen=True)
 class Topology:
-    """A slice: `v5e:4x4` is sixteen chips on a torus of four by four; `h100:8` is eight GPUs that all see each other."""
+    """A slice: `v5e:4x4` is sixteen chips on a torus of four by four, `h100:8` eight GPUs that all see each other."""
 
     chip: Chip
     layout: str

@@ -51,7 +51,8 @@ def slice_devices(topology: Topology) -> Sequence[jax.Device]:
     """The devices of the slice, to compile for. Raises BadInput without libtpu and for a slice it does not know."""
     if importlib.util.find_spec("libtpu") is None:
         raise BadInput(
-            f"--topology={topology}: compiling for a TPU needs libtpu: pip install libtpu=={_wanted_libtpu()} (Linux x86-64)"
+            f"--topology={topology}: compiling for a TPU needs libtpu, which is not installed: "
+            f"pip install 'libtpu=={_wanted_libtpu()}' (Linux x86-64)"
         )
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

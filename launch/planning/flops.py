@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from models.config import LlamaConfig
 
-
 RECOMPUTED = {"none": (False, False), "full": (True, True), "attention": (True, False), "dots": (False, True)}
 """Name of `models.llama.REMAT_POLICIES` -> whether products with weights and attention are computed again."""
 

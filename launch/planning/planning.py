@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from colbench_env.types import BadInput
-from launch.plan import PlanConfig
 from launch.planning.chips import Topology, parse_topology
 from launch.planning.compiling import Refused, compile_program, slice_devices
+from launch.planning.config import PlanConfig
 from launch.planning.flops import Flops, sampling_flops, scoring_flops, training_flops
 from launch.planning.programs import device_bytes, make_program, replicated_share
 from launch.planning.report import Plan
@@ -28,9 +28,8 @@ def check(config: PlanConfig, topology: Topology, shape: MeshShape, llama: Llama
     """Raises BadInput where mesh, slice, batch, length and network do not go together."""
     if shape.size != topology.devices:
         raise BadInput(f"mesh {shape} has {shape.size} devices, the slice {topology} has {topology.devices}")
-    for name, heads in (("query", llama.num_heads), ("key/value", llama.num_kv_heads)):
-        if heads % shape.tensor:
-            raise BadInput(f"mesh {shape}: a tensor axis of {shape.tensor} does not divide {heads} {name} heads")
+    if llama.num_heads % shape.tensor:
+        raise BadInput(f"mesh {shape}: a tensor axis of {shape.tensor} does not divide {llama.num_heads} query heads")
     longest = config.tokens + (config.new_tokens if config.stage == "sample" else 0)
     if longest > llama.max_position_embeddings:
         raise BadInput(f"rows of {longest} tokens are longer than the network's {llama.max_position_embeddings}")
@@ -129,7 +128,7 @@ def _notes(config: PlanConfig, topology: Topology, llama: LlamaConfig, mesh: Any
     notes = [head_axis(llama, mesh).report]
     if topology.is_gpu:
         notes.append(
-            f"temporaries and collectives are those of the same program compiled for {topology.compiled_for()}: XLA for "
-            "GPUs needs GPUs; parameters and optimiser state are exact"
+            f"temporaries and collectives are those of the same program compiled for {topology.compiled_for()}, since "
+            "XLA for GPUs needs GPUs; parameters and optimiser state are exact"
         )
     return tuple(notes)

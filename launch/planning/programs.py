@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from launch.plan import PlanConfig
+from launch.planning.config import PlanConfig
 from models.config import LlamaConfig
 from models.llama import Llama
-from models.parameters import inference_shardings, nest, flatten, param_shapes, param_shardings
+from models.parameters import flatten, inference_shardings, nest, param_shapes, param_shardings
 from sweet_jax.batch import PairBatch, TurnBatch
 from sweet_jax.logprobs import score
 from sweet_jax.mesh import rows_sharding

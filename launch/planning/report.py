@@ -120,7 +120,7 @@ class Plan:
             (
                 "arithmetic floor",
                 f"{1e3 * self.floor_seconds:.1f} ms, {1e3 * self.arithmetic_seconds:.1f} ms with what is computed twice "
-                f"(at {chip.peak_tflops:g} bfloat16 TFLOP/s a device)",
+                f"({chip.peak_tflops:g} bfloat16 TFLOP/s)",
             ),
         ]
         if self.collectives is not None:

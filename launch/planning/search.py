@@ -1,4 +1,4 @@
-"""Which mesh, and how many micro-batches: the likeliest are compiled, the one with the lowest estimated time is named."""
+"""Which mesh, and how many micro-batches: the likeliest are compiled, and the fastest of those that fit is named."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 
 from colbench_env.types import BadInput
-from launch.plan import PlanConfig
 from launch.planning.chips import Topology, parse_topology
+from launch.planning.config import PlanConfig
 from launch.planning.planning import check, compiled_plan
 from launch.planning.report import GIB, Plan
 from launch.planning.shapes import network
@@ -60,10 +60,11 @@ def search(config: PlanConfig) -> Plan:
         one = dataclasses.replace(config, mesh=str(candidate.shape), micro_batches=candidate.micro_batches)
         plan = compiled_plan(one, topology, candidate.shape, llama)
         tried.append((candidate, plan))
-        peak = "?" if plan.peak is None else f"{(plan.peak + plan.beside) / GIB:.2f} GiB"
+        peak = "too large" if plan.peak is None else f"{(plan.peak + plan.beside) / GIB:.2f} GiB"
+        verdict = f"fits, {1e3 * plan.estimated_seconds:.0f} ms" if plan.fits else "does not fit"
         print(
-            f"{number}/{min(config.tries, len(hopeful))} {candidate}: {peak}, {'fits' if plan.fits else 'does not fit'}, "
-            f"{1e3 * plan.estimated_seconds:.0f} ms ({time.monotonic() - begun:.0f} s)",
+            f"{number}/{min(config.tries, len(hopeful))} {candidate}: {peak}, {verdict} "
+            f"({time.monotonic() - begun:.0f} s to compile)",
             file=sys.stderr,
             flush=True,
         )
