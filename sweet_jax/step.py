@@ -169,7 +169,7 @@ class TrainStep:
 
     def lower(self, state: TrainState, batch: PyTree) -> jax.stages.Lowered:
         """The step for those shapes and shardings, to be compiled without being run (`launch.plan`)."""
-        return self._jitted.lower(state, batch)
+        return self.jitted.lower(state, self._frozen, batch)
 
 
 def make_train_step(

@@ -23,6 +23,7 @@ class PlanConfig:
     for policy and score) or of a prompt (sample; 0: 4096). rows, samples, new_tokens: of the sampler's batch: dialogues
     side by side, how many of them share a prompt, and the longest turn.
     compute_dtype, remat, attention: as in launch.train; sampling reads its prompts with the same attention.
+    moment_dtype: of Adam's moments. lora_rank: 0 trains all weights, more trains adapters of that rank on all matrices.
     json, markdown: print one JSON object, or one row of a table, instead of text.
     """
 
@@ -41,6 +42,8 @@ class PlanConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     remat: Literal["none", "full", "attention", "dots"] = "full"
     attention: Literal["splash", "xla"] = "splash"
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    lora_rank: int = 0
     json: bool = False
     markdown: bool = False
 
@@ -48,8 +51,9 @@ class PlanConfig:
         for name in ("tries", "pairs", "micro_batches", "rows", "samples", "new_tokens"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}, it must be at least 1")
-        if self.length < 0:
-            raise BadInput(f"length is {self.length}, it must not be negative")
+        for name in ("length", "lora_rank"):
+            if getattr(self, name) < 0:
+                raise BadInput(f"{name} is {getattr(self, name)}, it must not be negative")
         if self.json and self.markdown:
             raise BadInput("--json and --markdown are two ways to print the same: give one of them")
 

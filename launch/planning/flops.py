@@ -59,14 +59,19 @@ def logit_flops(config: LlamaConfig, tokens: int) -> float:
     return 2.0 * config.hidden_size * config.vocab_size * tokens
 
 
-def training_flops(config: LlamaConfig, rows: int, length: int, remat: str) -> Flops:
-    """A training step. The backward pass computes the logits again, and of the layers what `remat` does not keep."""
+def training_flops(config: LlamaConfig, rows: int, length: int, remat: str, adapters: bool = False) -> Flops:
+    """A training step. The backward pass computes the logits again, and of the layers what `remat` does not keep.
+
+    adapters: weights stay as they are (LoRA), so that their gradients are not computed; the adapters' own products,
+    about 1 % of the weights', are not counted.
+    """
     products, attention = RECOMPUTED[remat]
     weights = 2.0 * layer_weights(config) * rows * length
     scores = attention_flops(config, rows * length * (length + 1) / 2)
     logits = logit_flops(config, rows * length)
     forward = weights + scores + logits
-    return Flops(forward, 2 * forward, products * weights + attention * scores + logits)
+    backward = weights + 2 * scores + logits if adapters else 2 * forward
+    return Flops(forward, backward, products * weights + attention * scores + logits)
 
 
 def scoring_flops(config: LlamaConfig, rows: int, length: int) -> Flops:

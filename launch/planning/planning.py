@@ -72,7 +72,7 @@ def step_flops(config: PlanConfig, llama: LlamaConfig) -> Flops:
         return sampling_flops(llama, prompts, config.tokens, config.samples, config.new_tokens)
     if config.stage == "score":
         return scoring_flops(llama, 2 * config.pairs, config.tokens)
-    return training_flops(llama, 2 * config.pairs, config.tokens, config.remat)
+    return training_flops(llama, 2 * config.pairs, config.tokens, config.remat, adapters=config.lora_rank > 0)
 
 
 def compiled_plan(config: PlanConfig, topology: Topology, shape: MeshShape, llama: LlamaConfig) -> Plan:
@@ -81,9 +81,8 @@ def compiled_plan(config: PlanConfig, topology: Topology, shape: MeshShape, llam
     program = make_program(config, llama, mesh)
     result = compile_program(program.lower())
     params, optimizer, batch = (device_bytes(tree) for tree in (program.params, program.optimizer, program.batch))
-    beside, limit = _beside(config, params), topology.chip.memory_gib * 2**30
-    accepted = not isinstance(result, Refused)
-    peak, notes = result.peak, _notes(config, topology, llama, mesh)
+    limit, accepted = topology.chip.memory_gib * 2**30, not isinstance(result, Refused)
+    peak, notes = result.peak, _notes(topology, llama, mesh)
     if isinstance(result, Refused):
         notes = (f"the compiler refused the program: {result.reason}", *notes)
     elif result.collectives.unknown_loops:
@@ -95,9 +94,8 @@ def compiled_plan(config: PlanConfig, topology: Topology, shape: MeshShape, llam
         params=params,
         optimizer=optimizer,
         batch=batch,
-        beside=beside,
         peak=peak,
-        fits=accepted and peak is not None and peak + beside <= limit,
+        fits=accepted and peak is not None and peak <= limit,
         replicated=replicated_share(program.params),
         flops=step_flops(config, llama),
         collectives=found,
@@ -108,11 +106,6 @@ def compiled_plan(config: PlanConfig, topology: Topology, shape: MeshShape, llam
     )
 
 
-def _beside(config: PlanConfig, params: int) -> int:
-    """What a run keeps on the devices while the program runs: training keeps the parameters it started from."""
-    return params if config.trains else 0
-
-
 def _what(config: PlanConfig, shape: MeshShape) -> dict[str, Any]:
     what: dict[str, Any] = {"model": config.model, "stage": config.stage, "mesh": str(shape), "length": config.tokens}
     if config.stage == "sample":
@@ -120,11 +113,13 @@ def _what(config: PlanConfig, shape: MeshShape) -> dict[str, Any]:
     else:
         what["pairs"] = config.pairs
     if config.trains:
-        what |= {"micro_batches": config.micro_batches, "remat": config.remat}
+        what |= {"micro_batches": config.micro_batches, "remat": config.remat, "moments": config.moment_dtype}
+    if config.trains and config.lora_rank:
+        what["lora_rank"] = config.lora_rank
     return what | {"attention": config.attention, "compute_dtype": config.compute_dtype}
 
 
-def _notes(config: PlanConfig, topology: Topology, llama: LlamaConfig, mesh: Any) -> tuple[str, ...]:
+def _notes(topology: Topology, llama: LlamaConfig, mesh: Any) -> tuple[str, ...]:
     notes = [head_axis(llama, mesh).report]
     if topology.is_gpu:
         notes.append(

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from launch.planning.config import PlanConfig
 from models.config import LlamaConfig
 from models.llama import Llama
-from models.parameters import flatten, inference_shardings, nest, param_shapes, param_shardings
+from models.lora import LoraConfig, lora_shapes
+from models.parameters import inference_shardings, param_shapes, with_matrices_in
 from sweet_jax.batch import PairBatch, TurnBatch
 from sweet_jax.logprobs import score
 from sweet_jax.mesh import rows_sharding
@@ -21,9 +22,10 @@ from sweet_jax.objectives import Preference, PreferenceBatch, preference_objecti
 from sweet_jax.optim import make_optimizer
 from sweet_jax.sampler import Sampling, make_generate
 from sweet_jax.settings import Hyper
-from sweet_jax.step import abstract_state, make_train_step, state_shardings
+from sweet_jax.step import abstract_state, combined, make_train_step, state_shardings
+from sweet_jax.training import shardings_of
 
-TOTAL_STEPS = 1000  # of the learning rate's schedule; no shape depends on it
+TOTAL_STEPS, LORA_ALPHA = 1000, 32.0  # no shape depends on them
 
 
 @dataclass(frozen=True)
@@ -41,24 +43,31 @@ def make_program(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Progra
     """The program of the stage. Raises BadInput or ModelError for what it could not compute."""
     if config.stage == "sample":
         return _sample(config, network, mesh)
-    model = Llama(network, mesh, jnp.dtype(config.compute_dtype), config.remat, attention=config.attention)
+    dtype, lora = jnp.dtype(config.compute_dtype), None
+    if config.lora_rank and config.trains:
+        lora = LoraConfig(config.lora_rank, LORA_ALPHA)
+    model = Llama(network, mesh, dtype, config.remat, attention=config.attention, lora=lora)
     return _score(config, model) if config.stage == "score" else _train(config, model)
 
 
 def _train(config: PlanConfig, model: Llama) -> Program:
     """critic: whole dialogues, turn by turn; policy: a prompt and one turn (`launch.stages.policy`)."""
     mesh = model.mesh
-    params, shardings = param_shapes(model.config, mesh), param_shardings(model.config, mesh)
-    optimizer = make_optimizer(Hyper(), TOTAL_STEPS)
-    layout = state_shardings(optimizer, params, shardings)
+    frozen, trained = {}, param_shapes(model.config, mesh)
+    if model.lora is not None:
+        frozen = param_shapes(model.config, mesh, model.compute_dtype)
+        trained = lora_shapes(model.config, model.lora, mesh)
+    optimizer = make_optimizer(Hyper(moment_dtype=config.moment_dtype), TOTAL_STEPS)
+    layout = state_shardings(optimizer, trained, shardings_of(trained))
     preference = Preference() if config.stage == "critic" else Preference("sum", max_turns=1)
-    step = make_train_step(preference_objective(model, preference), optimizer, layout, mesh, config.micro_batches)
-    state = abstract_state(optimizer, params, layout)
+    objective = preference_objective(model, preference)
+    step = make_train_step(objective, optimizer, layout, mesh, config.micro_batches, frozen)
+    state = abstract_state(optimizer, trained, layout)
     batch = PreferenceBatch(
         PairBatch(_rows(config, mesh), _rows(config, mesh)),
         *(_array(mesh, jnp.float32, config.pairs, config.tokens) for _ in range(2)),
     )
-    return Program(lambda: step.lower(state, batch), state.params, state.opt_state, batch)
+    return Program(lambda: step.lower(state, batch), combined(frozen, state.params), state.opt_state, batch)
 
 
 def _score(config: PlanConfig, model: Llama) -> Program:
@@ -71,10 +80,11 @@ def _score(config: PlanConfig, model: Llama) -> Program:
 def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
     """One batch of the sampler, in the sampler's layout of the weights (`launch.run`)."""
     model = Llama(network, mesh, jnp.dtype(config.compute_dtype), remat="none", attention=config.attention)
-    shardings = flatten(inference_shardings(network, mesh))
-    shapes = flatten(param_shapes(network, mesh))
-    params = nest(
-        {path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[path]) for path, x in shapes.items()}
+    shapes = jax.eval_shape(lambda params: with_matrices_in(params, model.compute_dtype), param_shapes(network, mesh))
+    params = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        inference_shardings(network, mesh),
     )
     rows = config.rows // config.samples
     batch = (

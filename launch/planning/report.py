@@ -16,10 +16,11 @@ GIB = 2**30
 class Plan:
     """One stage of one network on one slice; bytes and seconds are a device's.
 
-    held: parameters, optimizer, batch, and beside (what the run keeps that the program does not touch). peak: all but
-    beside, None where the compiler refused without a number. fits: the compiler accepted the program, and what is kept
-    beside it has room, too. estimate: the numbers are another chip's (GPUs). collectives: None where nothing was
-    compiled. notes: sentences for the reader.
+    params, optimizer, batch: what is held when the program starts; with LoRA, params are the frozen network and the
+    adapters. peak: these and the temporaries; None where the compiler refused without a number. fits: the compiler
+    accepted the program and the peak is below the limit. replicated: share of the parameters' bytes that every device
+    holds. estimate: temporaries and collectives are another chip's (GPUs). collectives: None where the program was
+    refused. notes: sentences for the reader.
     """
 
     what: dict[str, Any]
@@ -27,7 +28,6 @@ class Plan:
     params: int
     optimizer: int
     batch: int
-    beside: int
     peak: int | None
     fits: bool
     replicated: float
@@ -87,7 +87,6 @@ class Plan:
             "params_bytes": self.params,
             "optimizer_bytes": self.optimizer,
             "batch_bytes": self.batch,
-            "beside_bytes": self.beside,
             "temporary_bytes": self.temporaries,
             "peak_bytes": self.peak,
             "limit_bytes": round(self.limit),
@@ -119,8 +118,8 @@ class Plan:
             ("FLOPs a step", f"{self.flops.useful:.3e}, and {self.flops.recomputed:.3e} computed twice"),
             (
                 "arithmetic floor",
-                f"{1e3 * self.floor_seconds:.1f} ms, {1e3 * self.arithmetic_seconds:.1f} ms with what is computed twice "
-                f"({chip.peak_tflops:g} bfloat16 TFLOP/s)",
+                f"{1e3 * self.floor_seconds:.1f} ms at {chip.peak_tflops:g} bfloat16 TFLOP/s a device, "
+                f"{1e3 * self.arithmetic_seconds:.1f} ms with what is computed twice",
             ),
         ]
         if self.collectives is not None:
@@ -145,8 +144,7 @@ class Plan:
         verdict = f"fits into {limit}" if self.fits else f"does not fit into {limit}"
         if self.estimate:
             verdict += " (an estimate)"
-        kept = f" + {_gib(self.beside)} kept beside it" if self.beside else ""
-        return f"{'?' if self.peak is None else _gib(self.peak)}{kept}: {verdict}"
+        return f"{'?' if self.peak is None else _gib(self.peak)}: {verdict}"
 
     def to_row(self) -> str:
         """One row of the table whose head is `HEAD`."""

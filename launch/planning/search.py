@@ -60,7 +60,7 @@ def search(config: PlanConfig) -> Plan:
         one = dataclasses.replace(config, mesh=str(candidate.shape), micro_batches=candidate.micro_batches)
         plan = compiled_plan(one, topology, candidate.shape, llama)
         tried.append((candidate, plan))
-        peak = "too large" if plan.peak is None else f"{(plan.peak + plan.beside) / GIB:.2f} GiB"
+        peak = "too large" if plan.peak is None else f"{plan.peak / GIB:.2f} GiB"
         verdict = f"fits, {1e3 * plan.estimated_seconds:.0f} ms" if plan.fits else "does not fit"
         print(
             f"{number}/{min(config.tries, len(hopeful))} {candidate}: {peak}, {verdict} "
@@ -109,10 +109,11 @@ def _factors(devices: int) -> list[tuple[int, int, int]]:
 
 
 def least_bytes(config: PlanConfig, shape: MeshShape, llama: LlamaConfig) -> float:
-    """float32 parameters and, in training, gradients, two moments, the start parameters and, unless the layers keep
-    nothing, one residual stream a layer."""
+    """Parameters (float32; matrices in the compute dtype where they only are read) and, in training, gradients, two
+    moments and one residual stream a layer."""
     weights = 4 * count_params(llama)
     if config.stage == "sample":
+        weights = _size(config) * count_params(llama)
         slots = config.tokens + config.new_tokens
         cache = 2 * llama.num_layers * config.rows * slots * llama.num_kv_heads * llama.head_size * _size(config)
         return weights / shape.tensor + cache / shape.size
@@ -120,7 +121,9 @@ def least_bytes(config: PlanConfig, shape: MeshShape, llama: LlamaConfig) -> flo
         return weights / shape.size
     rows = 2 * config.pairs / config.micro_batches
     stream = rows * config.tokens * llama.hidden_size * llama.num_layers * _size(config)
-    return 5 * weights / shape.size + stream / (shape.data * shape.sequence)
+    moment = 2 if config.moment_dtype == "bfloat16" else 4
+    a_weight = _size(config) if config.lora_rank else 4 + 4 + 2 * moment
+    return a_weight * count_params(llama) / shape.size + stream / (shape.data * shape.sequence)
 
 
 def traffic_bytes(config: PlanConfig, shape: MeshShape, llama: LlamaConfig) -> float:

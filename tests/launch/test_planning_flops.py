@@ -34,6 +34,11 @@ def test_what_remat_keeps_is_not_computed_twice(remat, twice):
     assert (flops.recomputed, flops.useful, flops.total) == (twice, 26_496, 26_496 + twice)
 
 
+def test_adapters_need_no_gradients_of_the_weights_below_them():
+    flops = training_flops(SMALL, 2, 3, "none", adapters=True)
+    assert (flops.forward, flops.backward) == (8832, 6912 + 2 * 384 + 1536)
+
+
 def test_every_remat_policy_of_the_network_is_counted():
     assert RECOMPUTED.keys() == {"none", *REMAT_POLICIES}
 
