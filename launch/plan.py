@@ -20,14 +20,14 @@ def main() -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing is computed; an accelerator of this machine is left alone
     from launch.planning.planning import make_plan
-    from launch.planning.report import HEAD
+    from launch.planning.report import HEAD, table_row
     from launch.planning.search import search
 
     plan = search(config) if config.search else make_plan(config)
     if config.json:
         print(json.dumps(plan.to_json(), indent=2))
     elif config.markdown:
-        print(f"{HEAD}\n{plan.to_row()}")
+        print(f"{HEAD}\n{table_row(plan.to_json())}")
     else:
         print(plan.to_text())
 

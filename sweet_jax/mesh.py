@@ -104,6 +104,7 @@ def start_devices(shape: MeshShape) -> DeviceReport:
     devices than the mesh needs, or a jax that was already started with fewer CPU devices.
     """
     _ask_for_cpu_devices(shape.size)
+    _hush_libtpu()
     devices = jax.devices()
     platform, kind = devices[0].platform, devices[0].device_kind
     if len(devices) < shape.size:
@@ -123,6 +124,14 @@ def _ask_for_cpu_devices(count: int) -> None:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # jax is already running; the count is checked against its devices by the caller
         return
+
+
+def _hush_libtpu() -> None:
+    # jax sets this variable where it finds no TPU chip. libtpu, if installed (`launch.plan` needs it), then still looks
+    # for one, and complains on standard error that it does not know of which slice.
+    if os.environ.get("TPU_SKIP_MDS_QUERY") == "1":
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:

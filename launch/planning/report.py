@@ -146,36 +146,43 @@ class Plan:
             verdict += " (an estimate)"
         return f"{'?' if self.peak is None else _gib(self.peak)}: {verdict}"
 
-    def to_row(self) -> str:
-        """One row of the table whose head is `HEAD`."""
-        what = self.what
-        cells = [
-            what["model"],
-            what["stage"],
-            f"{what['length']:,}",
-            str(self.topology),
-            what["mesh"],
-            str(what.get("micro_batches", "-")),
-            *(f"{x / GIB:.2f}" if x is not None else "-" for x in (self.params, self.optimizer, self.temporaries)),
-            "-" if self.peak is None else f"{self.peak / GIB:.2f}",
-            f"{self.topology.chip.memory_gib:g}",
-            ("yes" if self.fits else "no") + (" (estimate)" if self.estimate else ""),
-            f"{self.replicated:.3%}",
-            "-" if self.collectives is None else f"{self.collectives.sent / GIB:.1f}",
-            "-" if self.collectives is None else ("yes" if self.gathered_logits else "no"),
-            f"{1e3 * self.floor_seconds:,.0f}",
-            f"{1e3 * self.arithmetic_seconds:,.0f}",
-            "-" if self.collectives is None else f"{1e3 * self.traffic_seconds:,.0f}",
-            f"{self.compile_seconds:.0f}",
-        ]
-        return "| " + " | ".join(cells) + " |"
-
 
 HEAD = (
     "| network | stage | length | slice | mesh | micro-batches | parameters | optimiser | temporaries | peak | limit "
-    "| fits | replicated | sent GiB | logits gathered | floor ms | with remat ms | traffic ms | compile s |\n"
+    "| fits | replicated | sent | logits gathered | floor ms | with remat ms | traffic ms | compile s |\n"
     "|" + "---|" * 19
 )
+"""Of a table of plans: memory and bytes sent in GiB a device."""
+
+
+def table_row(told: dict[str, Any]) -> str:
+    """One row of the table whose head is `HEAD`, from `Plan.to_json`."""
+
+    def gib(name: str) -> str:
+        return "-" if told[name] is None else f"{told[name] / GIB:.2f}"
+
+    def milliseconds(name: str) -> str:
+        return f"{1e3 * told[name]:,.0f}"
+
+    sent = sum(kind["sent_bytes"] for kind in told["collectives"].values())
+    compiled = bool(told["collectives"])
+    cells = [
+        told["model"],
+        told["stage"],
+        f"{told['length']:,}",
+        told["topology"],
+        told["mesh"],
+        str(told.get("micro_batches", "-")),
+        *(gib(f"{part}_bytes") for part in ("params", "optimizer", "temporary", "peak", "limit")),
+        ("yes" if told["fits"] else "no") + (" (estimate)" if told["estimate"] else ""),
+        f"{told['replicated_share']:.3%}",
+        f"{sent / GIB:.1f}" if compiled else "-",
+        ("yes" if told["gathered_logits"] else "no") if compiled else "-",
+        *(milliseconds(f"{what}_seconds") for what in ("floor", "arithmetic")),
+        milliseconds("traffic_seconds") if compiled else "-",
+        f"{told['compile_seconds']:.0f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
 
 
 def _gib(size: float) -> str:

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -148,6 +150,16 @@ def test_a_training_step_is_compiled_for_a_slice_that_is_not_there(run, small):
     assert told["collectives"]["all-gather"]["sent_bytes"] > 0
     assert told["flops"]["backward"] == 2 * told["flops"]["forward"]
     assert told["floor_seconds"] == pytest.approx(3 * told["flops"]["forward"] / (4 * 197e12))
+
+
+@needs_libtpu
+def test_libtpu_on_a_machine_without_a_tpu_disturbs_no_other_command():
+    code = "from sweet_jax.mesh import MeshShape, start_devices; print(start_devices(MeshShape(2, 1)))"
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    if "tpu" in done.stdout or "gpu" in done.stdout:
+        pytest.skip("this machine has an accelerator")
+    assert (done.stdout, done.stderr) == ("2 emulated devices on one CPU (no accelerator found)\n", "")
 
 
 @needs_libtpu
