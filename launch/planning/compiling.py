@@ -87,8 +87,8 @@ def compile_program(lowered: jax.stages.Lowered) -> Compiled | Refused:
         needed = re.search(r"\(([\d.]+)G\) exceeds|Used ([\d.]+)G of", str(error))
         peak = int(float(needed[1] or needed[2]) * GIB) if needed else None
         return Refused(peak, _first_sentence(error), time.monotonic() - begun)
-    memory, text = compiled.memory_analysis(), compiled.as_text()
     seconds = time.monotonic() - begun
+    memory, text = compiled.memory_analysis(), compiled.as_text()
     if memory is None or text is None:
         raise RuntimeError("the compiler tells neither memory nor HLO text of what it compiled")
     # Not temp_size_in_bytes: it adds up temporaries that lie in the same place at different times.
