@@ -6,16 +6,19 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from launch import cli, plan
 from launch.planning import compiling
 from launch.planning.chips import parse_topology
+from launch.planning.compiling import slice_devices
 from launch.planning.config import PlanConfig
 from launch.planning.planning import make_plan
 from launch.planning.search import candidates, search
 from launch.planning.shapes import SHAPES
 from models.config import LlamaConfig
+from sweet_jax.mesh import MeshShape, make_mesh
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install -e '.[dev]' (Linux x86-64)"
@@ -150,6 +153,15 @@ def test_a_training_step_is_compiled_for_a_slice_that_is_not_there(run, small):
     assert told["collectives"]["all-gather"]["sent_bytes"] > 0
     assert told["flops"]["backward"] == 2 * told["flops"]["forward"]
     assert told["floor_seconds"] == pytest.approx(3 * told["flops"]["forward"] / (4 * 197e12))
+
+
+@needs_libtpu
+@pytest.mark.parametrize("topology", ["v5e:4x4", "v6e:4x4", "v5p:2x2x4"])
+def test_a_mesh_may_split_an_axis_of_the_torus_and_keeps_neighbours_together(topology):
+    mesh = make_mesh(MeshShape(8, 2), slice_devices(parse_topology(topology)))
+    assert dict(mesh.shape) == {"data": 8, "tensor": 2}
+    places = np.array([[device.coords for device in pair] for pair in mesh.devices])
+    assert np.abs(places[:, 0] - places[:, 1]).sum(axis=-1).tolist() == [1] * 8  # links from one to the other
 
 
 @needs_libtpu
