@@ -12,6 +12,7 @@ from launch.planning.flops import Flops, sampling_flops, scoring_flops, training
 from launch.planning.programs import device_bytes, make_program, replicated_share
 from launch.planning.report import Plan
 from launch.planning.shapes import network
+from models.attention import LANES
 from models.config import LlamaConfig
 from models.sharding import head_axis
 from sweet_jax.mesh import MeshShape, make_mesh, parse_mesh
@@ -28,8 +29,7 @@ def check(config: PlanConfig, topology: Topology, shape: MeshShape, llama: Llama
     """Raises BadInput where mesh, slice, batch, length and network do not go together."""
     if shape.size != topology.devices:
         raise BadInput(f"mesh {shape} has {shape.size} devices, the slice {topology} has {topology.devices}")
-    if llama.num_heads % shape.tensor:
-        raise BadInput(f"mesh {shape}: a tensor axis of {shape.tensor} does not divide {llama.num_heads} query heads")
+    _check_network(shape, llama)
     longest = config.tokens + (config.new_tokens if config.stage == "sample" else 0)
     if longest > llama.max_position_embeddings:
         raise BadInput(f"rows of {longest} tokens are longer than the network's {llama.max_position_embeddings}")
@@ -44,10 +44,28 @@ def check(config: PlanConfig, topology: Topology, shape: MeshShape, llama: Llama
             f"a batch of {rows} {'pairs' if config.trains else 'rows'} cannot be divided into {split}a data axis of "
             f"{shape.data}: it must be a multiple of {parts}"
         )
-    if config.tokens % shape.sequence:
+    block = LANES if config.attention == "splash" and shape.sequence > 1 else 1
+    if config.tokens % (shape.sequence * block):
         raise BadInput(
-            f"mesh {shape}: a sequence axis of {shape.sequence} does not divide rows of {config.tokens} tokens"
+            f"mesh {shape}: rows of {config.tokens} tokens do not divide over a sequence axis of {shape.sequence}: "
+            f"they must be a multiple of {shape.sequence * block}"
         )
+
+
+def _check_network(shape: MeshShape, llama: LlamaConfig) -> None:
+    """What `models.sharding` refuses, without a mesh; query heads must divide here, though the network would compute
+    them whole on every device."""
+    sharded = shape.data * shape.sequence
+    for what, size, axis, parts in (
+        ("query heads", llama.num_heads, "tensor", shape.tensor),
+        ("hidden dimensions", llama.hidden_size, "data x sequence", sharded),
+        ("hidden dimensions", llama.hidden_size, "tensor", shape.tensor),
+        ("key/value dimensions", llama.num_kv_heads * llama.head_size, "tensor", shape.tensor),
+        ("mlp dimensions", llama.intermediate_size, "tensor", shape.tensor),
+        ("words", llama.vocab_size, "tensor", shape.tensor),
+    ):
+        if size % parts:
+            raise BadInput(f"mesh {shape}: a {axis} axis of {parts} does not divide {size} {what}")
 
 
 def _check_sampling(config: PlanConfig, shape: MeshShape) -> None:

@@ -77,8 +77,11 @@ def no_compiler(monkeypatch):
             "--stage=score --pairs=4 --mesh=16x1",
             "a batch of 8 rows cannot be divided into a data axis of 16: it must be a multiple of 16",
         ),
-        ("--mesh=2x8 --model=llama-3.2-3b --topology=v5e:4x4 --length=8193 --mesh=data:1,sequence:16,tensor:1",
-         "mesh data:1,sequence:16,tensor:1: a sequence axis of 16 does not divide rows of 8193 tokens"),
+        (
+            "--length=8200 --mesh=data:8,sequence:2,tensor:1",
+            "mesh data:8,sequence:2,tensor:1: rows of 8200 tokens do not divide over a sequence axis of 2: "
+            "they must be a multiple of 256",
+        ),
         ("--mesh=1x16 --model=llama-3.2-3b", "mesh 1x16: a tensor axis of 16 does not divide 24 query heads"),
         ("--length=200000", "rows of 200000 tokens are longer than the network's 131072"),
         (
