@@ -276,7 +276,7 @@ def reference_logps(
         if arrays is None:
             filled = [rows[index] for index in batch.rows] + [_EMPTY] * (batch_size - len(batch.rows))
             tokens_bt = put_rows(pad_rows(filled, batch.length, pad_id).tokens_bt, model.mesh)
-            scored_bt = jax.device_get(_score(model, params, tokens_bt, temperature))
+            scored_bt = jax.device_get(score(model, params, tokens_bt, temperature))
             arrays = [scored_bt[place, : len(rows[index])].copy() for place, index in enumerate(batch.rows)]
             if cache:
                 cache.save(identity, part, arrays)
@@ -288,7 +288,8 @@ def reference_logps(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "temperature"))
-def _score(model: Llama, params: Any, tokens_bt: Array, temperature: float) -> Array:
+def score(model: Llama, params: Any, tokens_bt: Array, temperature: float) -> Array:
+    """The jitted program of `reference_logps`: `token_logps` of a batch, a whole copy on every device."""
     logp_bt = token_logps(model, params, tokens_bt, temperature=temperature)
     return jax.lax.with_sharding_constraint(logp_bt, replicated(model.mesh))  # every process reads every row
 

@@ -7,11 +7,13 @@ On a machine with only a CPU the devices are emulated, which has to be said to j
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from colbench_env.types import BadInput
@@ -102,6 +104,7 @@ def start_devices(shape: MeshShape) -> DeviceReport:
     devices than the mesh needs, or a jax that was already started with fewer CPU devices.
     """
     _ask_for_cpu_devices(shape.size)
+    _hush_libtpu()
     devices = jax.devices()
     platform, kind = devices[0].platform, devices[0].device_kind
     if len(devices) < shape.size:
@@ -123,14 +126,28 @@ def _ask_for_cpu_devices(count: int) -> None:
         return
 
 
-def make_mesh(shape: MeshShape) -> Mesh:
-    """The mesh with the axes of `shape.sizes` over the first `shape.size` devices; BadInput if there are fewer."""
-    devices = jax.devices()
+def _hush_libtpu() -> None:
+    # jax sets this variable where it finds no TPU chip. libtpu, if installed (`launch.plan` needs it), then still looks
+    # for one, and complains on standard error that it does not know of which slice.
+    if os.environ.get("TPU_SKIP_MDS_QUERY") == "1":
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+
+
+def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh with the axes of `shape.sizes` over the first `shape.size` devices; BadInput if there are fewer.
+
+    devices: those of this machine, or of a slice that programs are only compiled for. On a TPU torus neighbours in the
+    mesh are neighbours on the torus wherever that is possible, and an axis may take a part of one of the torus.
+    """
+    devices = jax.devices() if devices is None else devices
     if len(devices) < shape.size:
         raise BadInput(f"mesh {shape} needs {shape.size} devices, jax was started with {len(devices)}")
-    # Auto: the compiler propagates shardings from our constraints; jax's default (Explicit) would make them types.
     names, sizes = zip(*shape.sizes.items(), strict=True)
-    return jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(names), devices=devices[: shape.size])
+    # Not jax.make_mesh: on v5p and v6e it refuses to split an axis of the torus (8x2 on a slice of 4x4).
+    grid = mesh_utils.create_device_mesh(sizes, devices[: shape.size], allow_split_physical_axes=True)
+    # Auto: the compiler propagates shardings from our constraints; jax's default (Explicit) would make them types.
+    return Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names))
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:
