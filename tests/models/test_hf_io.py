@@ -92,7 +92,7 @@ def test_a_model_in_several_files_loads_as_one(saved, mesh_of):
 def test_a_file_that_the_index_names_and_is_missing_is_named(saved, mesh_of):
     split_in_two(saved)
     (saved / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"names 2 files, of which 1 are missing: \['model-00002-of-00002"):
+    with pytest.raises(ModelError, match=r"names 2 files, of which 1 are missing: model-00002-of-00002"):
         load_llama(saved, mesh_of(1, 1))
 
 
@@ -119,7 +119,7 @@ def test_a_layer_too_many_in_the_files_is_refused(saved, mesh_of):
 
 def test_a_tensor_of_another_shape_or_type_is_refused(saved, mesh_of):
     rewrite(saved, lambda tensors: tensors.update({"model.norm.weight": np.ones(31, np.float32)}))
-    with pytest.raises(ModelError, match=r"model\.norm\.weight has shape \[31\], final_norm needs it to be \[32\]"):
+    with pytest.raises(ModelError, match=r"model\.norm\.weight has shape \[31\], the network needs \[32\]"):
         load_llama(saved, mesh_of(1, 1))
     rewrite(saved, lambda tensors: tensors.update({"model.norm.weight": np.ones(32, np.int8)}))
     with pytest.raises(ModelError, match=r"model\.norm\.weight is I8"):
@@ -141,7 +141,7 @@ def test_a_directory_that_holds_no_model_is_refused_in_a_sentence(saved, mesh_of
     with pytest.raises(ModelError, match="nowhere: no such model directory"):
         load_llama(tmp_path / "nowhere", mesh)
     (saved / SAFETENSORS).write_bytes(b"not weights")
-    with pytest.raises(ModelError, match=r"model\.safetensors: not a readable safetensors file"):
+    with pytest.raises(ModelError, match=r"model\.safetensors: not a whole safetensors file \(11 bytes\)"):
         load_llama(saved, mesh)
     (saved / SAFETENSORS).unlink()
     with pytest.raises(ModelError, match=r"holds neither model\.safetensors nor model\.safetensors\.index\.json"):
