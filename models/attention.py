@@ -1,11 +1,36 @@
-"""Grouped-query attention of query tokens over key slots."""
+"""Grouped-query attention of query tokens over key slots, and its kernels.
+
+xla      scores are an array; any device, any slots (a KV cache)
+splash   TPU: Pallas flash attention, no array of scores (arXiv:2205.14135); interpreted on a CPU
+cudnn    NVIDIA: flash attention of cuDNN; bfloat16 or float16 compute
+
+Every kernel runs on the rows, tokens and heads that its device holds (`sharded`): keys and values of a row are gathered
+over "sequence", which grouped heads make cheap, and nothing else moves.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
+
+from models.config import ModelError
+from models.sharding import activation_sharding
+
+AttentionName = Literal["xla", "splash", "cudnn"]
+ATTENTION = ("xla", "splash", "cudnn")
 
 HIDDEN_SCORE = -0.7 * float(jnp.finfo(jnp.float32).max)
 """Score of an invisible slot: finite, so that a row that sees nothing yields no NaN in values or gradients."""
+
+LANES = 128  # of a TPU: splash reads whole blocks of this many tokens, and heads padded to it
+BLOCKS = (512, 256, LANES)
+SAVED_ATTENTION = "attention"  # what a remat policy may keep: the output of attention, and splash's logsumexp
 
 
 def visible(slots_bt: Int[Array, "B T"], length: int) -> Bool[Array, "B T S"]:
@@ -15,6 +40,114 @@ def visible(slots_bt: Int[Array, "B T"], length: int) -> Bool[Array, "B T S"]:
     Right padding needs no mask of its own: a padding slot lies after every true token of its row.
     """
     return jnp.arange(length)[None, None, :] <= slots_bt[:, :, None]
+
+
+def causal_attention(
+    kernel: AttentionName,
+    q_btnh: Float[Array, "B T N H"],
+    k_bsgh: Float[Array, "B T G H"],
+    v_bsgh: Float[Array, "B T G H"],
+    mesh: Mesh,
+    query_axis: str | None,
+    kv_axis: str | None,
+) -> Float[Array, "B T N H"]:
+    """Each token's values averaged over the tokens before it and itself (see `attend`), by the kernel of that name.
+
+    query_axis, kv_axis: logical axes of the head dimensions (`sharding.head_axis`); where query heads are split and
+    key/value heads are not, each query head has been given a key/value head of its own. Raises ModelError for what the
+    kernel cannot compute (`check_kernel`).
+    """
+    check_kernel(kernel, mesh, q_btnh.shape[1], q_btnh.dtype)
+    query = activation_sharding(mesh, q_btnh.shape, "batch", "tokens", query_axis, None).spec
+    keys = activation_sharding(mesh, k_bsgh.shape, "batch", None, kv_axis, None).spec
+    if kernel == "splash":
+        run = _make_splash(q_btnh.shape[1], q_btnh.shape[2] // _shards(mesh, query, 2), mesh)
+    elif kernel == "cudnn":
+        run = _LocalKernel(_cudnn)
+    else:
+        run = _LocalKernel(functools.partial(_xla, tokens_axis="sequence" if "sequence" in mesh.shape else None))
+    # Every device has the rows, tokens and heads that it computes; what a kernel is inside is none of the compiler's
+    # business, so nothing needs to be checked to be equal over the axes that the specs leave out.
+    local = jax.shard_map(
+        run.apply, mesh=mesh, in_specs=(run.spec, query, keys, keys), out_specs=query, check_vma=False
+    )
+    return local(run.tables, q_btnh, k_bsgh, v_bsgh)
+
+
+def check_kernel(kernel: str, mesh: Mesh, tokens: int, dtype: Any) -> None:
+    """Raises ModelError where the kernel is unknown or cannot compute rows of that many tokens on that mesh."""
+    if kernel not in ATTENTION:
+        raise ModelError(f"attention {kernel!r} is not one of {list(ATTENTION)}")
+    platform, parts = mesh.devices.flat[0].platform, mesh.shape.get("sequence", 1)
+    if kernel == "splash" and platform == "gpu":
+        raise ModelError(
+            "attention 'splash' is a TPU kernel (interpreted on a CPU), and this mesh has GPUs: use 'cudnn'"
+        )
+    if kernel == "cudnn":
+        if platform != "gpu":
+            raise ModelError(f"attention 'cudnn' needs NVIDIA GPUs, and the devices of this mesh are {platform}")
+        if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
+            raise ModelError(f"attention 'cudnn' computes in bfloat16 or float16, not in {jnp.dtype(dtype)}")
+        if parts > 1:
+            raise ModelError(
+                f"attention 'cudnn' does not split the tokens of a row over mesh axis 'sequence' of {parts}"
+            )
+    if kernel == "splash" and parts > 1 and tokens % (parts * LANES):
+        raise ModelError(
+            f"rows of {tokens} tokens do not divide into blocks of {LANES} over mesh axis 'sequence' of {parts}"
+        )
+
+
+@dataclass(frozen=True)
+class _LocalKernel:
+    """What runs on each device: apply(tables, q, k, v), and tables that are split by `spec`."""
+
+    apply: Callable[..., jax.Array]
+    tables: Any = None
+    spec: Any = None
+
+
+def _xla(_: None, q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, tokens_axis: str | None) -> jax.Array:
+    batch, tokens = q_btnh.shape[:2]
+    first = 0 if tokens_axis is None else jax.lax.axis_index(tokens_axis) * tokens
+    slots_bt = jnp.broadcast_to(first + jnp.arange(tokens), (batch, tokens))
+    return attend(q_btnh, k_bsgh, v_bsgh, visible(slots_bt, k_bsgh.shape[1]))
+
+
+def _cudnn(_: None, q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array) -> jax.Array:
+    return jax.nn.dot_product_attention(q_btnh, k_bsgh, v_bsgh, is_causal=True, implementation="cudnn")
+
+
+def _make_splash(tokens: int, heads: int, mesh: Mesh) -> _LocalKernel:
+    """The Pallas kernel for rows of `tokens` tokens and that many query heads on a device."""
+    parts = mesh.shape.get("sequence", 1)
+    padded = -(-tokens // LANES) * LANES
+    block = next(size for size in BLOCKS if (padded // parts) % size == 0)
+    sizes = {
+        f"block_{name}": block
+        for name in ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+    }
+    kernel = splash_attention_kernel.make_splash_mha(
+        splash_attention_mask.MultiHeadMask([splash_attention_mask.CausalMask((padded, padded))] * heads),
+        block_sizes=splash_attention_kernel.BlockSizes(**sizes),
+        head_shards=1,  # all heads have the same mask: a device is given that of its own number of heads
+        q_seq_shards=parts,
+        residual_checkpoint_name=SAVED_ATTENTION,
+        interpret=mesh.devices.flat[0].platform == "cpu",
+    )
+    axis = "sequence" if parts > 1 else None
+    spec = kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, axis)))
+
+    def apply(kernel: Any, q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array) -> jax.Array:
+        behind = [(0, 0), (0, padded - tokens), (0, 0), (0, 0)]  # later than every true token, so none sees it
+        q, k, v = (jnp.pad(x, behind).swapaxes(1, 2) for x in (q_btnh * q_btnh.shape[-1] ** -0.5, k_bsgh, v_bsgh))
+        return jax.vmap(kernel)(q, k, v).swapaxes(1, 2)[:, : q_btnh.shape[1]]
+
+    return _LocalKernel(apply, kernel, spec)
+
+
+def _shards(mesh: Mesh, spec: PartitionSpec, dimension: int) -> int:
+    return 1 if spec[dimension] is None else mesh.shape[spec[dimension]]
 
 
 def attend(

@@ -1,10 +1,12 @@
-"""How arrays are split over a mesh with axes ("data", "tensor"): one table for weights, one for activations.
+"""How arrays are split over a mesh with axes "data", "tensor" and, for long rows, "sequence": a table for weights, one
+for activations.
 
-Weights are split over "data" along the model axis (fully sharded data parallelism: they are gathered a layer at a time)
-and over "tensor" along heads, mlp and vocabulary. Activations are split over "data" along rows and over "tensor" along
-heads, mlp and vocabulary.
+Weights are split over "data" and "sequence" along the model axis (fully sharded data parallelism: they are gathered a
+layer at a time) and over "tensor" along heads, mlp and vocabulary. Activations are split over "data" along rows, over
+"sequence" along tokens and over "tensor" along heads, mlp and vocabulary. A mesh may leave "sequence" out.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,23 +16,24 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.config import LlamaConfig, ModelError
 
-Rules = tuple[tuple[str, str | None], ...]
-"""Pairs (logical axis, mesh axis or None for "not split")."""
+Rules = tuple[tuple[str, tuple[str, ...]], ...]
+"""Pairs (logical axis, the mesh axes it is split over; none: not split)."""
 
 WEIGHT_RULES: Rules = (
-    ("layers", None),
-    ("norm", None),
-    ("embed", "data"),
-    ("heads", "tensor"),
-    ("kv", "tensor"),
-    ("mlp", "tensor"),
-    ("vocab", "tensor"),
+    ("layers", ()),
+    ("norm", ()),
+    ("embed", ("data", "sequence")),
+    ("heads", ("tensor",)),
+    ("kv", ("tensor",)),
+    ("mlp", ("tensor",)),
+    ("vocab", ("tensor",)),
+    ("rank", ()),
 )
-INFERENCE_RULES: Rules = tuple((name, None if name == "embed" else axis) for name, axis in WEIGHT_RULES)
+INFERENCE_RULES: Rules = tuple((name, () if name == "embed" else axes) for name, axes in WEIGHT_RULES)
 """Weights split over "tensor" only, so that a decode step gathers none of them."""
 
 ACTIVATION_AXES: Mapping[str, str] = MappingProxyType(
-    {"batch": "data", "heads": "tensor", "kv": "tensor", "mlp": "tensor", "vocab": "tensor"}
+    {"batch": "data", "tokens": "sequence", "heads": "tensor", "kv": "tensor", "mlp": "tensor", "vocab": "tensor"}
 )
 
 
@@ -71,6 +74,7 @@ def activation_sharding(mesh: Mesh, shape: tuple[int, ...], *axes: str | None) -
     if len(axes) != len(shape):
         raise ModelError(f"{len(axes)} axes {axes} given for an array of shape {shape}")
     names = [None if axis is None else ACTIVATION_AXES[axis] for axis in axes]
+    names = [name if name in mesh.shape else None for name in names]
     for axis, name, size in zip(axes, names, shape, strict=True):
         if name is not None and size % mesh.shape[name]:
             raise ModelError(f"{axis} of size {size} does not divide over mesh axis {name!r} of {mesh.shape[name]}")
@@ -86,24 +90,25 @@ def weight_spec(path: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: 
     """Mesh axes of a parameter: each logical axis is found by exactly one rule and divides evenly.
 
     Raises ModelError, naming the parameter and the numbers, for an axis without a rule or with two, for two axes on
-    one mesh axis, and for a dimension that its mesh axis does not divide.
+    one mesh axis, and for a dimension that its mesh axes do not divide.
     """
-    names = [_only_rule(path, axis, rules) for axis in axes]
-    for axis, name, size in zip(axes, names, shape, strict=True):
-        if name is None:
-            continue
-        if names.count(name) > 1:
-            raise ModelError(f"parameter {path} has axes {axes}, of which two go to mesh axis {name!r}")
-        if size % mesh.shape[name]:
+    split = [tuple(name for name in _only_rule(path, axis, rules) if name in mesh.shape) for axis in axes]
+    used = [name for names in split for name in names]
+    for axis, names, size in zip(axes, split, shape, strict=True):
+        for name in names:
+            if used.count(name) > 1:
+                raise ModelError(f"parameter {path} has axes {axes}, of which two go to mesh axis {name!r}")
+        parts = math.prod(mesh.shape[name] for name in names)
+        if size % parts:
             raise ModelError(
                 f"parameter {path}: axis {axis} of size {size} does not divide over "
-                f"mesh axis {name!r} of {mesh.shape[name]}"
+                f"mesh axis {' x '.join(map(repr, names))} of {parts}"
             )
-    return PartitionSpec(*names)
+    return PartitionSpec(*(names[0] if len(names) == 1 else names or None for names in split))
 
 
-def _only_rule(path: str, axis: str, rules: Rules) -> str | None:
-    found = [name for rule, name in rules if rule == axis]
+def _only_rule(path: str, axis: str, rules: Rules) -> tuple[str, ...]:
+    found = [names for rule, names in rules if rule == axis]
     if len(found) != 1:
         raise ModelError(f"parameter {path}: axis {axis!r} has {len(found)} sharding rules {found}, it needs exactly 1")
     return found[0]

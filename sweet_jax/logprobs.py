@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from models.llama import Llama
+from models.llama import Llama, variables
 from models.sharding import constrain
 from sweet_jax.batch import TokenRow, bucket, pad_rows
 from sweet_jax.mesh import put_rows, replicated
@@ -48,7 +48,7 @@ def token_logps(
 def hidden_states(model: Llama, params: Mapping[str, Any], tokens_bt: Int[Array, "B T"]) -> Float[Array, "B T D"]:
     """The hidden states after the final norm of whole rows that start at position 0, in the model's compute dtype."""
     positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
-    return model.apply({"params": params}, tokens_bt, positions_bt).hidden_btd
+    return model.apply(variables(params), tokens_bt, positions_bt).hidden_btd
 
 
 def hidden_logps(

@@ -1,4 +1,5 @@
-"""The device mesh of a run: `--mesh=4x2` is a fully sharded data axis of 4 times a tensor axis of 2.
+"""The device mesh of a run: `--mesh=4x2` is a fully sharded data axis of 4 times a tensor axis of 2. For rows too long
+for one device, `--mesh=data:2,sequence:2,tensor:2` also splits the tokens of a row.
 
 On a machine with only a CPU the devices are emulated, which has to be said to jax before its first array: call
 `start_devices` first, then `make_mesh`.
@@ -15,31 +16,45 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from colbench_env.types import BadInput
 
-AXES = ("data", "tensor")
+AXES = ("data", "sequence", "tensor")
 
 
 @dataclass(frozen=True)
 class MeshShape:
-    """data: shards of the batch and of every large parameter; tensor: shards of heads, mlp and vocabulary."""
+    """data: shards of the batch and of every large parameter; tensor: shards of heads, mlp and vocabulary; sequence:
+    shards of the tokens of a row and, with data, of every large parameter."""
 
     data: int = 1
     tensor: int = 1
+    sequence: int = 1
 
     def __post_init__(self) -> None:
-        if self.data < 1 or self.tensor < 1:
-            raise BadInput(f"mesh {self.data}x{self.tensor}: both axes must be at least 1")
+        if min(self.data, self.tensor, self.sequence) < 1:
+            raise BadInput(f"mesh {self}: every axis must be at least 1")
 
     @property
     def size(self) -> int:
         """The number of devices."""
-        return self.data * self.tensor
+        return self.data * self.sequence * self.tensor
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Axis -> size, in the order of the devices; a sequence axis only where it splits anything."""
+        sizes = {name: getattr(self, name) for name in AXES}
+        return {name: size for name, size in sizes.items() if name != "sequence" or size > 1}
+
+    def folded(self) -> "MeshShape":
+        """The same devices for sampling, whose rows grow token by token: the sequence axis becomes rows."""
+        return MeshShape(self.data * self.sequence, self.tensor)
 
     def __str__(self) -> str:
-        return f"{self.data}x{self.tensor}"
+        if self.sequence == 1:
+            return f"{self.data}x{self.tensor}"
+        return ",".join(f"{name}:{getattr(self, name)}" for name in AXES)
 
 
 def parse_mesh(text: str) -> MeshShape:
-    """The mesh written as "4x2", "4" (tensor 1) or "data:4,tensor:2"; BadInput for anything else.
+    """The mesh written as "4x2", "4" (tensor 1) or "data:2,sequence:2,tensor:2"; BadInput for anything else.
 
     In:  "tensor:2,data:4"
     Out: MeshShape(data=4, tensor=2)
@@ -53,7 +68,7 @@ def parse_mesh(text: str) -> MeshShape:
         if not named:
             raise BadInput(f"mesh {text!r} cannot be read, expected DATAxTENSOR (4x2) or data:4,tensor:2")
         if named[1] not in AXES:
-            raise BadInput(f"mesh {text!r} names the axis {named[1]!r}, the axes are {' and '.join(AXES)}")
+            raise BadInput(f"mesh {text!r} names the axis {named[1]!r}, the axes are {', '.join(AXES)}")
         if named[1] in sizes:
             raise BadInput(f"mesh {text!r} names the axis {named[1]!r} twice")
         sizes[named[1]] = int(named[2])
@@ -109,18 +124,17 @@ def _ask_for_cpu_devices(count: int) -> None:
 
 
 def make_mesh(shape: MeshShape) -> Mesh:
-    """The mesh with axes ("data", "tensor") over the first `shape.size` devices; BadInput if there are fewer."""
+    """The mesh with the axes of `shape.sizes` over the first `shape.size` devices; BadInput if there are fewer."""
     devices = jax.devices()
     if len(devices) < shape.size:
         raise BadInput(f"mesh {shape} needs {shape.size} devices, jax was started with {len(devices)}")
     # Auto: the compiler propagates shardings from our constraints; jax's default (Explicit) would make them types.
-    return jax.make_mesh(
-        (shape.data, shape.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[: shape.size]
-    )
+    names, sizes = zip(*shape.sizes.items(), strict=True)
+    return jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(names), devices=devices[: shape.size])
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of every array whose first axis is B: rows over "data", whole over "tensor"."""
+    """The sharding of every array whose first axis is B: rows over "data", whole over the other axes."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 

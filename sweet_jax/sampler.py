@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from colbench_env.types import BadInput
 from models.kv_cache import KVCache, init_cache
-from models.llama import Llama, logits
+from models.llama import Llama, logits, variables
 from models.sharding import constrain
 from sweet_jax.batch import bucket
 from sweet_jax.mesh import put_rows
@@ -127,7 +127,7 @@ def prefill(
     rows, length = tokens_bt.shape
     cache = init_cache(model.config, rows, slots, model.mesh, model.compute_dtype)
     position_bt = jnp.broadcast_to(jnp.arange(length), (rows, length))
-    output = model.apply({"params": params}, tokens_bt, position_bt, cache)
+    output = model.apply(variables(params), tokens_bt, position_bt, cache, fresh=True)
     last_b1d = jnp.take_along_axis(output.hidden_btd, (length_b - 1)[:, None, None], axis=1)
     return output.cache, logits(last_b1d, params, model.config, model.mesh)[:, 0]
 
@@ -149,7 +149,7 @@ def decode(
     def one_token(state: DecodeState) -> DecodeState:
         token_b, logp_b = draw(state.logits_bv, key_b, state.step, sampling)
         live_b = ~state.done_b
-        output = model.apply({"params": params}, token_b[:, None], (length_b + state.step)[:, None], state.cache)
+        output = model.apply(variables(params), token_b[:, None], (length_b + state.step)[:, None], state.cache)
         return DecodeState(
             step=state.step + 1,
             cache=output.cache,

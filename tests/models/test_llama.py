@@ -189,5 +189,5 @@ def test_rows_that_the_data_axis_does_not_divide_are_refused(tiny, mesh_of, rand
 
 def test_an_unknown_remat_policy_is_refused(tiny, mesh_of, random_params, logits_of):
     mesh = mesh_of(1, 1)
-    with pytest.raises(ModelError, match=r"remat 'half' is not one of \['none', 'full'\]"):
+    with pytest.raises(ModelError, match=r"remat 'half' is not one of \['none', 'full', 'attention', 'dots'\]"):
         logits_of(tiny, mesh, random_params(tiny, mesh), TOKENS_BT, remat="half")

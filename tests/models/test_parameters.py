@@ -105,7 +105,7 @@ def test_an_axis_without_a_rule_or_with_two_is_refused(tiny, mesh_of):
 
 
 def test_two_axes_of_a_parameter_on_one_mesh_axis_are_refused(tiny, mesh_of):
-    rules = tuple((name, "tensor" if name == "embed" else axis) for name, axis in WEIGHT_RULES)
+    rules = tuple((name, ("tensor",) if name == "embed" else axis) for name, axis in WEIGHT_RULES)
     with pytest.raises(ModelError, match="parameter embedding .* two go to mesh axis 'tensor'"):
         param_shardings(tiny, mesh_of(4, 2), rules)
 
