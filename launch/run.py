@@ -21,18 +21,25 @@ from launch.config import EMBEDDED, SCRATCH, TrainConfig
 from launch.console import Console
 from launch.dialogues import ModelHuman, Table
 from launch.run_dir import RunDir
-from models.config import LlamaConfig
+from models.config import LlamaConfig, from_hf
 from models.hf_io import load_llama
 from models.llama import Llama
 from models.parameters import inference_shardings, param_shapes, param_shardings
 from sweet_jax.batch import default_buckets
-from sweet_jax.chat import Chat
+from sweet_jax.chat import Chat, check_vocabulary
 from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh
 from sweet_jax.sampler import Sampler, Sampling
 from sweet_jax.training import Reporter, restore_params
 
 EMBEDDED_DIRECTORY = Path(__file__).parent.parent / "sweet_jax" / "start_policy"
 SMALLEST_PROMPT = 128  # the smallest bucket of prompts
+
+
+def start_model(model: str, run: Path) -> Path:
+    """The Hugging Face directory of the start policy, which a run calls `model` (see `launch.config.TrainConfig`)."""
+    if model == SCRATCH:
+        return run / "start" / "model"
+    return EMBEDDED_DIRECTORY if model == EMBEDDED else Path(model)
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,7 @@ class Run:
     @property
     def model_directory(self) -> Path:
         """Where the start policy lies as a Hugging Face directory."""
-        if self.config.model == SCRATCH:
-            return self.directory.path / "start" / "model"
-        return EMBEDDED_DIRECTORY if self.config.model == EMBEDDED else Path(self.config.model)
+        return start_model(self.config.model, self.directory.path)
 
     @functools.cached_property
     def chat(self) -> Chat:
@@ -67,6 +72,8 @@ class Run:
 
     @functools.cached_property
     def _loaded(self) -> Any:
+        config = from_hf(self.model_directory)
+        check_vocabulary(self.chat, config)
         return load_llama(self.model_directory, self.mesh, jnp.float32)
 
     @property

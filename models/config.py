@@ -106,6 +106,8 @@ def from_hf(source: str | Path | Mapping[str, Any]) -> LlamaConfig:
     if isinstance(source, Mapping):
         return _from_dict(source)
     path = Path(source)
+    if not path.exists() and path.suffix != ".json":
+        raise ModelError(f"{path}: no such model directory")
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         raise ModelError(f"{path}: no such file; a model directory holds config.json and model.safetensors")

@@ -105,8 +105,6 @@ def load_llama(directory: str | Path, mesh: Mesh, dtype: DTypeLike = jnp.float32
     not divide, damaged files, and for any tensor without parameter or parameter without tensor.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        raise ModelError(f"{directory}: no such model directory")
     config = from_hf(directory)
     shardings, layout = flatten(param_shardings(config, mesh)), hf_layout(config)
     with ExitStack() as stack:
