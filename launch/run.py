@@ -74,6 +74,8 @@ class Run:
     def _loaded(self) -> Any:
         config = from_hf(self.model_directory)
         check_vocabulary(self.chat, config)
+        if self.system:  # a template may refuse one, and says so only when it is rendered
+            self.chat.prompt_ids([{"role": "system", "content": self.system}, {"role": "user", "content": "?"}])
         return load_llama(self.model_directory, self.mesh, jnp.float32)
 
     @property

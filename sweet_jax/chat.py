@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from jinja2.exceptions import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from colbench_env.types import BadInput, Message
 from models.config import LlamaConfig
@@ -77,7 +77,7 @@ class Chat:
     BadInput: no chat template, no assistant header in it, or no special token at the end of an agent turn.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
         self.name = tokenizer.name_or_path or "the tokenizer"
         if not tokenizer.is_fast:
