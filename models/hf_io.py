@@ -3,9 +3,9 @@
 One table (`hf_layout`) says which file tensors make up which parameter; loading and saving walk it in opposite
 directions. Hugging Face stores a projection as [out, in], `models.parameters` as [in, out] and stacked over layers.
 
-A large parameter is loaded in pieces. A piece is the same few layers (or rows of the embedding) of every shard,
-as the files hold them; the host reads it, and the devices turn, convert and place it. So the host holds PIECE_BYTES, or
-one layer of one parameter where that is larger, whatever the size of the model, and a process reads only what its own
+A large parameter is loaded in pieces. A piece is the same few layers (or rows of the embedding) of every shard, as the
+files hold them; the host reads it, and the devices turn, convert and place it. So the host holds SMALL_BYTES, or two
+layers of one parameter where that is more, whatever the size of the model, and a process reads only what its own
 devices keep.
 """
 
@@ -28,8 +28,8 @@ from models.config import LlamaConfig, ModelError, from_hf
 from models.parameters import Params, check_params, flatten, nest, param_shardings, parameter_table
 from models.weight_files import FILE_DTYPES, MAX_FILE_BYTES, Stored, check_stored, open_weights, write_weights
 
-PIECE_BYTES = 128 * 2**20
-"""Bytes of the files that a process holds at a time while loading."""
+SMALL_BYTES, PIECE_BYTES = 128 * 2**20, 64 * 2**20
+"""Bytes of the files: of what is moved at once, and of what is read at a time where more has to be moved."""
 
 LAYER_TENSORS = {
     "layers/attention_norm": "input_layernorm",
@@ -161,7 +161,7 @@ def write_llama(
     def values() -> Iterator[np.ndarray]:
         for path, tensors in layout.items():
             value = parameter(path)
-            if math.prod(value.shape) * value.dtype.itemsize <= PIECE_BYTES:
+            if math.prod(value.shape) * value.dtype.itemsize <= SMALL_BYTES:
                 value = on_host(value)
             for layer in range(len(tensors.names)):
                 own = _layer(value, layer) if tensors.stacked else value
@@ -224,9 +224,9 @@ def _load_parameter(
         start = min(start, local - rows)
         piece = _read_piece(tensors, slices, in_file, local, start, rows)
         axis = 0 if tensors.stacked or not turned else len(shape) - 1
-        # One piece after another: the buffers that device transfers read from are freed before the next.
-        whole = jax.block_until_ready(_place(whole, piece, start, sharding, in_file, turned, axis))
-    return whole
+        # A piece is read while the one before it is placed; no more are waiting, so that their buffers are freed.
+        whole = _place(jax.block_until_ready(whole), piece, start, sharding, in_file, turned, axis)
+    return jax.block_until_ready(whole)
 
 
 def _turned(axes: tuple[Any, ...] | PartitionSpec) -> tuple[Any, ...]:
@@ -242,7 +242,7 @@ def _rows_a_piece(tensors: HfTensors, slices: Mapping[str, Any], sharding: Named
     local, *rest = sharding.shard_shape(tensors.file_shape)
     sizes = {FILE_DTYPES[slices[name].get_dtype()].itemsize for name in tensors.names}
     row_bytes = max(map(len, distinct.values())) * math.prod(rest) * max(sizes)
-    return max(1, min(local, PIECE_BYTES // row_bytes))
+    return local if local * row_bytes <= SMALL_BYTES else max(1, min(local, PIECE_BYTES // row_bytes))
 
 
 def _make_array(shape: tuple[int, ...], sharding: NamedSharding, read: Callable[[Index], np.ndarray]) -> jax.Array:
