@@ -97,33 +97,45 @@ def hf_layout(config: LlamaConfig) -> dict[str, HfTensors]:
     return layout
 
 
+def check_llama(directory: str | Path, mesh: Mesh) -> LlamaConfig:
+    """The configuration of the model in a Hugging Face directory, when all but the values is known to be right.
+
+    Raises ModelError for a missing or unsupported directory, a network that the mesh does not divide, damaged files,
+    and for any tensor without parameter or parameter without tensor. Reads headers only.
+    """
+    with ExitStack() as stack:
+        return _checked(stack, Path(directory), mesh)[0]
+
+
 def load_llama(directory: str | Path, mesh: Mesh, dtype: DTypeLike = jnp.float32) -> LoadedModel:
     """The model in a Hugging Face directory, sharded over `mesh` by the parameter table, its weights in `dtype`.
 
     Each process reads the slices of its own devices, a slice that several devices hold only once.
-    Raises ModelError, before any weight is read, for a missing or unsupported directory, a network that the mesh does
-    not divide, damaged files, and for any tensor without parameter or parameter without tensor.
+    Raises ModelError as `check_llama`, before any weight is read, and for a tied model whose output matrix is another.
     """
-    directory = Path(directory)
-    config = from_hf(directory)
-    shardings, layout = flatten(param_shardings(config, mesh)), hf_layout(config)
     with ExitStack() as stack:
-        slices = open_weights(stack, directory)
-        derived = {name for name in slices if name.endswith(DERIVED_SUFFIX)}
-        repeated = config.tie_word_embeddings and HEAD in slices
-        check_stored(
-            str(directory),
-            slices,
-            [stored for tensors in layout.values() for stored in tensors.stored],
-            derived | {HEAD} if repeated else derived,
-        )
-        if repeated:
-            _check_tied(directory, slices)
+        config, slices = _checked(stack, Path(directory), mesh)
+        if config.tie_word_embeddings and HEAD in slices:
+            _check_tied(Path(directory), slices)
+        shardings = flatten(param_shardings(config, mesh))
         params = {
             path: _load_parameter(tensors, slices, shardings[path], jnp.dtype(dtype))
-            for path, tensors in layout.items()
+            for path, tensors in hf_layout(config).items()
         }
     return LoadedModel(config, nest(params))
+
+
+def _checked(stack: ExitStack, directory: Path, mesh: Mesh) -> tuple[LlamaConfig, dict[str, Any]]:
+    """The configuration, and name -> lazily read slice of every tensor in the files."""
+    config = from_hf(directory)
+    param_shardings(config, mesh)
+    slices = open_weights(stack, directory)
+    derived = {name for name in slices if name.endswith(DERIVED_SUFFIX)}
+    if config.tie_word_embeddings:
+        derived.add(HEAD)
+    needed = [stored for tensors in hf_layout(config).values() for stored in tensors.stored]
+    check_stored(str(directory), slices, needed, derived)
+    return config, slices
 
 
 def save_llama(

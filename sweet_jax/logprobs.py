@@ -62,33 +62,36 @@ def hidden_logps(
     """`token_logps` of rows whose hidden states are known.
 
     A loop over chunks of T positions, at least two; each is a checkpoint, so its logits are computed again in the
-    backward pass.
+    backward pass. Where the tokens of a row are split over devices, each device goes through its own part.
     """
     rows, length = tokens_bt.shape
-    chunk = min(chunk, math.ceil(length / 2))
-    chunks = math.ceil(length / chunk)
+    parts = model.mesh.shape.get("sequence", 1)
+    own = length // parts  # positions of a part; the model has seen to it that they divide
+    chunk = min(chunk, math.ceil(own / 2))
+    chunks = math.ceil(own / chunk)
     # The tied matrix stays [V, D] and is contracted along D: its transpose is never made, least of all once a chunk.
     tied = model.config.tie_word_embeddings
-    weight, equation = (params["embedding"], "bcd,vd->bcv") if tied else (params["lm_head"], "bcd,dv->bcv")
+    weight, equation = (params["embedding"], "bpcd,vd->bpcv") if tied else (params["lm_head"], "bpcd,dv->bpcv")
     weight = weight.astype(hidden_btd.dtype)
 
     @jax.checkpoint
-    def chunk_logps(hidden_bcd: Array, target_bc: Array) -> Array:
-        logits_bcv = jnp.einsum(equation, hidden_bcd, weight, preferred_element_type=jnp.float32) / temperature
-        logits_bcv = constrain(logits_bcv, model.mesh, "batch", None, "vocab")
+    def chunk_logps(hidden_bpcd: Array, target_bpc: Array) -> Array:
+        logits_bpcv = jnp.einsum(equation, hidden_bpcd, weight, preferred_element_type=jnp.float32) / temperature
+        logits_bpcv = constrain(logits_bpcv, model.mesh, "batch", "tokens", None, "vocab")
         # A masked sum, not a gather: a gather from a sharded vocabulary would collect it on every device.
-        is_target_bcv = jnp.arange(logits_bcv.shape[-1]) == target_bc[:, :, None]
-        target_logit_bc = jnp.where(is_target_bcv, logits_bcv, 0.0).sum(axis=-1)
-        return target_logit_bc - jax.nn.logsumexp(logits_bcv, axis=-1)
+        is_target_bpcv = jnp.arange(logits_bpcv.shape[-1]) == target_bpc[..., None]
+        target_logit_bpc = jnp.where(is_target_bpcv, logits_bpcv, 0.0).sum(axis=-1)
+        return target_logit_bpc - jax.nn.logsumexp(logits_bpcv, axis=-1)
 
     def in_chunks(x_bt: Array) -> Array:
-        padded = jnp.pad(x_bt, [(0, 0), (0, chunks * chunk - length)] + [(0, 0)] * (x_bt.ndim - 2))
-        return padded.reshape(rows, chunks, chunk, *x_bt.shape[2:]).swapaxes(0, 1)
+        parted = x_bt.reshape(rows, parts, own, *x_bt.shape[2:])
+        padded = jnp.pad(parted, [(0, 0), (0, 0), (0, chunks * chunk - own)] + [(0, 0)] * (x_bt.ndim - 2))
+        return jnp.moveaxis(padded.reshape(rows, parts, chunks, chunk, *x_bt.shape[2:]), 2, 0)
 
     next_bt = jnp.roll(tokens_bt, -1, axis=1)  # position t predicts token t+1; what the last one gives is dropped below
-    logp_nbc = jax.lax.map(lambda xs: chunk_logps(*xs), (in_chunks(hidden_btd), in_chunks(next_bt)))
-    logp_bt = logp_nbc.swapaxes(0, 1).reshape(rows, chunks * chunk)[:, : length - 1]
-    return jnp.pad(logp_bt, [(0, 0), (1, 0)])
+    logp_nbpc = jax.lax.map(lambda xs: chunk_logps(*xs), (in_chunks(hidden_btd), in_chunks(next_bt)))
+    logp_bpt = jnp.moveaxis(logp_nbpc, 0, 2).reshape(rows, parts, chunks * chunk)[:, :, :own]
+    return jnp.pad(logp_bpt.reshape(rows, length)[:, : length - 1], [(0, 0), (1, 0)])
 
 
 def fingerprint(params: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from colbench_env.tasks import read_rows
@@ -37,7 +36,7 @@ def policy(run: Run) -> dict[str, Any]:
         count = len(pairs)
     params = run.policy_params(count)
     directory, flat = run.directory.path / "policy" / "model", flatten(params)
-    export_trained(directory, run.llama_config, flat.__getitem__, jnp.float32, run.model_directory)
+    export_trained(directory, run.llama_config, flat.__getitem__, flat["embedding"].dtype, run.model_directory)
     return {"rows": count, "steps": settings.training.steps(count)}
 
 
@@ -62,8 +61,9 @@ def _imitate(run: Run) -> int:
         return pad_rows(chosen, bucket(max(map(len, chosen)), buckets), run.chat.pad_id, settings.nll_mask)
 
     fit(
-        "policy", run.start_params, run.shardings, run.mesh, nll_objective(run.model), [len(row) for row in kept],
-        make_batch, settings.training, run.config.seed, run.directory.stage("policy"), run.reporter("policy"),
+        "policy", run.trained_shapes, run.first_params, run.mesh, nll_objective(run.model),
+        [len(row) for row in kept], make_batch, settings.training, run.config.seed, run.directory.stage("policy"),
+        run.reporter("policy"), run.frozen_params,
     )  # fmt: skip
     return len(kept)
 

@@ -34,12 +34,15 @@ def tiny() -> LlamaConfig:
 
 
 @pytest.fixture(scope="session")
-def mesh_of() -> Callable[[int, int], Mesh]:
-    """A mesh of the first data x tensor devices."""
+def mesh_of() -> Callable[..., Mesh]:
+    """A mesh of the first data x tensor devices, or of data x sequence x tensor."""
 
-    def make(data: int, tensor: int) -> Mesh:
-        devices = jax.devices()[: data * tensor]
-        return jax.make_mesh((data, tensor), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    def make(data: int, tensor: int, sequence: int = 1) -> Mesh:
+        sizes = {"data": data, "sequence": sequence, "tensor": tensor}
+        if sequence == 1:
+            del sizes["sequence"]
+        types, devices = (AxisType.Auto,) * len(sizes), jax.devices()[: data * sequence * tensor]
+        return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices)
 
     return make
 

@@ -1,0 +1,108 @@
+"""Every attention kernel and remat policy, with the tokens of a row whole or split, gives the network of plain XLA."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.attention import check_kernel
+from models.config import ModelError
+from models.llama import REMAT_POLICIES, Llama, logits
+from models.parameters import flatten, param_shardings
+
+TOKENS_BT = np.random.default_rng(1).integers(0, 48, (2, 256))
+
+
+def loss_and_gradients(config, mesh, params, tokens_bt, **options):
+    """Mean log-probability of the next token, its gradients by path, and the compiled program's text."""
+    model, shardings = Llama(config, mesh, **options), param_shardings(config, mesh)
+
+    def loss(params, tokens_bt):
+        positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
+        hidden_btd = model.apply({"params": params}, tokens_bt, positions_bt).hidden_btd
+        logp_btv = jax.nn.log_softmax(logits(hidden_btd, params, config, mesh))
+        return jnp.take_along_axis(logp_btv[:, :-1], tokens_bt[:, 1:, None], axis=-1).mean()
+
+    function = jax.jit(jax.value_and_grad(loss), out_shardings=(None, shardings))
+    compiled = function.lower(jax.device_put(params, shardings), tokens_bt).compile()
+    value, gradients = compiled(jax.device_put(params, shardings), tokens_bt)
+    return float(value), {path: np.asarray(x) for path, x in flatten(gradients).items()}, compiled.as_text()
+
+
+def assert_same(found, expected, atol):
+    assert found[0] == pytest.approx(expected[0], abs=1e-5)
+    for path, gradient in expected[1].items():
+        np.testing.assert_allclose(found[1][path], gradient, rtol=0, atol=atol, err_msg=path)
+        assert np.abs(gradient).max() > 1e-4, path
+
+
+@pytest.fixture(scope="module")
+def plain(tiny, mesh_of, random_params):
+    config = dataclasses.replace(tiny, num_layers=2, max_position_embeddings=256)
+    params = random_params(config, mesh_of(1, 1))
+    return config, params, loss_and_gradients(config, mesh_of(1, 1), params, TOKENS_BT)
+
+
+@pytest.mark.parametrize("kernel", ["xla", "splash"])
+@pytest.mark.parametrize("mesh_shape", [(1, 1), (1, 2, 2), (2, 2, 2)])
+def test_a_kernel_on_a_mesh_agrees_with_xla_on_one_device_in_value_and_gradient(plain, mesh_of, kernel, mesh_shape):
+    config, params, expected = plain
+    if kernel == "xla" and mesh_shape == (1, 1):
+        pytest.skip("this is the expectation itself")
+    found = loss_and_gradients(config, mesh_of(*mesh_shape), params, TOKENS_BT, attention=kernel)
+    assert_same(found, expected, atol=1e-5)
+
+
+def test_splash_takes_rows_that_fill_no_block_and_heads_without_a_group(plain, mesh_of, random_params):
+    config = dataclasses.replace(plain[0], num_heads=3, num_kv_heads=3)
+    mesh = mesh_of(2, 2)
+    params, tokens_bt = random_params(config, mesh), TOKENS_BT[:, :77]
+    expected = loss_and_gradients(config, mesh, params, tokens_bt)
+    assert_same(loss_and_gradients(config, mesh, params, tokens_bt, attention="splash"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", [*REMAT_POLICIES, "none"])
+@pytest.mark.parametrize("scan", [True, False])
+def test_a_remat_policy_changes_no_value(plain, mesh_of, policy, scan):
+    config, params, expected = plain
+    found = loss_and_gradients(config, mesh_of(1, 2), params, TOKENS_BT, remat=policy, scan=scan)
+    assert_same(found, expected, atol=1e-5)
+
+
+def test_remat_policies_keep_what_they_say(plain, mesh_of):
+    """Products counted in the unrolled program: each policy computes fewer of them again than the one before."""
+    config, params, _ = plain
+    counts = {}
+    for policy in ("full", "attention", "dots", "none"):
+        _, _, text = loss_and_gradients(config, mesh_of(1, 1), params, TOKENS_BT, remat=policy, scan=False)
+        counts[policy] = len(re.findall(r" dot\(| custom-call\([^)]*\).*matmul", text))
+    assert counts["full"] > counts["attention"] > counts["none"]
+    assert counts["full"] > counts["dots"] >= counts["none"]
+
+
+def test_rows_that_a_sequence_axis_does_not_divide_are_refused(plain, mesh_of):
+    config, params, _ = plain
+    with pytest.raises(ModelError, match="tokens of size 77 does not divide over mesh axis 'sequence' of 2"):
+        loss_and_gradients(config, mesh_of(1, 1, 2), params, TOKENS_BT[:, :77])
+    with pytest.raises(ModelError, match="rows of 192 tokens do not divide into blocks of 128 over .* of 2"):
+        loss_and_gradients(config, mesh_of(1, 1, 2), params, TOKENS_BT[:, :192], attention="splash")
+
+
+def test_what_a_kernel_cannot_do_is_refused_by_name(mesh_of):
+    mesh = mesh_of(1, 1)
+    with pytest.raises(ModelError, match="attention 'flash' is not one of"):
+        check_kernel("flash", mesh, 128, jnp.float32)
+    with pytest.raises(ModelError, match="'cudnn' needs NVIDIA GPUs, and the devices of this mesh are cpu"):
+        check_kernel("cudnn", mesh, 128, jnp.bfloat16)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN's attention needs an NVIDIA GPU")
+def test_cudnn_agrees_with_xla_in_bfloat16(plain, mesh_of):
+    config, params, _ = plain
+    wide = dict(compute_dtype=jnp.bfloat16)
+    expected = loss_and_gradients(config, mesh_of(1, 1), params, TOKENS_BT, **wide)
+    found = loss_and_gradients(config, mesh_of(1, 1), params, TOKENS_BT, attention="cudnn", **wide)
+    assert found[0] == pytest.approx(expected[0], abs=2e-2)
