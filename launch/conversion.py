@@ -16,9 +16,11 @@ from launch.convert import ConvertConfig
 from launch.model_directory import copy_tokenizer, export_trained, generation_settings, whole_directory
 from launch.run import start_model
 from launch.run_dir import write_json
-from models.config import LlamaConfig, ModelError, from_hf
-from models.hf_io import load_llama
-from models.parameters import check_params, count_params, flatten, nest, param_shardings
+from models.config import LlamaConfig, from_hf
+from models.hf_io import load_llama, open_llama
+from models.lora import LORA, LoraConfig, lora_shapes, lora_table, merged
+from models.parameters import count_params, flatten, nest, param_shapes
+from models.peft_io import save_adapter
 from sweet_jax.chat import Chat, check_vocabulary
 from sweet_jax.checkpoint import Checkpoints, SavedParams
 from sweet_jax.mesh import make_mesh, parse_mesh, start_devices
@@ -88,21 +90,78 @@ def _export_stage(config: ConvertConfig, stage: Stage, mesh: Mesh) -> str:
             f"--from={stage.directory}: a critic with a regression head (critic.parameterisation=value-head), which a "
             "Llama directory has no place for"
         )
+    lora = _lora_of(stage) if LORA in saved.shapes else None
+    if lora is None and config.lora == "adapter":
+        raise BadInput(f"--lora=adapter: {stage.directory} trained all weights, it has no adapters")
+    wanted = param_shapes(network, mesh) if lora is None else lora_shapes(network, lora, mesh)
+    _check_checkpoint(stage, shapes, flatten(wanted))
+    origin = f"from step {saved.step} of {stage.directory}"
+    if lora is not None and config.lora == "adapter":
+        dtype = _dtype(config, shapes["lora/" + next(iter(lora_table(network, lora)))].dtype)
+        adapters = jax.tree.map(lambda x: x.astype(dtype), saved.read(wanted))
+        with whole_directory(config.to) as beside:
+            save_adapter(beside, network, lora, adapters, str(stage.model), jax.process_index() == 0)
+        return f"{config.to}: adapters of rank {lora.rank} on {', '.join(lora.targets)} in {dtype}, {origin}"
+    if lora is None:
+        dtype = _dtype(config, shapes["final_norm"].dtype)
+        by_path = flatten(wanted)
+        with_dtype = {path: _shape(shapes[path].dtype, by_path[path]) for path in by_path}
+
+        def parameter(path: str) -> jax.Array:
+            return flatten(saved.read(nest({path: with_dtype[path]})))[path]
+
+        export_trained(config.to, network, parameter, dtype, stage.model)
+    else:
+        adapters = saved.read(wanted)
+        with open_llama(stage.model, mesh) as base:
+            dtype = _dtype(config, base.dtype)
+            # One weight and its adapters after another: never a second copy of the network.
+            export_trained(
+                config.to, network, lambda path: _merged(path, base.read(path), adapters, lora), dtype, stage.model
+            )
+    return f"{config.to}: {_described(network)} in {dtype}, {origin}"
+
+
+def _dtype(config: ConvertConfig, same: Any) -> jnp.dtype:
+    return jnp.dtype(same if config.dtype == "same" else config.dtype)
+
+
+def _shape(dtype: Any, like: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(like.shape, dtype, sharding=like.sharding)
+
+
+def _merged(path: str, weight: jax.Array, adapters: Any, lora: LoraConfig) -> jax.Array:
+    halves = {name: x for name, x in flatten(adapters[LORA]).items() if name.rpartition("/")[0] == path}
+    return flatten(merged(nest({path: weight}) | {LORA: nest(halves)}, lora))[path]
+
+
+def _lora_of(stage: Stage) -> LoraConfig:
+    """The adapters' settings, from the configuration of the run that trained them."""
+    path = stage.directory.parent / "config.json"
+    settings = _json(path).get("lora")
     try:
-        check_params(network, nest(shapes))
-    except ModelError as error:
+        return LoraConfig(int(settings["rank"]), float(settings["alpha"]), tuple(settings["targets"]))
+    except (TypeError, KeyError, ValueError) as error:
         raise BadInput(
-            f"--from={stage.directory}: not a checkpoint of the network in {stage.model}: {error}"
+            f"{path}: {stage.directory} holds LoRA adapters, but the settings 'lora' of its run are {settings!r}"
         ) from error
-    shardings = flatten(param_shardings(network, mesh))
 
-    def parameter(path: str) -> jax.Array:
-        abstract = jax.ShapeDtypeStruct(shapes[path].shape, shapes[path].dtype, sharding=shardings[path])
-        return flatten(saved.read(nest({path: abstract})))[path]
 
-    dtype = shapes["final_norm"].dtype if config.dtype == "same" else jnp.dtype(config.dtype)
-    export_trained(config.to, network, parameter, dtype, stage.model)
-    return f"{config.to}: {_described(network)} in {dtype}, from step {saved.step} of {stage.directory}"
+def _check_checkpoint(stage: Stage, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises BadInput unless the checkpoint has exactly the wanted paths and shapes."""
+    differing = [
+        f"{path} is {_text(found.get(path))} there and {_text(wanted.get(path))} here"
+        for path in sorted(found.keys() | wanted.keys())
+        if _text(found.get(path)) != _text(wanted.get(path))
+    ]
+    if differing:
+        more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+        shown = "; ".join(differing[:3]) + more
+        raise BadInput(f"--from={stage.directory}: not a checkpoint of the network in {stage.model}: {shown}")
+
+
+def _text(value: Any) -> str:
+    return "missing" if value is None else str(tuple(value.shape))
 
 
 def _import_model(config: ConvertConfig, mesh: Mesh) -> str:

@@ -19,13 +19,16 @@ class ConvertConfig:
     source: a run directory (its trained policy), one of its stages (runs/x/policy, runs/x/critic), or a Hugging Face
     directory. to: the directory to make; there must be none. dtype: of the weights written; "same" as they are (a
     checkpoint made from a Hugging Face directory is float32, as in training). mesh: the devices that hold the weights,
-    DATAxTENSOR; one device is enough, as parameters are read one after another.
+    DATAxTENSOR; one device is enough, as parameters are read one after another. lora: of a stage that trained adapters,
+    the network with the adapters added to its weights ("merged"; "same" dtype is that of its files), or the adapters
+    alone in PEFT's layout ("adapter").
     """
 
     source: Annotated[Path, tyro.conf.arg(name="from")]
     to: Path
     dtype: Literal["same", "float32", "bfloat16"] = "same"
     mesh: str = "1x1"
+    lora: Literal["merged", "adapter"] = "merged"
 
 
 def main() -> None:

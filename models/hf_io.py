@@ -13,7 +13,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,16 +113,37 @@ def load_llama(directory: str | Path, mesh: Mesh, dtype: DTypeLike = jnp.float32
     Each process reads the slices of its own devices, a slice that several devices hold only once.
     Raises ModelError as `check_llama`, before any weight is read, and for a tied model whose output matrix is another.
     """
+    with open_llama(directory, mesh) as opened:
+        params = {path: opened.read(path, dtype) for path in hf_layout(opened.config)}
+    return LoadedModel(opened.config, nest(params))
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model whose files are open, to be read one parameter after another. dtype: of its embedding in the files."""
+
+    config: LlamaConfig
+    mesh: Mesh
+    slices: Mapping[str, Any]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return FILE_DTYPES[self.slices[EMBEDDING].get_dtype()]
+
+    def read(self, path: str, dtype: DTypeLike = jnp.float32) -> jax.Array:
+        """The parameter on its sharding."""
+        sharding = flatten(param_shardings(self.config, self.mesh))[path]
+        return load_parameter(hf_layout(self.config)[path], self.slices, sharding, jnp.dtype(dtype))
+
+
+@contextmanager
+def open_llama(directory: str | Path, mesh: Mesh) -> Iterator[OpenModel]:
+    """The model of a Hugging Face directory, open inside the with statement. Raises ModelError as `load_llama`."""
     with ExitStack() as stack:
         config, slices = _checked(stack, Path(directory), mesh)
         if config.tie_word_embeddings and HEAD in slices:
             _check_tied(Path(directory), slices)
-        shardings = flatten(param_shardings(config, mesh))
-        params = {
-            path: _load_parameter(tensors, slices, shardings[path], jnp.dtype(dtype))
-            for path, tensors in hf_layout(config).items()
-        }
-    return LoadedModel(config, nest(params))
+        yield OpenModel(config, mesh, slices)
 
 
 def _checked(stack: ExitStack, directory: Path, mesh: Mesh) -> tuple[LlamaConfig, dict[str, Any]]:
@@ -217,7 +238,7 @@ def _check_tied(directory: Path, slices: Mapping[str, Any]) -> None:
         raise ModelError(f"{directory}: tie_word_embeddings is true, but {HEAD} differs from the embedding")
 
 
-def _load_parameter(
+def load_parameter(
     tensors: HfTensors, slices: Mapping[str, Any], sharding: NamedSharding, dtype: np.dtype
 ) -> jax.Array:
     """The parameter on its sharding. A small one is turned by the host and needs no compilation; a larger one is filled

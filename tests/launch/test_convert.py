@@ -16,8 +16,10 @@ from launch.convert import ConvertConfig
 from models import weight_files
 from models.config import from_hf
 from models.hf_io import load_llama
-from models.llama import Llama, logits
+from models.llama import Llama, logits, variables
+from models.lora import LoraConfig, init_lora, lora_shardings, merged
 from models.parameters import flatten, init_params, param_shardings
+from models.peft_io import load_adapter
 from sweet_jax.chat import Chat
 from sweet_jax.checkpoint import Checkpoints
 from sweet_jax.mesh import MeshShape, make_mesh
@@ -162,6 +164,78 @@ def test_a_hugging_face_directory_becomes_a_checkpoint_that_is_read_back_bit_equ
     assert Chat.load(tmp_path / "out").format == Chat.load(tiny_model).format
 
 
+# --- adapters --------------------------------------------------------------------------------------------------------
+
+LORA_CONFIG = LoraConfig(rank=3, alpha=6.0, targets=("q", "o", "up"))
+
+
+@pytest.fixture
+def adapters(tiny_model, mesh):
+    """Random adapters, of which no product is zero."""
+    config = from_hf(tiny_model)
+    key = jax.random.key(3)
+    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(key, x.shape), init_lora(config, LORA_CONFIG, key, mesh))
+
+
+@pytest.fixture
+def lora_run(tmp_path, tiny_model, mesh, adapters):
+    """A run directory whose policy trained adapters."""
+    path, optimizer = tmp_path / "run", make_optimizer(Hyper(), 3)
+    path.mkdir()
+    settings = {"rank": 3, "alpha": 6.0, "targets": ["q", "o", "up"]}
+    (path / "config.json").write_text(json.dumps({"model": str(tiny_model), "lora": settings}))
+    layout = state_shardings(optimizer, adapters, lora_shardings(from_hf(tiny_model), LORA_CONFIG, mesh))
+    with Checkpoints(path / "policy" / "checkpoints") as checkpoints:
+        checkpoints.save(3, init_state(optimizer, adapters, layout), {})
+    return path
+
+
+def test_adapters_are_written_for_peft_and_come_back_bit_equal(
+    converts, lora_run, tmp_path, tiny_model, adapters, mesh
+):
+    status, stdout, _ = converts(f"--from={lora_run}", f"--to={tmp_path / 'out'}", "--lora=adapter")
+    assert status == 0 and "adapters of rank 3 on q, o, up in float32, from step 3 of" in stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["base_model_name_or_path"]) == (3, 6, str(tiny_model))
+    assert settings["target_modules"] == ["q_proj", "o_proj", "up_proj"]
+    loaded = load_adapter(tmp_path / "out", from_hf(tiny_model), mesh)
+    assert loaded.lora == LORA_CONFIG
+    assert_same(loaded.params, adapters)
+
+
+def test_merged_adapters_are_the_network_that_was_trained(converts, lora_run, tmp_path, tiny_model, adapters, mesh):
+    assert converts(f"--from={lora_run}", f"--to={tmp_path / 'out'}", "--mesh=2x2")[0] == 0
+    expected = merged(load_llama(tiny_model, mesh).params | adapters, LORA_CONFIG)
+    found = load_llama(tmp_path / "out", mesh)
+    for path, value in flatten(expected).items():
+        np.testing.assert_allclose(flatten(found.params)[path], value, rtol=0, atol=1e-6, err_msg=path)
+    config = from_hf(tiny_model)
+    tokens_bt, positions_bt = jnp.asarray(np.repeat(TOKENS_BT, 2, axis=0)), jnp.tile(jnp.arange(20), (4, 1))
+
+    def logits_of(params, **options):
+        hidden_btd = Llama(config, mesh, **options).apply(variables(params), tokens_bt, positions_bt).hidden_btd
+        return np.asarray(logits(hidden_btd, params, config, mesh))
+
+    with_adapters = logits_of(load_llama(tiny_model, mesh).params | adapters, lora=LORA_CONFIG)
+    np.testing.assert_allclose(logits_of(found.params), with_adapters, rtol=0, atol=1e-4)
+
+
+def test_adapters_of_a_stage_that_trained_all_weights_are_refused(converts, run_dir, tmp_path):
+    out = f"--to={tmp_path / 'out'}"
+    sentence = refusal(converts(f"--from={run_dir}", out, "--lora=adapter"))
+    assert sentence == f"--lora=adapter: {run_dir / 'policy'} trained all weights, it has no adapters"
+
+
+def test_adapters_whose_settings_are_lost_are_refused(converts, lora_run, tmp_path, tiny_model):
+    (lora_run / "config.json").write_text(json.dumps({"model": str(tiny_model)}))
+    sentence = refusal(converts(f"--from={lora_run}", f"--to={tmp_path / 'out'}"))
+    assert "holds LoRA adapters, but the settings 'lora' of its run are None" in sentence
+
+
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +273,7 @@ def test_a_checkpoint_of_another_network_and_a_model_that_is_gone_are_refused(co
     settings = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(settings | {"intermediate_size": 48}))
     sentence = refusal(converts(f"--from={run_dir}", out))
-    assert f"not a checkpoint of the network in {model}: parameter layers/mlp/gate has shape (2, 32, 64), " in sentence
+    assert f"network in {model}: layers/mlp/down is (2, 64, 32) there and (2, 48, 32) here" in sentence
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(converts, run_dir, tmp_path, monkeypatch):
