@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,7 @@ def _text(value: Any) -> str:
 
 
 def _import_model(config: ConvertConfig, mesh: Mesh) -> str:
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs what it raises, with every traceback
     dtype = jnp.dtype("float32" if config.dtype == "same" else config.dtype)
     check_vocabulary(Chat.load(config.source), from_hf(config.source))
     settings = generation_settings(config.source)
