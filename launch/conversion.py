@@ -86,7 +86,7 @@ def _export_stage(config: ConvertConfig, stage: Stage, mesh: Mesh) -> str:
     network, saved = from_hf(stage.model), SavedParams(stage.directory / "checkpoints")
     check_vocabulary(Chat.load(stage.model), network)
     shapes = flatten(saved.shapes)
-    if "value_head" in shapes:
+    if "head" in saved.shapes:
         raise BadInput(
             f"--from={stage.directory}: a critic with a regression head (critic.parameterisation=value-head), which a "
             "Llama directory has no place for"

@@ -17,11 +17,12 @@ from models import weight_files
 from models.config import from_hf
 from models.hf_io import load_llama
 from models.llama import Llama, logits, variables
-from models.lora import LoraConfig, init_lora, lora_shardings, merged
+from models.lora import LoraConfig, lora_shapes, lora_shardings, merged
 from models.parameters import flatten, init_params, param_shardings
 from models.peft_io import load_adapter
 from sweet_jax.chat import Chat
 from sweet_jax.checkpoint import Checkpoints
+from sweet_jax.critic import with_value_head
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.optim import make_optimizer
 from sweet_jax.settings import Hyper
@@ -169,12 +170,15 @@ def test_a_hugging_face_directory_becomes_a_checkpoint_that_is_read_back_bit_equ
 LORA_CONFIG = LoraConfig(rank=3, alpha=6.0, targets=("q", "o", "up"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def adapters(tiny_model, mesh):
     """Random adapters, of which no product is zero."""
     config = from_hf(tiny_model)
-    key = jax.random.key(3)
-    return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(key, x.shape), init_lora(config, LORA_CONFIG, key, mesh))
+    noise = np.random.default_rng(3)
+    return jax.tree.map(
+        lambda x: jax.device_put(noise.normal(0.0, 0.1, x.shape).astype(np.float32), x.sharding),
+        lora_shapes(config, LORA_CONFIG, mesh),
+    )
 
 
 @pytest.fixture
@@ -253,6 +257,16 @@ def test_what_holds_no_parameters_is_refused(converts, run_dir, tmp_path):
     assert refusal(converts(f"--from={run_dir}", out)) == f"{run_dir}/policy/checkpoints: there is no checkpoint"
     (run_dir / "config.json").write_text("{")
     assert f"{run_dir}/config.json: not JSON" in refusal(converts(f"--from={run_dir}", out))
+
+
+def test_a_critic_is_converted_like_a_policy_but_not_with_a_regression_head(converts, run_dir, tmp_path, trained, mesh):
+    (run_dir / "policy").rename(run_dir / "critic")
+    assert converts(f"--from={run_dir / 'critic'}", f"--to={tmp_path / 'out'}")[0] == 0
+    assert_same(load_llama(tmp_path / "out", mesh).params, trained)
+    with Checkpoints(run_dir / "critic" / "checkpoints") as checkpoints:
+        checkpoints.save(4, {"params": with_value_head(trained, 32, jax.random.key(0), mesh)}, {})
+    sentence = refusal(converts(f"--from={run_dir / 'critic'}", f"--to={tmp_path / 'head'}"))
+    assert f"--from={run_dir / 'critic'}: a critic with a regression head" in sentence
 
 
 def test_a_damaged_checkpoint_is_refused_and_nothing_is_written(converts, run_dir, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from models.config import ModelError
-from models.lora import LORA, LoraConfig, init_lora
+from models.lora import LORA, LoraConfig, lora_shapes
 from models.parameters import flatten
 from models.peft_io import load_adapter, save_adapter
 
@@ -18,8 +18,8 @@ PREFIX = "base_model.model.model.layers.1"
 
 @pytest.fixture
 def adapters(tiny, mesh_of):
-    fresh = init_lora(tiny, ADAPTED, jax.random.key(0), mesh_of(4, 2))
-    return jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(1), x.shape), fresh)
+    noise, shapes = np.random.default_rng(0), lora_shapes(tiny, ADAPTED, mesh_of(4, 2))
+    return jax.tree.map(lambda x: jax.device_put(noise.normal(size=x.shape).astype(np.float32), x.sharding), shapes)
 
 
 @pytest.fixture
