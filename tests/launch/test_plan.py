@@ -102,7 +102,7 @@ def test_what_does_not_go_together_is_one_sentence_before_any_compile(run, no_co
 def test_a_flag_out_of_range_has_status_2(run):
     status, _, errors = run("--batch-size=0")
     assert status == 2
-    assert "pairs is 0, it must be at least 1" in errors
+    assert "batch_size is 0, it must be at least 1" in errors
 
 
 def test_help_does_without_jax(python):
@@ -177,7 +177,7 @@ def test_libtpu_on_a_machine_without_a_tpu_disturbs_no_other_command():
 
 @needs_libtpu
 def test_a_search_names_the_fastest_of_what_it_compiled(small, capsys):
-    config = PlanConfig(model=small, stage="score", topology="v5e:2x2", search=True, tries=2, pairs=2, length=256)
+    config = PlanConfig(model=small, stage="score", topology="v5e:2x2", search=True, tries=2, batch_size=2, max_length=256)
     best = search(config)
     lines = capsys.readouterr().err.splitlines()
     assert [line[:4] for line in lines] == ["1/2 ", "2/2 "]
