@@ -14,8 +14,10 @@ from colbench_env.types import BadInput, Pair
 from launch.run import Run
 from models.config import LlamaConfig, ModelError
 from models.hf_io import save_llama
+from sweet_jax import hosts
 from sweet_jax.batch import RowPair, bucket, default_buckets, fit_pairs, pad_pairs, uncounted
 from sweet_jax.logprobs import ReferenceCache, pad_reference, reference_logps
+from sweet_jax.mesh import to_host
 from sweet_jax.metrics import CollapseWatch
 from sweet_jax.objectives import Preference, PreferenceBatch, preference_objective
 from sweet_jax.rows import pair_rows
@@ -68,11 +70,10 @@ def train_on_pairs(
         progress=lambda done, total: run.console.progress(f"{stage}: reference log-probs", done, total),
     )  # fmt: skip
 
-    def make_batch(indices: np.ndarray) -> PreferenceBatch:
-        chosen = [pairs[index] for index in indices]
-        length = bucket(max(map(len, chosen)), buckets)
+    def make_batch(indices: np.ndarray, longest: int) -> PreferenceBatch:
+        length = bucket(longest, buckets)
         return PreferenceBatch(
-            pad_pairs(chosen, length, run.chat.pad_id, nll),  # type: ignore[arg-type]
+            pad_pairs([pairs[index] for index in indices], length, run.chat.pad_id, nll),  # type: ignore[arg-type]
             pad_reference([reference[2 * index] for index in indices], length),
             pad_reference([reference[2 * index + 1] for index in indices], length),
         )
@@ -84,7 +85,12 @@ def train_on_pairs(
 
 
 def export_model(directory: Path, config: LlamaConfig, params: Any, tokenizer: Any) -> None:
-    """A Hugging Face directory, whole or not there."""
+    """A Hugging Face directory, whole or not there; every process has to call this, the first one writes."""
+    whole = to_host(params)
+    hosts.from_first(lambda: _write_model(directory, config, whole, tokenizer))
+
+
+def _write_model(directory: Path, config: LlamaConfig, params: Any, tokenizer: Any) -> None:
     beside = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(beside, ignore_errors=True)
     try:
