@@ -64,6 +64,27 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """Training of low-rank adapters in place of all weights (arXiv:2106.09685), for critic and policy.
+
+    rank: 0 trains all weights. alpha: adapters are scaled by alpha / rank. targets: which weights have adapters. The
+    frozen network is held in compute_dtype and is the reference as well: no second copy.
+    """
+
+    rank: int = 0
+    alpha: float = 32.0
+    targets: tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...] = (
+        "q", "k", "v", "o", "gate", "up", "down",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or self.alpha <= 0:
+            raise BadInput(f"lora.rank is {self.rank} and lora.alpha {self.alpha}: at least 0, and above 0")
+        if not self.targets:
+            raise BadInput("lora.targets is empty: name at least one weight")
+
+
+@dataclass(frozen=True)
 class Rollouts:
     """Dialogues of the start policy with the simulated human.
 
@@ -184,7 +205,8 @@ class Hosts:
 class TrainConfig:
     """SWEET-RL from dialogues to a trained policy; without flags the embedded miniature of ColBench.
 
-    mesh: DATAxTENSOR devices, or data:4,tensor:2. run_dir: where everything goes; run again to continue.
+    mesh: DATAxTENSOR devices, or data:2,sequence:2,tensor:2, which also splits the tokens of a row. run_dir: where
+    everything goes; run again to continue.
     model: "embedded" (the small start policy that comes with the package), "scratch" (train that start policy here), or
     a Hugging Face directory of a Llama model. preset: where the defaults below come from.
     stage: all of them, or one whose inputs are in the run directory.
@@ -192,9 +214,11 @@ class TrainConfig:
     dialogues instead of sampling them. num_tasks: how many of the tasks are used, 0 for all of the file.
     human: who answers the agent: "scripted" needs tasks of the miniature, "model" is played by the same model.
     agent_prompt: "none", the name of a prompt in colbench_env/prompts, or a file with the system prompt.
-    compute_dtype: of activations; parameters and optimiser are float32. sampler_mesh: "same" samples on the training
-    mesh with weights split over its tensor axis; "rows" gives every device the whole model and rows of its own (small
-    models).
+    compute_dtype: of activations; parameters and optimiser are float32. attention: the kernel in training, scoring and
+    prefill; "auto" is splash on TPU, cudnn on GPU in bfloat16, else xla. remat: what the backward pass computes again:
+    all of a layer ("full"), all but attention, all but products with weights ("dots"), nothing ("none").
+    sampler_mesh: "same" samples on the training mesh with weights split over its tensor axis; "rows" gives every device
+    the whole model and rows of its own (small models).
     grader_workers: answers graded side by side. unsafe: grade even where nothing isolates the answers.
     """
 
@@ -215,9 +239,11 @@ class TrainConfig:
     grader_workers: int = 2
     unsafe: bool = False
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal["none", "full"] = "full"
+    attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+    remat: Literal["none", "full", "attention", "dots"] = "full"
     sampler_mesh: Literal["same", "rows"] = "same"
     hosts: Hosts = field(default_factory=Hosts)
+    lora: Lora = field(default_factory=Lora)
     start: Start = field(default_factory=Start)
     rollouts: Rollouts = field(default_factory=Rollouts)
     critic: Critic = field(default_factory=Critic)

@@ -21,14 +21,17 @@ from launch.config import EMBEDDED, SCRATCH, TrainConfig
 from launch.console import Console
 from launch.dialogues import ModelHuman, Table
 from launch.run_dir import RunDir
-from models.config import LlamaConfig
+from models.attention import AttentionName
+from models.config import LlamaConfig, from_hf
 from models.hf_io import load_llama
 from models.llama import Llama
-from models.parameters import inference_shardings, param_shapes, param_shardings
+from models.lora import LoraConfig, init_lora, lora_shapes, merged
+from models.parameters import inference_shardings, param_shapes, with_matrices_in
 from sweet_jax.batch import default_buckets
 from sweet_jax.chat import Chat
 from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh
 from sweet_jax.sampler import Sampler, Sampling
+from sweet_jax.step import combined
 from sweet_jax.training import Reporter, restore_params
 
 EMBEDDED_DIRECTORY = Path(__file__).parent.parent / "sweet_jax" / "start_policy"
@@ -51,8 +54,10 @@ class Run:
 
     @functools.cached_property
     def sampler_mesh(self) -> Mesh:
-        """The devices while sampling: as in training, or all of them over rows."""
-        return self.mesh if self.config.sampler_mesh == "same" else make_mesh(MeshShape(self.shape.size, 1))
+        """The devices while sampling: as in training, a sequence axis becoming rows, or all of them over rows."""
+        if self.config.sampler_mesh == "rows":
+            return make_mesh(MeshShape(self.shape.size, 1))
+        return self.mesh if self.shape.sequence == 1 else make_mesh(self.shape.folded())
 
     @property
     def model_directory(self) -> Path:
@@ -66,26 +71,71 @@ class Run:
         return Chat.load(self.model_directory)
 
     @functools.cached_property
-    def _loaded(self) -> Any:
-        return load_llama(self.model_directory, self.mesh, jnp.float32)
-
-    @property
     def llama_config(self) -> LlamaConfig:
-        return self._loaded.config
+        return from_hf(self.model_directory)
 
     @property
-    def start_params(self) -> Any:
-        """The start policy's parameters: float32, sharded for training. It is also every reference."""
-        return self._loaded.params
+    def dtype(self) -> jnp.dtype:
+        """What the network computes in."""
+        return jnp.dtype(self.config.compute_dtype)
 
     @functools.cached_property
-    def shardings(self) -> Any:
-        return param_shardings(self.llama_config, self.mesh)
+    def lora(self) -> LoraConfig | None:
+        """The adapters that are trained, None where all weights are."""
+        settings = self.config.lora
+        return LoraConfig(settings.rank, settings.alpha, settings.targets) if settings.rank else None
+
+    @functools.cached_property
+    def start_params(self) -> Any:
+        """The start policy's parameters, sharded for training; it is also every reference. float32, with LoRA in the
+        dtype of the computation. Read from disk when needed and kept until `free_start_params`."""
+        return load_llama(self.model_directory, self.mesh, self.dtype if self.lora else jnp.float32).params
+
+    @functools.cached_property
+    def _start_laid_out(self) -> Any:
+        return self._laid_out(self.start_params)
+
+    def free_start_params(self) -> None:
+        """Forgets the start policy's parameters, so that training has their room; they are read again when needed."""
+        self.__dict__.pop("start_params", None)
+        self.__dict__.pop("_start_laid_out", None)
+
+    @property
+    def trained_shapes(self) -> Any:
+        """What critic and policy train, as sharded shapes: all weights, or adapters."""
+        if self.lora is not None:
+            return lora_shapes(self.llama_config, self.lora, self.mesh)
+        return param_shapes(self.llama_config, self.mesh)
+
+    def first_params(self) -> Any:
+        """What training begins with. All weights are given away: the run itself keeps none of them."""
+        self.__dict__.pop("_start_laid_out", None)
+        if self.lora is not None:
+            return init_lora(self.llama_config, self.lora, jax.random.key(self.config.seed), self.mesh)
+        params = self.start_params
+        self.free_start_params()
+        return params
+
+    @property
+    def frozen_params(self) -> Any:
+        """What training leaves as it is: under adapters the network, else nothing."""
+        return self.start_params if self.lora is not None else {}
 
     @functools.cached_property
     def model(self) -> Llama:
         """The network on the training mesh."""
-        return Llama(self.llama_config, self.mesh, jnp.dtype(self.config.compute_dtype), self.config.remat)
+        config = self.config
+        return Llama(self.llama_config, self.mesh, self.dtype, config.remat, attention=self.attention, lora=self.lora)
+
+    @property
+    def attention(self) -> AttentionName:
+        """The attention kernel; "auto" is settled by the devices."""
+        if self.config.attention != "auto":
+            return self.config.attention
+        platform = self.mesh.devices.flat[0].platform
+        if platform == "tpu":
+            return "splash"
+        return "cudnn" if platform == "gpu" and self.dtype == jnp.bfloat16 and self.shape.sequence == 1 else "xla"
 
     @functools.cached_property
     def system(self) -> str:
@@ -100,17 +150,28 @@ class Run:
         raise BadInput(f"--agent-prompt={name}: no such file, and not 'none' or one of {', '.join(prompt_names())}")
 
     def policy_params(self, num_rows: int) -> Any:
-        """The trained policy's parameters, from the last checkpoint of its stage."""
-        shapes, training = param_shapes(self.llama_config, self.mesh), self.config.policy.training
-        return restore_params(self.directory.path / "policy", shapes, self.shardings, training, num_rows)
+        """The trained policy's weights, from the last checkpoint of its stage; adapters are merged into them."""
+        folder, training = self.directory.path / "policy", self.config.policy.training
+        trained = restore_params(folder, self.trained_shapes, training, num_rows)
+        if self.lora is None:
+            return trained
+        return jax.jit(lambda params: merged(params, self.lora))(combined(self.start_params, trained))
+
+    def _laid_out(self, params: Any) -> Any:
+        """The parameters in the sampler's layout; matrices in the dtype in which they are read."""
+        cast = jax.jit(lambda params: with_matrices_in(params, self.dtype))
+        params = params if self.dtype == jnp.float32 else cast(params)
+        return jax.device_put(params, inference_shardings(self.llama_config, self.sampler_mesh))
 
     def sampler(self, params: Any, temperature: float, rows: int | None = None) -> Sampler:
         """A sampler of the agent's turns with these parameters, moved to the sampler's layout."""
         settings = self.config.rollouts
         mesh = self.sampler_mesh
-        laid_out = jax.device_put(params, inference_shardings(self.llama_config, mesh))
+        # Agent and human may both be the start policy: one copy serves both.
+        is_start = params is self.__dict__.get("start_params")
+        laid_out = self._start_laid_out if is_start else self._laid_out(params)
         return Sampler(
-            Llama(self.llama_config, mesh, jnp.dtype(self.config.compute_dtype), remat="none"),
+            Llama(self.llama_config, mesh, self.dtype, remat="none", attention=self.attention),
             laid_out,
             self.chat.end_ids,
             self.chat.pad_id,

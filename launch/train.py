@@ -88,12 +88,13 @@ def _header(run: object) -> None:
     if config.model != SCRATCH or run.model_directory.exists():
         llama = run.llama_config
         count = count_params(llama)
-        share, state = replicated_share(llama, run.mesh), 16 * count / 2**30 / run.shape.size
+        share, state = replicated_share(llama, run.mesh), _state_bytes(run) / 2**30 / run.shape.size
         size = f"{llama.num_layers} layers, D={llama.hidden_size}, V={llama.vocab_size}"
         rows += [
             ("model", f"{config.model}: {count:,} parameters, {size}"),
             ("memory", f"training state {state:.3f} GiB a device; {share:.2%} of the parameters on every device"),
             ("sharding", head_axis(llama, run.mesh).report),
+            ("attention", run.attention + (f", LoRA of rank {run.lora.rank}" if run.lora else "")),
         ]
     rows += [
         ("sandbox", hosts.from_first(lambda: _sandbox(config))),
@@ -110,6 +111,20 @@ def _sandbox(config: TrainConfig) -> str:
 
     with Grader(config.grader, workers=1, unsafe=config.unsafe) as grader:
         return grader.layers_text()
+
+
+def _state_bytes(run: object) -> int:
+    """Bytes of what training holds, all devices together: weights, gradients and two moments, or those of adapters."""
+    import jax
+
+    from launch.run import Run
+    from models.parameters import count_params
+
+    assert isinstance(run, Run)
+    moments = 2 * (2 if run.config.policy.training.hyper.moment_dtype == "bfloat16" else 4)
+    trained = sum(x.size for x in jax.tree.leaves(run.trained_shapes))
+    frozen = run.dtype.itemsize * count_params(run.llama_config) if run.lora else 0
+    return (8 + moments) * trained + frozen
 
 
 if __name__ == "__main__":

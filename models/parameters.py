@@ -123,6 +123,13 @@ def init_params(config: LlamaConfig, key: jax.Array, mesh: Mesh, dtype: DTypeLik
     return jax.jit(make, out_shardings=param_shardings(config, mesh))(key)
 
 
+def with_matrices_in(params: Mapping[str, Any], dtype: DTypeLike) -> Params:
+    """The parameters with every matrix in `dtype`, the scales of norms as they are: what a network that computes in
+    `dtype` reads anyway, in less memory."""
+    flat = flatten(params)
+    return nest({path: x if path.endswith("norm") else x.astype(dtype) for path, x in flat.items()})
+
+
 def count_params(config: LlamaConfig) -> int:
     """Number of parameters."""
     return sum(math.prod(spec.shape) for spec in parameter_table(config).values())

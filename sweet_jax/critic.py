@@ -59,16 +59,20 @@ def value_head_advantages(
     return turn_advantages(value_bt, jnp.zeros_like(value_bt), batch.turn_bt, num_turns, "turn-mean")
 
 
-def with_value_head(params: Mapping[str, Any], key: Array, mesh: Mesh) -> dict[str, Any]:
-    """{"llama": params, "head": ...} with a fresh head: kernel normal with deviation 1/D, bias 0, replicated."""
-    size = params["final_norm"].shape[0]
+def with_value_head(trained: Mapping[str, Any], size: int, key: Array, mesh: Mesh) -> dict[str, Any]:
+    """{"llama": trained, "head": ...} with a fresh head on hidden states of `size`: kernel normal with deviation
+    1/size, bias 0, replicated."""
     head = {"kernel": jax.random.normal(key, (size, 1), jnp.float32) / size, "bias": jnp.zeros((1,), jnp.float32)}
-    return {"llama": params, "head": jax.device_put(head, replicated(mesh))}
+    return {"llama": trained, "head": jax.device_put(head, replicated(mesh))}
 
 
-def value_head_shardings(llama_shardings: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """The shardings of `with_value_head`'s parameters, given those of the network."""
-    return {"llama": llama_shardings, "head": {"kernel": replicated(mesh), "bias": replicated(mesh)}}
+def value_head_shapes(trained: Mapping[str, Any], size: int, mesh: Mesh) -> dict[str, Any]:
+    """`with_value_head` for shapes: sharded jax.ShapeDtypeStruct of what is trained, the head among it."""
+    head = {
+        name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated(mesh))
+        for name, shape in (("kernel", (size, 1)), ("bias", (1,)))
+    }
+    return {"llama": trained, "head": head}
 
 
 def value_head_objective(model: Llama, settings: Preference) -> Objective:

@@ -2,8 +2,10 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from sweet_jax.settings import Hyper
@@ -20,13 +22,29 @@ def learning_rate(hyper: Hyper, total_steps: int, step: Int[Array, ""] | int) ->
 
 
 def make_optimizer(hyper: Hyper, total_steps: int) -> optax.GradientTransformation:
-    """AdamW over `total_steps` updates: clipped by global norm, moments in the parameters' dtype."""
+    """AdamW over `total_steps` updates: clipped by global norm, moments in `hyper.moment_dtype`."""
     return optax.chain(
         optax.clip_by_global_norm(hyper.clip),
-        optax.adamw(
-            lambda step: learning_rate(hyper, total_steps, step),
-            b1=hyper.beta1,
-            b2=hyper.beta2,
-            weight_decay=hyper.weight_decay,
-        ),
+        _kept_in(optax.scale_by_adam(b1=hyper.beta1, b2=hyper.beta2), jnp.dtype(hyper.moment_dtype)),
+        optax.add_decayed_weights(hyper.weight_decay),
+        optax.scale_by_learning_rate(lambda step: learning_rate(hyper, total_steps, step)),
     )
+
+
+def _kept_in(adam: optax.GradientTransformation, dtype: jnp.dtype) -> optax.GradientTransformation:
+    """Adam whose moments are stored in `dtype` and computed in float32."""
+
+    def moments_as(state: optax.ScaleByAdamState, dtype: DTypeLike) -> optax.ScaleByAdamState:
+        mu, nu = (jax.tree.map(lambda x: x.astype(dtype), moments) for moments in (state.mu, state.nu))
+        return state._replace(mu=mu, nu=nu)
+
+    def init(params: optax.Params) -> optax.OptState:
+        return moments_as(adam.init(params), dtype)
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        updates, state = adam.update(updates, moments_as(state, jnp.float32), params)
+        return updates, moments_as(state, dtype)
+
+    return optax.GradientTransformation(init, update)

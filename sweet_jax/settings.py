@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from colbench_env.types import BadInput
 
@@ -12,7 +13,7 @@ class Hyper:
     """Hyper-parameters of one stage; the defaults are the paper's.
 
     warmup_share: share of the steps with a rising rate; final_share: the last rate as a share of the peak;
-    clip: largest global norm of the gradient.
+    clip: largest global norm of the gradient. moment_dtype: what Adam's moments are stored in; parameters are float32.
     """
 
     learning_rate: float = 2e-7
@@ -22,6 +23,7 @@ class Hyper:
     beta2: float = 0.95
     weight_decay: float = 0.0
     clip: float = 1.0
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < 1:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from models.parameters import flatten, nest
 from sweet_jax.losses import Metrics, Ratio
 from sweet_jax.mesh import check_rows, replicated, rows_sharding
 
@@ -35,7 +36,7 @@ class Objective:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """params: nested dict, float32 masters; opt_state: optax's; step: int32, the number of updates made."""
+    """params: nested dict of what is trained, float32 masters; opt_state: optax's; step: int32, updates made."""
 
     params: PyTree
     opt_state: PyTree
@@ -89,23 +90,44 @@ def micro_batched(batch: PyTree, micro_batches: int, mesh: Mesh) -> PyTree:
     return jax.tree.map(deal, batch)
 
 
+def combined(frozen: PyTree, trained: PyTree) -> PyTree:
+    """The parameters that an objective sees: the nested dicts of what stays as it is and of what is trained, in one.
+
+    In:  frozen {"layers": {"q": W}}, trained {"lora": {"q": A}}
+    Out: {"layers": {"q": W}, "lora": {"q": A}}
+    """
+    return nest(flatten(frozen) | flatten(trained))
+
+
 def gradients(
-    objective: Objective, params: PyTree, batch: PyTree, shardings: PyTree, mesh: Mesh, micro_batches: int
+    objective: Objective,
+    params: PyTree,
+    batch: PyTree,
+    shardings: PyTree,
+    mesh: Mesh,
+    micro_batches: int,
+    frozen: PyTree,
 ) -> tuple[PyTree, Metrics]:
-    """Gradients of the whole batch, with the parameters' shardings, and metrics including "loss"."""
+    """Gradients of the whole batch by `params`, with their shardings, and metrics including "loss"."""
     counts = objective.counts(batch)
-    dealt = micro_batched(batch, micro_batches, mesh)
 
-    def add(so_far: PyTree, rows: PyTree) -> tuple[PyTree, None]:
-        (loss, metrics), grads = jax.value_and_grad(objective.loss, has_aux=True)(params, rows, counts)
+    def loss_of(params: PyTree, rows: PyTree) -> tuple[Any, Metrics]:
+        return objective.loss(combined(frozen, params), rows, counts)
+
+    def of_rows(rows: PyTree) -> PyTree:
+        (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(params, rows)
         # Without this the compiler may keep whole gradients on every device: sharding would be lost silently.
-        grads = jax.lax.with_sharding_constraint(grads, shardings)
-        return jax.tree.map(jnp.add, so_far, (grads, (loss, metrics))), None
+        return jax.lax.with_sharding_constraint(grads, shardings), (loss, metrics)
 
-    first = jax.tree.map(lambda x: x[0], dealt)
-    outputs = (params, jax.eval_shape(objective.loss, params, first, counts))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
-    (grads, (loss, metrics)), _ = jax.lax.scan(add, zeros, dealt)
+    if micro_batches == 1:  # no accumulator beside the gradients: 4 bytes a parameter less
+        grads, (loss, metrics) = of_rows(batch)
+    else:
+        dealt = micro_batched(batch, micro_batches, mesh)
+        outputs = (params, jax.eval_shape(loss_of, params, jax.tree.map(lambda x: x[0], dealt)))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
+        (grads, (loss, metrics)), _ = jax.lax.scan(
+            lambda so_far, rows: (jax.tree.map(jnp.add, so_far, of_rows(rows)), None), zeros, dealt
+        )
     return grads, {"loss": Ratio(loss, jnp.ones(())), **metrics}
 
 
@@ -113,26 +135,28 @@ class TrainStep:
     """Callable (state, batch) -> (state, metrics); `compilations` counts how often it was compiled.
 
     The given state is donated: only the returned one can be used afterwards. The batch's leaves are arrays [B, ...] of
-    the host or the devices. BadInput if B does not divide, before anything is compiled.
+    the host or the devices. BadInput if B does not divide, before anything is compiled. `jitted` is the compiled
+    function (state, frozen, batch).
     """
 
     def __init__(
         self,
-        update: Callable[[TrainState, PyTree], tuple[TrainState, Metrics]],
+        update: Callable[[TrainState, PyTree, PyTree], tuple[TrainState, Metrics]],
         shardings: TrainState,
         mesh: Mesh,
         micro_batches: int,
+        frozen: PyTree,
     ):
         self.compilations = 0
-        self._mesh, self._micro_batches = mesh, micro_batches
+        self._mesh, self._micro_batches, self._frozen = mesh, micro_batches, frozen
 
-        def counted(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
+        def counted(state: TrainState, frozen: PyTree, batch: PyTree) -> tuple[TrainState, Metrics]:
             self.compilations += 1  # this line runs while tracing only: once for every new shape
-            return update(state, batch)
+            return update(state, frozen, batch)
 
-        self._jitted = jax.jit(
+        self.jitted = jax.jit(
             counted,
-            in_shardings=(shardings, rows_sharding(mesh)),
+            in_shardings=(shardings, jax.tree.map(lambda x: x.sharding, frozen), rows_sharding(mesh)),
             out_shardings=(shardings, replicated(mesh)),
             donate_argnums=0,
         )
@@ -141,7 +165,7 @@ class TrainStep:
         """The state after one update and the metrics of its batch."""
         for rows in {leaf.shape[0] for leaf in jax.tree.leaves(batch)}:
             check_rows(rows, self._mesh, self._micro_batches)
-        return self._jitted(state, batch)
+        return self.jitted(state, self._frozen, batch)
 
 
 def make_train_step(
@@ -150,14 +174,19 @@ def make_train_step(
     shardings: TrainState,
     mesh: Mesh,
     micro_batches: int = 1,
+    frozen: PyTree | None = None,
 ) -> TrainStep:
-    """The train step. Its metrics are the objective's, "loss" and "grad_norm" (before clipping), of the whole batch."""
+    """The train step. Its metrics are the objective's, "loss" and "grad_norm" (before clipping), of the whole batch.
 
-    def update(state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
-        grads, metrics = gradients(objective, state.params, batch, shardings.params, mesh, micro_batches)
+    frozen: parameters that the objective sees beside the trained ones (`combined`), as arrays or sharded shapes: the
+    network under LoRA adapters. They are an argument of the compiled function, no constants of it.
+    """
+
+    def update(state: TrainState, frozen: PyTree, batch: PyTree) -> tuple[TrainState, Metrics]:
+        grads, metrics = gradients(objective, state.params, batch, shardings.params, mesh, micro_batches, frozen)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = Ratio(optax.tree.norm(grads), jnp.ones(()))
         return TrainState(params, opt_state, state.step + 1), metrics
 
-    return TrainStep(update, shardings, mesh, micro_batches)
+    return TrainStep(update, shardings, mesh, micro_batches, frozen or {})

@@ -35,8 +35,8 @@ class Reporter:
 
 def fit(
     stage: str,
-    params: Any,
-    shardings: Any,
+    shapes: Any,
+    first: Callable[[], Any],
     mesh: Mesh,
     objective: Objective,
     lengths: Sequence[int],
@@ -45,12 +45,15 @@ def fit(
     seed: int,
     directory: Path,
     reporter: Reporter,
+    frozen: Any = None,
 ) -> Any:
     """The parameters after training, on their shardings; `directory` holds `checkpoints/`, metrics and TensorBoard.
 
-    params, shardings: of every parameter that is trained; `params` are left as they are. lengths: tokens of each row.
-    make_batch: (row numbers, tokens) -> batch for `objective`; the numbers are those of the rows that this process's
-    devices hold, the tokens those of the longest row of the whole batch, so that all processes pad to the same length.
+    shapes: sharded jax.ShapeDtypeStruct of every parameter that is trained. first: gives their values before the first
+    update; asked for only where there is no checkpoint, and not held on to. lengths: tokens of each row. make_batch:
+    (row numbers, tokens) -> batch for `objective`; the numbers are those of the rows that this process's devices hold,
+    the tokens those of the longest row of the whole batch, so that all processes pad to the same length. frozen:
+    parameters that the objective sees beside the trained ones.
     BadInput before anything is compiled where the batch does not divide over the mesh. Raises metrics.Diverged where a
     metric is no longer a number.
     """
@@ -59,15 +62,15 @@ def fit(
     check_rows(settings.batch_size, mesh, settings.micro_batches)
     total = settings.steps(len(lengths))
     optimizer = make_optimizer(settings.hyper, total)
-    state_layout = state_shardings(optimizer, params, shardings)
+    state_layout = state_shardings(optimizer, shapes, shardings_of(shapes))
     batches = length_batches(lengths, settings.batch_size, seed, settings.length_window)
     stream, mine = pair_stream(len(batches), 1, seed), own_rows(settings.batch_size, mesh)
-    train_step = make_train_step(objective, optimizer, state_layout, mesh, settings.micro_batches)
-    watch, shapes = CollapseWatch(total), set()
+    train_step = make_train_step(objective, optimizer, state_layout, mesh, settings.micro_batches, frozen)
+    watch, batch_shapes = CollapseWatch(total), set()
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(abstract_state(optimizer, params, state_layout))
+        restored = checkpoints.restore(abstract_state(optimizer, shapes, state_layout))
         if restored is None:
-            state, done = init_state(optimizer, params, state_layout), 0
+            state, done = init_state(optimizer, first(), state_layout), 0
         else:
             state, done = restored.state, restored.step
             stream.set_state(restored.iterator)
@@ -77,13 +80,13 @@ def fit(
                 numbers = batches[int(next(stream)[0])]
                 longest = max(lengths[number] for number in numbers)
                 batch = put_own_rows(make_batch(numbers[mine], longest), len(numbers), mesh)
-                shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
+                batch_shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
                 state, metrics = train_step(state, batch)
                 done += 1
                 saving = done % settings.save_every == 0 or done == total
                 if saving or done % settings.log_every == 0:  # nothing is saved that was not looked at
                     values = to_floats(metrics) | {"lr": float(learning_rate(settings.hyper, total, done - 1))}
-                    warnings = watch.step(done, values) + watch.compilations(train_step.compilations, len(shapes))
+                    warnings = watch.step(done, values) + watch.compilations(train_step.compilations, len(batch_shapes))
                     reporter.progress(done, total, metrics_log.write(done, total, values))
                     for warning in warnings:
                         reporter.warn(f"stage {stage}: {warning}")
@@ -92,18 +95,23 @@ def fit(
     return state.params
 
 
-def restore_params(directory: Path, params: Any, shardings: Any, settings: Training, num_rows: int) -> Any:
+def restore_params(directory: Path, shapes: Any, settings: Training, num_rows: int) -> Any:
     """The parameters of a stage that has finished, from its last checkpoint.
 
-    params: arrays or shapes of the same tree. BadInput where there is no checkpoint of the last step.
+    shapes: as in `fit`. BadInput where there is no checkpoint of the last step.
     """
     total = settings.steps(num_rows)
     optimizer = make_optimizer(settings.hyper, total)
-    layout = state_shardings(optimizer, params, shardings)
+    layout = state_shardings(optimizer, shapes, shardings_of(shapes))
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(abstract_state(optimizer, params, layout))
+        restored = checkpoints.restore(abstract_state(optimizer, shapes, layout))
     if restored is None or restored.step != total:
         found = "none" if restored is None else f"step {restored.step}"
         raise BadInput(f"{directory / 'checkpoints'}: expected a checkpoint of step {total}, found {found}")
     state: TrainState = restored.state
     return state.params
+
+
+def shardings_of(shapes: Any) -> Any:
+    """The shardings of a tree of sharded shapes or arrays."""
+    return jax.tree.map(lambda x: x.sharding, shapes)

@@ -17,7 +17,7 @@ from launch.run_dir import write_rows
 from launch.stages.learning import fitted_pairs, shows_reference, train_on_pairs
 from sweet_jax.batch import RowPair, bucket, default_buckets, pad_pairs
 from sweet_jax.chat import privileged_prefix
-from sweet_jax.critic import value_head_objective, value_head_shardings, with_value_head
+from sweet_jax.critic import value_head_objective, value_head_shapes, with_value_head
 from sweet_jax.objectives import Preference
 from sweet_jax.pairs import trajectory_pairs
 from sweet_jax.rows import (
@@ -28,6 +28,7 @@ from sweet_jax.rows import (
     turn_output,
     turn_prompt,
 )
+from sweet_jax.step import combined
 from sweet_jax.training import fit, restore_params
 
 
@@ -97,29 +98,26 @@ def critic(run: Run) -> dict[str, Any]:
 
 
 def critic_params(run: Run) -> Any:
-    """The trained critic's parameters."""
+    """The trained critic's parameters; under adapters the frozen network is among them."""
     settings, num_pairs = run.config.critic, run.directory.note("critic")["pairs"]  # type: ignore[index]
-    if settings.parameterisation == "value-head":
-        params, shardings = _value_head(run)
-    else:
-        params, shardings = run.start_params, run.shardings
-    return restore_params(run.directory.path / "critic", params, shardings, settings.training, num_pairs)
-
-
-def _value_head(run: Run) -> tuple[Any, Any]:
-    params = with_value_head(run.start_params, jax.random.key(run.config.seed), run.mesh)
-    return params, value_head_shardings(run.shardings, run.mesh)
+    head = settings.parameterisation == "value-head"
+    shapes = (
+        value_head_shapes(run.trained_shapes, run.llama_config.hidden_size, run.mesh) if head else run.trained_shapes
+    )
+    trained = restore_params(run.directory.path / "critic", shapes, settings.training, num_pairs)
+    return combined({"llama": run.frozen_params} if head else run.frozen_params, trained)
 
 
 def _train_value_head(run: Run, pairs: Sequence[RowPair], settings: Preference) -> None:
     training, buckets = run.config.critic.training, default_buckets(run.config.critic.training.max_length)
-    params, shardings = _value_head(run)
 
     def make_batch(indices: np.ndarray, longest: int) -> Any:
         return pad_pairs([pairs[index] for index in indices], bucket(longest, buckets), run.chat.pad_id)
 
+    size, key = run.llama_config.hidden_size, jax.random.key(run.config.seed)
     fit(
-        "critic", params, shardings, run.mesh, value_head_objective(run.model, settings),
-        [len(pair) for pair in pairs], make_batch, training, run.config.seed,
-        run.directory.stage("critic"), run.reporter("critic"),
+        "critic", value_head_shapes(run.trained_shapes, size, run.mesh),
+        lambda: with_value_head(run.first_params(), size, key, run.mesh), run.mesh,
+        value_head_objective(run.model, settings), [len(pair) for pair in pairs], make_batch, training,
+        run.config.seed, run.directory.stage("critic"), run.reporter("critic"), {"llama": run.frozen_params},
     )  # fmt: skip

@@ -79,8 +79,9 @@ def train_on_pairs(
         )
 
     fit(
-        stage, run.start_params, run.shardings, mesh, preference_objective(run.model, settings),
+        stage, run.trained_shapes, run.first_params, mesh, preference_objective(run.model, settings),
         [len(pair) for pair in pairs], make_batch, training, run.config.seed, folder, run.reporter(stage),
+        run.frozen_params,
     )  # fmt: skip
 
 

@@ -59,8 +59,9 @@ def _imitate(run: Run) -> int:
         return pad_rows(chosen, bucket(longest, buckets), run.chat.pad_id, settings.nll_mask)
 
     fit(
-        "policy", run.start_params, run.shardings, run.mesh, nll_objective(run.model), [len(row) for row in kept],
-        make_batch, settings.training, run.config.seed, run.directory.stage("policy"), run.reporter("policy"),
+        "policy", run.trained_shapes, run.first_params, run.mesh, nll_objective(run.model),
+        [len(row) for row in kept], make_batch, settings.training, run.config.seed, run.directory.stage("policy"),
+        run.reporter("policy"), run.frozen_params,
     )  # fmt: skip
     return len(kept)
 

@@ -19,7 +19,7 @@ from launch.run_dir import write_rows
 from launch.stages.learning import export_model
 from models.config import LlamaConfig
 from models.llama import Llama
-from models.parameters import init_params, param_shardings
+from models.parameters import init_params, param_shapes
 from sweet_jax import hosts
 from sweet_jax.batch import TokenRow, bucket, default_buckets, pad_rows
 from sweet_jax.chat import Chat, privileged_prefix
@@ -75,7 +75,6 @@ def start(run: Run) -> dict[str, Any]:
     tokenizer = train_tokenizer(_start_texts(dialogues[:4000]), START_CONFIG.vocab_size)
     chat = Chat(tokenizer)
     rows = start_rows(dialogues, chat, settings.privileged_share, run.config.seed)
-    params = init_params(START_CONFIG, jax.random.key(run.config.seed), run.mesh)
     model = Llama(START_CONFIG, run.mesh, remat=run.config.remat)
     buckets = default_buckets(settings.training.max_length)
 
@@ -83,7 +82,8 @@ def start(run: Run) -> dict[str, Any]:
         return pad_rows([rows[index] for index in indices], bucket(longest, buckets), chat.pad_id, nll="all")
 
     params = fit(
-        "start", params, param_shardings(START_CONFIG, run.mesh), run.mesh, nll_objective(model),
+        "start", param_shapes(START_CONFIG, run.mesh),
+        lambda: init_params(START_CONFIG, jax.random.key(run.config.seed), run.mesh), run.mesh, nll_objective(model),
         [len(row) for row in rows], make_batch, settings.training, run.config.seed, folder, run.reporter("start"),
     )  # fmt: skip
     export_model(folder / "model", START_CONFIG, params, tokenizer)

@@ -11,20 +11,21 @@ import pytest
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama
-from models.parameters import init_params, param_shardings
+from models.parameters import init_params, param_shapes
 from sweet_jax.batch import PairBatch, TokenRow, pad_rows
 from sweet_jax.critic import (
     make_log_ratio_critic,
     make_value_head_critic,
     onto,
     value_head_objective,
-    value_head_shardings,
+    value_head_shapes,
     with_value_head,
 )
 from sweet_jax.logprobs import hidden_states, token_logps
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.objectives import Preference
 from sweet_jax.step import init_state, make_train_step, state_shardings
+from sweet_jax.training import shardings_of
 
 CONFIG = LlamaConfig(
     vocab_size=40, hidden_size=16, intermediate_size=24, num_layers=2, num_heads=2, num_kv_heads=2, head_size=8,
@@ -68,7 +69,7 @@ def test_the_log_ratio_critic_equals_zero_for_the_start_model_itself():
 
 def test_the_value_head_is_linear_in_the_mean_hidden_state_of_each_turn():
     model, llama = tiny()
-    params = with_value_head(llama, jax.random.key(1), model.mesh)
+    params = with_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
     params["head"]["bias"] = jnp.array([0.25])
     hidden = np.asarray(hidden_states(model, llama, jnp.asarray(BATCH.tokens_bt)))
     kernel = np.asarray(params["head"]["kernel"])[:, 0]
@@ -80,7 +81,7 @@ def test_the_value_head_is_linear_in_the_mean_hidden_state_of_each_turn():
 
 def test_what_follows_a_turn_changes_no_value_of_that_turn():
     model, llama = tiny()
-    params = with_value_head(llama, jax.random.key(1), model.mesh)
+    params = with_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
     other = pad_rows([a_row([1, 7, 8, 9, 3, 30, 31, 32], TWO_TURNS.turns), ONE_TURN], 8, pad_id=33)
     critic = make_value_head_critic(model, 3)
     found, before = critic(params, other), critic(params, BATCH)
@@ -93,7 +94,7 @@ def test_both_critics_give_the_same_on_eight_devices():
     ref_bt = np.full((4, 8), -2.0, np.float32)
 
     def both(model, llama):
-        params = with_value_head(llama, jax.random.key(1), model.mesh)
+        params = with_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
         return make_log_ratio_critic(model, 3)(llama, wide, ref_bt), make_value_head_critic(model, 3)(params, wide)
 
     for found, expected in zip(both(*tiny(MeshShape(4, 2))), both(*tiny()), strict=True):
@@ -102,9 +103,10 @@ def test_both_critics_give_the_same_on_eight_devices():
 
 def test_the_value_head_learns_to_order_a_pair():
     model, llama = tiny(MeshShape(2, 2))
-    params = with_value_head(llama, jax.random.key(1), model.mesh)
+    params = with_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
     optimizer = optax.adam(3e-3)
-    param_places = value_head_shardings(param_shardings(CONFIG, model.mesh), model.mesh)
+    shapes = value_head_shapes(param_shapes(CONFIG, model.mesh), CONFIG.hidden_size, model.mesh)
+    param_places = shardings_of(shapes)
     shardings = state_shardings(optimizer, params, param_places)
     step = make_train_step(value_head_objective(model, NO_NLL), optimizer, shardings, model.mesh)
     pairs = PairBatch(pad_rows([ONE_TURN] * 2, 8, pad_id=0), pad_rows([TWO_TURNS] * 2, 8, pad_id=0))

@@ -124,7 +124,7 @@ def test_gradients_moments_and_new_parameters_lie_as_the_parameters_do():
     shardings = setting.shardings.params
 
     def grads(params):
-        return gradients(setting.preference, params, batch, shardings, setting.mesh, 2)[0]
+        return gradients(setting.preference, params, batch, shardings, setting.mesh, 2, {})[0]
 
     state, _ = setting.step(micro_batches=2)(setting.state(), batch)
     adam = next(part for part in jax.tree.leaves(state.opt_state, is_leaf=is_adam) if is_adam(part))

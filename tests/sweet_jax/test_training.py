@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama
-from models.parameters import init_params, param_shardings
+from models.parameters import init_params, param_shapes
 from sweet_jax.batch import TokenRow, pad_rows
 from sweet_jax.data import length_batches
 from sweet_jax.losses import Ratio
@@ -21,7 +21,7 @@ from sweet_jax.metrics import Diverged
 from sweet_jax.objectives import nll_objective
 from sweet_jax.settings import Hyper, Training
 from sweet_jax.step import Objective
-from sweet_jax.training import Reporter, fit, restore_params
+from sweet_jax.training import Reporter, fit, restore_params, shardings_of
 
 ROWS, BATCH = 13, 4
 LENGTHS = [1 + n * 5 % 7 for n in range(ROWS)]
@@ -50,7 +50,10 @@ class Line:
         self.mesh = make_mesh(MeshShape(4, 2))
         self.params = {"w": jax.random.normal(jax.random.key(0), (4, 2)), "b": jnp.zeros(2)}
         specs = {"w": PartitionSpec("data", "tensor"), "b": PartitionSpec()}
-        self.shardings = {name: NamedSharding(self.mesh, spec) for name, spec in specs.items()}
+        self.shapes = {
+            name: jax.ShapeDtypeStruct(self.params[name].shape, jnp.float32, sharding=NamedSharding(self.mesh, spec))
+            for name, spec in specs.items()
+        }
         self.objective = objective or Objective(lambda batch: jnp.float32(batch["x"].shape[0]), self.loss)
         self.data = np.random.default_rng(1).normal(size=(ROWS, 4)).astype(np.float32)
 
@@ -74,7 +77,7 @@ class Line:
                 raise Killed
 
         return fit(
-            "line", self.params, self.shardings, self.mesh, self.objective, LENGTHS[: self.rows], self.make_batch,
+            "line", self.shapes, lambda: self.params, self.mesh, self.objective, LENGTHS[: self.rows], self.make_batch,
             self.settings, seed, self.directory, Reporter(progress, self.warned.append),
         )  # fmt: skip
 
@@ -148,7 +151,7 @@ def test_a_network_killed_and_continued_has_the_same_bits(tmp_path):
                 raise Killed
 
         return fit(
-            "start", init_params(config, jax.random.key(0), mesh), param_shardings(config, mesh), mesh,
+            "start", param_shapes(config, mesh), lambda: init_params(config, jax.random.key(0), mesh), mesh,
             nll_objective(Llama(config, mesh, remat="none", scan=False)), lengths,
             lambda at: pad_rows([rows[index] for index in at], 9, pad_id=0),
             Training(batch_size=4, epochs=2, save_every=2, hyper=Hyper(learning_rate=1e-2)), 0,
@@ -179,7 +182,7 @@ def test_the_parameters_move_lie_on_their_shardings_and_the_given_ones_stay(stra
     line, found = straight
     assert_same_bits(line.params, {"w": jax.random.normal(jax.random.key(0), (4, 2)), "b": jnp.zeros(2)})
     assert float(jnp.abs(found["w"] - line.params["w"]).max()) > 0.05
-    assert {name: value.sharding for name, value in found.items()} == line.shardings
+    assert {name: value.sharding for name, value in found.items()} == shardings_of(line.shapes)
     whole = line.batch(np.arange(ROWS))
     assert Line.loss(found, whole, ROWS)[0] < 0.9 * Line.loss(line.params, whole, ROWS)[0]
 
@@ -223,14 +226,13 @@ def test_a_loss_that_is_no_number_ends_the_loop(tmp_path):
 def test_the_parameters_of_a_finished_stage_are_restored_and_those_of_others_refused(tmp_path):
     line = Line(tmp_path)
     with pytest.raises(BadInput, match="expected a checkpoint of step 8, found none"):
-        restore_params(tmp_path, line.params, line.shardings, SETTINGS, ROWS)
+        restore_params(tmp_path, line.shapes, SETTINGS, ROWS)
     with pytest.raises(Killed):
         line.fit(kill_at=5)
     with pytest.raises(BadInput, match="expected a checkpoint of step 8, found step 3"):
-        restore_params(tmp_path, line.params, line.shardings, SETTINGS, ROWS)
+        restore_params(tmp_path, line.shapes, SETTINGS, ROWS)
     expected = line.fit()
-    shapes = jax.eval_shape(lambda: line.params)
-    assert_same_bits(restore_params(tmp_path, shapes, line.shardings, SETTINGS, ROWS), expected)
+    assert_same_bits(restore_params(tmp_path, line.shapes, SETTINGS, ROWS), expected)
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
