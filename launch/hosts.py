@@ -148,8 +148,9 @@ class _Watch:
         self._hosts, self._coordinator, self._heartbeat = hosts, coordinator, heartbeat_seconds
         self._over, self._failing = threading.Event(), threading.Event()
         self._last_words = _LastWords(
-            f"process {hosts.index()} of {hosts.count()} has been ended from outside, or by jax because process 0 at "
-            f"{coordinator} has gone; {AGAIN}"
+            f"process {hosts.index()} of {hosts.count()} was ended from outside"
+            + ("" if hosts.is_first() else f", or by jax because process 0, the coordinator at {coordinator}, has gone")
+            + f"; {AGAIN}"
         )
         threading.Thread(target=self._look, daemon=True).start()
 
