@@ -156,7 +156,6 @@ class _Watch:
 
     def fail(self, error: BaseException) -> NoReturn:
         """Tells the others of the error of this process; all processes end."""
-        self._failing.set()
         import jax
 
         if isinstance(error, jax.errors.JaxRuntimeError):
@@ -167,6 +166,7 @@ class _Watch:
             traceback.print_exception(error)
             sentence = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if self._hosts.is_first():
+            self._failing.set()
             print(f"error: {sentence}", file=sys.stderr)
         failure = _Failure(self._hosts.index(), status, sentence)
         self._hosts.put("failed", json.dumps(vars(failure)))
