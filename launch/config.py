@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -323,9 +324,7 @@ PRESETS = {"embedded": _embedded, "paper-backend": _paper, "tiny": _tiny}
 
 def settings_of(config: TrainConfig) -> dict[str, object]:
     """The configuration as plain JSON values, without what may differ between two starts of the same run."""
-    plain = dataclasses.asdict(
-        config, dict_factory=lambda items: {k: str(v) if isinstance(v, Path) else v for k, v in items}
-    )
+    plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     for name in ("run_dir", "stage", "grader_workers", "hosts"):
         del plain[name]
     del plain["critic"]["without_pairs"]  # changes nothing that is already there
