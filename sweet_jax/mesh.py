@@ -121,7 +121,7 @@ def start_devices(shape: MeshShape) -> DeviceReport:
     return DeviceReport(platform, kind, len(devices), shape.size, emulated, processes)
 
 
-def _check_processes(shape: MeshShape, devices: Sequence[jax.Device], processes: int) -> None:
+def _check_processes(shape: MeshShape, devices: Sequence[Any], processes: int) -> None:
     """Raises BadInput where a process would hold another number of the mesh's devices than the others."""
     counts = Counter(device.process_index for device in devices)
     each = [counts[process] for process in range(processes)]
