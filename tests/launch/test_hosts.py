@@ -177,16 +177,11 @@ def test_one_process_killed_ends_the_other_and_both_go_on_to_the_same_results(tw
 # --- what cannot work ------------------------------------------------------------------------------------------------
 
 
-def test_hosts_with_different_devices_or_flags_and_other_meshes_are_refused_by_the_first_process(processes, tmp_path):
-    def refused(**wanted) -> str:
-        first, second = processes.start(tmp_path / "run", 2, *wanted.get("flags", ()), devices=wanted["devices"])
-        (status, sentences), other = ended(first), ended(second)
-        assert (status, len(sentences), other) == (2, 1, (2, [])), sentences
-        return sentences[0]
-
-    assert "the 2 processes have different numbers of cpu devices: 4, 3" in refused(devices=(4, 3))
-    sentence = refused(devices=(4, 4), flags=("--mesh=2x2",))
-    assert "mesh 2x2 takes 4 devices, the 2 processes have 2 x 4 = 8 (cpu)" in sentence
+def test_hosts_with_different_numbers_of_devices_are_refused_by_the_first_process(processes, tmp_path):
+    first, second = processes.start(tmp_path / "run", 2, devices=(4, 3))
+    (status, sentences), other = ended(first), ended(second)
+    assert (status, len(sentences), other) == (2, 1, (2, [])), sentences
+    assert "the 2 processes have different numbers of cpu devices: 4, 3" in sentences[0]
 
 
 def test_processes_with_different_flags_are_refused(processes, tmp_path):
@@ -241,7 +236,7 @@ def test_flags_that_contradict_each_other_are_refused(flags, sentence):
 def test_there_are_several_processes_only_where_flags_or_environment_clearly_say_so():
     step = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}
     assert _how(Hosts(), {}) is None
-    assert _how(Hosts(), step) is None  # the batch script itself, which is one process of a job of two tasks
+    assert _how(Hosts(), step) is None  # the batch script itself, one process of a job of two tasks
     assert _how(Hosts(), step | {"SLURM_STEP_NUM_TASKS": "1"}) is None
     assert _how(Hosts(), step | {"SLURM_STEP_NUM_TASKS": "2"}) == {"cluster_detection_method": "slurm"}
     assert _how(Hosts(mode="single"), step | {"SLURM_STEP_NUM_TASKS": "2"}) is None
