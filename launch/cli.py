@@ -30,31 +30,34 @@ def run(command: Callable[[], None]) -> NoReturn:
 
 def exit_status(command: Callable[[], None]) -> int:
     """Runs the command: 0 when done, 2 for bad input (one sentence on standard error), 1 for anything else."""
-    from colbench_env.types import BadInput
-    from models.config import ModelError
-
     _hush_late_writes()
     try:
         command()
-    except (BadInput, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.filename is None:
-            traceback.print_exc()
-            return 1
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except Stopped as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
-        return 1
-    except Exception:
-        traceback.print_exc()
-        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        status, sentence = verdict(error)
+        if sentence:
+            print(sentence if isinstance(error, KeyboardInterrupt) else f"error: {sentence}", file=sys.stderr)
+        else:
+            traceback.print_exception(error)
+        return status
     return 0
+
+
+def verdict(error: BaseException) -> tuple[int, str]:
+    """The exit status for an error and its sentence, which is empty where only a traceback will do."""
+    from colbench_env.types import BadInput
+    from models.config import ModelError
+
+    match error:
+        case BadInput() | ModelError():
+            return 2, str(error)
+        case OSError() if error.filename is not None:
+            return 2, f"{error.filename}: {error.strerror}"
+        case Stopped():
+            return 1, str(error)
+        case KeyboardInterrupt():
+            return 1, "stopped; run the same command again to continue"
+    return 1, ""
 
 
 def _hush_late_writes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -160,6 +161,48 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Hosts:
+    """Several processes that train together, each started with the same command; see docs/several-hosts.md.
+
+    mode: "auto": several where the environment says so (a SLURM step of more than one task, a Cloud TPU slice of more
+    than one host); "single": this process alone, whatever the environment says.
+    coordinator: HOST:PORT at which all processes reach process 0, for any other cluster; processes: how many there are;
+    process: which one this is, from 0. The three are given together.
+    connect_seconds: how long the processes wait for one another at the start. heartbeat_seconds: a process that has
+    been silent for so long counts as dead, and all others end.
+    """
+
+    mode: Literal["auto", "single"] = "auto"
+    coordinator: str = ""
+    processes: int = 0
+    process: int = -1
+    connect_seconds: int = 300
+    heartbeat_seconds: int = 30
+
+    def __post_init__(self) -> None:
+        given = [bool(self.coordinator), self.processes != 0, self.process != -1]
+        if any(given) != all(given):
+            raise BadInput(
+                f"hosts.coordinator is {self.coordinator!r}, hosts.processes {self.processes} and hosts.process "
+                f"{self.process}: the three are given together, or none of them"
+            )
+        if any(given) and self.mode == "single":
+            raise BadInput(f"hosts.mode is 'single' and hosts.processes {self.processes}: one process has no others")
+        if any(given) and not 0 <= self.process < self.processes:
+            raise BadInput(
+                f"hosts.process is {self.process} of hosts.processes {self.processes}, it must be at least 0 and below"
+            )
+        host, _, port = self.coordinator.rpartition(":")
+        if self.coordinator and not (host and port.isdigit() and 0 < int(port) < 65536):
+            raise BadInput(f"hosts.coordinator is {self.coordinator!r}, expected HOST:PORT")
+        if self.connect_seconds < 1 or self.heartbeat_seconds < 5:
+            raise BadInput(
+                f"hosts.connect_seconds is {self.connect_seconds} and hosts.heartbeat_seconds "
+                f"{self.heartbeat_seconds}, they must be at least 1 and 5"
+            )
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """SWEET-RL from dialogues to a trained policy; without flags the embedded miniature of ColBench.
 
@@ -200,6 +243,7 @@ class TrainConfig:
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
     remat: Literal["none", "full", "attention", "dots"] = "full"
     sampler_mesh: Literal["same", "rows"] = "same"
+    hosts: Hosts = field(default_factory=Hosts)
     lora: Lora = field(default_factory=Lora)
     start: Start = field(default_factory=Start)
     rollouts: Rollouts = field(default_factory=Rollouts)
@@ -280,10 +324,8 @@ PRESETS = {"embedded": _embedded, "paper-backend": _paper, "tiny": _tiny}
 
 def settings_of(config: TrainConfig) -> dict[str, object]:
     """The configuration as plain JSON values, without what may differ between two starts of the same run."""
-    plain = dataclasses.asdict(
-        config, dict_factory=lambda items: {k: str(v) if isinstance(v, Path) else v for k, v in items}
-    )
-    for name in ("run_dir", "stage", "grader_workers"):
+    plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    for name in ("run_dir", "stage", "grader_workers", "hosts"):
         del plain[name]
     del plain["critic"]["without_pairs"]  # changes nothing that is already there
     return plain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import resource
 import sys
 import time
@@ -17,10 +18,14 @@ LINE_SECONDS = 10.0  # without a terminal, a progress line this often at most
 
 
 class Console:
-    """Prints to the terminal and appends to a log file. On a terminal progress is a bar, elsewhere plain lines."""
+    """Prints to the terminal and appends to a log file. On a terminal progress is a bar, elsewhere plain lines.
 
-    def __init__(self, stream: TextIO | None = None):
-        self._stream = stream or sys.stderr
+    audible: False on all but the first of several processes; nothing is printed or written then.
+    """
+
+    def __init__(self, stream: TextIO | None = None, audible: bool = True):
+        self._audible = audible
+        self._stream = (stream or sys.stderr) if audible else open(os.devnull, "w")
         self._log: TextIO | None = None
         self._bar: tqdm | None = None
         self._last_line = 0.0
@@ -31,6 +36,7 @@ class Console:
     @contextlib.contextmanager
     def logged_to(self, path: Path) -> Iterator[None]:
         """Inside, everything is appended to `path` as well."""
+        path = path if self._audible else Path(os.devnull)
         with path.open("a", encoding="utf-8", buffering=1) as self._log:
             try:
                 yield

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.typing import DTypeLike
 
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.hf_io import save_llama, write_llama
+from sweet_jax import hosts
 from sweet_jax.chat import Chat
 
 TOKENIZER_FILES = (
@@ -83,6 +83,8 @@ def whole_directory(directory: Path) -> Iterator[Path]:
         if _writes():
             shutil.rmtree(directory, ignore_errors=True)
             beside.rename(directory)
+        hosts.from_first(lambda: None)  # the others go on when it is there
+        hosts.wait_for(directory)
     except BaseException as error:
         if _writes():
             shutil.rmtree(beside, ignore_errors=True)
@@ -137,4 +139,4 @@ def _name_tokenizer_class(directory: Path) -> None:
 
 
 def _writes() -> bool:
-    return jax.process_index() == 0
+    return hosts.is_first()

@@ -1,4 +1,7 @@
-"""A run directory: one configuration, one subfolder a stage, and a note in each finished stage."""
+"""A run directory: one configuration, one subfolder a stage, and a note in each finished stage.
+
+Of several processes the first one writes, and what is there is what the first one sees.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from colbench_env.tasks import read_complete, write_rows
+from colbench_env import tasks
 from colbench_env.types import BadInput, Row
+from sweet_jax import hosts
 
 AnyRow = TypeVar("AnyRow", bound=Row)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a file that is open does not tell its name
@@ -45,8 +50,24 @@ class RunDir:
     def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
         """Makes the directory or checks that it belongs to these settings, and holds its lock.
 
-        BadInput naming every setting that differs, and where the directory cannot be written or is in use, also later.
+        BadInput naming every setting that differs, where the directory cannot be written or is in use, also later, and
+        where the processes have other settings or do not share the directory.
         """
+        wanted = json.loads(json.dumps(settings))
+        _check_same(wanted)
+        with contextlib.ExitStack() as held:
+            hosts.from_first(lambda: held.enter_context(self._locked()) or self._check(wanted))
+            # A text that no earlier start can have left there.
+            hosts.publish(self.path / ".hosts", lambda: self._tell_hosts())
+            try:
+                yield
+            except OSError as error:
+                if error.filename is not None or error.errno not in DISK_ERRORS:
+                    raise
+                raise BadInput(f"{self.path}: a file of the run cannot be written: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / ".lock").open("w")
@@ -57,16 +78,14 @@ class RunDir:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise BadInput(f"{self.path}: another process is working in this run directory") from error
-            self._check(settings)
-            try:
-                yield
-            except OSError as error:
-                if error.filename is not None or error.errno not in DISK_ERRORS:
-                    raise
-                raise BadInput(f"{self.path}: a file of the run cannot be written: {error.strerror}") from error
+            yield
 
-    def _check(self, settings: Mapping[str, Any]) -> None:
-        path, wanted = self.path / "config.json", json.loads(json.dumps(settings))
+    def _tell_hosts(self) -> None:
+        if hosts.count() > 1:
+            write_text(self.path / ".hosts", f"{hosts.count()} processes, {hosts.name()}, {secrets.token_hex(16)}\n")
+
+    def _check(self, wanted: Mapping[str, Any]) -> None:
+        path = self.path / "config.json"
         if not path.exists() or not self._begun():
             write_json(path, wanted)
             return
@@ -93,16 +112,28 @@ class RunDir:
         return folder
 
     def note(self, name: str) -> dict[str, Any] | None:
-        """What a finished stage left to say, None where it has not finished."""
-        path = self.path / name / "done.json"
+        """What a finished stage left to say, None where it has not finished; every process has to ask."""
+        return hosts.from_first(lambda: self._read_note(self.path / name / "done.json"))
+
+    def _read_note(self, path: Path) -> dict[str, Any] | None:
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         except ValueError as error:
             raise BadInput(f"{path}: the note of a finished stage cannot be read: {error}") from error
 
     def finish(self, name: str, note: Mapping[str, Any]) -> None:
-        """Marks a stage as finished; nothing is written in it after that."""
-        write_json(self.path / name / "done.json", dict(note))
+        """Marks a stage as finished, for all processes to see; nothing is written in it after that."""
+        path = self.path / name / "done.json"
+        hosts.publish(path, lambda: write_json(path, dict(note)))
+
+
+def _check_same(settings: Mapping[str, Any]) -> None:
+    first = hosts.from_first(lambda: settings)
+    differing = [f"{name} is {was!r} there and {now!r} here" for name, was, now in _differences(first, settings)]
+    if differing:
+        raise BadInput(
+            f"{hosts.name(0)} and {hosts.name()} were started with different flags: {'; '.join(differing[:4])}"
+        )
 
 
 def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -113,13 +144,29 @@ def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[st
         yield prefix.removesuffix("."), found, wanted
 
 
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """`tasks.write_rows` by the first process; the others have the same rows and write nothing."""
+    if hosts.is_first():
+        tasks.write_rows(path, rows)
+
+
+def append_rows(path: Path, rows: Iterable[Row]) -> None:
+    """`tasks.append_rows` by the first process; the others have the same rows and write nothing."""
+    if hosts.is_first():
+        tasks.append_rows(path, rows)
+
+
 def resume_rows(path: Path, kind: type[AnyRow], chunk: int, total: int) -> int:
     """How many rows an interrupted stage has written for good: all `total`, or whole chunks; what follows is removed.
 
     A chunk of `chunk` rows is computed as one batch, so only whole ones can be continued with the same results.
     """
-    rows = read_complete(path, kind)
-    whole = rows if len(rows) >= total else rows[: len(rows) // chunk * chunk]
-    if len(whole) < len(rows):
-        write_rows(path, whole)
-    return len(whole)
+
+    def whole_rows() -> int:
+        rows = tasks.read_complete(path, kind)
+        whole = rows if len(rows) >= total else rows[: len(rows) // chunk * chunk]
+        if len(whole) < len(rows):
+            tasks.write_rows(path, whole)
+        return len(whole)
+
+    return hosts.from_first(whole_rows)

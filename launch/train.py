@@ -11,22 +11,29 @@ from importlib import metadata
 from launch import cli
 from launch.config import PRESETS, TrainConfig, settings_of
 from launch.console import Console, peak_memory_gib
+from launch.hosts import connected
 
 
 def main() -> None:
     """Parses the flags and runs the stages that are not finished yet."""
     config: TrainConfig = cli.parse(TrainConfig, sys.argv[1:], PRESETS, "embedded")
 
+    with connected(config.hosts):
+        _train(config)
+
+
+def _train(config: TrainConfig) -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
     from launch.preflight import check_inputs, check_mesh
     from launch.report import write_report
     from launch.run import Run
     from launch.run_dir import RunDir
-    from launch.stages import STAGE_FUNCTIONS, planned
+    from launch.stages import planned, run_stage
+    from sweet_jax import hosts
     from sweet_jax.mesh import parse_mesh, start_devices
     from sweet_jax.metrics import Diverged
 
-    started, console, directory = time.monotonic(), Console(), RunDir(config.run_dir)
+    started, console, directory = time.monotonic(), Console(audible=hosts.is_first()), RunDir(config.run_dir)
     stages = planned(config) if config.stage == "all" else (config.stage,)
     if config.stage != "all" and config.stage not in planned(config):
         raise cli.bad_input(
@@ -34,9 +41,10 @@ def main() -> None:
         )
     shape = parse_mesh(config.mesh)
     check_mesh(config, shape, stages)
+    devices = start_devices(shape)
     with directory.opened(settings_of(config)), console.logged_to(config.run_dir / "log.txt"):
         check_inputs(config, directory)
-        run = Run(config, directory, console, start_devices(shape), shape)
+        run = Run(config, directory, console, devices, shape)
         left = [stage for stage in stages if directory.note(stage) is None]
         if left:
             _header(run)
@@ -47,14 +55,15 @@ def main() -> None:
             begun = time.monotonic()
             console.say(f"stage {stage}: starts")
             try:
-                found = STAGE_FUNCTIONS[stage](run)
+                found = run_stage(run, stage)
             except Diverged as error:
                 raise cli.Stopped(f"stage {stage}: {error}") from error
             note = dict(found) | {"seconds": round(time.monotonic() - begun, 1)}
             run.finish(stage, note)
             console.say(f"stage {stage}: done " + " ".join(f"{name}={_short(value)}" for name, value in note.items()))
         if directory.note("evaluation") is not None:
-            write_report(run, time.monotonic() - started if left else None)
+            seconds = time.monotonic() - started if left else None
+            hosts.from_first(lambda: write_report(run, seconds))
 
 
 def _short(value: object) -> str:
@@ -63,11 +72,11 @@ def _short(value: object) -> str:
 
 def _header(run: object) -> None:
     """Versions, devices, mesh, network, memory, seeds and the sandbox."""
-    from colbench_env.grading import Grader
     from launch.config import SCRATCH
     from launch.run import Run
     from models.parameters import count_params, replicated_share
     from models.sharding import head_axis
+    from sweet_jax import hosts
 
     assert isinstance(run, Run)
     config, names = run.config, ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain", "numpy")
@@ -87,15 +96,21 @@ def _header(run: object) -> None:
             ("sharding", head_axis(llama, run.mesh).report),
             ("attention", run.attention + (f", LoRA of rank {run.lora.rank}" if run.lora else "")),
         ]
-    with Grader(config.grader, workers=1, unsafe=config.unsafe) as grader:
-        rows.append(("sandbox", grader.layers_text()))
     rows += [
+        ("sandbox", hosts.from_first(lambda: _sandbox(config))),
         ("grader", config.grader),
         ("algorithm", f"{config.algorithm}, preset {config.preset}, human {config.human}"),
         ("seed", str(config.seed)),
         ("run", f"{config.run_dir} (process {os.getpid()}, {peak_memory_gib():.2f} GiB so far)"),
     ]
     run.console.table(rows)
+
+
+def _sandbox(config: TrainConfig) -> str:
+    from colbench_env.grading import Grader
+
+    with Grader(config.grader, workers=1, unsafe=config.unsafe) as grader:
+        return grader.layers_text()
 
 
 def _state_bytes(run: object) -> int:

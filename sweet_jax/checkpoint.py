@@ -1,7 +1,8 @@
 """Checkpoints of a training stage: state, data iterator and notes, whole or not there at all.
 
 Saving is synchronous. orbax writes into a temporary folder and renames it when everything is on disk, so a process
-killed at any moment leaves the last whole checkpoint; only then are older ones deleted.
+killed at any moment leaves the last whole checkpoint; only then are older ones deleted. Several processes save and
+restore together, each its own shards.
 """
 
 import logging
@@ -14,9 +15,12 @@ import absl.logging
 import orbax.checkpoint as ocp
 
 from colbench_env.types import BadInput
+from sweet_jax import hosts
 
 log = logging.getLogger(__name__)
 absl.logging.set_verbosity(absl.logging.ERROR)  # orbax tells a dozen lines about every save
+
+DAMAGED_SECONDS = 20.0  # in which all processes find a damaged checkpoint, if it is damaged for all of them
 
 Notes = dict[str, Any]
 
@@ -72,10 +76,11 @@ class Checkpoints:
         be read, or if they are of other shapes: starting anew is for the user to decide.
         """
         failures: dict[int, Exception] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in self._steps():
             try:
                 restored = self._read(step, abstract_state)
             except (OSError, ValueError, KeyError, TypeError) as error:
+                self._check_damaged_for_all(step, error)
                 failures[step] = error
                 continue
             for damaged, error in failures.items():
@@ -89,6 +94,23 @@ class Checkpoints:
                 f"{self.directory}: no checkpoint can be read (steps {sorted(failures)}): {_first_line(newest)}"
             ) from newest
         return None
+
+    def _steps(self) -> list[int]:
+        """The steps that the first process sees, the newest first; this one sees them, too, when it returns."""
+        steps = hosts.from_first(lambda: sorted(self._manager.all_steps(), reverse=True))
+        if set(steps) != set(self._manager.all_steps()):
+            for step in steps:
+                hosts.wait_for(self.directory / str(step))
+            self._manager.reload()
+        return steps
+
+    def _check_damaged_for_all(self, step: int, error: Exception) -> None:
+        """Raises BadInput unless every process finds the checkpoint damaged: those that do not wait for this one."""
+        if not hosts.all_say(f"{self.directory} {step} is damaged", DAMAGED_SECONDS):
+            raise BadInput(
+                f"{self.directory / str(step)} cannot be read by {hosts.name()}: {_first_line(error)}. Delete that "
+                "directory to go on from the checkpoint before it"
+            ) from error
 
     def _read(self, step: int, abstract_state: Any) -> Restored:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), notes=ocp.args.JsonRestore())

@@ -19,8 +19,10 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from colbench_env.types import BadInput
 from models.llama import Llama, variables
 from models.sharding import activation_sharding
+from sweet_jax import hosts
 from sweet_jax.batch import TokenRow, bucket, pad_rows
 from sweet_jax.mesh import put_rows, replicated
 
@@ -214,8 +216,19 @@ class ReferenceCache:
     directory: Path
 
     def load(self, identity: str, part: int) -> list[np.ndarray] | None:
-        """The arrays of that part, None where there is none; a damaged file is reported and computed again."""
+        """The arrays of that part, None where there is none; a damaged file is reported and computed again.
+
+        Of several processes all find it or none does: what the first one finds counts.
+        """
         path = self._path(identity, part)
+        found = self._read(path)
+        if not hosts.from_first(lambda: found is not None):
+            return None
+        if found is None:
+            raise BadInput(f"{path}: {hosts.name(0)} can read it and {hosts.name()} cannot")
+        return found
+
+    def _read(self, path: Path) -> list[np.ndarray] | None:
         if not path.exists():
             return None
         try:
@@ -226,7 +239,9 @@ class ReferenceCache:
             return None
 
     def save(self, identity: str, part: int, arrays: Sequence[np.ndarray]) -> None:
-        """Writes that part whole or not at all; OSError if the disk refuses."""
+        """Writes that part whole or not at all; OSError if the disk refuses. The first process writes."""
+        if not hosts.is_first():
+            return
         path = self._path(identity, part)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{path.stem}.{os.getpid()}.tmp")

@@ -7,6 +7,7 @@ On a machine with only a CPU the devices are emulated, which has to be said to j
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from colbench_env.types import BadInput
+from sweet_jax import hosts
 
 AXES = ("data", "sequence", "tensor")
 
@@ -82,7 +84,7 @@ class DeviceReport:
     """What jax runs on.
 
     platform: "cpu", "gpu" or "tpu". kind: the maker's name. devices: how many jax sees. used: how many the mesh takes.
-    emulated: the devices are threads of this CPU.
+    emulated: the devices are threads of this CPU. processes: how many work together.
     """
 
     platform: str
@@ -90,27 +92,50 @@ class DeviceReport:
     devices: int
     used: int
     emulated: bool
+    processes: int = 1
 
     def __str__(self) -> str:
         if self.emulated:
-            return f"{self.used} emulated devices on one CPU (no accelerator found)"
-        return f"{self.used} of {self.devices} {self.platform} devices ({self.kind})"
+            where = "one CPU" if self.processes == 1 else f"the CPUs of {self.processes} processes"
+            return f"{self.used} emulated devices on {where} (no accelerator found)"
+        where = "" if self.processes == 1 else f" in {self.processes} processes"
+        return f"{self.used} of {self.devices} {self.platform} devices{where} ({self.kind})"
 
 
 def start_devices(shape: MeshShape) -> DeviceReport:
     """Starts jax with enough devices for `shape` and says what it found; the first thing a command does with jax.
 
-    Without an accelerator that many CPU devices are emulated. BadInput if the devices do not suffice: fewer TPU or GPU
-    devices than the mesh needs, or a jax that was already started with fewer CPU devices.
+    Without an accelerator that many CPU devices are emulated, an equal share by each process. BadInput if the devices
+    do not suffice: fewer TPU or GPU devices than the mesh needs, or a jax that was already started with fewer CPU
+    devices; with several processes, unless each has the same number of devices and the mesh takes them all.
     """
-    _ask_for_cpu_devices(shape.size)
     _hush_libtpu()
+    processes = hosts.count()
+    _ask_for_cpu_devices(-(-shape.size // processes))
     devices = jax.devices()
     platform, kind = devices[0].platform, devices[0].device_kind
+    if processes > 1:
+        _check_processes(shape, devices, processes)
     if len(devices) < shape.size:
         raise BadInput(f"mesh {shape} needs {shape.size} devices, this machine has {len(devices)} ({platform}, {kind})")
     emulated = platform == "cpu" and shape.size > 1
-    return DeviceReport(platform, kind, len(devices), shape.size, emulated)
+    return DeviceReport(platform, kind, len(devices), shape.size, emulated, processes)
+
+
+def _check_processes(shape: MeshShape, devices: Sequence[Any], processes: int) -> None:
+    """Raises BadInput where a process would hold another number of the mesh's devices than the others."""
+    counts = Counter(device.process_index for device in devices)
+    each = [counts[process] for process in range(processes)]
+    if len(set(each)) > 1:
+        raise BadInput(
+            f"the {processes} processes have different numbers of {devices[0].platform} devices: "
+            f"{', '.join(map(str, each))}; every process needs as many"
+        )
+    if shape.size != len(devices):
+        raise BadInput(
+            f"mesh {shape} takes {shape.size} devices, the {processes} processes have {processes} x {each[0]} = "
+            f"{len(devices)} ({devices[0].platform}): with several processes the mesh must take all of them"
+        )
 
 
 def _ask_for_cpu_devices(count: int) -> None:
@@ -171,8 +196,35 @@ def check_rows(rows: int, mesh: Mesh, micro_batches: int = 1) -> None:
 
 
 def put_rows(tree: Any, mesh: Mesh) -> Any:
-    """The tree of host arrays [B, ...] on the devices, rows over "data"; BadInput if B does not divide."""
-    leaves = jax.tree.leaves(tree)
-    for rows in {np.shape(leaf)[0] for leaf in leaves}:
+    """The tree of host arrays [B, ...], the same on every process, on the devices, rows over "data"; BadInput if B does
+    not divide."""
+
+    def put(leaf: Any) -> jax.Array:
+        rows = np.shape(leaf)[0]
         check_rows(rows, mesh)
-    return jax.device_put(tree, rows_sharding(mesh))
+        return put_own_rows(np.asarray(leaf)[own_rows(rows, mesh)], rows, mesh)
+
+    return jax.tree.map(put, tree)
+
+
+def own_rows(rows: int, mesh: Mesh) -> np.ndarray:
+    """The numbers, ascending, of those of `rows` rows that lie on devices of this process; all of them on a single one.
+
+    Two processes hold the same rows where another axis of the mesh spans them.
+
+    In:  8 rows, mesh 4x2, the first of two processes
+    Out: [0, 1, 2, 3]
+    """
+    places = rows_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
+
+
+def put_own_rows(tree: Any, rows: int, mesh: Mesh) -> Any:
+    """The arrays [B, ...] over all devices, rows over "data", of which each process gives its `own_rows(B, mesh)`.
+
+    Where a row lies depends on the mesh alone and not on the number of processes.
+    """
+    sharding = rows_sharding(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(sharding, leaf, (rows, *leaf.shape[1:])), tree
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 from tensorboardX import SummaryWriter
 
+from sweet_jax import hosts
 from sweet_jax.losses import Metrics
 
 Values = Mapping[str, float]
@@ -35,12 +36,15 @@ class MetricsLog:
     """Writes `DIRECTORY/metrics.jsonl` and TensorBoard events of one stage.
 
     A stage continued at `resume_step` first removes the rows from that step on, and a last line cut off by a kill: no
-    step is there twice. OSError if the disk refuses.
+    step is there twice. Of several processes only the first one writes. OSError if the disk refuses.
     """
 
     def __init__(self, directory: Path, stage: str, resume_step: int | None = None):
         self.path = Path(directory) / "metrics.jsonl"
         self.stage = stage
+        self._writes = hosts.is_first()
+        if not self._writes:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             self._keep_before(resume_step or 0)
@@ -55,6 +59,8 @@ class MetricsLog:
 
     def write(self, step: int, total: int, values: Values) -> str:
         """Appends one row and returns its line of text (`format_line`); names become tags `STAGE/NAME`."""
+        if not self._writes:
+            return format_line(self.stage, step, total, values)
         row = {"stage": self.stage, "step": step, "total": total, **{name: float(x) for name, x in values.items()}}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -64,8 +70,9 @@ class MetricsLog:
 
     def close(self) -> None:
         """Writes out what TensorBoard still holds."""
-        self._file.close()
-        self._board.close()
+        if self._writes:
+            self._file.close()
+            self._board.close()
 
     def __enter__(self) -> "MetricsLog":
         return self

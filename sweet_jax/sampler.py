@@ -23,7 +23,7 @@ from models.kv_cache import KVCache, init_cache
 from models.llama import Llama, logits, variables
 from models.sharding import constrain
 from sweet_jax.batch import bucket
-from sweet_jax.mesh import put_rows
+from sweet_jax.mesh import put_rows, replicated
 
 HIDDEN_LOGIT = -1e30  # finite: a token that top-k or top-p leaves out
 
@@ -263,4 +263,4 @@ def make_generate(model: Llama, end_ids: tuple[int, ...], sampling: Sampling, sa
         state = decode(model, params, state, shared(length_b), key_b, end_ids, sampling)
         return state.ids_bm, state.logps_bm, state.count_b, state.done_b
 
-    return jax.jit(generate)
+    return jax.jit(generate, out_shardings=replicated(model.mesh))  # every process reads every row

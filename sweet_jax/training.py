@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from colbench_env.types import BadInput
 from sweet_jax.checkpoint import Checkpoints
 from sweet_jax.data import length_batches, pair_stream
-from sweet_jax.mesh import check_rows
+from sweet_jax.mesh import check_rows, own_rows, put_own_rows
 from sweet_jax.metrics import CollapseWatch, MetricsLog, to_floats
 from sweet_jax.optim import learning_rate, make_optimizer
 from sweet_jax.settings import Training
@@ -40,7 +40,7 @@ def fit(
     mesh: Mesh,
     objective: Objective,
     lengths: Sequence[int],
-    make_batch: Callable[[np.ndarray], Any],
+    make_batch: Callable[[np.ndarray, int], Any],
     settings: Training,
     seed: int,
     directory: Path,
@@ -51,7 +51,9 @@ def fit(
 
     shapes: sharded jax.ShapeDtypeStruct of every parameter that is trained. first: gives their values before the first
     update; asked for only where there is no checkpoint, and not held on to. lengths: tokens of each row. make_batch:
-    row numbers -> batch for `objective`. frozen: parameters that the objective sees beside the trained ones.
+    (row numbers, tokens) -> batch for `objective`; the numbers are those of the rows that this process's devices hold,
+    the tokens those of the longest row of the whole batch, so that all processes pad to the same length. frozen:
+    parameters that the objective sees beside the trained ones.
     BadInput before anything is compiled where the batch does not divide over the mesh. Raises metrics.Diverged where a
     metric is no longer a number.
     """
@@ -62,7 +64,7 @@ def fit(
     optimizer = make_optimizer(settings.hyper, total)
     state_layout = state_shardings(optimizer, shapes, shardings_of(shapes))
     batches = length_batches(lengths, settings.batch_size, seed, settings.length_window)
-    stream = pair_stream(len(batches), 1, seed)
+    stream, mine = pair_stream(len(batches), 1, seed), own_rows(settings.batch_size, mesh)
     train_step = make_train_step(objective, optimizer, state_layout, mesh, settings.micro_batches, frozen)
     watch, batch_shapes = CollapseWatch(total), set()
     with Checkpoints(directory / "checkpoints") as checkpoints:
@@ -75,7 +77,9 @@ def fit(
             reporter.progress(done, total, f"stage={stage} continues after step {done}/{total}")
         with MetricsLog(directory, stage, resume_step=done + 1) as metrics_log:
             while done < total:
-                batch = make_batch(batches[int(next(stream)[0])])
+                numbers = batches[int(next(stream)[0])]
+                longest = max(lengths[number] for number in numbers)
+                batch = put_own_rows(make_batch(numbers[mine], longest), len(numbers), mesh)
                 batch_shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
                 state, metrics = train_step(state, batch)
                 done += 1

@@ -21,6 +21,7 @@ from typing import Any
 from launch.config import SCRATCH, TrainConfig
 from launch.run import Run
 from launch.stages import critic, policy, ranking, rollouts, start
+from sweet_jax import hosts
 
 STAGE_FUNCTIONS: Mapping[str, Callable[[Run], dict[str, Any]]] = {
     "tasks": start.tasks,
@@ -35,6 +36,16 @@ STAGE_FUNCTIONS: Mapping[str, Callable[[Run], dict[str, Any]]] = {
     "policy": policy.policy,
     "evaluation": policy.evaluation,
 }
+
+ON_THE_FIRST_PROCESS = ("tasks", "grading", "pairs", "turn-pairs")
+"""Stages that compute nothing on devices: of several processes the first one does them, the others wait."""
+
+
+def run_stage(run: Run, stage: str) -> dict[str, Any]:
+    """What the stage leaves to say. Every process has to call this."""
+    if stage in ON_THE_FIRST_PROCESS:
+        return hosts.from_first(lambda: STAGE_FUNCTIONS[stage](run))
+    return STAGE_FUNCTIONS[stage](run)
 
 
 def planned(config: TrainConfig) -> tuple[str, ...]:

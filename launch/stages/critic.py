@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from colbench_env.tasks import read_rows, write_rows
+from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Pair, Trajectory
 from launch.run import Run
+from launch.run_dir import write_rows
 from launch.stages.learning import fitted_pairs, shows_reference, train_on_pairs
 from sweet_jax.batch import RowPair, bucket, default_buckets, pad_pairs
 from sweet_jax.chat import privileged_prefix
@@ -110,9 +111,8 @@ def critic_params(run: Run) -> Any:
 def _train_value_head(run: Run, pairs: Sequence[RowPair], settings: Preference) -> None:
     training, buckets = run.config.critic.training, default_buckets(run.config.critic.training.max_length)
 
-    def make_batch(indices: np.ndarray) -> Any:
-        chosen = [pairs[index] for index in indices]
-        return pad_pairs(chosen, bucket(max(map(len, chosen)), buckets), run.chat.pad_id)
+    def make_batch(indices: np.ndarray, longest: int) -> Any:
+        return pad_pairs([pairs[index] for index in indices], bucket(longest, buckets), run.chat.pad_id)
 
     size, key = run.llama_config.hidden_size, jax.random.key(run.config.seed)
     fit(

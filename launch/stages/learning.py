@@ -64,11 +64,10 @@ def train_on_pairs(
         progress=lambda done, total: run.console.progress(f"{stage}: reference log-probs", done, total),
     )  # fmt: skip
 
-    def make_batch(indices: np.ndarray) -> PreferenceBatch:
-        chosen = [pairs[index] for index in indices]
-        length = bucket(max(map(len, chosen)), buckets)
+    def make_batch(indices: np.ndarray, longest: int) -> PreferenceBatch:
+        length = bucket(longest, buckets)
         return PreferenceBatch(
-            pad_pairs(chosen, length, run.chat.pad_id, nll),  # type: ignore[arg-type]
+            pad_pairs([pairs[index] for index in indices], length, run.chat.pad_id, nll),  # type: ignore[arg-type]
             pad_reference([reference[2 * index] for index in indices], length),
             pad_reference([reference[2 * index + 1] for index in indices], length),
         )

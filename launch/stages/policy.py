@@ -15,6 +15,7 @@ from launch.run import Run
 from launch.stages.learning import check_lengths, fitted_pairs, train_on_pairs
 from launch.stages.rollouts import grade, outcome, play
 from models.parameters import flatten
+from sweet_jax import hosts
 from sweet_jax.batch import bucket, default_buckets, pad_rows, truncate
 from sweet_jax.objectives import Preference, nll_objective
 from sweet_jax.rows import trajectory_row
@@ -56,9 +57,9 @@ def _imitate(run: Run) -> int:
         raise BadInput(f"{path}: no trajectory passes all tests, so there is nothing to imitate")
     buckets = default_buckets(settings.training.max_length)
 
-    def make_batch(indices: np.ndarray) -> Any:
+    def make_batch(indices: np.ndarray, longest: int) -> Any:
         chosen = [kept[index] for index in indices]
-        return pad_rows(chosen, bucket(max(map(len, chosen)), buckets), run.chat.pad_id, settings.nll_mask)
+        return pad_rows(chosen, bucket(longest, buckets), run.chat.pad_id, settings.nll_mask)
 
     fit(
         "policy", run.trained_shapes, run.first_params, run.mesh, nll_objective(run.model),
@@ -84,5 +85,7 @@ def evaluation(run: Run) -> dict[str, Any]:
     for name, params in policies.items():
         played, graded = folder / f"{name}_ungraded.jsonl", folder / f"{name}.jsonl"
         play(run, f"evaluation: {name}", played, params(), wanted, run.config.evaluation.temperature, seed)
-        note[name] = outcome(grade(run, f"evaluation: {name}", played, graded))
+        note[name] = hosts.from_first(
+            lambda name=name, played=played, graded=graded: outcome(grade(run, f"evaluation: {name}", played, graded))
+        )
     return note

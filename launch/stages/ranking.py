@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from colbench_env.tasks import append_rows, read_rows, write_rows
+from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
 from launch.dialogues import seed_of
 from launch.run import Run
-from launch.run_dir import resume_rows
+from launch.run_dir import append_rows, resume_rows, write_rows
 from launch.stages.critic import critic_params
 from launch.stages.learning import shows_reference
 from launch.stages.rollouts import WAVE

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from colbench_env.grading import Grader
-from colbench_env.tasks import append_rows, read_rows, write_rows
+from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.config import TrainConfig
 from launch.dialogues import Assignment
 from launch.run import Run
-from launch.run_dir import resume_rows
+from launch.run_dir import append_rows, resume_rows, write_rows
 from sweet_jax.metrics import CollapseWatch
 
 WAVE = 4  # dialogues under way: this many sampler batches; also what is written, and redone after a kill, at once

@@ -11,14 +11,16 @@ import jax
 import numpy as np
 
 from colbench_env.mini import behaviour_dialogues, make_tasks
-from colbench_env.tasks import read_rows, write_rows
+from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Message, Task, Trajectory
 from launch.config import MINI_TASKS
 from launch.model_directory import export_model
 from launch.run import Run
+from launch.run_dir import write_rows
 from models.config import LlamaConfig
 from models.llama import Llama
 from models.parameters import init_params, param_shapes
+from sweet_jax import hosts
 from sweet_jax.batch import TokenRow, bucket, default_buckets, pad_rows
 from sweet_jax.chat import Chat, privileged_prefix
 from sweet_jax.objectives import nll_objective
@@ -68,8 +70,7 @@ def start(run: Run) -> dict[str, Any]:
     """The start policy of the miniature: a tokenizer and a network trained on scripted dialogues of mixed quality."""
     settings, folder = run.config.start, run.directory.stage("start")
     path = folder / "behaviour.jsonl"
-    if not path.exists():
-        write_rows(path, (behaviour_row(d) for d in behaviour_dialogues("train", settings.dialogues, run.config.seed)))
+    hosts.publish(path, lambda: None if path.exists() else _write_dialogues(path, settings.dialogues, run.config.seed))
     dialogues = read_rows(path, Trajectory)
     tokenizer = train_tokenizer(_start_texts(dialogues[:4000]), START_CONFIG.vocab_size)
     chat = Chat(tokenizer)
@@ -77,9 +78,8 @@ def start(run: Run) -> dict[str, Any]:
     model = Llama(START_CONFIG, run.mesh, remat=run.config.remat)
     buckets = default_buckets(settings.training.max_length)
 
-    def make_batch(indices: np.ndarray) -> Any:
-        chosen = [rows[index] for index in indices]
-        return pad_rows(chosen, bucket(max(map(len, chosen)), buckets), chat.pad_id, nll="all")
+    def make_batch(indices: np.ndarray, longest: int) -> Any:
+        return pad_rows([rows[index] for index in indices], bucket(longest, buckets), chat.pad_id, nll="all")
 
     params = fit(
         "start", param_shapes(START_CONFIG, run.mesh),
@@ -88,6 +88,10 @@ def start(run: Run) -> dict[str, Any]:
     )  # fmt: skip
     export_model(folder / "model", START_CONFIG, params, tokenizer)
     return {"dialogues": len(dialogues), "complete": sum(bool(d.extra["complete"]) for d in dialogues) / len(dialogues)}
+
+
+def _write_dialogues(path: Path, count: int, seed: int) -> None:
+    write_rows(path, (behaviour_row(dialogue) for dialogue in behaviour_dialogues("train", count, seed)))
 
 
 def start_rows(dialogues: Sequence[Trajectory], chat: Chat, privileged_share: float, seed: int) -> list[TokenRow]:

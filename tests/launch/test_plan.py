@@ -177,7 +177,8 @@ def test_libtpu_on_a_machine_without_a_tpu_disturbs_no_other_command():
 
 @needs_libtpu
 def test_a_search_names_the_fastest_of_what_it_compiled(small, capsys):
-    config = PlanConfig(model=small, stage="score", topology="v5e:2x2", search=True, tries=2, batch_size=2, max_length=256)
+    sizes = dict(batch_size=2, max_length=256)
+    config = PlanConfig(model=small, stage="score", topology="v5e:2x2", search=True, tries=2, **sizes)
     best = search(config)
     lines = capsys.readouterr().err.splitlines()
     assert [line[:4] for line in lines] == ["1/2 ", "2/2 "]

@@ -1,7 +1,9 @@
 """Reading --mesh, starting devices, and batches that a mesh does not divide."""
 
+import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -9,7 +11,18 @@ import pytest
 from jax.sharding import AxisType
 
 from colbench_env.types import BadInput
-from sweet_jax.mesh import MeshShape, check_rows, make_mesh, parse_mesh, put_rows, start_devices
+from sweet_jax.mesh import (
+    MeshShape,
+    _check_processes,
+    check_rows,
+    make_mesh,
+    own_rows,
+    parse_mesh,
+    put_own_rows,
+    put_rows,
+    rows_sharding,
+    start_devices,
+)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +84,72 @@ def test_rows_are_laid_over_the_data_axis():
     placed = put_rows({"x": np.arange(8).reshape(4, 2)}, make_mesh(MeshShape(4, 2)))["x"]
     assert {shard.data.shape for shard in placed.addressable_shards} == {(1, 2)}
     np.testing.assert_array_equal(placed, [[0, 1], [2, 3], [4, 5], [6, 7]])
+
+
+def test_one_process_owns_all_rows_and_gives_them_whole():
+    mesh = make_mesh(MeshShape(4, 2))
+    assert own_rows(8, mesh).tolist() == list(range(8))
+    placed = put_own_rows({"x": np.arange(16).reshape(8, 2)}, 8, mesh)["x"]
+    assert placed.sharding == rows_sharding(mesh)
+    np.testing.assert_array_equal(placed, np.arange(16).reshape(8, 2))
+
+
+def test_a_mesh_over_several_processes_must_take_all_devices_and_the_same_number_of_each():
+    @dataclass
+    class Device:
+        process_index: int
+        platform: str = "tpu"
+
+    devices = [Device(process) for process in (0, 0, 0, 0, 1, 1, 1, 1)]
+    _check_processes(MeshShape(4, 2), devices, 2)
+    with pytest.raises(BadInput, match=r"mesh 2x2 takes 4 devices, the 2 processes have 2 x 4 = 8 \(tpu\)"):
+        _check_processes(MeshShape(2, 2), devices, 2)
+    with pytest.raises(BadInput, match="the 2 processes have different numbers of tpu devices: 4, 3"):
+        _check_processes(MeshShape(7), devices[:7], 2)
+
+
+SPANNED = """
+import functools, sys
+import jax
+import numpy as np
+from sweet_jax.mesh import MeshShape, make_mesh, own_rows, put_own_rows, put_rows, start_devices
+say = functools.partial(print, "said:", file=sys.stderr)  # gloo has standard output
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), cluster_detection_method="deactivate")
+shape = MeshShape(*map(int, sys.argv[3].split("x")))
+say(start_devices(shape))
+mesh, rows = make_mesh(shape), np.arange(24).reshape(8, 3)
+mine = own_rows(8, mesh)
+say(mine.tolist())
+made, given = put_own_rows(rows[mine], 8, mesh), put_rows(rows, mesh)
+assert bool((made == given).all()) and made.sharding == given.sharding
+say([shard.data[:, 0].tolist() for shard in made.addressable_shards])
+"""
+
+
+@pytest.mark.parametrize(
+    ("mesh", "own", "shards"),
+    [
+        ("4x1", ([0, 1, 2, 3], [4, 5, 6, 7]), ([[0, 3], [6, 9]], [[12, 15], [18, 21]])),
+        ("1x4", (list(range(8)), list(range(8))), ([list(range(0, 24, 3))] * 2, [list(range(0, 24, 3))] * 2)),
+    ],
+)
+def test_two_processes_give_the_rows_of_their_devices_also_where_the_tensor_axis_spans_both(mesh, own, shards):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SPANNED, address, str(process), mesh],
+            env={"JAX_PLATFORMS": "cpu", "PYTHONPATH": ":".join(path for path in sys.path if path)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    for process, mine, held in zip(processes, own, shards, strict=True):
+        _, text = process.communicate(timeout=60)
+        assert process.returncode == 0, text
+        said = [line.removeprefix("said: ") for line in text.splitlines() if line.startswith("said: ")]
+        assert said[0] == "4 emulated devices on the CPUs of 2 processes (no accelerator found)"
+        assert said[1:] == [str(mine), str(held)]

@@ -62,7 +62,7 @@ class Line:
         error = jnp.square(batch["x"] @ params["w"] + params["b"] - batch["y"]).sum()
         return error / count, {"error": Ratio(error, count)}
 
-    def make_batch(self, indices):
+    def make_batch(self, indices, longest):
         self.asked += indices.tolist()
         return self.batch(indices)
 
