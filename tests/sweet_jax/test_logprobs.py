@@ -16,7 +16,6 @@ from sweet_jax.batch import TokenRow, pad_rows
 from sweet_jax.logprobs import (
     ReferenceCache,
     fingerprint,
-    hidden_logps,
     hidden_states,
     pad_reference,
     reference_logps,
@@ -92,24 +91,6 @@ def test_a_sharded_model_gives_the_log_probs_of_one_device():
     alone, sharded = tiny(), tiny(shape=MeshShape(4, 2))
     found = jax.jit(lambda params: token_logps(sharded[0], params, TOKENS, chunk=4))(sharded[1])
     np.testing.assert_allclose(found, token_logps(*alone, TOKENS, chunk=4), atol=1e-5)
-
-
-@pytest.mark.parametrize("words", [200, 202])  # of eight devices, and of the two of the tensor axis only
-def test_words_split_over_devices_give_the_values_and_gradients_of_one_device(words):
-    config = LlamaConfig(
-        vocab_size=words, hidden_size=16, intermediate_size=24, num_layers=1, num_heads=2, num_kv_heads=2, head_size=8,
-        max_position_embeddings=64,
-    )  # fmt: skip
-    hidden_btd = jax.random.normal(jax.random.key(3), (ROWS, LENGTH, 16))
-    params = {"lm_head": jax.random.normal(jax.random.key(4), (16, words))}
-
-    def on(shape):
-        model = Llama(config, make_mesh(shape))
-        compute = lambda params, hidden: hidden_logps(model, params, hidden, TOKENS, chunk=4).sum()  # noqa: E731
-        return jax.jit(jax.value_and_grad(compute, argnums=(0, 1)))(params, hidden_btd)
-
-    for shape in (MeshShape(4, 2), MeshShape(8, 1)):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), on(shape), on(ONE))
 
 
 def is_jaxpr(x):
