@@ -43,6 +43,8 @@ setup(
             "beartype>=0.22",
             "torch>=2.13",
             "ruff>=0.14",
+            # libtpu, with which launch.plan compiles for TPUs that are not there
+            "jax[tpu]>=0.10.2; sys_platform == 'linux' and platform_machine == 'x86_64'",
         ],
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda12]>=0.10.2"],

@@ -96,6 +96,13 @@ def parse(kind: type[Any], argv: Sequence[str], presets: dict[str, Callable[[], 
     return tyro.cli(kind, args=list(argv), default=presets[name](), description=kind.__doc__)
 
 
+def parse_plain(kind: type[Any], argv: Sequence[str]) -> Any:
+    """As `parse`, for a command without presets."""
+    import tyro
+
+    return tyro.cli(kind, args=list(argv), description=kind.__doc__)
+
+
 def bad_input(sentence: str) -> Exception:
     """The error of bad input, for code that runs before the packages are imported."""
     from colbench_env.types import BadInput

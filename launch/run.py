@@ -22,13 +22,13 @@ from launch.console import Console
 from launch.dialogues import ModelHuman, Table
 from launch.run_dir import RunDir
 from models.attention import AttentionName
-from models.config import LlamaConfig, from_hf
-from models.hf_io import load_llama
+from models.config import LlamaConfig
+from models.hf_io import check_llama, load_llama
 from models.llama import Llama
 from models.lora import LoraConfig, init_lora, lora_shapes, merged
 from models.parameters import inference_shardings, param_shapes, with_matrices_in
 from sweet_jax.batch import default_buckets
-from sweet_jax.chat import Chat
+from sweet_jax.chat import Chat, check_vocabulary
 from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh
 from sweet_jax.sampler import Sampler, Sampling
 from sweet_jax.step import combined
@@ -36,6 +36,13 @@ from sweet_jax.training import Reporter, restore_params
 
 EMBEDDED_DIRECTORY = Path(__file__).parent.parent / "sweet_jax" / "start_policy"
 SMALLEST_PROMPT = 128  # the smallest bucket of prompts
+
+
+def start_model(model: str, run: Path) -> Path:
+    """The Hugging Face directory of the start policy, which a run calls `model` (see `launch.config.TrainConfig`)."""
+    if model == SCRATCH:
+        return run / "start" / "model"
+    return EMBEDDED_DIRECTORY if model == EMBEDDED else Path(model)
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,7 @@ class Run:
     @property
     def model_directory(self) -> Path:
         """Where the start policy lies as a Hugging Face directory."""
-        if self.config.model == SCRATCH:
-            return self.directory.path / "start" / "model"
-        return EMBEDDED_DIRECTORY if self.config.model == EMBEDDED else Path(self.config.model)
+        return start_model(self.config.model, self.directory.path)
 
     @functools.cached_property
     def chat(self) -> Chat:
@@ -72,7 +77,12 @@ class Run:
 
     @functools.cached_property
     def llama_config(self) -> LlamaConfig:
-        return from_hf(self.model_directory)
+        """The network. Whatever can be known to be wrong with its directory is raised here, before weights are read."""
+        config = check_llama(self.model_directory, self.mesh)
+        check_vocabulary(self.chat, config)
+        if self.system:  # a template may refuse one, and says so only when it is rendered
+            self.chat.prompt_ids([{"role": "system", "content": self.system}, {"role": "user", "content": "?"}])
+        return config
 
     @property
     def dtype(self) -> jnp.dtype:

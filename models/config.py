@@ -106,6 +106,8 @@ def from_hf(source: str | Path | Mapping[str, Any]) -> LlamaConfig:
     if isinstance(source, Mapping):
         return _from_dict(source)
     path = Path(source)
+    if not path.exists() and path.suffix != ".json":
+        raise ModelError(f"{path}: no such model directory")
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         raise ModelError(f"{path}: no such file; a model directory holds config.json and model.safetensors")
@@ -145,6 +147,14 @@ def _from_dict(raw: Mapping[str, Any]) -> LlamaConfig:
 
 
 def _refuse_other_architectures(raw: Mapping[str, Any]) -> None:
+    window, length = raw.get("sliding_window"), raw.get("max_position_embeddings", 0)
+    if raw.get("model_type") == "mistral":  # the same arithmetic, where its window holds every token
+        if window is not None and window < length:
+            raise ModelError(
+                f"sliding_window is {window}, below max_position_embeddings {length}; attention within a window is not "
+                "supported"
+            )
+        raw = {**raw, "model_type": "llama"}
     required = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
     for name, value in required.items():
         found = raw.get(name, None if name == "model_type" else value)

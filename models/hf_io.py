@@ -2,11 +2,18 @@
 
 One table (`hf_layout`) says which file tensors make up which parameter; loading and saving walk it in opposite
 directions. Hugging Face stores a projection as [out, in], `models.parameters` as [in, out] and stacked over layers.
+
+A large parameter is loaded in pieces. A piece is the same few layers (or rows of the embedding) of every shard, as the
+files hold them; the host reads it, and the devices turn, convert and place it. So the host holds SMALL_BYTES, or two
+layers of one parameter where that is more, whatever the size of the model, and a process reads only what its own
+devices keep.
 """
 
+import functools
 import json
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +21,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from models.config import LlamaConfig, ModelError, from_hf
 from models.parameters import Params, check_params, flatten, nest, param_shardings, parameter_table
+from models.weight_files import FILE_DTYPES, MAX_FILE_BYTES, Stored, check_stored, open_weights, write_weights
 
-SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-FILE_DTYPES = ("F32", "BF16", "F16")
+SMALL_BYTES, PIECE_BYTES = 128 * 2**20, 64 * 2**20
+"""Bytes of the files: of what is moved at once, and of what is read at a time where more has to be moved."""
 
 LAYER_TENSORS = {
     "layers/attention_norm": "input_layernorm",
@@ -37,8 +43,11 @@ LAYER_TENSORS = {
     "layers/mlp/down": "mlp.down_proj",
 }
 OTHER_TENSORS = {"embedding": "model.embed_tokens", "final_norm": "model.norm", "lm_head": "lm_head"}
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 DERIVED_SUFFIX = ".rotary_emb.inv_freq"
 """Old checkpoints also hold the rotary frequencies, which follow from the configuration; they are left out."""
+
+Index = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -51,153 +60,284 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class HfTensors:
-    """File tensors of one parameter: a name a layer where `stacked`, else one; `transposed` where stored [out, in]."""
+    """File tensors of one parameter.
+
+    names: one a layer where `stacked`, else a single one. shape: of each of them, as stored. transposed: stored
+    [out, in].
+    """
 
     names: tuple[str, ...]
+    shape: tuple[int, ...]
     stacked: bool
     transposed: bool
+
+    @property
+    def file_shape(self) -> tuple[int, ...]:
+        """The parameter's shape in the order of the files: [L, out, in], or [V, D]."""
+        return (len(self.names), *self.shape) if self.stacked else self.shape
+
+    @property
+    def stored(self) -> tuple[Stored, ...]:
+        """The tensors with their shapes."""
+        return tuple(Stored(name, self.shape) for name in self.names)
 
 
 def hf_layout(config: LlamaConfig) -> dict[str, HfTensors]:
     """Path -> HfTensors of every parameter of the table."""
     layout = {}
-    for path in parameter_table(config):
-        if path in LAYER_TENSORS:
-            names = (f"model.layers.{layer}.{LAYER_TENSORS[path]}.weight" for layer in range(config.num_layers))
-            layout[path] = HfTensors(tuple(names), stacked=True, transposed=not path.endswith("norm"))
+    for path, spec in parameter_table(config).items():
+        stacked = path in LAYER_TENSORS
+        transposed = path == "lm_head" or (stacked and not path.endswith("norm"))
+        own = spec.shape[1:] if stacked else spec.shape
+        if stacked:
+            names = tuple(f"model.layers.{layer}.{LAYER_TENSORS[path]}.weight" for layer in range(config.num_layers))
         else:
-            layout[path] = HfTensors((f"{OTHER_TENSORS[path]}.weight",), stacked=False, transposed=path == "lm_head")
+            names = (f"{OTHER_TENSORS[path]}.weight",)
+        layout[path] = HfTensors(names, own[::-1] if transposed else own, stacked, transposed)
     return layout
+
+
+def check_llama(directory: str | Path, mesh: Mesh) -> LlamaConfig:
+    """The configuration of the model in a Hugging Face directory, when all but the values is known to be right.
+
+    Raises ModelError for a missing or unsupported directory, a network that the mesh does not divide, damaged files,
+    and for any tensor without parameter or parameter without tensor. Reads headers only.
+    """
+    with ExitStack() as stack:
+        return _checked(stack, Path(directory), mesh)[0]
 
 
 def load_llama(directory: str | Path, mesh: Mesh, dtype: DTypeLike = jnp.float32) -> LoadedModel:
     """The model in a Hugging Face directory, sharded over `mesh` by the parameter table, its weights in `dtype`.
 
-    Each device is given its own slice, read from the file: the host holds one slice at a time, never the model.
-    Raises ModelError for a missing or unsupported directory and for any tensor without parameter or parameter
-    without tensor.
+    Each process reads the slices of its own devices, a slice that several devices hold only once.
+    Raises ModelError as `check_llama`, before any weight is read, and for a tied model whose output matrix is another.
     """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise ModelError(f"{directory}: no such model directory")
-    config = from_hf(directory)
-    shardings = flatten(param_shardings(config, mesh))
+    with open_llama(directory, mesh) as opened:
+        params = {path: opened.read(path, dtype) for path in hf_layout(opened.config)}
+    return LoadedModel(opened.config, nest(params))
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model whose files are open, to be read one parameter after another. dtype: of its embedding in the files."""
+
+    config: LlamaConfig
+    mesh: Mesh
+    slices: Mapping[str, Any]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return FILE_DTYPES[self.slices[EMBEDDING].get_dtype()]
+
+    def read(self, path: str, dtype: DTypeLike = jnp.float32) -> jax.Array:
+        """The parameter on its sharding."""
+        sharding = flatten(param_shardings(self.config, self.mesh))[path]
+        return load_parameter(hf_layout(self.config)[path], self.slices, sharding, jnp.dtype(dtype))
+
+
+@contextmanager
+def open_llama(directory: str | Path, mesh: Mesh) -> Iterator[OpenModel]:
+    """The model of a Hugging Face directory, open inside the with statement. Raises ModelError as `load_llama`."""
     with ExitStack() as stack:
-        files = {path: _open(stack, path) for path in _weight_files(directory)}
-        slices = _find_tensors(directory, config, files)
-        params = {}
-        for path, tensors in hf_layout(config).items():
-            shape = parameter_table(config)[path].shape
-            read = _reader(directory, path, shape, tensors, slices, dtype)
-            params[path] = jax.make_array_from_callback(shape, shardings[path], read)
-            # One parameter after another: the buffers that device transfers read from are freed before the next.
-            jax.block_until_ready(params[path])
-    return LoadedModel(config, nest(params))
+        config, slices = _checked(stack, Path(directory), mesh)
+        if config.tie_word_embeddings and HEAD in slices:
+            _check_tied(Path(directory), slices)
+        yield OpenModel(config, mesh, slices)
 
 
-def save_llama(directory: str | Path, config: LlamaConfig, params: Mapping[str, Any]) -> None:
-    """Writes `config.json` and `model.safetensors` into `directory` (made if missing), in the dtype of `params`.
+def _checked(stack: ExitStack, directory: Path, mesh: Mesh) -> tuple[LlamaConfig, dict[str, Any]]:
+    """The configuration, and name -> lazily read slice of every tensor in the files."""
+    config = from_hf(directory)
+    param_shardings(config, mesh)
+    slices = open_weights(stack, directory)
+    derived = {name for name in slices if name.endswith(DERIVED_SUFFIX)}
+    if config.tie_word_embeddings:
+        derived.add(HEAD)
+    needed = [stored for tensors in hf_layout(config).values() for stored in tensors.stored]
+    check_stored(str(directory), slices, needed, derived)
+    return config, slices
 
-    transformers loads the directory as LlamaForCausalLM, and `load_llama` returns the same bits.
+
+def save_llama(
+    directory: str | Path,
+    config: LlamaConfig,
+    params: Mapping[str, Any],
+    dtype: DTypeLike | None = None,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> None:
+    """Writes `config.json` and the weights into `directory` (made if missing), in `dtype`, or that of `params`.
+
+    transformers loads the directory as LlamaForCausalLM, and `load_llama` returns the same bits. On several hosts all
+    processes call this, and process 0 writes.
     Raises ModelError where `params` are not the parameters of `config`.
     """
     check_params(config, params)
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    flat, tensors = flatten(params), {}
-    for path, layout in hf_layout(config).items():
-        values = np.asarray(jax.device_get(flat[path]))
-        for name, value in zip(layout.names, values if layout.stacked else [values], strict=True):
-            tensors[name] = np.ascontiguousarray(value.T if layout.transposed else value)
-    settings = {**config.to_hf(), "dtype": str(tensors["model.norm.weight"].dtype)}
-    (directory / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    save_file(tensors, directory / SINGLE_FILE, metadata={"format": "pt"})
+    flat = flatten(params)
+    write_llama(directory, config, flat.__getitem__, dtype or flat["final_norm"].dtype, max_file_bytes)
 
 
-def _weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model: those its index names, else the single one."""
-    index = directory / INDEX_FILE
-    if not index.is_file():
-        if not (directory / SINGLE_FILE).is_file():
-            raise ModelError(f"{directory}: holds neither {SINGLE_FILE} nor {INDEX_FILE}")
-        return [directory / SINGLE_FILE]
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
-        raise ModelError(f"{index}: not an index of weights: {error!r}") from error
-    missing = [name for name in names if not (directory / name).is_file()]
-    if missing:
-        raise ModelError(f"{index}: names {len(names)} files, of which {len(missing)} are missing: {missing}")
-    return [directory / name for name in names]
-
-
-def _open(stack: ExitStack, path: Path) -> Any:
-    try:
-        return stack.enter_context(safe_open(path, framework="numpy"))
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a readable safetensors file: {error}") from error
-
-
-def _find_tensors(directory: Path, config: LlamaConfig, files: Mapping[Path, Any]) -> dict[str, Any]:
-    """Name -> lazily read slice of every tensor the network needs; every tensor in the files must be needed."""
-    found = {name: handle.get_slice(name) for handle in files.values() for name in handle.keys()}
-    needed = {name for tensors in hf_layout(config).values() for name in tensors.names}
-    derived = {name for name in found if name.endswith(DERIVED_SUFFIX)}
-    if config.tie_word_embeddings and "lm_head.weight" in found:
-        _check_tied(directory, files)
-        derived.add("lm_head.weight")
-    missing, unknown = sorted(needed - found.keys()), sorted(found.keys() - needed - derived)
-    if missing or unknown:
-        raise ModelError(
-            f"{directory}: {len(missing)} tensors that the network needs are missing ({_some(missing)}) and "
-            f"{len(unknown)} tensors belong to no parameter ({_some(unknown)})"
-        )
-    return found
-
-
-def _check_tied(directory: Path, files: Mapping[Path, Any]) -> None:
-    """Raises ModelError where a tied model was saved with an output matrix that differs from its embedding."""
-    values = {
-        name: handle.get_tensor(name)
-        for handle in files.values()
-        for name in handle.keys()
-        if name in ("lm_head.weight", "model.embed_tokens.weight")
-    }
-    if len(values) == 2 and not np.array_equal(*values.values()):
-        raise ModelError(f"{directory}: tie_word_embeddings is true, but lm_head.weight differs from the embedding")
-
-
-def _some(names: list[str], limit: int = 6) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "") if names else "none"
-
-
-def _reader(
-    directory: Path,
-    path: str,
-    shape: tuple[int, ...],
-    tensors: HfTensors,
-    slices: Mapping[str, Any],
+def write_llama(
+    directory: str | Path,
+    config: LlamaConfig,
+    parameter: Callable[[str], Any],
     dtype: DTypeLike,
-) -> Callable[[tuple[slice, ...]], np.ndarray]:
-    """A function from the index of a shard to its values, for jax.make_array_from_callback."""
-    own = shape[1:] if tensors.stacked else shape
-    in_file = list(own[::-1] if tensors.transposed else own)
-    for name in tensors.names:
-        if slices[name].get_shape() != in_file:
-            raise ModelError(
-                f"{directory}: tensor {name} has shape {slices[name].get_shape()}, {path} needs it to be {in_file}"
-            )
-        if slices[name].get_dtype() not in FILE_DTYPES:
-            raise ModelError(f"{directory}: tensor {name} is {slices[name].get_dtype()}, not one of {FILE_DTYPES}")
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> None:
+    """As `save_llama`, with a function that is asked for one parameter after another, in the order of the table.
 
-    def one(name: str, index: tuple[slice, ...]) -> np.ndarray:
-        if tensors.transposed:
-            return slices[name][index[::-1]].T.astype(dtype)
-        return slices[name][index].astype(dtype)
+    The host holds one tensor at a time, beside what `parameter` holds.
+    """
+    directory, layout, dtype, writes = Path(directory), hf_layout(config), np.dtype(dtype), jax.process_index() == 0
+    stored = [tensor for tensors in layout.values() for tensor in tensors.stored]
 
-    def read(index: tuple[slice, ...]) -> np.ndarray:
-        if not tensors.stacked:
-            return np.ascontiguousarray(one(tensors.names[0], index))
-        return np.stack([one(name, index[1:]) for name in tensors.names[index[0]]])
+    def values() -> Iterator[np.ndarray]:
+        for path, tensors in layout.items():
+            value = parameter(path)
+            if math.prod(value.shape) * value.dtype.itemsize <= SMALL_BYTES:
+                value = on_host(value)
+            for layer in range(len(tensors.names)):
+                own = _layer(value, layer) if tensors.stacked else value
+                own = on_host(own).astype(dtype)
+                yield own.T if tensors.transposed else own
 
-    return read
+    if writes:
+        directory.mkdir(parents=True, exist_ok=True)
+        settings = {**config.to_hf(), "dtype": str(dtype)}
+        (directory / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_weights(directory, stored, values(), dtype, max_file_bytes, writes)
+
+
+def on_host(value: Any) -> np.ndarray:
+    """The whole array; on several hosts all processes call this and all get it."""
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        value = jax.jit(lambda x: x, out_shardings=NamedSharding(value.sharding.mesh, PartitionSpec()))(value)
+        return np.asarray(value.addressable_data(0))
+    return np.asarray(value)
+
+
+def _layer(value: Any, layer: int) -> Any:
+    return value[layer] if isinstance(value, np.ndarray) else _device_layer(value, layer)
+
+
+@jax.jit
+def _device_layer(value: jax.Array, layer: Any) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(value, layer, keepdims=False)
+
+
+def _check_tied(directory: Path, slices: Mapping[str, Any]) -> None:
+    """Raises ModelError where a tied model was saved with an output matrix that differs from its embedding."""
+    embedding, head = slices[EMBEDDING], slices[HEAD]
+    vocabulary, width = embedding.get_shape()
+    same = head.get_shape() == [vocabulary, width]
+    rows = max(1, PIECE_BYTES // (8 * width))
+    for start in range(0, vocabulary if same else 0, rows):
+        stop = min(start + rows, vocabulary)
+        same = same and np.array_equal(embedding[start:stop], head[start:stop])
+    if not same:
+        raise ModelError(f"{directory}: tie_word_embeddings is true, but {HEAD} differs from the embedding")
+
+
+def load_parameter(
+    tensors: HfTensors, slices: Mapping[str, Any], sharding: NamedSharding, dtype: np.dtype
+) -> jax.Array:
+    """The parameter on its sharding. A small one is turned by the host and needs no compilation; a larger one is filled
+    piece by piece, where the last piece may cover rows that are there already."""
+    spec, turned = sharding.spec, tensors.transposed
+    shape = _turned(tensors.file_shape) if turned else tensors.file_shape
+    in_file = NamedSharding(sharding.mesh, PartitionSpec(*(_turned(spec) if turned else spec)))
+    local = in_file.shard_shape(tensors.file_shape)[0]
+    rows = _rows_a_piece(tensors, slices, in_file)
+    if rows == local:
+        return jax.block_until_ready(
+            _make_array(shape, sharding, lambda index: _turned_slice(tensors, slices, index, dtype))
+        )
+    whole = _zeros(shape, dtype, sharding)
+    for start in range(0, local, rows):
+        start = min(start, local - rows)
+        piece = _read_piece(tensors, slices, in_file, local, start, rows)
+        axis = 0 if tensors.stacked or not turned else len(shape) - 1
+        # A piece is read while the one before it is placed; no more are waiting, so that their buffers are freed.
+        whole = _place(jax.block_until_ready(whole), piece, start, sharding, in_file, turned, axis)
+    return jax.block_until_ready(whole)
+
+
+def _turned(axes: tuple[Any, ...] | PartitionSpec) -> tuple[Any, ...]:
+    """The last two of the axes exchanged."""
+    return (*axes[:-2], axes[-1], axes[-2])
+
+
+def _rows_a_piece(tensors: HfTensors, slices: Mapping[str, Any], sharding: NamedSharding) -> int:
+    """How many rows of each shard make a piece: the same number in every process, as they place it together."""
+    distinct: dict[int, set[str]] = {}
+    for device, index in sharding.devices_indices_map(tensors.file_shape).items():
+        distinct.setdefault(device.process_index, set()).add(str(index))
+    local, *rest = sharding.shard_shape(tensors.file_shape)
+    sizes = {FILE_DTYPES[slices[name].get_dtype()].itemsize for name in tensors.names}
+    row_bytes = max(map(len, distinct.values())) * math.prod(rest) * max(sizes)
+    return local if local * row_bytes <= SMALL_BYTES else max(1, min(local, PIECE_BYTES // row_bytes))
+
+
+def _make_array(shape: tuple[int, ...], sharding: NamedSharding, read: Callable[[Index], np.ndarray]) -> jax.Array:
+    """The array whose shards `read` returns; a shard that several devices hold is read once."""
+    shards: dict[str, np.ndarray] = {}
+
+    def shard(index: Index) -> np.ndarray:
+        if str(index) not in shards:
+            shards[str(index)] = read(index)
+        return shards[str(index)]
+
+    return jax.make_array_from_callback(shape, sharding, shard)
+
+
+def _turned_slice(tensors: HfTensors, slices: Mapping[str, Any], index: Index, dtype: np.dtype) -> np.ndarray:
+    """The slice of a parameter, in its own order and type."""
+    if not tensors.transposed:
+        return _read(tensors, slices, index).astype(dtype)
+    return np.swapaxes(_read(tensors, slices, _turned(index)), -1, -2).astype(dtype, order="C")
+
+
+def _read_piece(
+    tensors: HfTensors, slices: Mapping[str, Any], sharding: NamedSharding, local: int, start: int, rows: int
+) -> jax.Array:
+    """Rows `start` to `start + rows` of every device's shard, as one array in the order and the type of the files."""
+
+    def read(index: Index) -> np.ndarray:
+        first = (index[0].start or 0) // rows * local + start
+        return _read(tensors, slices, (slice(first, first + rows), *index[1:]))
+
+    shape = (tensors.file_shape[0] // local * rows, *tensors.file_shape[1:])
+    return _make_array(shape, sharding, read)
+
+
+def _read(tensors: HfTensors, slices: Mapping[str, Any], index: Index) -> np.ndarray:
+    """The slice of a parameter, as the files hold it."""
+    if not tensors.stacked:
+        return slices[tensors.names[0]][index]
+    layers = [slices[name][index[1:]] for name in tensors.names[index[0]]]
+    return layers[0][None] if len(layers) == 1 else np.stack(layers)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype", "sharding"))
+def _zeros(shape: tuple[int, ...], dtype: np.dtype, sharding: NamedSharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(jnp.zeros(shape, dtype), sharding)
+
+
+@functools.partial(jax.jit, static_argnames=("sharding", "in_file", "transposed", "axis"), donate_argnames="whole")
+def _place(
+    whole: jax.Array,
+    piece: jax.Array,
+    start: Any,
+    sharding: NamedSharding,
+    in_file: NamedSharding,
+    transposed: bool,
+    axis: int,
+) -> jax.Array:
+    """`whole` with the piece at `start` of every device's own shard: nothing moves between devices."""
+
+    def place(whole: jax.Array, piece: jax.Array, start: jax.Array) -> jax.Array:
+        turned = jnp.swapaxes(piece, -1, -2) if transposed else piece
+        return jax.lax.dynamic_update_slice_in_dim(whole, turned.astype(whole.dtype), start, axis)
+
+    specs = (sharding.spec, in_file.spec, PartitionSpec())
+    return jax.shard_map(place, mesh=sharding.mesh, in_specs=specs, out_specs=sharding.spec)(whole, piece, start)

@@ -102,7 +102,7 @@ class Llama(nn.Module):
         table = parameter_table(config)
         embedding_vd = self.param("embedding", lambda key: table["embedding"].init(key))
         x_btd = embedding_vd[tokens_bt].astype(self.compute_dtype)
-        x_btd = constrain(x_btd, mesh, "batch", tokens_axis(cache), None)
+        x_btd = constrain(x_btd, mesh, "batch", tokens_axis(cache), residual_axis(cache))
         places = Places(rotary_angles(positions_bt, config), positions_bt, causal=cache is None or fresh)
 
         layers = self._scanned if self.scan else self._unrolled
@@ -182,7 +182,7 @@ class Block(Layer):
         x_btd = x_btd + mixed_btd
         normed_btd = rms_norm(x_btd, self.weight("mlp_norm", "layers/mlp_norm"), eps)
         x_btd = x_btd + Mlp(*shared, name="mlp")(normed_btd, tokens)
-        return (constrain(x_btd, self.mesh, "batch", tokens, None), cache), None
+        return (constrain(x_btd, self.mesh, "batch", tokens, residual_axis(cache)), cache), None
 
 
 class Attention(Layer):
@@ -247,6 +247,11 @@ def variables(params: Mapping[str, Any]) -> dict[str, Any]:
 def tokens_axis(cache: KVCache | None) -> str | None:
     """Logical axis of T: rows that are read or written through a cache are whole on their device."""
     return "tokens" if cache is None else None
+
+
+def residual_axis(cache: KVCache | None) -> str | None:
+    """Logical axis of D between layers: with a cache, where nothing is kept for a backward pass, it is whole."""
+    return "residual" if cache is None else None
 
 
 def rms_norm(x_btd: Float[Array, "B T D"], scale_d: Float[Array, " D"], eps: float) -> Float[Array, "B T D"]:

@@ -3,7 +3,9 @@ for activations.
 
 Weights are split over "data" and "sequence" along the model axis (fully sharded data parallelism: they are gathered a
 layer at a time) and over "tensor" along heads, mlp and vocabulary. Activations are split over "data" along rows, over
-"sequence" along tokens and over "tensor" along heads, mlp and vocabulary. A mesh may leave "sequence" out.
+"sequence" along tokens and over "tensor" along heads, mlp and vocabulary; between layers, without a cache, also over
+"tensor" along the model axis: the backward pass keeps that residual stream of every layer. A mesh may leave "sequence"
+out.
 """
 
 import math
@@ -33,7 +35,15 @@ INFERENCE_RULES: Rules = tuple((name, () if name == "embed" else axes) for name,
 """Weights split over "tensor" only, so that a decode step gathers none of them."""
 
 ACTIVATION_AXES: Mapping[str, str] = MappingProxyType(
-    {"batch": "data", "tokens": "sequence", "heads": "tensor", "kv": "tensor", "mlp": "tensor", "vocab": "tensor"}
+    {
+        "batch": "data",
+        "tokens": "sequence",
+        "residual": "tensor",
+        "heads": "tensor",
+        "kv": "tensor",
+        "mlp": "tensor",
+        "vocab": "tensor",
+    }
 )
 
 

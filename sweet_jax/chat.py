@@ -8,6 +8,7 @@ A token is counted when its first character lies in the turn. A token that begin
 content (possible only where the header does not end in a special token) is header: the prompt, not the agent, began it.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from jinja2.exceptions import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from colbench_env.types import BadInput, Message
+from models.config import LlamaConfig
 from sweet_jax.batch import TokenRow
 
 Messages = Sequence[Message | Mapping[str, str]]  # the same entry as a row's object: "role" and "content" are looked at
@@ -56,6 +58,16 @@ def _role_and_content(message: Message | Mapping[str, str]) -> dict[str, str]:
     return {"role": message["role"], "content": message["content"]}
 
 
+def check_vocabulary(chat: "Chat", config: LlamaConfig) -> None:
+    """Raises BadInput where the tokenizer has ids for which the network has no embedding. (Fewer ids are fine.)"""
+    highest = max(chat.tokenizer.get_vocab().values())
+    if highest >= config.vocab_size:
+        raise BadInput(
+            f"{chat.name}: the tokenizer has ids up to {highest}, the model's embedding has {config.vocab_size} rows, "
+            f"for ids up to {config.vocab_size - 1}"
+        )
+
+
 class Chat:
     """Tokens of dialogues for one tokenizer.
 
@@ -65,14 +77,18 @@ class Chat:
     BadInput: no chat template, no assistant header in it, or no special token at the end of an agent turn.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
         self.name = tokenizer.name_or_path or "the tokenizer"
         if not tokenizer.is_fast:
-            raise BadInput(f"{self.name}: not a fast tokenizer, so tokens have no place in the text")
+            raise BadInput(
+                f"{self.name}: {type(tokenizer).__name__} does not tell where in the text a token stands; a tokenizer "
+                "that transformers loads as a fast one is needed (tokenizer.json, or a sentencepiece tokenizer.model)"
+            )
         if not tokenizer.chat_template:
             raise BadInput(f"{self.name}: the tokenizer has no chat template")
         self.format = self._read_format()
+        self._blank_after_special = self._puts_a_blank_after_special_tokens()
         self.turn_end_id: int = tokenizer.convert_tokens_to_ids(self.format.end)
         self.bos_id: int | None = tokenizer.bos_token_id if self.format.bos else None
         self.end_ids: tuple[int, ...] = tuple(sorted({self.turn_end_id, *self._declared_end_ids()}))
@@ -174,19 +190,35 @@ class Chat:
 
     def decode(self, ids: Ids) -> str:
         """The text of the ids, special tokens included."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if not self._blank_after_special:
+            return self._decode(ids)
+        runs = itertools.groupby(map(int, ids), key=self.tokenizer.added_tokens_decoder.__contains__)
+        return "".join(self._decode(list(run)) for _, run in runs)
 
     def reply_text(self, output_ids: Ids) -> str:
         """What the agent said in a sampled turn: the text before the first end id, without special tokens."""
         stop = next((t for t, token in enumerate(output_ids) if token in self.end_ids), len(output_ids))
-        said = list(output_ids[:stop])
-        return self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self._decode(output_ids[:stop], skip_special_tokens=True)
+
+    def _decode(self, ids: Ids, skip_special_tokens: bool = False) -> str:
+        return self.tokenizer.decode(
+            list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+
+    def _puts_a_blank_after_special_tokens(self) -> bool:
+        """Whether each text behind a special token is encoded as the beginning of one, with a blank that is not there.
+
+        So do sentencepiece tokenizers in their first form (Llama 2's own): the decoder takes the blank away from the
+        beginning of what it is given, and has to be given each such text alone.
+        """
+        text = self.format.end + ASKED
+        return self._decode(self._encode(text)[0]) != text
 
     def _render(self, messages: Messages, prompt: bool = False) -> str:
         spoken = [_role_and_content(message) for message in messages]
         try:
             text = self.tokenizer.apply_chat_template(spoken, tokenize=False, add_generation_prompt=prompt)
-        except (TemplateError, IndexError) as error:
+        except (TemplateError, IndexError, TypeError, ValueError) as error:
             roles = ", ".join(message["role"] for message in spoken) or "none"
             raise BadInput(f"{self.name}: the chat template refuses a dialogue of roles {roles}: {error}") from error
         return self._one_bos(text)

@@ -6,6 +6,7 @@ restore together, each its own shards.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,38 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class SavedParams:
+    """The parameters of the newest checkpoint in a directory, read one after another, without the optimiser's moments.
+
+    step: updates made. shapes: a nested dict of shapes and dtypes. Nothing in the directory is changed, so another
+    process may be training there. BadInput if there is no checkpoint or it cannot be read.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = Path(directory).absolute()
+        steps = ocp.utils.checkpoint_steps(self.directory) if self.directory.is_dir() else []
+        if not steps:
+            raise BadInput(f"{self.directory}: there is no checkpoint")
+        self.step: int = max(steps)
+        self._state = self.directory / str(self.step) / "state"
+        self._reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        self.shapes: Notes = self._try(lambda: self._reader.metadata(self._state).item_metadata.tree["params"])
+
+    def read(self, abstract: Notes) -> Notes:
+        """The part of the parameters that `abstract` names: a nested dict of ShapeDtypeStruct with shardings."""
+        item = {"params": abstract}
+        args = ocp.checkpoint_utils.construct_restore_args(item)
+        wanted = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
+        return self._try(lambda: self._reader.restore(self._state, args=wanted)["params"])
+
+    def _try(self, read: Callable[[], Notes]) -> Notes:
+        try:
+            return read()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = _first_line(error)
+            raise BadInput(f"{self.directory}: the checkpoint of step {self.step} cannot be read: {reason}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from colbench_env.types import BadInput
 from models.llama import Llama
 from sweet_jax.batch import PairBatch, TokenRow, TurnBatch
-from sweet_jax.logprobs import CHUNK, hidden_states, token_logps
+from sweet_jax.logprobs import hidden_states, token_logps
 from sweet_jax.losses import Aggregation, Metrics, preference_loss, preference_metrics, turn_advantages
 from sweet_jax.mesh import replicated
 from sweet_jax.objectives import Counts, Preference, pair_counts, present
@@ -35,7 +35,7 @@ def log_ratio_advantages(
     ref_bt: Float[Array, "B T"],
     num_turns: int,
     aggregation: Aggregation = "turn-mean",
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Float[Array, "B K"]:
     """Advantage of every turn as a log-ratio, eq. 3; 0 for a turn the row does not have.
 

@@ -1,4 +1,5 @@
-"""Log-probabilities of tokens, in chunks so that no float32 [B, T, V] exists; the reference's are cached on disk."""
+"""Log-probabilities of tokens, in chunks of the vocabulary, so that no float32 [B, T, V] exists; the reference's are
+cached on disk."""
 
 import functools
 import hashlib
@@ -10,25 +11,25 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from colbench_env.types import BadInput
 from models.llama import Llama, variables
-from models.sharding import constrain
+from models.sharding import activation_sharding
 from sweet_jax import hosts
 from sweet_jax.batch import TokenRow, bucket, pad_rows
 from sweet_jax.mesh import put_rows, replicated
 
 log = logging.getLogger(__name__)
 
-CHUNK = 128
-"""Positions whose logits exist at one time. Peak memory of a chunk on one device, forward or backward, is about
-3 x rows x CHUNK x vocabulary x 4 bytes over the sizes of the two mesh axes: 0.8 GiB for 4 rows and 131,072 words."""
+CHUNK_BYTES = 2**27
+"""Logits that exist at one time on one device, as float32; the backward pass holds about three times as much."""
 
 
 def token_logps(
@@ -36,13 +37,14 @@ def token_logps(
     params: Mapping[str, Any],
     tokens_bt: Int[Array, "B T"],
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     temperature: float = 1.0,
 ) -> Float[Array, "B T"]:
     """log p(token t | tokens before t) in float32; column 0, which nothing predicts, is 0.
 
     Values at and after padding are meaningless but finite: the caller's masks leave them out. `temperature` divides the
-    logits, as in the sampler. No row sees another.
+    logits, as in the sampler. No row sees another. chunk: words of the vocabulary whose logits a device holds at one
+    time; as many as CHUNK_BYTES allow if None, half of its own at most.
     """
     return hidden_logps(model, params, hidden_states(model, params, tokens_bt), tokens_bt, chunk, temperature)
 
@@ -58,42 +60,120 @@ def hidden_logps(
     params: Mapping[str, Any],
     hidden_btd: Float[Array, "B T D"],
     tokens_bt: Int[Array, "B T"],
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     temperature: float = 1.0,
 ) -> Float[Array, "B T"]:
     """`token_logps` of rows whose hidden states are known.
 
-    A loop over chunks of T positions, at least two; each is a checkpoint, so its logits are computed again in the
-    backward pass. Where the tokens of a row are split over devices, each device goes through its own part.
+    A loop over chunks of the vocabulary with a running log-sum-exp (arXiv:1805.02867), and one more for the gradient,
+    which computes the logits again: d logp / d logit = [word is the target] - softmax. Every device goes through the
+    words that it holds; only chunks of the matrix, gathered when their turn comes, and sums over words pass between
+    devices. The gradient of a chunk of the matrix is finished when its turn is over, while a loop over positions would
+    keep adding to the whole.
     """
-    rows, length = tokens_bt.shape
-    parts = model.mesh.shape.get("sequence", 1)
-    own = length // parts  # positions of a part; the model has seen to it that they divide
-    chunk = min(chunk, math.ceil(own / 2))
+    mesh, tied, dtype = model.mesh, model.config.tie_word_embeddings, hidden_btd.dtype
+    matrix = params["embedding"] if tied else params["lm_head"]
+    own = model.config.vocab_size // mesh.shape["tensor"]
+    chunk = min(chunk or _words(hidden_btd, model), math.ceil(own / 2))
     chunks = math.ceil(own / chunk)
-    # The tied matrix stays [V, D] and is contracted along D: its transpose is never made, least of all once a chunk.
-    tied = model.config.tie_word_embeddings
-    weight, equation = (params["embedding"], "bpcd,vd->bpcv") if tied else (params["lm_head"], "bpcd,dv->bpcv")
-    weight = weight.astype(hidden_btd.dtype)
+    # The tied matrix stays [V, D] and is contracted along D: its transpose is never made.
+    letters, word_axis, embed_axis = ("cd", 0, 1) if tied else ("dc", 1, 0)
+    split = tuple(axis for axis in ("data", "sequence") if axis in mesh.shape)  # both of D in the matrix and of tokens
+    matrix_spec = PartitionSpec("tensor", split) if tied else PartitionSpec(split, "tensor")
+    tokens_spec = activation_sharding(mesh, tokens_bt.shape, "batch", "tokens").spec
+    hidden_spec = PartitionSpec(*tokens_spec, None)
 
-    @jax.checkpoint
-    def chunk_logps(hidden_bpcd: Array, target_bpc: Array) -> Array:
-        logits_bpcv = jnp.einsum(equation, hidden_bpcd, weight, preferred_element_type=jnp.float32) / temperature
-        logits_bpcv = constrain(logits_bpcv, model.mesh, "batch", "tokens", None, "vocab")
-        # A masked sum, not a gather: a gather from a sharded vocabulary would collect it on every device.
-        is_target_bpcv = jnp.arange(logits_bpcv.shape[-1]) == target_bpc[..., None]
-        target_logit_bpc = jnp.where(is_target_bpcv, logits_bpcv, 0.0).sum(axis=-1)
-        return target_logit_bpc - jax.nn.logsumexp(logits_bpcv, axis=-1)
+    def first_word(number: Array) -> Array:
+        return jnp.minimum(number * chunk, own - chunk)  # the last chunk begins early and hides what came before
 
-    def in_chunks(x_bt: Array) -> Array:
-        parted = x_bt.reshape(rows, parts, own, *x_bt.shape[2:])
-        padded = jnp.pad(parted, [(0, 0), (0, 0), (0, chunks * chunk - own)] + [(0, 0)] * (x_bt.ndim - 2))
-        return jnp.moveaxis(padded.reshape(rows, parts, chunks, chunk, *x_bt.shape[2:]), 2, 0)
+    def part_of(matrix: Array, number: Array) -> Array:
+        part = jax.lax.dynamic_slice_in_dim(matrix, first_word(number), chunk, word_axis).astype(dtype)
+        return jax.lax.all_gather(part, split, axis=embed_axis, tiled=True)
 
-    next_bt = jnp.roll(tokens_bt, -1, axis=1)  # position t predicts token t+1; what the last one gives is dropped below
-    logp_nbpc = jax.lax.map(lambda xs: chunk_logps(*xs), (in_chunks(hidden_btd), in_chunks(next_bt)))
-    logp_bpt = jnp.moveaxis(logp_nbpc, 0, 2).reshape(rows, parts, chunks * chunk)[:, :, :own]
-    return jnp.pad(logp_bpt.reshape(rows, length)[:, : length - 1], [(0, 0), (1, 0)])
+    def logits_of(part: Array, hidden_btd: Array, number: Array, target_bt: Array) -> tuple[Array, Array]:
+        logits_btc = jnp.einsum(f"btd,{letters}->btc", hidden_btd, part, preferred_element_type=jnp.float32)
+        word_c = first_word(number) + jnp.arange(chunk)
+        is_new_c = word_c >= number * chunk
+        # A comparison, not a gather: words are elsewhere on every device.
+        is_target_btc = is_new_c & (jax.lax.axis_index("tensor") * own + word_c == target_bt[:, :, None])
+        return jnp.where(is_new_c, logits_btc / temperature, HIDDEN_LOGIT), is_target_btc
+
+    def forward(matrix: Array, hidden_btd: Array, target_bt: Array) -> tuple[Array, Array]:
+        def add(so_far: _Running, number: Array) -> tuple[_Running, None]:
+            logits_btc, is_target_btc = logits_of(part_of(matrix, number), hidden_btd, number, target_bt)
+            largest_bt = jnp.maximum(so_far.largest_bt, logits_btc.max(axis=-1))
+            sum_bt = so_far.sum_bt * jnp.exp(so_far.largest_bt - largest_bt)
+            sum_bt += jnp.exp(logits_btc - largest_bt[..., None]).sum(axis=-1)
+            target_logit_bt = so_far.target_bt + jnp.where(is_target_btc, logits_btc, 0.0).sum(axis=-1)
+            return _Running(largest_bt, sum_bt, target_logit_bt), None
+
+        zeros_bt = jnp.zeros(target_bt.shape, jnp.float32)
+        first = _Running(zeros_bt + HIDDEN_LOGIT, zeros_bt, zeros_bt)
+        own_words, _ = jax.lax.scan(add, first, jnp.arange(chunks))
+        largest_bt = jax.lax.pmax(own_words.largest_bt, "tensor")
+        sum_bt = jax.lax.psum(own_words.sum_bt * jnp.exp(own_words.largest_bt - largest_bt), "tensor")
+        logsumexp_bt = largest_bt + jnp.log(sum_bt)
+        return jax.lax.psum(own_words.target_bt, "tensor") - logsumexp_bt, logsumexp_bt
+
+    def backward(
+        matrix: Array, hidden_btd: Array, target_bt: Array, logsumexp_bt: Array, grad_bt: Array
+    ) -> tuple[Array, Array]:
+        scaled_bt1 = (grad_bt / temperature)[:, :, None]
+
+        def add(so_far: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], None]:
+            matrix_grad, hidden_grad_btd = so_far
+            part = part_of(matrix, number)
+            logits_btc, is_target_btc = logits_of(part, hidden_btd, number, target_bt)
+            logit_grad_btc = (scaled_bt1 * (is_target_btc - jnp.exp(logits_btc - logsumexp_bt[..., None]))).astype(
+                dtype
+            )
+            exact = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+            hidden_grad_btd += exact(f"btc,{letters}->btd", logit_grad_btc, part)
+            part_grad = exact(f"btd,btc->{letters}", hidden_btd, logit_grad_btc)
+            part_grad = jax.lax.psum_scatter(part_grad, split, scatter_dimension=embed_axis, tiled=True)
+            place = first_word(number)
+            part_grad += jax.lax.dynamic_slice_in_dim(matrix_grad, place, chunk, word_axis)
+            matrix_grad = jax.lax.dynamic_update_slice_in_dim(matrix_grad, part_grad, place, word_axis)
+            return (matrix_grad, hidden_grad_btd), None
+
+        zeros = (jnp.zeros(matrix.shape, jnp.float32), jnp.zeros(hidden_btd.shape, jnp.float32))
+        (matrix_grad, hidden_grad_btd), _ = jax.lax.scan(add, zeros, jnp.arange(chunks))
+        return matrix_grad.astype(matrix.dtype), jax.lax.psum(hidden_grad_btd, "tensor").astype(dtype)
+
+    inputs, summary = (matrix_spec, hidden_spec, tokens_spec), (tokens_spec, tokens_spec)
+    sharded = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
+    forward = sharded(forward, in_specs=inputs, out_specs=summary)
+    backward = sharded(backward, in_specs=(*inputs, *summary), out_specs=(matrix_spec, hidden_spec))
+
+    @jax.custom_vjp
+    def logps(matrix: Array, hidden_btd: Array, target_bt: Array) -> Array:
+        return forward(matrix, hidden_btd, target_bt)[0]
+
+    def saving(matrix: Array, hidden_btd: Array, target_bt: Array) -> tuple[Array, tuple[Array, ...]]:
+        logp_bt, logsumexp_bt = forward(matrix, hidden_btd, target_bt)
+        return logp_bt, (matrix, hidden_btd, target_bt, logsumexp_bt)
+
+    logps.defvjp(saving, lambda saved, grad_bt: (*backward(*saved, grad_bt), None))
+    target_bt = jnp.roll(tokens_bt, -1, axis=1)  # position t predicts token t+1; what the last one gives is dropped
+    return jnp.pad(logps(matrix, hidden_btd, target_bt)[:, :-1], [(0, 0), (1, 0)])
+
+
+HIDDEN_LOGIT = -1e30  # finite: of a word that an earlier chunk has had
+
+
+class _Running(NamedTuple):
+    """Of the words so far [B, T]: the largest logit, the sum of exp(logit - largest), and the target's logit if it is
+    among them, else 0."""
+
+    largest_bt: Any
+    sum_bt: Any
+    target_bt: Any
+
+
+def _words(hidden_btd: Array, model: Llama) -> int:
+    """Words of a chunk, a multiple of 128, so that the logits of a device's positions take CHUNK_BYTES at most."""
+    positions = math.ceil(hidden_btd.shape[0] * hidden_btd.shape[1] / (model.mesh.size // model.mesh.shape["tensor"]))
+    return max(CHUNK_BYTES // (4 * positions) // 128, 1) * 128
 
 
 def fingerprint(params: Any) -> str:
@@ -211,7 +291,7 @@ def reference_logps(
         if arrays is None:
             filled = [rows[index] for index in batch.rows] + [_EMPTY] * (batch_size - len(batch.rows))
             tokens_bt = put_rows(pad_rows(filled, batch.length, pad_id).tokens_bt, model.mesh)
-            scored_bt = jax.device_get(_score(model, params, tokens_bt, temperature))
+            scored_bt = jax.device_get(score(model, params, tokens_bt, temperature))
             arrays = [scored_bt[place, : len(rows[index])].copy() for place, index in enumerate(batch.rows)]
             if cache:
                 cache.save(identity, part, arrays)
@@ -223,7 +303,8 @@ def reference_logps(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "temperature"))
-def _score(model: Llama, params: Any, tokens_bt: Array, temperature: float) -> Array:
+def score(model: Llama, params: Any, tokens_bt: Array, temperature: float) -> Array:
+    """The jitted program of `reference_logps`: `token_logps` of a batch, a whole copy on every device."""
     logp_bt = token_logps(model, params, tokens_bt, temperature=temperature)
     return jax.lax.with_sharding_constraint(logp_bt, replicated(model.mesh))  # every process reads every row
 

@@ -5,7 +5,6 @@ On a machine with only a CPU the devices are emulated, which has to be said to j
 `start_devices` first, then `make_mesh`.
 """
 
-import functools
 import os
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from colbench_env.types import BadInput
@@ -109,6 +109,7 @@ def start_devices(shape: MeshShape) -> DeviceReport:
     do not suffice: fewer TPU or GPU devices than the mesh needs, or a jax that was already started with fewer CPU
     devices; with several processes, unless each has the same number of devices and the mesh takes them all.
     """
+    _hush_libtpu()
     processes = hosts.count()
     _ask_for_cpu_devices(-(-shape.size // processes))
     devices = jax.devices()
@@ -150,14 +151,28 @@ def _ask_for_cpu_devices(count: int) -> None:
         return
 
 
-def make_mesh(shape: MeshShape) -> Mesh:
-    """The mesh with the axes of `shape.sizes` over the first `shape.size` devices; BadInput if there are fewer."""
-    devices = jax.devices()
+def _hush_libtpu() -> None:
+    # jax sets this variable where it finds no TPU chip. libtpu, if installed (`launch.plan` needs it), then still looks
+    # for one, and complains on standard error that it does not know of which slice.
+    if os.environ.get("TPU_SKIP_MDS_QUERY") == "1":
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+
+
+def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh with the axes of `shape.sizes` over the first `shape.size` devices; BadInput if there are fewer.
+
+    devices: those of this machine, or of a slice that programs are only compiled for. On a TPU torus neighbours in the
+    mesh are neighbours on the torus wherever that is possible, and an axis may take a part of one of the torus.
+    """
+    devices = jax.devices() if devices is None else devices
     if len(devices) < shape.size:
         raise BadInput(f"mesh {shape} needs {shape.size} devices, jax was started with {len(devices)}")
-    # Auto: the compiler propagates shardings from our constraints; jax's default (Explicit) would make them types.
     names, sizes = zip(*shape.sizes.items(), strict=True)
-    return jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(names), devices=devices[: shape.size])
+    # Not jax.make_mesh: on v5p and v6e it refuses to split an axis of the torus (8x2 on a slice of 4x4).
+    grid = mesh_utils.create_device_mesh(sizes, devices[: shape.size], allow_split_physical_axes=True)
+    # Auto: the compiler propagates shardings from our constraints; jax's default (Explicit) would make them types.
+    return Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names))
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:
@@ -213,31 +228,3 @@ def put_own_rows(tree: Any, rows: int, mesh: Mesh) -> Any:
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(sharding, leaf, (rows, *leaf.shape[1:])), tree
     )
-
-
-def to_host(tree: Any) -> Any:
-    """The tree of device arrays as whole numpy arrays on the first process, None on the others; all have to call it.
-
-    A stacked parameter [L, ...] is collected layer by layer: each device holds one layer more than its own shards.
-    """
-    return jax.tree.map(_to_host, tree)
-
-
-def _to_host(x: jax.Array) -> np.ndarray | None:
-    if x.is_fully_addressable:
-        return np.asarray(x)
-    layers = [None] if x.ndim < 3 else [np.int32(layer) for layer in range(len(x))]
-    parts = [part for layer in layers if (part := _kept(_whole(x, layer, x.sharding.mesh))) is not None]
-    if not parts:
-        return None
-    return parts[0] if x.ndim < 3 else np.stack(parts)
-
-
-@functools.partial(jax.jit, static_argnames="mesh")
-def _whole(x: jax.Array, layer: np.int32 | None, mesh: Mesh) -> jax.Array:
-    return jax.lax.with_sharding_constraint(x if layer is None else x[layer], replicated(mesh))
-
-
-def _kept(whole: jax.Array) -> np.ndarray | None:
-    whole.block_until_ready()  # one after the other, also where nothing is kept: devices hold one of them at a time
-    return np.asarray(whole) if hosts.is_first() else None

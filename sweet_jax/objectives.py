@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool
 from colbench_env.types import BadInput
 from models.llama import Llama
 from sweet_jax.batch import PairBatch, TurnBatch
-from sweet_jax.logprobs import CHUNK, token_logps
+from sweet_jax.logprobs import token_logps
 from sweet_jax.losses import (
     AGGREGATIONS,
     Aggregation,
@@ -90,7 +90,7 @@ def _at_least_one(count: Array) -> Array:
     return jnp.maximum(count, 1).astype(jnp.float32)
 
 
-def nll_objective(model: Llama, chunk: int = CHUNK) -> Objective:
+def nll_objective(model: Llama, chunk: int | None = None) -> Objective:
     """Next-token prediction over `TurnBatch.nll_bt`: all tokens or only the agent's, as that data column says."""
 
     def counts(batch: TurnBatch) -> Array:
@@ -104,7 +104,7 @@ def nll_objective(model: Llama, chunk: int = CHUNK) -> Objective:
     return Objective(counts, loss)
 
 
-def preference_objective(model: Llama, settings: Preference, chunk: int = CHUNK) -> Objective:
+def preference_objective(model: Llama, settings: Preference, chunk: int | None = None) -> Objective:
     """The preference loss on `PreferenceBatch`, eq. 2 to 4, plus `nll_coef` x NLL of the chosen rows."""
 
     def counts(batch: PreferenceBatch) -> Counts:
@@ -132,7 +132,9 @@ def preference_objective(model: Llama, settings: Preference, chunk: int = CHUNK)
     return Objective(counts, loss)
 
 
-def pair_logps(model: Llama, params: Mapping[str, Any], pairs: PairBatch, chunk: int = CHUNK) -> tuple[Array, Array]:
+def pair_logps(
+    model: Llama, params: Mapping[str, Any], pairs: PairBatch, chunk: int | None = None
+) -> tuple[Array, Array]:
     """Token log-probs [B, T] of the chosen and of the rejected rows, in one pass of the network over [2B, T].
 
     The sides are interleaved (chosen 0, rejected 0, chosen 1, ...): a pair stays on the device that holds it.

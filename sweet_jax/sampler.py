@@ -223,7 +223,7 @@ class Sampler:
             tokens_bt[row, : len(prompt)] = prompt
             length_b[row], seed_b[row] = len(prompt), seeds[row]
         live_b = np.arange(per_batch) < len(prompts)
-        generate = _make_generate(self.model, self._end_ids, self.sampling, samples)
+        generate = make_generate(self.model, self._end_ids, self.sampling, samples)
         arrays = put_rows((tokens_bt, length_b, seed_b, live_b), self.model.mesh)
         ids_bm, logps_bm, count_b, done_b = jax.device_get(generate(self.params, *arrays))
         return [
@@ -236,7 +236,7 @@ class Sampler:
 
 
 @functools.cache  # so that two samplers of one network, before and after training, share their programs
-def _make_generate(model: Llama, end_ids: tuple[int, ...], sampling: Sampling, samples: int) -> Callable[..., Any]:
+def make_generate(model: Llama, end_ids: tuple[int, ...], sampling: Sampling, samples: int) -> Callable[..., Any]:
     """The jitted program: prompts [B, T] -> (ids [B n, M], logps, counts, done) of n samples each."""
 
     def generate(

@@ -167,6 +167,10 @@ class TrainStep:
             check_rows(rows, self._mesh, self._micro_batches)
         return self.jitted(state, self._frozen, batch)
 
+    def lower(self, state: TrainState, batch: PyTree) -> jax.stages.Lowered:
+        """The step for those shapes and shardings, to be compiled without being run (`launch.plan`)."""
+        return self.jitted.lower(state, self._frozen, batch)
+
 
 def make_train_step(
     objective: Objective,

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Pair
 from launch.run import Run
-from models.config import LlamaConfig, ModelError
-from models.hf_io import save_llama
-from sweet_jax import hosts
 from sweet_jax.batch import RowPair, bucket, default_buckets, fit_pairs, pad_pairs, uncounted
 from sweet_jax.logprobs import ReferenceCache, pad_reference, reference_logps
-from sweet_jax.mesh import to_host
 from sweet_jax.metrics import CollapseWatch
 from sweet_jax.objectives import Preference, PreferenceBatch, preference_objective
 from sweet_jax.rows import pair_rows
@@ -83,23 +77,3 @@ def train_on_pairs(
         [len(pair) for pair in pairs], make_batch, training, run.config.seed, folder, run.reporter(stage),
         run.frozen_params,
     )  # fmt: skip
-
-
-def export_model(directory: Path, config: LlamaConfig, params: Any, tokenizer: Any) -> None:
-    """A Hugging Face directory, whole or not there; every process has to call this, the first one writes."""
-    whole = to_host(params)
-    hosts.from_first(lambda: _write_model(directory, config, whole, tokenizer))
-
-
-def _write_model(directory: Path, config: LlamaConfig, params: Any, tokenizer: Any) -> None:
-    beside = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        save_llama(beside, config, params)
-        tokenizer.save_pretrained(beside)
-        shutil.rmtree(directory, ignore_errors=True)
-        beside.rename(directory)
-    except ModelError:
-        raise
-    except Exception as error:  # safetensors and tokenizers have errors of their own for a full disk
-        raise BadInput(f"{directory}: the model cannot be written: {error}") from error

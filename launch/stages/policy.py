@@ -10,9 +10,11 @@ import numpy as np
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.dialogues import Assignment, seed_of
+from launch.model_directory import export_trained
 from launch.run import Run
-from launch.stages.learning import check_lengths, export_model, fitted_pairs, train_on_pairs
+from launch.stages.learning import check_lengths, fitted_pairs, train_on_pairs
 from launch.stages.rollouts import grade, outcome, play
+from models.parameters import flatten
 from sweet_jax import hosts
 from sweet_jax.batch import bucket, default_buckets, pad_rows, truncate
 from sweet_jax.objectives import Preference, nll_objective
@@ -34,7 +36,8 @@ def policy(run: Run) -> dict[str, Any]:
         train_on_pairs(run, "policy", pairs, preference, settings.training, settings.nll_mask)
         count = len(pairs)
     params = run.policy_params(count)
-    export_model(run.directory.path / "policy" / "model", run.llama_config, params, run.chat.tokenizer)
+    directory, flat = run.directory.path / "policy" / "model", flatten(params)
+    export_trained(directory, run.llama_config, flat.__getitem__, flat["embedding"].dtype, run.model_directory)
     return {"rows": count, "steps": settings.training.steps(count)}
 
 

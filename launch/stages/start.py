@@ -14,9 +14,9 @@ from colbench_env.mini import behaviour_dialogues, make_tasks
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Message, Task, Trajectory
 from launch.config import MINI_TASKS
+from launch.model_directory import export_model
 from launch.run import Run
 from launch.run_dir import write_rows
-from launch.stages.learning import export_model
 from models.config import LlamaConfig
 from models.llama import Llama
 from models.parameters import init_params, param_shapes

@@ -13,7 +13,7 @@ import pytest
 
 from colbench_env.mini import behaviour_dialogues
 from launch import cli, train
-from launch.stages.learning import export_model
+from launch.model_directory import export_model
 from models.config import LlamaConfig
 from models.parameters import init_params
 from sweet_jax.mesh import MeshShape, make_mesh

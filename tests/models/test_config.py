@@ -78,7 +78,7 @@ def test_absent_optional_settings_take_hugging_faces_defaults():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"model_type": "mistral"}, "model_type is 'mistral'"),
+        ({"model_type": "gemma"}, "model_type is 'gemma'"),
         ({"attention_bias": True}, "attention_bias is True"),
         ({"mlp_bias": True}, "mlp_bias is True"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),

@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 from safetensors.numpy import load_file, save_file
 
-from models.config import ModelError
+from models import hf_io
+from models.config import LlamaConfig, ModelError, from_hf
 from models.hf_io import load_llama, save_llama
 from models.parameters import flatten, param_shardings
+from models.sharding import head_axis
 
 TOKENS_BT = np.arange(20).reshape(2, 10)
-SAFETENSORS = "model.safetensors"
+SAFETENSORS, FIRST = "model.safetensors", "model-00001-of-00002.safetensors"
 
 
 @pytest.fixture
@@ -63,6 +66,67 @@ def test_transformers_loads_what_we_save_and_computes_the_same(
     np.testing.assert_allclose(ours, torch_logits(theirs, TOKENS_BT), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(("mesh_shape", "dtype"), [((4, 2), jnp.bfloat16), ((1, 1), jnp.float32)])
+def test_large_parameters_are_loaded_piece_by_piece_to_the_same_bits(
+    tiny, mesh_of, random_params, tmp_path, monkeypatch, mesh_shape, dtype
+):
+    params, mesh = random_params(tiny, mesh_of(1, 1)), mesh_of(*mesh_shape)
+    save_llama(tmp_path, tiny, params)
+    pieces = []
+    place = hf_io._place
+    monkeypatch.setattr(hf_io, "_place", lambda whole, piece, *rest: pieces.append(piece) or place(whole, piece, *rest))
+    # Room for two of three layers of q, one of gate, 25 of 48 rows of the embedding: some last pieces overlap.
+    monkeypatch.setattr(hf_io, "SMALL_BYTES", 0)
+    monkeypatch.setattr(hf_io, "PIECE_BYTES", 8400 if mesh_shape == (1, 1) else 3200)
+    loaded = load_llama(tmp_path, mesh, dtype)
+    shapes = {piece.shape for piece in pieces}
+    assert len(pieces) > len(flatten(params)) and (1, 40, 32) in shapes
+    assert all(piece.nbytes <= 8400 for piece in pieces)
+    shardings, after = flatten(param_shardings(tiny, mesh)), flatten(loaded.params)
+    for path, before in flatten(params).items():
+        assert after[path].dtype == dtype
+        assert after[path].sharding.is_equivalent_to(shardings[path], after[path].ndim)
+        np.testing.assert_array_equal(np.asarray(after[path]), np.asarray(before.astype(dtype)), err_msg=path)
+
+
+def test_only_slices_of_the_own_devices_are_read_and_equal_ones_once(saved, mesh_of, monkeypatch):
+    counted, read = {}, hf_io._read
+
+    def count(tensors, slices, index):
+        value = read(tensors, slices, index)
+        counted[tensors.names[0]] = counted.get(tensors.names[0], 0) + value.nbytes
+        return value
+
+    monkeypatch.setattr(hf_io, "_read", count)
+    loaded = load_llama(saved, mesh_of(4, 2))
+    for path, tensors in hf_io.hf_layout(loaded.config).items():
+        assert counted[tensors.names[0]] == flatten(loaded.params)[path].nbytes, path
+    counted.clear()
+    half = jax.make_mesh((2, 1), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:2])
+    monkeypatch.setattr(hf_io, "_read", lambda *_: pytest.fail("a weight was read"))
+    hf_io.check_llama(saved, half)
+
+
+def test_a_large_parameter_is_saved_layer_by_layer(tiny, mesh_of, random_params, tmp_path, monkeypatch):
+    params = random_params(tiny, mesh_of(2, 1))
+    save_llama(tmp_path / "whole", tiny, params)
+    monkeypatch.setattr(hf_io, "SMALL_BYTES", 0)
+    save_llama(tmp_path / "layers", tiny, params)
+    files = [(tmp_path / name / SAFETENSORS).read_bytes() for name in ("whole", "layers")]
+    assert files[0] == files[1]
+
+
+def test_a_mistral_without_window_is_a_llama(saved, mesh_of):
+    settings = json.loads((saved / "config.json").read_text())
+    for window in (None, settings["max_position_embeddings"]):
+        mistral = settings | {"model_type": "mistral", "sliding_window": window}
+        (saved / "config.json").write_text(json.dumps(mistral))
+        assert load_llama(saved, mesh_of(1, 1)).config == from_hf(settings)
+    (saved / "config.json").write_text(json.dumps(mistral | {"sliding_window": 16}))
+    with pytest.raises(ModelError, match="sliding_window is 16, below max_position_embeddings 64; attention within a"):
+        load_llama(saved, mesh_of(1, 1))
+
+
 def test_float32_weights_can_be_loaded_as_bfloat16(saved, mesh_of):
     exact, rounded = (flatten(load_llama(saved, mesh_of(1, 1), dtype).params) for dtype in (jnp.float32, jnp.bfloat16))
     for path in exact:
@@ -92,8 +156,104 @@ def test_a_model_in_several_files_loads_as_one(saved, mesh_of):
 def test_a_file_that_the_index_names_and_is_missing_is_named(saved, mesh_of):
     split_in_two(saved)
     (saved / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"names 2 files, of which 1 are missing: \['model-00002-of-00002"):
+    with pytest.raises(ModelError, match=r"names 2 files, of which 1 are missing: model-00002-of-00002"):
         load_llama(saved, mesh_of(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda index: {"weight_map": {**index, "model.extra": FIRST}},
+            "names 1 tensors that .* not hold: model.extra",
+        ),
+        (lambda index: {"weight_map": dict.fromkeys(index, FIRST)}, "names 15 tensors that model-00001-of-00002"),
+        (lambda index: {"weight_map": {name: 3 for name in index}}, "not an index of weights"),
+        (lambda index: {"weights": index}, r"not an index of weights: KeyError\('weight_map'\)"),
+        (lambda index: [], "not an index of weights"),
+    ],
+)
+def test_an_index_that_does_not_fit_its_files_is_refused(saved, mesh_of, change, sentence):
+    split_in_two(saved)
+    path = saved / "model.safetensors.index.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text())["weight_map"])))
+    with pytest.raises(ModelError, match=r"index\.json: " + sentence):
+        load_llama(saved, mesh_of(1, 1))
+
+
+def test_a_tensor_in_two_files_is_refused(saved, mesh_of):
+    split_in_two(saved)
+    tensors = load_file(saved / FIRST) | {"lm_head.weight": np.zeros((48, 32), np.float32)}
+    save_file(tensors, saved / FIRST)
+    second = load_file(saved / FIRST.replace("00001-of", "00002-of"))
+    if "lm_head.weight" not in second:
+        save_file(second | {"lm_head.weight": tensors["lm_head.weight"]}, saved / FIRST.replace("00001-of", "00002-of"))
+    with pytest.raises(ModelError, match=r"00002-of-00002\.safetensors: 1 tensors are in another file, too: lm_head"):
+        load_llama(saved, mesh_of(1, 1))
+
+
+@pytest.mark.parametrize("size", [7, 100, 5000, -4])
+def test_a_file_that_is_cut_short_is_refused_with_its_size(saved, mesh_of, size):
+    whole = (saved / SAFETENSORS).read_bytes()
+    (saved / SAFETENSORS).write_bytes(whole[:size])
+    sentence = rf"model\.safetensors: not a whole safetensors file \({len(whole[:size]):,} bytes\): "
+    with pytest.raises(ModelError, match=sentence):
+        load_llama(saved, mesh_of(1, 1))
+
+
+def test_a_damaged_header_and_an_lfs_pointer_are_refused(saved, mesh_of):
+    whole = (saved / SAFETENSORS).read_bytes()
+    (saved / SAFETENSORS).write_bytes(whole.replace(b'"dtype"', b'"dtipe"', 1))
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
+        load_llama(saved, mesh_of(1, 1))
+    (saved / SAFETENSORS).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 99\n")
+    with pytest.raises(ModelError, match="it is a Git LFS pointer, the file itself was not fetched"):
+        load_llama(saved, mesh_of(1, 1))
+
+
+def test_weights_of_another_kind_than_safetensors_are_named(saved, mesh_of):
+    (saved / SAFETENSORS).rename(saved / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"index\.json; pytorch_model\.bin cannot be read, only safetensors"):
+        load_llama(saved, mesh_of(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "tensor", "sentence"),
+    [
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
+            None,
+            "rope_type is 'yarn'; only 'default' and 'llama3'",
+        ),
+        ({"attention_bias": True}, None, "attention_bias is True"),
+        ({}, {"model.norm.weight": np.ones(32, np.int8)}, "is I8, only F32, BF16, F16 can be read"),
+        ({}, {"lm_head.weight": np.ones((47, 32), np.float32)}, r"shape \[47, 32\], the network needs \[48, 32\]"),
+    ],
+)
+def test_what_is_wrong_is_found_before_a_weight_is_read(saved, mesh_of, monkeypatch, settings, tensor, sentence):
+    if tensor:
+        rewrite(saved, lambda tensors: tensors.update(tensor))
+    found = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(found | settings))
+    monkeypatch.setattr(hf_io, "_read", lambda *_: pytest.fail("a weight was read"))
+    with pytest.raises(ModelError, match=sentence):
+        load_llama(saved, mesh_of(1, 1))
+    with pytest.raises(ModelError, match=sentence):
+        hf_io.check_llama(saved, mesh_of(1, 1))
+
+
+def test_a_mesh_that_does_not_divide_the_heads_of_llama_8b_is_refused_with_the_numbers(mesh_of):
+    config = LlamaConfig(
+        vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_layers=32, num_heads=32, num_kv_heads=8,
+        head_size=128, max_position_embeddings=131_072,
+    )  # fmt: skip
+    with pytest.raises(
+        ModelError, match="layers/attention/q: axis heads of size 4096 does not divide .* 'tensor' of 3"
+    ):
+        param_shardings(config, mesh_of(1, 3))
+    few = dataclasses.replace(config, num_kv_heads=4)  # the weights' columns divide, the heads stay whole
+    param_shardings(few, mesh_of(1, 8))
+    assert "4 key/value heads whole on every device" in head_axis(few, mesh_of(1, 8)).report
 
 
 def test_tensors_missing_and_tensors_unknown_are_listed_together(saved, mesh_of):
@@ -119,7 +279,7 @@ def test_a_layer_too_many_in_the_files_is_refused(saved, mesh_of):
 
 def test_a_tensor_of_another_shape_or_type_is_refused(saved, mesh_of):
     rewrite(saved, lambda tensors: tensors.update({"model.norm.weight": np.ones(31, np.float32)}))
-    with pytest.raises(ModelError, match=r"model\.norm\.weight has shape \[31\], final_norm needs it to be \[32\]"):
+    with pytest.raises(ModelError, match=r"model\.norm\.weight has shape \[31\], the network needs \[32\]"):
         load_llama(saved, mesh_of(1, 1))
     rewrite(saved, lambda tensors: tensors.update({"model.norm.weight": np.ones(32, np.int8)}))
     with pytest.raises(ModelError, match=r"model\.norm\.weight is I8"):
@@ -141,7 +301,7 @@ def test_a_directory_that_holds_no_model_is_refused_in_a_sentence(saved, mesh_of
     with pytest.raises(ModelError, match="nowhere: no such model directory"):
         load_llama(tmp_path / "nowhere", mesh)
     (saved / SAFETENSORS).write_bytes(b"not weights")
-    with pytest.raises(ModelError, match=r"model\.safetensors: not a readable safetensors file"):
+    with pytest.raises(ModelError, match=r"model\.safetensors: not a whole safetensors file \(11 bytes\)"):
         load_llama(saved, mesh)
     (saved / SAFETENSORS).unlink()
     with pytest.raises(ModelError, match=r"holds neither model\.safetensors nor model\.safetensors\.index\.json"):

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import os
@@ -11,7 +12,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from colbench_env.types import BadInput, Message
-from sweet_jax.chat import Chat, privileged_prefix
+from models.config import LlamaConfig
+from sweet_jax.chat import Chat, check_vocabulary, privileged_prefix
 
 SENTENCES = [
     "Which currency should the function assume? Round to the nearest ten.",
@@ -137,6 +139,43 @@ def test_a_two_turn_dialogue_has_these_ids_and_turns():
     assert row.turns.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 2, 2]
     assert row.prefix == 1 and row.num_turns == 2 and len(row) == 14
     assert row.ids.dtype == row.turns.dtype == np.int32
+
+
+THREE_TURNS = ("Write a function.", "Which unit?", "Days.", "And the limit?", "Ten.", "Ten days.")
+USER, ASSISTANT, END = [128006, 882, 128007, 271], [128006, 78191, 128007, 271], [128009]
+THREE_TURNS_IDS = [
+    128000,
+    *USER, 8144, 264, 734, 13, *END, *ASSISTANT, 23956, 5089, 30, *END,
+    *USER, 21199, 13, *END, *ASSISTANT, 3112, 279, 4017, 30, *END,
+    *USER, 33787, 13, *END, *ASSISTANT, 33787, 2919, 13, *END,
+]  # fmt: skip
+THREE_TURNS_TURNS = [*[0] * 14, *[1] * 4, *[0] * 11, *[2] * 5, *[0] * 11, *[3] * 4]
+LLAMA3_WORDS = {
+    "<|begin_of_text|>": 128000, "<|start_header_id|>": 128006, "<|end_header_id|>": 128007, "<|eot_id|>": 128009,
+    "user": 882, "assistant": 78191, "\n\n": 271, "Write": 8144, " a": 264, " function": 734, ".": 13, "Which": 23956,
+    " unit": 5089, "?": 30, "Days": 21199, "And": 3112, " the": 279, " limit": 4017, "Ten": 33787, " days": 2919,
+}  # fmt: skip
+
+
+def llama3_words() -> Chat:
+    """A tokenizer in Llama-3 format that knows one dialogue, by the ids of Llama 3's own vocabulary."""
+    tokenizer = Tokenizer(models.WordLevel(LLAMA3_WORDS, unk_token="."))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n\n| ?\w+|[.?]"), "isolated")
+    tokenizer.add_special_tokens([word for word in LLAMA3_WORDS if word.startswith("<|")])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
+    fast.chat_template = LLAMA3
+    return Chat(fast)
+
+
+@pytest.mark.parametrize("which", ["of one dialogue", "SWEET_JAX_LLAMA3_TOKENIZER"])
+def test_a_three_turn_dialogue_in_llama_3_format_has_these_ids_and_turns(which):
+    c = llama3_words() if which == "of one dialogue" else real_chat(which)
+    row = c.turn_ids(dialogue(*THREE_TURNS))
+    assert row.ids.tolist() == THREE_TURNS_IDS
+    assert row.turns.tolist() == THREE_TURNS_TURNS
+    assert (row.prefix, c.bos_id, c.turn_end_id) == (1, 128000, 128009)
+    assert c.prompt_ids(dialogue(*THREE_TURNS[:3])) == THREE_TURNS_IDS[:29]
+    assert c.continue_ids(THREE_TURNS_IDS[:18], "Days.") == [*USER, 21199, 13, *END, *ASSISTANT]
 
 
 def test_a_prompt_ends_with_the_assistant_header():
@@ -333,6 +372,28 @@ def test_what_the_template_refuses_is_bad_input():
         chat("inst").turn_ids([{"role": "user", "content": "hi"}, {"role": "user", "content": "ho"}])
     with pytest.raises(BadInput, match="no agent turn in the text"):
         chat("inst").row_from_text("<s>[INST] hi")
+
+
+def test_a_template_that_takes_no_system_prompt_is_bad_input():
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    c = Chat(chatml(refusing + CHATML))
+    assert c.prompt_ids(dialogue("hi"))
+    with pytest.raises(BadInput, match="refuses a dialogue of roles system, user: System role not supported"):
+        c.prompt_ids([{"role": "system", "content": "Ask."}, *dialogue("hi")])
+
+
+def test_a_tokenizer_with_more_ids_than_the_embedding_has_rows_is_bad_input():
+    config = LlamaConfig(
+        vocab_size=400, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=1, num_kv_heads=1, head_size=8,
+        max_position_embeddings=8,
+    )  # fmt: skip
+    c = Chat(chatml())
+    ids = len(c.tokenizer)
+    check_vocabulary(c, config)
+    check_vocabulary(c, dataclasses.replace(config, vocab_size=ids))
+    sentence = f"has ids up to {ids - 1}, the model's embedding has {ids - 1} rows, for ids up to {ids - 2}"
+    with pytest.raises(BadInput, match=sentence):
+        check_vocabulary(c, dataclasses.replace(config, vocab_size=ids - 1))
 
 
 def test_a_directory_without_tokenizer_is_bad_input(tmp_path):

@@ -13,7 +13,14 @@ from models.config import LlamaConfig
 from models.llama import Llama, logits
 from models.parameters import init_params, param_shardings
 from sweet_jax.batch import TokenRow, pad_rows
-from sweet_jax.logprobs import ReferenceCache, fingerprint, hidden_states, pad_reference, reference_logps, token_logps
+from sweet_jax.logprobs import (
+    ReferenceCache,
+    fingerprint,
+    hidden_states,
+    pad_reference,
+    reference_logps,
+    token_logps,
+)
 from sweet_jax.mesh import MeshShape, make_mesh
 
 ONE = MeshShape(1, 1)
@@ -192,3 +199,19 @@ def test_a_row_longer_than_every_bucket_is_refused_with_the_numbers():
 def test_reference_log_probs_are_padded_with_zeros():
     padded = pad_reference([np.float32([1, 2]), np.float32([3])], 3)
     np.testing.assert_array_equal(padded, np.float32([[1, 2, 0], [3, 0, 0]]))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("shape", [MeshShape(4, 2), MeshShape(2, 2, 2), MeshShape(1, 2, 4)])
+def test_the_gradient_on_a_mesh_is_that_of_one_device_with_rows_whole_or_split(tied, shape):
+    tokens_bt = jnp.concatenate([TOKENS, TOKENS[:, :3]], axis=1)  # 20 tokens, which 4 parts divide
+    weight_bt = jax.random.normal(jax.random.key(2), tokens_bt.shape)
+
+    def loss_and_gradient(model, params):
+        function = jax.value_and_grad(lambda params: (token_logps(model, params, tokens_bt, chunk=7) * weight_bt).sum())
+        return jax.device_get(jax.jit(function)(params))
+
+    expected, found = loss_and_gradient(*tiny(tied)), loss_and_gradient(*tiny(tied, shape))
+    assert found[0] == pytest.approx(expected[0], abs=1e-4)
+    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected[1]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=1e-5), found[1], expected[1])

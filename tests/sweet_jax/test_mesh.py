@@ -22,7 +22,6 @@ from sweet_jax.mesh import (
     put_rows,
     rows_sharding,
     start_devices,
-    to_host,
 )
 
 
@@ -93,7 +92,6 @@ def test_one_process_owns_all_rows_and_gives_them_whole():
     placed = put_own_rows({"x": np.arange(16).reshape(8, 2)}, 8, mesh)["x"]
     assert placed.sharding == rows_sharding(mesh)
     np.testing.assert_array_equal(placed, np.arange(16).reshape(8, 2))
-    np.testing.assert_array_equal(to_host([placed])[0], np.arange(16).reshape(8, 2))
 
 
 def test_a_mesh_over_several_processes_must_take_all_devices_and_the_same_number_of_each():
@@ -114,7 +112,7 @@ SPANNED = """
 import functools, sys
 import jax
 import numpy as np
-from sweet_jax.mesh import MeshShape, make_mesh, own_rows, put_own_rows, put_rows, start_devices, to_host
+from sweet_jax.mesh import MeshShape, make_mesh, own_rows, put_own_rows, put_rows, start_devices
 say = functools.partial(print, "said:", file=sys.stderr)  # gloo has standard output
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), cluster_detection_method="deactivate")
 shape = MeshShape(*map(int, sys.argv[3].split("x")))
@@ -125,8 +123,6 @@ say(mine.tolist())
 made, given = put_own_rows(rows[mine], 8, mesh), put_rows(rows, mesh)
 assert bool((made == given).all()) and made.sharding == given.sharding
 say([shard.data[:, 0].tolist() for shard in made.addressable_shards])
-whole = to_host({"rows": made, "layers": put_rows(np.arange(64).reshape(8, 2, 4), mesh)})
-say(None if whole["rows"] is None else (whole["rows"] == rows).all() and whole["layers"][7, 1, 3] == 63)
 """
 
 
@@ -151,9 +147,9 @@ def test_two_processes_give_the_rows_of_their_devices_also_where_the_tensor_axis
         )
         for process in range(2)
     ]
-    for process, mine, held, collected in zip(processes, own, shards, ("True", "None"), strict=True):
+    for process, mine, held in zip(processes, own, shards, strict=True):
         _, text = process.communicate(timeout=60)
         assert process.returncode == 0, text
         said = [line.removeprefix("said: ") for line in text.splitlines() if line.startswith("said: ")]
         assert said[0] == "4 emulated devices on the CPUs of 2 processes (no accelerator found)"
-        assert said[1:] == [str(mine), str(held), collected]
+        assert said[1:] == [str(mine), str(held)]

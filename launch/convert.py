@@ -1,0 +1,45 @@
+"""`python -m launch.convert`: a run's checkpoint as a Hugging Face directory, and back."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from launch import cli
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Writes a checkpoint as a Hugging Face directory for transformers and vLLM, or such a directory as a checkpoint.
+
+    source: a run directory (its trained policy), one of its stages (runs/x/policy, runs/x/critic), or a Hugging Face
+    directory. to: the directory to make; there must be none. dtype: of the weights written; "same" as they are (a
+    checkpoint made from a Hugging Face directory is float32, as in training). mesh: the devices that hold the weights,
+    DATAxTENSOR; one device is enough, as parameters are read one after another. lora: of a stage that trained adapters,
+    the network with the adapters added to its weights ("merged"; "same" dtype is that of its files), or the adapters
+    alone in PEFT's layout ("adapter").
+    """
+
+    source: Annotated[Path, tyro.conf.arg(name="from")]
+    to: Path
+    dtype: Literal["same", "float32", "bfloat16"] = "same"
+    mesh: str = "1x1"
+    lora: Literal["merged", "adapter"] = "merged"
+
+
+def main() -> None:
+    """Parses the flags and converts."""
+    config: ConvertConfig = cli.parse_plain(ConvertConfig, sys.argv[1:])
+
+    # jax and what imports it only now: `--help` and bad flags should answer at once.
+    from launch.conversion import convert
+
+    print(convert(config))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""What `launch.plan` is made of: network shapes, chips, FLOPs, collectives of a compiled program, the compilation."""

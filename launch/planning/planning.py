@@ -1,0 +1,147 @@
+"""From a configuration to a `Plan`: what can be known to be wrong first, then the shapes, then the compiler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from colbench_env.types import BadInput
+from launch.planning.chips import Topology, parse_topology
+from launch.planning.compiling import Refused, compile_program, slice_devices
+from launch.planning.config import PlanConfig
+from launch.planning.flops import Flops, sampling_flops, scoring_flops, training_flops
+from launch.planning.programs import device_bytes, make_program, replicated_share
+from launch.planning.report import Plan
+from launch.planning.shapes import network
+from models.attention import LANES
+from models.config import LlamaConfig
+from models.sharding import head_axis
+from sweet_jax.mesh import MeshShape, make_mesh, parse_mesh
+
+
+def make_plan(config: PlanConfig) -> Plan:
+    """The plan of the configuration on its own mesh. Raises BadInput and ModelError before anything is compiled."""
+    topology, shape, llama = parse_topology(config.topology), parse_mesh(config.mesh), network(config.model)
+    check(config, topology, shape, llama)
+    return compiled_plan(config, topology, shape, llama)
+
+
+def check(config: PlanConfig, topology: Topology, shape: MeshShape, llama: LlamaConfig) -> None:
+    """Raises BadInput where mesh, slice, batch, length and network do not go together."""
+    if shape.size != topology.devices:
+        raise BadInput(f"mesh {shape} has {shape.size} devices, the slice {topology} has {topology.devices}")
+    _check_network(shape, llama)
+    longest = config.tokens + (config.new_tokens if config.stage == "sample" else 0)
+    if longest > llama.max_position_embeddings:
+        raise BadInput(f"rows of {longest} tokens are longer than the network's {llama.max_position_embeddings}")
+    if config.stage == "sample":
+        _check_sampling(config, shape)
+        return
+    parts = shape.data * (config.micro_batches if config.trains else 1)
+    rows = config.batch_size if config.trains else 2 * config.batch_size
+    if rows % parts:
+        split = f"{config.micro_batches} micro-batches over " if config.trains else ""
+        raise BadInput(
+            f"a batch of {rows} {'pairs' if config.trains else 'rows'} cannot be divided into {split}a data axis of "
+            f"{shape.data}: it must be a multiple of {parts}"
+        )
+    block = LANES if config.attention == "splash" and shape.sequence > 1 else 1
+    if config.tokens % (shape.sequence * block):
+        raise BadInput(
+            f"mesh {shape}: rows of {config.tokens} tokens do not divide over a sequence axis of {shape.sequence}: "
+            f"they must be a multiple of {shape.sequence * block}"
+        )
+
+
+def _check_network(shape: MeshShape, llama: LlamaConfig) -> None:
+    """What `models.sharding` refuses, without a mesh; query heads must divide here, though the network would compute
+    them whole on every device."""
+    sharded = shape.data * shape.sequence
+    for what, size, axis, parts in (
+        ("query heads", llama.num_heads, "tensor", shape.tensor),
+        ("hidden dimensions", llama.hidden_size, "data x sequence", sharded),
+        ("hidden dimensions", llama.hidden_size, "tensor", shape.tensor),
+        ("key/value dimensions", llama.num_kv_heads * llama.head_size, "tensor", shape.tensor),
+        ("mlp dimensions", llama.intermediate_size, "tensor", shape.tensor),
+        ("words", llama.vocab_size, "tensor", shape.tensor),
+    ):
+        if size % parts:
+            raise BadInput(f"mesh {shape}: a {axis} axis of {parts} does not divide {size} {what}")
+
+
+def _check_sampling(config: PlanConfig, shape: MeshShape) -> None:
+    if config.rows % config.samples:
+        raise BadInput(f"{config.samples} samples of a prompt do not fill a batch of {config.rows} rows evenly")
+    prompts = config.rows // config.samples
+    if shape.sequence > 1:
+        raise BadInput(
+            f"mesh {shape}: sampling has no sequence axis, its rows grow token by token; use {shape.folded()}"
+        )
+    if prompts % shape.data:
+        raise BadInput(
+            f"a batch of {prompts} prompts ({config.rows} rows / {config.samples} samples) cannot be divided over a "
+            f"data axis of {shape.data}"
+        )
+
+
+def step_flops(config: PlanConfig, llama: LlamaConfig) -> Flops:
+    """FLOPs of one run of the stage's program, all devices together."""
+    if config.stage == "sample":
+        prompts = config.rows // config.samples
+        return sampling_flops(llama, prompts, config.tokens, config.samples, config.new_tokens)
+    if config.stage == "score":
+        return scoring_flops(llama, 2 * config.batch_size, config.tokens)
+    return training_flops(llama, 2 * config.batch_size, config.tokens, config.remat, adapters=config.lora_rank > 0)
+
+
+def compiled_plan(config: PlanConfig, topology: Topology, shape: MeshShape, llama: LlamaConfig) -> Plan:
+    """The plan of one mesh, compiled; on GPUs with the temporaries of the stand-in (`chips.GPU_STAND_INS`)."""
+    mesh = make_mesh(shape, slice_devices(topology.compiled_for()))
+    program = make_program(config, llama, mesh)
+    result = compile_program(program.lower())
+    params, optimizer, batch = (device_bytes(tree) for tree in (program.params, program.optimizer, program.batch))
+    limit, accepted = topology.chip.memory_gib * 2**30, not isinstance(result, Refused)
+    peak, notes = result.peak, _notes(topology, llama, mesh)
+    if isinstance(result, Refused):
+        notes = (f"the compiler refused the program: {result.reason}", *notes)
+    elif result.collectives.unknown_loops:
+        notes = (*notes, f"loops without a known end, counted once: {', '.join(result.collectives.unknown_loops)}")
+    found = None if isinstance(result, Refused) else result.collectives
+    return Plan(
+        what=_what(config, shape),
+        topology=topology,
+        params=params,
+        optimizer=optimizer,
+        batch=batch,
+        peak=peak,
+        fits=accepted and peak is not None and peak <= limit,
+        replicated=replicated_share(program.params),
+        flops=step_flops(config, llama),
+        collectives=found,
+        gathered_logits=0 if found is None else len(found.gathered_logits(llama.vocab_size, llama.hidden_size)),
+        compile_seconds=result.seconds,
+        estimate=topology.is_gpu,
+        notes=notes,
+    )
+
+
+def _what(config: PlanConfig, shape: MeshShape) -> dict[str, Any]:
+    what: dict[str, Any] = {"model": config.model, "stage": config.stage, "mesh": str(shape), "length": config.tokens}
+    if config.stage == "sample":
+        what |= {"rows": config.rows, "samples": config.samples, "new_tokens": config.new_tokens}
+    else:
+        what["pairs"] = config.batch_size
+    if config.trains:
+        what |= {"micro_batches": config.micro_batches, "remat": config.remat, "moments": config.moment_dtype}
+    if config.trains and config.lora_rank:
+        what["lora_rank"] = config.lora_rank
+    return what | {"attention": config.attention, "compute_dtype": config.compute_dtype}
+
+
+def _notes(topology: Topology, llama: LlamaConfig, mesh: Any) -> tuple[str, ...]:
+    notes = [head_axis(llama, mesh).report]
+    if topology.is_gpu:
+        notes.append(
+            f"temporaries and collectives are those of the same program compiled for {topology.compiled_for()}, since "
+            "XLA for GPUs needs GPUs; parameters and optimiser state are exact"
+        )
+    return tuple(notes)

@@ -1,0 +1,132 @@
+"""The very programs that the pipeline runs, with shapes in place of arrays: nothing is allocated or computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from launch.planning.config import PlanConfig
+from models.config import LlamaConfig
+from models.llama import Llama
+from models.lora import LoraConfig, lora_shapes
+from models.parameters import inference_shardings, param_shapes, with_matrices_in
+from sweet_jax.batch import PairBatch, TurnBatch
+from sweet_jax.logprobs import score
+from sweet_jax.mesh import rows_sharding
+from sweet_jax.objectives import Preference, PreferenceBatch, preference_objective
+from sweet_jax.optim import make_optimizer
+from sweet_jax.sampler import Sampling, make_generate
+from sweet_jax.settings import Hyper
+from sweet_jax.step import abstract_state, combined, make_train_step, state_shardings
+from sweet_jax.training import shardings_of
+
+TOTAL_STEPS, LORA_ALPHA = 1000, 32.0  # no shape depends on them
+
+
+@dataclass(frozen=True)
+class Program:
+    """lower: makes the program, ready to be compiled. params, optimizer, batch: trees of sharded shapes, what the
+    devices hold when it starts; optimizer is empty where nothing is trained."""
+
+    lower: Callable[[], jax.stages.Lowered]
+    params: Any
+    optimizer: Any
+    batch: Any
+
+
+def make_program(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
+    """The program of the stage. Raises BadInput or ModelError for what it could not compute."""
+    if config.stage == "sample":
+        return _sample(config, network, mesh)
+    dtype, lora = jnp.dtype(config.compute_dtype), None
+    if config.lora_rank and config.trains:
+        lora = LoraConfig(config.lora_rank, LORA_ALPHA)
+    model = Llama(network, mesh, dtype, config.remat, attention=config.attention, lora=lora)
+    return _score(config, model) if config.stage == "score" else _train(config, model)
+
+
+def _train(config: PlanConfig, model: Llama) -> Program:
+    """critic: whole dialogues, turn by turn; policy: a prompt and one turn (`launch.stages.policy`)."""
+    mesh = model.mesh
+    frozen, trained = {}, param_shapes(model.config, mesh)
+    if model.lora is not None:
+        frozen = param_shapes(model.config, mesh, model.compute_dtype)
+        trained = lora_shapes(model.config, model.lora, mesh)
+    optimizer = make_optimizer(Hyper(moment_dtype=config.moment_dtype), TOTAL_STEPS)
+    layout = state_shardings(optimizer, trained, shardings_of(trained))
+    preference = Preference() if config.stage == "critic" else Preference("sum", max_turns=1)
+    objective = preference_objective(model, preference)
+    step = make_train_step(objective, optimizer, layout, mesh, config.micro_batches, frozen)
+    state = abstract_state(optimizer, trained, layout)
+    batch = PreferenceBatch(
+        PairBatch(_rows(config, mesh), _rows(config, mesh)),
+        *(_array(mesh, jnp.float32, config.batch_size, config.tokens) for _ in range(2)),
+    )
+    return Program(lambda: step.lower(state, batch), combined(frozen, state.params), state.opt_state, batch)
+
+
+def _score(config: PlanConfig, model: Llama) -> Program:
+    """Log-probs of the rows of as many pairs (`launch.stages.learning`)."""
+    params = param_shapes(model.config, model.mesh)
+    tokens_bt = _array(model.mesh, jnp.int32, 2 * config.batch_size, config.tokens)
+    return Program(lambda: score.lower(model, params, tokens_bt, 1.0), params, {}, tokens_bt)
+
+
+def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
+    """One batch of the sampler, in the sampler's layout of the weights (`launch.run`)."""
+    model = Llama(network, mesh, jnp.dtype(config.compute_dtype), remat="none", attention=config.attention)
+    shapes = jax.eval_shape(lambda params: with_matrices_in(params, model.compute_dtype), param_shapes(network, mesh))
+    params = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        inference_shardings(network, mesh),
+    )
+    rows = config.rows // config.samples
+    batch = (
+        _array(mesh, jnp.int32, rows, config.tokens),
+        _array(mesh, jnp.int32, rows),
+        _array(mesh, jnp.uint32, rows),
+        _array(mesh, jnp.bool_, rows),
+    )
+    ends = network.eos_token_ids or (network.vocab_size - 1,)
+    generate = make_generate(model, ends, Sampling(max_new_tokens=config.new_tokens), config.samples)
+    return Program(lambda: generate.lower(params, *batch), params, {}, batch)
+
+
+def _rows(config: PlanConfig, mesh: Mesh) -> TurnBatch:
+    size = (config.batch_size, config.tokens)
+    return TurnBatch(
+        _array(mesh, jnp.int32, *size),
+        _array(mesh, jnp.int32, *size),
+        _array(mesh, jnp.bool_, *size),
+        _array(mesh, jnp.int32, config.batch_size),
+    )
+
+
+def _array(mesh: Mesh, dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=rows_sharding(mesh))
+
+
+def device_bytes(tree: Any) -> int:
+    """Bytes that one device holds of a tree of sharded shapes."""
+    leaves = jax.tree.leaves(tree)
+    return sum(_size(leaf.sharding.shard_shape(leaf.shape), leaf.dtype) for leaf in leaves)
+
+
+def replicated_share(tree: Any) -> float:
+    """Share of the bytes of a tree that every device holds whole, from 0 to 1."""
+    leaves = jax.tree.leaves(tree)
+    whole = sum(_size(leaf.shape, leaf.dtype) for leaf in leaves if leaf.sharding.is_fully_replicated)
+    return whole / sum(_size(leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _size(shape: tuple[int, ...], dtype: Any) -> int:
+    size = jnp.dtype(dtype).itemsize
+    for side in shape:
+        size *= side
+    return size
