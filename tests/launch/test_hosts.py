@@ -21,7 +21,7 @@ from launch.report import command_line
 from sweet_jax import hosts
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 150  # after which a test gives up on a process
+SECONDS = 400  # after which a test gives up on a process; a slow machine compiles for two minutes
 HEARTBEAT = 10
 FLAGS = (
     "--mesh=4x2",

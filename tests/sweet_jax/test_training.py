@@ -153,7 +153,7 @@ def test_a_network_killed_and_continued_has_the_same_bits(tmp_path):
         return fit(
             "start", param_shapes(config, mesh), lambda: init_params(config, jax.random.key(0), mesh), mesh,
             nll_objective(Llama(config, mesh, remat="none", scan=False)), lengths,
-            lambda at: pad_rows([rows[index] for index in at], 9, pad_id=0),
+            lambda at, longest: pad_rows([rows[index] for index in at], 9, pad_id=0),
             Training(batch_size=4, epochs=2, save_every=2, hyper=Hyper(learning_rate=1e-2)), 0,
             directory, Reporter(progress),
         )  # fmt: skip
