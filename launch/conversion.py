@@ -22,6 +22,7 @@ from models.hf_io import load_llama, open_llama
 from models.lora import LORA, LoraConfig, lora_shapes, lora_table, merged
 from models.parameters import count_params, flatten, nest, param_shapes
 from models.peft_io import save_adapter
+from sweet_jax import hosts
 from sweet_jax.chat import Chat, check_vocabulary
 from sweet_jax.checkpoint import Checkpoints, SavedParams
 from sweet_jax.mesh import make_mesh, parse_mesh, start_devices
@@ -39,7 +40,7 @@ def convert(config: ConvertConfig) -> str:
     """Writes what is asked for and returns a line that says what that was; BadInput before anything is written."""
     if not config.source.is_dir():
         raise BadInput(f"--from={config.source}: no such directory")
-    if config.to.exists():
+    if hosts.from_first(config.to.exists):
         raise BadInput(f"--to={config.to}: is there already; nothing is overwritten")
     shape = parse_mesh(config.mesh)
     stage = find_stage(config.source)
@@ -101,7 +102,7 @@ def _export_stage(config: ConvertConfig, stage: Stage, mesh: Mesh) -> str:
         dtype = _dtype(config, shapes["lora/" + next(iter(lora_table(network, lora)))].dtype)
         adapters = jax.tree.map(lambda x: x.astype(dtype), saved.read(wanted))
         with whole_directory(config.to) as beside:
-            save_adapter(beside, network, lora, adapters, str(stage.model), jax.process_index() == 0)
+            save_adapter(beside, network, lora, adapters, str(stage.model), hosts.is_first())
         return f"{config.to}: adapters of rank {lora.rank} on {', '.join(lora.targets)} in {dtype}, {origin}"
     if lora is None:
         dtype = _dtype(config, shapes["final_norm"].dtype)
@@ -174,12 +175,17 @@ def _import_model(config: ConvertConfig, mesh: Mesh) -> str:
     with whole_directory(config.to) as beside:
         with Checkpoints(beside / "checkpoints") as checkpoints:
             checkpoints.save(0, {"params": loaded.params}, {})
-        if jax.process_index() == 0:
-            (beside / "model").mkdir()
-            write_json(beside / "model" / "config.json", loaded.config.to_hf() | {"dtype": str(dtype)})
-            write_json(beside / "model" / "generation_config.json", settings)
-            copy_tokenizer(config.source, beside / "model")
+        hosts.from_first(lambda: _write_model_files(beside / "model", loaded.config, dtype, settings, config.source))
     return f"{config.to}: a checkpoint of {_described(loaded.config)} in {dtype}, from {config.source}"
+
+
+def _write_model_files(
+    directory: Path, network: LlamaConfig, dtype: jnp.dtype, generation: dict[str, Any], source: Path
+) -> None:
+    directory.mkdir()
+    write_json(directory / "config.json", network.to_hf() | {"dtype": str(dtype)})
+    write_json(directory / "generation_config.json", generation)
+    copy_tokenizer(source, directory)
 
 
 def _described(network: LlamaConfig) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from launch import cli
+from launch.config import Hosts
+from launch.hosts import connected
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ConvertConfig:
     checkpoint made from a Hugging Face directory is float32, as in training). mesh: the devices that hold the weights,
     DATAxTENSOR; one device is enough, as parameters are read one after another. lora: of a stage that trained adapters,
     the network with the adapters added to its weights ("merged"; "same" dtype is that of its files), or the adapters
-    alone in PEFT's layout ("adapter").
+    alone in PEFT's layout ("adapter"). hosts: as in launch.train, where one host cannot hold a parameter.
     """
 
     source: Annotated[Path, tyro.conf.arg(name="from")]
@@ -29,16 +31,21 @@ class ConvertConfig:
     dtype: Literal["same", "float32", "bfloat16"] = "same"
     mesh: str = "1x1"
     lora: Literal["merged", "adapter"] = "merged"
+    hosts: Hosts = field(default_factory=Hosts)
 
 
 def main() -> None:
     """Parses the flags and converts."""
     config: ConvertConfig = cli.parse_plain(ConvertConfig, sys.argv[1:])
 
-    # jax and what imports it only now: `--help` and bad flags should answer at once.
-    from launch.conversion import convert
+    with connected(config.hosts):
+        # jax and what imports it only now: `--help` and bad flags should answer at once.
+        from launch.conversion import convert
+        from sweet_jax import hosts
 
-    print(convert(config))
+        said = convert(config)
+        if hosts.is_first():
+            print(said)
 
 
 if __name__ == "__main__":
