@@ -1,6 +1,6 @@
 """Temporary memory of token log-probs, in chunks of the vocabulary against all logits at once, as XLA compiles them.
 
-    python benchmarks/logprob_memory.py [--vocabulary=128256] [--tokens=4096] [--rows=1] [--mesh=1x1]
+    python -m benchmarks.logprob_memory [--vocabulary=128256] [--tokens=4096] [--rows=1] [--mesh=1x1]
 
 Nothing is run: both programs are compiled for this machine's devices from shapes, and the compiler's own count of
 temporary bytes a device is printed, for the values and for their gradient by hidden states and output matrix.

@@ -97,6 +97,8 @@ class Llama(nn.Module):
         are given to a network without `lora`.
         """
         config, mesh = self.config, self.mesh
+        if LORA in self.variables["params"]:
+            raise ModelError("LoRA adapters lie among the weights: call apply with `variables(params)`")
         if self.lora is None and LORA in self.variables:
             raise ModelError("the parameters hold LoRA adapters, but the network was made without a LoRA configuration")
         table = parameter_table(config)

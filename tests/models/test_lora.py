@@ -81,6 +81,8 @@ def test_adapters_without_a_configuration_and_bad_settings_are_refused(tiny, mes
     adapted = random_params(tiny, mesh) | init_lora(tiny, ADAPTED, jax.random.key(1), mesh)
     with pytest.raises(ModelError, match="hold LoRA adapters, but the network was made without"):
         compute(tiny, mesh, adapted)
+    with pytest.raises(ModelError, match="call apply with `variables"):
+        Llama(tiny, mesh, lora=ADAPTED).apply({"params": adapted}, jnp.zeros((1, 4), int), jnp.zeros((1, 4), int))
     with pytest.raises(ModelError, match="rank 0 must be at least 1"):
         LoraConfig(rank=0, alpha=1.0)
     with pytest.raises(ModelError, match="unknown: \\['query'\\]"):

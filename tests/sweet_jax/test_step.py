@@ -11,6 +11,7 @@ import pytest
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama
+from models.lora import LoraConfig, init_lora, lora_shardings
 from models.parameters import init_params, param_shardings
 from sweet_jax.batch import RowPair, TokenRow, pad_pairs
 from sweet_jax.logprobs import token_logps
@@ -257,3 +258,28 @@ def test_hyper_parameters_out_of_range_are_named_with_their_number(setting, word
 def test_preference_settings_out_of_range_are_named_with_their_number(setting, words):
     with pytest.raises(Exception, match=words):
         Preference(**setting)
+
+
+# --- adapters --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [ONE, MeshShape(4, 2)], ids=str)
+def test_adapters_learn_while_the_network_under_them_is_the_reference_and_stays_as_it_is(shape):
+    lora, mesh = LoraConfig(rank=2, alpha=4.0), make_mesh(shape)
+    model, frozen = Llama(CONFIG, mesh, lora=lora), init_params(CONFIG, jax.random.key(0), mesh)
+    pairs = preference_batch().pairs
+    logps = jax.jit(token_logps, static_argnums=0)
+    references = [logps(model, frozen, side.tokens_bt) for side in (pairs.chosen, pairs.rejected)]
+    with_reference = PreferenceBatch(pairs, *references)
+    optimizer, first = optax.adam(3e-2), init_lora(CONFIG, lora, jax.random.key(1), mesh)
+    shardings = state_shardings(optimizer, first, lora_shardings(CONFIG, lora, mesh))
+    objective = preference_objective(model, Preference("turn-mean", beta=1.0, nll_coef=0.0))
+    step = make_train_step(objective, optimizer, shardings, mesh, frozen=frozen)
+    before, state, losses = jax.tree.map(np.array, frozen), init_state(optimizer, first, shardings), []
+    for _ in range(12):
+        state, metrics = step(state, with_reference)
+        losses.append(metrics["loss"].value)
+    assert losses[0] == pytest.approx(np.log(2), abs=1e-5)  # adapters that do nothing are the reference
+    assert losses[-1] < 0.5 * losses[0]
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(frozen))
+    assert state.params.keys() == {"lora"}
