@@ -8,5 +8,7 @@ Text in, text out: nothing here knows of tokens, arrays or devices, and importin
     humans     who answers the agent
     prompts    what the agent and a simulated human are told
     grading    what an answer is worth
+    flags      what makes a task doubtful for measuring
+    samples    the layout of a file with several samples of each task
     mini       tasks made by a procedure, for tests and demonstrations
 """
