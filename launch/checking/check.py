@@ -11,7 +11,7 @@ from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput
 from launch.checking.config import CheckConfig, Kind
 from launch.checking.facts import Defect, FileForm, Report
-from launch.checking.kinds import CLASSES, kind_of, read_row
+from launch.checking.kinds import kind_of, read_row
 from launch.checking.references import run_references
 from launch.checking.survey import CountTokens, Survey
 from launch.console import Console
@@ -32,23 +32,23 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
     kinds: Counter[str] = Counter()
     rows = 0
 
-    def defect(line: int, sentence: str) -> None:
-        defects.append(Defect(line, sentence))
+    def defect(number: int, sentence: str) -> None:
+        defects.append(Defect(number, sentence))
         console.end_progress()
         said(sentence)
 
     size = os.stat(config.file).st_size
-    for where, content, offset in scan_lines(config.file):
-        rows, line = rows + 1, int(where.rpartition(":")[2])
+    for line in scan_lines(config.file):
+        rows += 1
         try:
-            value = decode_line(content, where)
+            value = decode_line(line.content, line.where)
             kinds[kind_of(value) or "unknown"] += 1
-            survey.add(line, read_row(value, kind, where))
+            survey.add(line.number, read_row(value, kind, line.where))
         except BadInput as problem:
             survey.add_unreadable()
-            defect(line, str(problem))
+            defect(line.number, str(problem))
         if rows % 1000 == 0:
-            console.progress("reading", offset + len(content), size)
+            console.progress("reading", line.offset + len(line.content), size)
     console.end_progress()
     if not rows:
         raise BadInput(f"{config.file}: the file has no rows, expected one JSON object a line")
@@ -58,11 +58,11 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
     if config.run and can_run:
         ran = run_references(can_run, config.workers, console)
         references = ran.references
-        for line, flags in ran.flags.items():
+        for number, flags in ran.flags.items():
             for flag in flags:
-                survey.flags[flag].append(line)
-        for line, reason in ran.useless.items():
-            defect(line, f"{config.file}:{line}: {reason}")
+                survey.flags[flag].append(number)
+        for number, reason in ran.useless.items():
+            defect(number, f"{config.file}:{number}: {reason}")
     has_tasks = kind in (*TASK_KINDS, "trajectories")
     return Report(
         file=str(config.file),
@@ -83,9 +83,9 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
 
 def first_kind(path: Path) -> Kind | None:
     """The kind of the first row whose keys tell, None if no row's do."""
-    for where, content, _ in scan_lines(path):
+    for line in scan_lines(path):
         try:
-            if (kind := kind_of(decode_line(content, where))) is not None:
+            if (kind := kind_of(decode_line(line.content, line.where))) is not None:
                 return kind
         except BadInput:
             continue
