@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import write_rows
+from colbench_env.types import BadInput
 from launch import cli, data
+from launch.checking import references
 from launch.checking.facts import FileForm, Lengths, Rewards
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -148,6 +151,31 @@ def test_a_file_that_cannot_be_read_is_one_sentence(run, tmp_path):
         status, out, err = run("check", tmp_path / name)
         assert (status, out) == (2, "")
         assert err.startswith("error: ") and err.endswith(f"{reason}\n") and err.count("\n") == 1
+
+
+def test_without_a_sandbox_nothing_is_run_unless_the_user_says_so(run, tmp_path, monkeypatch):
+    def no_sandbox(**_):
+        raise BadInput("nothing on this machine keeps an answer from anything")
+
+    monkeypatch.setattr(references, "Grader", no_sandbox)
+    (tmp_path / "x.jsonl").write_text(json.dumps(TASK))
+    status, out, err = run("check", tmp_path / "x.jsonl")
+    assert (status, out) == (2, "")
+    assert err.endswith("keeps an answer from anything; with --no-run nothing is run\n")
+    assert run("check", tmp_path / "x.jsonl", "--no-run")[0] == 0
+
+
+def test_a_reader_that_goes_early_is_one_sentence(tmp_path):
+    (tmp_path / "x.jsonl").write_text("{\n" * 20_000)
+    command = [sys.executable, "-m", "launch.data", "check", str(tmp_path / "x.jsonl")]
+    root = Path(data.__file__).parents[1]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    errors = [line for line in process.stderr if not line.startswith("stage=")]
+    process.stderr.close()
+    assert process.wait() == 1
+    assert errors == ["error: standard output was closed before everything was printed\n"]
 
 
 # --- defective rows --------------------------------------------------------------------------------------------------
