@@ -293,6 +293,22 @@ def test_the_first_row_of_a_known_kind_tells_the_kind_of_all(check, row, kind):
     assert check([row], "--no-run", f"--kind={kind}")[0] == 0
 
 
+def test_every_row_of_a_task_that_no_answer_can_solve_is_named(check):
+    hopeless = DIALOGUE | {"task": TASK | {"ground_truth": "def f(x): raise KeyError(x)"}}
+    status, sentences, report = check([hopeless, DIALOGUE, hopeless])
+    assert (status, [sentence[:26] for sentence in sentences]) == (
+        2,
+        ["1: the reference gives no ", "3: the reference gives no "],
+    )
+    assert report["tasks"]["references"]["tasks"] == 1
+
+
+def test_rows_are_counted_by_what_their_keys_are_those_of(check):
+    report = check([TASK, DIALOGUE, b"{\n", {"x": 1}, b"3\n", TASK], "--no-run")[2]
+    assert report["kinds"] == {"backend": 2, "not JSON": 1, "trajectories": 1, "unknown": 2}
+    assert (report["rows"], len(report["defects"])) == (6, 4)
+
+
 def test_a_kind_that_is_given_is_what_rows_are_measured_by(check):
     status, sentences, _ = check([PAGE, TASK], "--no-run", "--kind=backend")
     assert (status, len(sentences)) == (2, 1)
