@@ -3,6 +3,7 @@
 import math
 import random
 
+import gymnasium
 import pytest
 from gymnasium.utils.env_checker import check_env
 
@@ -141,8 +142,22 @@ def test_what_makes_no_sense_is_refused():
 
 
 def test_gymnasiums_checker_passes_episodes_that_go_on_and_episodes_that_end(grader):
-    check_env(GymEnvironment(TASKS, HUMAN, grader, NOW))
-    check_env(GymEnvironment(TASKS, HUMAN, grader, Settings(max_turns=1)))
+    for max_turns in (3, 1):
+        name = f"ColBench{max_turns}-v0"  # the checker looks at all it can only where the environment was registered
+        gymnasium.register(
+            name, lambda turns=max_turns: GymEnvironment(TASKS, HUMAN, grader, Settings(max_turns=turns))
+        )
+        check_env(gymnasium.make(name).unwrapped)
+
+
+def test_several_environments_share_a_grader_and_step_together(grader):
+    with_tasks = [lambda: GymEnvironment(TASKS, HUMAN, grader, Settings(max_turns=2))] * 2
+    both = gymnasium.vector.SyncVectorEnv(with_tasks)
+    observations, infos = both.reset(seed=[1, 2])
+    assert set(observations) <= {task.problem_description for task in TASKS}
+    observations, rewards, terminated, truncated, _ = both.step(("What sign?", "I WANT TO ANSWER: def f(x): return x"))
+    assert (observations, list(rewards), list(terminated)) == (("No sign.", ""), [0.0, 0.5], [False, True])
+    both.close()
 
 
 def test_the_gymnasium_environment_plays_what_the_plain_one_plays(grader):
