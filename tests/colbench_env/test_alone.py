@@ -1,9 +1,11 @@
 """colbench_env without the rest of the project, and the examples of docs/colbench.md, word for word."""
 
+import ast
 import json
 import re
 import subprocess
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -91,6 +93,27 @@ def test_a_name_that_is_not_public_is_an_attribute_error():
 def test_the_table_of_the_package_names_every_part():
     named = set(re.findall(r"^    (\w+) ", colbench_env.__doc__, re.MULTILINE))
     assert named == PARTS - {"__init__"}
+
+
+def test_the_distribution_of_its_own_needs_nothing_and_ships_what_the_whole_one_ships():
+    alone = tomllib.loads((ROOT / "colbench_env" / "pyproject.toml").read_text(encoding="utf-8"))
+    (call,) = [node for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())) if _is_setup(node)]
+    whole = {keyword.arg: keyword.value for keyword in call.keywords}
+    assert alone["project"]["dependencies"] == []
+    for key, name in (("version", "version"), ("requires-python", "python_requires"), ("license", "license")):
+        assert alone["project"][key] == ast.literal_eval(whole[name])
+    data = ast.literal_eval(whole["package_data"])
+    ours = {package: files for package, files in data.items() if package.startswith("colbench_env")}
+    assert alone["tool"]["setuptools"]["package-data"] == ours
+    extras = ast.literal_eval(whole["extras_require"])
+    assert alone["project"]["optional-dependencies"]["gym"] == extras["gym"]
+    assert set(alone["project"]["optional-dependencies"]["statistics"]) <= set(
+        ast.literal_eval(whole["install_requires"])
+    )
+
+
+def _is_setup(node):
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setup"
 
 
 class Completions:
