@@ -11,6 +11,8 @@ Text in, text out: nothing here knows of tokens, arrays or devices, and importin
     episodes     plays episodes with any callable as agent, one or many, and grades them
     environment  an episode with reset and step
     gym          the same as a gymnasium.Env (needs gymnasium)
+    flags        what makes a task doubtful for measuring
+    samples      the layout of a file with several samples of each task
     statistics   figures and intervals of graded trajectories (needs numpy)
     mini         tasks made by a procedure, for tests and demonstrations
 
