@@ -31,7 +31,7 @@ _NAMES = {
     "humans.scripted": ("ScriptedHuman",),
     "prompts": ("load_prompt",),
     "grading": ("Grade", "Grader", "Limits"),
-    "episodes": ("Agent", "EpisodeFailed", "Settings", "grade_trajectories", "play", "play_many"),
+    "episodes": ("Agent", "EpisodeFailed", "Settings", "grade_trajectories", "play", "play_many", "with_grade"),
     "environment": ("Environment",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

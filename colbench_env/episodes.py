@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from colbench_env.dialogue import BACKEND_REPLY_LIMIT, MAX_TURNS, Episode, chat_messages
-from colbench_env.grading import Grader
+from colbench_env.grading import Grade, Grader
 from colbench_env.humans import Human, HumanRequest
 from colbench_env.prompts import load_prompt
 from colbench_env.tasks import append_rows, read_complete, write_rows
@@ -237,19 +237,20 @@ def _already_played(
 
 
 def grade_trajectories(trajectories: Iterable[Trajectory], grader: Grader) -> list[Trajectory]:
-    """The trajectories with `reward`, and in `extra` the grader's mode and each test's verdict.
-
-    A trajectory of which a test could not be run, for reasons of the machine, has no reward (None). Raises BadInput for
-    a task without reference or tests.
-    """
+    """The trajectories with their grades, as `with_grade`. Raises BadInput for a task without reference or tests."""
     trajectories = list(trajectories)
     grades = grader.grade_many((row.task, row.answer) for row in trajectories)
-    rows = []
-    for row, grade in zip(trajectories, grades, strict=True):
-        verdicts = {test.name: str(test.verdict) for test in grade.verdicts}
-        reward = None if grade.excluded else grade.reward
-        rows.append(replace(row, reward=reward, extra={**row.extra, "grader": grader.mode, "verdicts": verdicts}))
-    return rows
+    return [with_grade(row, grade, grader.mode) for row, grade in zip(trajectories, grades, strict=True)]
+
+
+def with_grade(trajectory: Trajectory, grade: Grade, mode: str) -> Trajectory:
+    """The trajectory with its reward, and in `extra` the grader's mode and each test's verdict.
+
+    Where a test could not be run, for reasons of the machine, there is no reward (None).
+    """
+    verdicts = {test.name: str(test.verdict) for test in grade.verdicts}
+    extra = {**trajectory.extra, "grader": mode, "verdicts": verdicts}
+    return replace(trajectory, reward=None if grade.excluded else grade.reward, extra=extra)
 
 
 def _sentence(problem: Exception) -> str:

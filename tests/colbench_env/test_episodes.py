@@ -252,11 +252,12 @@ def test_a_stopped_run_keeps_what_was_finished_and_another_one_plays_only_the_re
 
 
 def test_an_episode_under_way_when_the_run_stops_is_kept(tmp_path):
-    output, stopped = tmp_path / "rows.jsonl", threading.Event()
+    output, begun, stopped = tmp_path / "rows.jsonl", threading.Event(), threading.Event()
     tasks = [replace(TASKS[0], hidden_information="no fact"), TASKS[1]]
 
     def agent(messages):
         if messages[-1]["content"] == "Task b.":
+            begun.set()
             stopped.wait(timeout=30)
             return "I WANT TO ANSWER: x"
         return "Which unit?"
@@ -265,6 +266,7 @@ def test_an_episode_under_way_when_the_run_stops_is_kept(tmp_path):
         name, settings = "stopping", {}
 
         def replies(self, requests):
+            begun.wait(timeout=30)
             stopped.set()
             return HUMAN.replies(requests)
 
