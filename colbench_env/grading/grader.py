@@ -166,6 +166,12 @@ class Grader:
                 raise
         return grades
 
+    def run_reference(self, task: Task) -> tuple[Outcome, ...]:
+        """What each test of the task gives with its reference, run now. Raises BadInput as `grade` does."""
+        cases = _cases(task)
+        with self._bench() as bench:
+            return self._run_all(bench.references, task.ground_truth, cases)
+
     @contextmanager
     def _bench(self) -> Iterator[_Bench]:
         bench = self._benches.get()
