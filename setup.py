@@ -39,6 +39,7 @@ setup(
         "dev": [
             "pytest>=9.0",
             "pytest-timeout>=2.4",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.170",
             "beartype>=0.22",
             "torch>=2.13",
