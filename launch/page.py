@@ -152,11 +152,8 @@ def turn_plots(results: Results) -> list[Plot]:
     }
     dialogues = {name: {c.turns: (c.dialogues, str(c.dialogues)) for c in given} for name, given in counts.items()}
     return [
-        Plot(
-            "Success by number of turns (of how many dialogues)",
-            Markup(bars("success", success, "agent turns", "success, %")),
-        ),
-        Plot("Dialogues by number of turns", Markup(bars("turns", dialogues, "agent turns", "dialogues"))),
+        Plot("Success by number of turns (of how many dialogues)", Markup(bars("success", success, "success, %"))),
+        Plot("Dialogues by number of turns", Markup(bars("turns", dialogues, "dialogues"))),
     ]
 
 

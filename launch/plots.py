@@ -49,11 +49,15 @@ def curve(name: str, points: Sequence[tuple[int, float]]) -> str:
 
 
 def bars(
-    name: str, groups: Mapping[str, Mapping[int, tuple[float, str]]], x: str, y: str, ticks: Sequence[str] = ()
+    name: str,
+    groups: Mapping[str, Mapping[int, tuple[float, str]]],
+    y: str,
+    x: str = "agent turns",
+    ticks: Sequence[str] = (),
 ) -> str:
     """An SVG of bars over whole numbers: for each group (one or two) number -> (height, label of the bar).
 
-    x, y: what the axes show. ticks: what stands at 0, 1, ... in place of the numbers.
+    y, x: what the axes show. ticks: what stands at 0, 1, ... in place of the numbers.
     """
     figure, axes = _figure()
     width = 0.8 / len(groups)
@@ -75,6 +79,10 @@ def bars(
         axes.margins(y=0.12)  # the labels stand above the bars
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     return _svg(figure, name)
+
+
+def _colour(group: str) -> str:
+    return _BEFORE if group in ("start", "baseline") else _AFTER
 
 
 def _figure() -> tuple[Figure, Axes]:

@@ -79,7 +79,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluation:
         chat,
         source=str(config.trajectories),
         layout=own.layout,
-        rewards=_rewards_from(graded[0], config.grader),
+        graded=sum(row.reward is not None for row, here in zip(graded[0].rows, graded[0].here, strict=True) if here),
+        kept=_kept(graded[0]),
         defects=tuple(defects),
         notes=tuple(notes),
         grader=config.grader,
@@ -165,13 +166,13 @@ def _common_tasks(first: Graded, second: Graded) -> set[str]:
     return set.intersection(*({row.task.task_id for row in graded.rows} for graded in (first, second)))
 
 
-def _rewards_from(graded: Graded, mode: str) -> dict[str, int]:
-    """How many rewards are of which grader: this one, or the one that a row which kept its reward names."""
+def _kept(graded: Graded) -> dict[str, int]:
+    """How many rewards were in the file, by the grader that the rows name."""
     found: Counter[str] = Counter()
     for row, here in zip(graded.rows, graded.here, strict=True):
-        if row.reward is not None:
+        if row.reward is not None and not here:
             named = row.extra.get("grader")
-            found[mode if here else named if isinstance(named, str) else "not recorded"] += 1
+            found[named if isinstance(named, str) else "not recorded"] += 1
     return dict(found.most_common())
 
 

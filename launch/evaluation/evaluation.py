@@ -64,7 +64,8 @@ class Evaluation:
     """Everything that `launch.evaluate` has to tell.
 
     parts: all dialogues, those about unflagged tasks, those without a failed reply of the simulator. flags: tasks by
-    flag; flagged: how many have any. rewards: how many dialogues have their reward from where. excluded: dialogues
+    flag; flagged: how many have any. graded: rewards given here; kept: those of the file, by the grader
+    that the rows name. excluded: dialogues
     without a reward, by the reason. defects: what is wrong with the input, each with its place. notes: what else a
     reader has to know.
     """
@@ -80,7 +81,8 @@ class Evaluation:
     lengths: Lengths
     simulator: SimulatorHealth
     layout: Layout
-    rewards: Mapping[str, int]
+    graded: int
+    kept: Mapping[str, int]
     excluded: Mapping[str, int]
     defects: tuple[str, ...]
     notes: tuple[str, ...]
@@ -105,8 +107,8 @@ class Evaluation:
         """What keeps the figures from being compared with the paper's."""
         names = list(self.simulator.simulators)
         simulator = names[0].partition(" {")[0] if len(names) == 1 else f"{len(names)} different ones"
-        graders = list(self.rewards)
-        return paper_differences(self.evaluated.tasks, simulator, graders[0] if len(graders) == 1 else "mixed")
+        graders = [*self.kept, *([self.grader] if self.graded else [])]
+        return paper_differences(self.evaluated.tasks, simulator, " and ".join(dict.fromkeys(graders)) or "none")
 
     def to_json(self) -> dict[str, Any]:
         """The evaluation as a JSON object; null for what is no number."""

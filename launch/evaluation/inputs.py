@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,14 +50,14 @@ class PlacedTask(Placed):
 class Dialogues:
     """The readable rows of a file and their places, in order; what is wrong with the others.
 
-    layout: of the rows, None where the file has no readable one.
+    layout: in which unreadable rows have their places.
     """
 
     path: Path
     rows: tuple[Trajectory, ...]
     places: tuple[str, ...]
     defects: tuple[str, ...]
-    layout: Layout | None = field(default=None)
+    layout: Layout
 
 
 def read_dialogues(path: Path, tasks: Mapping[str, Task], samples: int) -> Dialogues:
@@ -77,12 +77,11 @@ def read_dialogues(path: Path, tasks: Mapping[str, Task], samples: int) -> Dialo
             check_layout(rows, samples)
         except BadInput as wrong:
             defects.append(f"{_place(scanned, str(wrong), path)}: {wrong}")
+    layout = detect_layout(rows)
+    if layout.samples == 1:  # the place of an unreadable row is then no task's
+        layout = detect_layout([row.row for row in placed])
     return Dialogues(
-        path,
-        tuple(row.row for row in placed),
-        tuple(row.where for row in placed),
-        tuple(defects),
-        detect_layout(rows),
+        path, tuple(row.row for row in placed), tuple(row.where for row in placed), tuple(defects), layout
     )
 
 

@@ -40,7 +40,7 @@ def length_plot(evaluation: Evaluation) -> Plot:
     """How often the agent's turns have which length."""
     bins, unit = evaluation.lengths.bins, evaluation.lengths.unit
     drawn = {number: (part.count, str(part.count)) for number, part in enumerate(bins)}
-    svg = bars("lengths", {"evaluated": drawn}, f"{unit} in a turn", "turns", [_tick(part) for part in bins])
+    svg = bars("lengths", {"evaluated": drawn}, "turns", f"{unit} in a turn", [_tick(part) for part in bins])
     return Plot(f"Length of the agent's turns, {unit}", Markup(svg))
 
 

@@ -35,6 +35,7 @@ def report_text(evaluation: Evaluation) -> str:
         (f"Length of a turn, {evaluation.lengths.unit}", _bars(evaluation.lengths.bins)),
         ("Simulated human", health_rows(evaluation.simulator)),
         ("Beside the paper (ColBench backend)", paper_rows(evaluation)),
+        ("What differs from the paper", [(text,) for text in evaluation.differences_to_paper]),
         ("How it was made", making_rows(evaluation)),
     ]
     texts = [_section(title, rows) for title, rows in sections if title or rows]
@@ -47,11 +48,11 @@ def conclusion(evaluation: Evaluation) -> str:
     if not found.tasks:
         return f"None of the {found.dialogues} dialogues has a reward: there is nothing to say of their success."
     text = (
-        f"{share(found.success)} of {found.tasks} tasks solved, {share(found.tests_passed)} of the tests passed "
-        f"({found.dialogues} dialogues)"
+        f"Success {share(found.success)}, {share(found.tests_passed)} of the tests passed: {found.tasks} tasks, "
+        f"{found.dialogues - found.excluded} dialogues"
     )
     if change is not None and change.tasks:
-        text += f"; {points(change.success)} in success against the baseline ({p_value(change.p_success)})"
+        text += f"; success {points(change.success)} against the baseline, {p_value(change.p_success)}"
     return text + "."
 
 
@@ -104,7 +105,7 @@ def turn_rows(evaluation: Evaluation) -> Rows:
 
 def health_rows(health: SimulatorHealth) -> Rows:
     """Rates over the human's replies."""
-    rows = [("simulator", f"{name} ({count} dialogues)") for name, count in health.simulators.items()]
+    rows = [("simulator", f"{_short(name)} ({count} dialogues)") for name, count in health.simulators.items()]
     if not health.replies:
         return [*rows, ("replies", "none")]
 
@@ -134,10 +135,9 @@ def paper_rows(evaluation: Evaluation) -> Rows:
 
 def own_rows(evaluation: Evaluation) -> Rows:
     """What stands beside the paper's rows: in per cent."""
-    rows = []
-    if evaluation.chance is not None:
-        chance = evaluation.chance
-        rows.append(("chance level", f"{100 * chance.tests_passed:.1f}", f"{100 * chance.success:.1f}"))
+    chance = evaluation.chance
+    figures = ("n/a", "n/a") if chance is None else (f"{100 * x:.1f}" for x in (chance.tests_passed, chance.success))
+    rows = [("chance level", *figures)]
     for name, summary in evaluation.results.policies.items():
         if summary.tasks:
             label = "baseline" if name == BASELINE else "these dialogues"
@@ -148,12 +148,18 @@ def own_rows(evaluation: Evaluation) -> Rows:
 def making_rows(evaluation: Evaluation) -> Rows:
     """Where the figures come from."""
     layout = evaluation.layout
-    shape = f"{layout.tasks} tasks x {layout.samples} samples, {layout.kind}"
+    shape = f"{layout.tasks} tasks, {layout.samples} samples of each, {layout.kind}"
+    if layout.samples == 1:
+        shape = f"{layout.tasks} tasks, one dialogue about each"
     if layout.first_wrong is not None:
         shape = (
             f"{layout.tasks} tasks, at most {layout.samples} samples of one, irregular from row {layout.first_wrong}"
         )
-    rewards = ", ".join(f"{count} by {grader}" for grader, count in evaluation.rewards.items()) or "none"
+    kept = [f"{count} kept from the file (grader {grader})" for grader, count in evaluation.kept.items()]
+    rewards = ", ".join([f"{evaluation.graded} graded here", *kept])
+    length = f"{evaluation.lengths.total:,} {evaluation.lengths.unit} in all"
+    if evaluation.lengths.unit != "tokens":
+        length += "; rows without token counts: --model=DIR counts them"
     excluded = ", ".join(f"{count}: {reason}" for reason, count in evaluation.excluded.items()) or "none"
     return [
         ("file", evaluation.source),
@@ -163,7 +169,7 @@ def making_rows(evaluation: Evaluation) -> Rows:
         ("defects in the input", str(len(evaluation.defects))),
         ("grader", f"{evaluation.grader}, python {evaluation.python}"),
         ("sandbox", evaluation.sandbox),
-        ("agent's turns", f"{evaluation.lengths.total:,} {evaluation.lengths.unit} in all"),
+        ("agent's turns", length),
         ("time", duration(evaluation.seconds)),
     ]
 
@@ -171,6 +177,10 @@ def making_rows(evaluation: Evaluation) -> Rows:
 def bin_name(part: Bin) -> str:
     """In: Bin(1000, 1999, 3)   Out: "1,000-1,999" """
     return f"{part.low:,}" if part.low == part.high else f"{part.low:,}-{part.high:,}"
+
+
+def _short(text: str, most: int = 120) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _bars(bins: Sequence[Bin]) -> Rows:
