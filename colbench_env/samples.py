@@ -32,7 +32,11 @@ class Layout:
 
 def detect_layout(trajectories: Sequence[Trajectory | BadInput]) -> Layout:
     """The layout that the rows have; a single row of each task is sample-major. BadInput where there are no rows."""
-    tasks = _task_ids(trajectories)
+    return layout_of(_task_ids(trajectories))
+
+
+def layout_of(tasks: Sequence[str | None]) -> Layout:
+    """As `detect_layout`, of the rows' task ids; None for a row that could not be read."""
     count, rows_of = len(tasks), Counter(task for task in tasks if task is not None)
     if not count:
         raise BadInput("there are no rows whose layout could be told")

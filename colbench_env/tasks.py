@@ -5,6 +5,7 @@ never half a file: `write_rows` replaces the whole file at once, `append_rows` a
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -34,10 +35,10 @@ def scan_rows(path: str | Path, kind: type[RowT]) -> Iterator[RowT | BadInput]:
     Blank lines, a byte order mark and Windows line ends are allowed. Raises BadInput where there is no row at all.
     """
     empty = True
-    for where, line, _ in _lines(path):
+    for where, line, _ in scan_lines(path):
         empty = False
         try:
-            yield kind.from_json(_decode(line, where), where)
+            yield kind.from_json(decode_line(line, where), where)
         except BadInput as problem:
             yield problem
     if empty:
@@ -53,9 +54,9 @@ def read_complete(path: str | Path, kind: type[RowT]) -> list[RowT]:
     if not os.path.lexists(path):
         return []
     rows = []
-    for where, line, start in _lines(path):
+    for where, line, start in scan_lines(path):
         try:
-            value = _decode(line, where)
+            value = decode_line(line, where)
         except BadInput:
             if line.endswith(b"\n") or not line.startswith(b"{"):
                 raise
@@ -118,7 +119,7 @@ def _last_byte(file: BinaryIO, end: int) -> bytes:
     return file.read(1)
 
 
-def _lines(path: str | Path) -> Iterator[tuple[str, bytes, int]]:
+def scan_lines(path: str | Path) -> Iterator[tuple[str, bytes, int]]:
     """`FILE:LINE`, the bytes and the offset of every line that is not blank."""
     offset = 0
     try:
@@ -131,9 +132,10 @@ def _lines(path: str | Path) -> Iterator[tuple[str, bytes, int]]:
         _fail(path, "read", problem)
 
 
-def _decode(line: bytes, where: str) -> object:
+def decode_line(line: bytes, where: str) -> object:
+    """The JSON value of a line. Raises BadInput."""
     try:
-        return json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+        return json.loads(line.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except UnicodeDecodeError as problem:
         raise BadInput(f"{where}: byte {problem.start + 1} is not UTF-8, expected a JSON object in UTF-8") from None
     except json.JSONDecodeError as problem:
@@ -148,8 +150,15 @@ def _encode(row: Row, where: str) -> bytes:
     # ASCII escapes keep line separators and lone surrogates out of the file.
     try:
         return json.dumps(row.to_json(), allow_nan=False).encode("ascii") + b"\n"
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, RecursionError) as problem:
         raise BadInput(f"{where}: the row cannot be written as JSON ({problem})") from None
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -5,6 +5,7 @@ know are kept in `extra`, so a row of another tool survives a round trip. `where
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 NO_ANSWER = "No answer"
+MAX_NAMES, MAX_QUOTED = 12, 60  # keys of a row, and characters of one string of it, in a sentence
 
 
 class BadInput(ValueError):
@@ -109,7 +111,7 @@ class Message:
         row = _object(row, where)
         role = _text(row, "role", where)
         if role not in ("system", "user", "assistant"):
-            raise BadInput(f"{where}: 'role' is {role!r}, expected 'user', 'assistant' or 'system'")
+            raise BadInput(f"{where}: 'role' is {_quoted(role)}, expected 'user', 'assistant' or 'system'")
         return cls(
             role=role,
             content=_text(row, "content", where),
@@ -282,21 +284,21 @@ def _object(row: object, where: str) -> dict[str, Any]:
 
 def _required(row: Mapping[str, Any], key: str, where: str) -> Any:
     if key not in row:
-        raise BadInput(f"{where}: {key!r} is missing, the row has {_names(row)}")
+        raise BadInput(f"{where}: {_quoted(key)} is missing, the row has {_names(row)}")
     return row[key]
 
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str:
     value = _required(row, key, where)
     if not isinstance(value, str):
-        raise BadInput(f"{where}: {key!r} is {_kind(value)}, expected a string")
+        raise BadInput(f"{where}: {_quoted(key)} is {_kind(value)}, expected a string")
     return value
 
 
 def _filled_text(row: Mapping[str, Any], key: str, where: str) -> str:
     value = _text(row, key, where)
     if not value.strip():
-        raise BadInput(f"{where}: {key!r} is empty, expected some text")
+        raise BadInput(f"{where}: {_quoted(key)} is empty, expected some text")
     return value
 
 
@@ -369,7 +371,12 @@ def _extra(row: Mapping[str, Any], cls: type) -> dict[str, Any]:
 
 
 def _names(row: Mapping[str, Any]) -> str:
-    return ", ".join(repr(key) for key in row) or "no keys"
+    more = [f"{len(row) - MAX_NAMES} more"] if len(row) > MAX_NAMES else []
+    return ", ".join([*map(_quoted, itertools.islice(row, MAX_NAMES)), *more]) or "no keys"
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 1]}…")
 
 
 def _kind(value: object) -> str:

@@ -19,7 +19,10 @@ class Stopped(Exception):
 def run(command: Callable[[], None]) -> NoReturn:
     """Runs the command as this process, and ends it with `exit_status`."""
     status = exit_status(command)
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = status or 1
     sys.stderr.flush()
     if status:
         # At once: TensorBoard's and orbax's threads would go on to tell of a full disk, each with a traceback. Nothing
@@ -51,6 +54,8 @@ def verdict(error: BaseException) -> tuple[int, str]:
     match error:
         case BadInput() | ModelError():
             return 2, str(error)
+        case BrokenPipeError():
+            return 1, "standard output was closed before everything was printed"
         case OSError() if error.filename is not None:
             return 2, f"{error.filename}: {error.strerror}"
         case Stopped():
@@ -96,11 +101,11 @@ def parse(kind: type[Any], argv: Sequence[str], presets: dict[str, Callable[[], 
     return tyro.cli(kind, args=list(argv), default=presets[name](), description=kind.__doc__)
 
 
-def parse_plain(kind: type[Any], argv: Sequence[str]) -> Any:
-    """As `parse`, for a command without presets."""
+def parse_plain(kind: type[Any], argv: Sequence[str], prog: str | None = None) -> Any:
+    """As `parse`, for a command without presets. prog: its name in `--help`, where it is one of several in a file."""
     import tyro
 
-    return tyro.cli(kind, args=list(argv), description=kind.__doc__)
+    return tyro.cli(kind, prog=prog, args=list(argv), description=kind.__doc__)
 
 
 def bad_input(sentence: str) -> Exception:

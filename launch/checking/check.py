@@ -1,0 +1,105 @@
+"""The path of `launch.data check` through a file: its form, then row by row, then the references of its tasks."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from colbench_env.tasks import decode_line, scan_lines
+from colbench_env.types import BadInput
+from launch.checking.config import CheckConfig, Kind
+from launch.checking.facts import Defect, FileForm, Report
+from launch.checking.kinds import CLASSES, kind_of, read_row
+from launch.checking.references import run_references
+from launch.checking.survey import CountTokens, Survey
+from launch.console import Console
+
+TASK_KINDS, PAIR_KINDS = ("backend", "frontend"), ("critic-pairs", "turn-pairs")
+
+
+def check_file(config: CheckConfig, console: Console, said: Callable[[str], None]) -> Report:
+    """What the file holds. `said` is given the sentence of each defective row as soon as it is known.
+
+    Raises BadInput for a file that cannot be read or has no rows.
+    """
+    if config.file.exists() and not (config.file.is_file() or config.file.is_dir()):
+        raise BadInput(f"{config.file}: is no file on a disk, expected one, as it is read several times")
+    survey = Survey(token_counter(config.model) if config.model else None)
+    kind = config.kind or first_kind(config.file)
+    defects: list[Defect] = []
+    kinds: Counter[str] = Counter()
+    rows = 0
+
+    def defect(line: int, sentence: str) -> None:
+        defects.append(Defect(line, sentence))
+        console.end_progress()
+        said(sentence)
+
+    size = os.stat(config.file).st_size
+    for where, content, offset in scan_lines(config.file):
+        rows, line = rows + 1, int(where.rpartition(":")[2])
+        try:
+            value = decode_line(content, where)
+            kinds[kind_of(value) or "unknown"] += 1
+            survey.add(line, read_row(value, kind, where))
+        except BadInput as problem:
+            survey.add_unreadable()
+            defect(line, str(problem))
+        if rows % 1000 == 0:
+            console.progress("reading", offset + len(content), size)
+    console.end_progress()
+    if not rows:
+        raise BadInput(f"{config.file}: the file has no rows, expected one JSON object a line")
+
+    references = None
+    can_run = {line: task for line, task in survey.tasks.items() if task.test_cases and task.ground_truth}
+    if config.run and can_run:
+        ran = run_references(can_run, config.workers, console)
+        references = ran.references
+        for line, flags in ran.flags.items():
+            for flag in flags:
+                survey.flags[flag].append(line)
+        for line, reason in ran.useless.items():
+            defect(line, f"{config.file}:{line}: {reason}")
+    has_tasks = kind in (*TASK_KINDS, "trajectories")
+    return Report(
+        file=str(config.file),
+        kind=kind,
+        rows=rows,
+        kinds=dict(sorted(kinds.items())),
+        defects=defects,
+        form=FileForm.of(config.file),
+        characters=survey.characters,
+        tokens=survey.tokens,
+        rewards=survey.rewards,
+        tasks=survey.task_facts(kind in TASK_KINDS, references) if has_tasks else None,
+        dialogues=survey.dialogue_facts() if kind == "trajectories" else None,
+        equal_sides=survey.equal_sides if kind in PAIR_KINDS else None,
+        candidates=survey.candidates if kind in ("candidates", "ranked") else None,
+    )
+
+
+def first_kind(path: Path) -> Kind | None:
+    """The kind of the first row whose keys tell, None if no row's do."""
+    for where, content, _ in scan_lines(path):
+        try:
+            if (kind := kind_of(decode_line(content, where))) is not None:
+                return kind
+        except BadInput:
+            continue
+    return None
+
+
+def token_counter(model: Path) -> CountTokens:
+    """A function that gives the lengths of texts in the tokens of a Hugging Face directory, special ones left out."""
+    from sweet_jax.chat import Chat
+
+    tokenizer = Chat.load(model).tokenizer.backend_tokenizer
+
+    def count(texts: Sequence[str]) -> list[int]:
+        whole = [text.encode("utf-8", "replace").decode() for text in texts]  # half characters have no tokens
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch(whole, add_special_tokens=False)]
+
+    return count

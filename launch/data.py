@@ -1,0 +1,49 @@
+"""`python -m launch.data check FILE`: names every defective row of a file of rows and prints what the file holds.
+
+Each command is an entry of COMMANDS. Read `check`, then `launch.checking.check` (the path through a file).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+from launch import cli
+from launch.checking.config import CheckConfig
+
+
+def check(argv: Sequence[str]) -> None:
+    """Names every defective row of a file, prints a summary, and ends with status 2 if there is such a row."""
+    config: CheckConfig = cli.parse_plain(CheckConfig, argv, "python -m launch.data check")
+
+    # What runs references only now: `--help` and bad flags should answer at once.
+    from launch.checking.check import check_file
+    from launch.checking.text import to_text
+    from launch.console import Console
+
+    sys.stdout.reconfigure(errors="backslashreplace")  # strings of strangers may hold half characters
+    said = (lambda sentence: None) if config.json else print
+    report = check_file(config, Console(), said)
+    print(json.dumps(report.to_json()) if config.json else to_text(report))
+    if report.defects:
+        raise cli.bad_input(f"{config.file}: {len(report.defects)} of {report.rows} rows are defective")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"check": check}
+
+
+def main() -> None:
+    """Runs the command that the first argument names."""
+    name, *rest = sys.argv[1:] or ["--help"]
+    known = "".join(f"\n    {command}    {function.__doc__}" for command, function in COMMANDS.items())
+    if name in ("-h", "--help"):
+        print(f"usage: python -m launch.data COMMAND ...; `COMMAND --help` explains itself\n{known}")
+    elif name in COMMANDS:
+        COMMANDS[name](rest)
+    else:
+        raise cli.bad_input(f"{name!r} is no command of launch.data, expected one of {', '.join(COMMANDS)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
