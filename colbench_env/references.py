@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 
+from .flags import Flag, outcome_flags
 from .grading import encoding
 from .grading.verdicts import Outcome, equal
 from .python_source import NotPython, parse
 from .types import Task, Verdict
 
-ENDLESS = {
+USELESS = {
     Verdict.TIMEOUT: "runs for too long",
     Verdict.MEMORY: "needs too much memory",
     Verdict.CRASH: "ends its process",
@@ -35,10 +36,18 @@ def source_defect(task: Task) -> str:
 
 
 def outcome_defect(task: Task, outcomes: Sequence[Outcome]) -> str:
-    """What a run of the reference has shown to be wrong with it, or "". An exception is no defect: it is a result."""
+    """What a run of the reference has shown to be wrong with it, or "".
+
+    An exception in some tests is no defect, nor is a module that is missing here and may be there elsewhere.
+    """
     for name, outcome in zip(task.test_cases, outcomes, strict=True):
-        if outcome.verdict in ENDLESS:
-            return f"the reference {ENDLESS[outcome.verdict]} in {name} ({outcome.detail})"
+        if outcome.verdict in USELESS:
+            return f"the reference {USELESS[outcome.verdict]} in {name} ({outcome.detail})"
+    first = outcomes[0]
+    if all(one.verdict == Verdict.ERROR for one in outcomes) and Flag.MISSING_MODULE not in outcome_flags(
+        tuple(outcomes), tuple(outcomes)
+    ):
+        return f"the reference gives no value in any of its {len(outcomes)} tests ({first.detail})"
     return ""
 
 
