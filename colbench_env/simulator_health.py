@@ -24,9 +24,9 @@ _FAILED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _UNKNOWN = re.compile(
-    r"\b(i|we) (really |honestly )?(do not|don't|dont|don’t) (really |actually )?know\b|\bno idea\b|\bnot sure\b"
-    r"|\b(do not|don't|don’t) have (a|any) preference|\bhave no preference|\b(can't|cannot|can’t) say\b"
-    r"|\bhaven't thought about",
+    r"\b(do not|don't|don’t) (really |actually )?know\b|\bno idea\b|\bnot sure\b|\bup to you\b"
+    r"|\b(do not|don't|don’t) have (a|any) preference|\bno preference\b|\b(can't|cannot|can’t) say\b"
+    r"|\b(did not|didn't|didn’t|have not|haven't|haven’t|never) (really )?(think|thought) (of|about)\b",
     re.IGNORECASE,
 )
 _DEFINITION = re.compile(r"^[ \t>]*(async[ \t]+)?def[ \t]+\w+[ \t]*\(", re.MULTILINE)

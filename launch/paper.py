@@ -48,7 +48,7 @@ def paper_differences(tasks: int, simulator: str, grader: str) -> list[str]:
     )
     return [
         f"Tasks: {tasks} here, {PAPER_TASKS} test tasks in the paper; nothing says that they are the same ones.",
-        f"Simulated human: {simulator} here, a large language model with the paper's own prompt there.",
+        f"Simulated human: {simulator} here, another one in the paper.",
         f"Grader: {scope}.",
-        f"Python: 3.{minor} here, not told in the paper.",
+        f"Python: 3.{minor} here, not known of the paper; the released grader's scores depend on it (3.13: all 0).",
     ]

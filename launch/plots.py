@@ -65,9 +65,7 @@ def bars(
         for index, (group, given) in enumerate(groups.items()):
             shift = (index - (len(groups) - 1) / 2) * width
             heights, labels = [height for height, _ in given.values()], [label for _, label in given.values()]
-            drawn = axes.bar(
-                [number + shift for number in given], heights, width, color=(_BEFORE, _AFTER)[index], label=group
-            )
+            drawn = axes.bar([number + shift for number in given], heights, width, color=_colour(group), label=group)
             axes.bar_label(drawn, labels, fontsize=6.5, padding=1)
         if ticks:
             axes.set_xticks(range(len(ticks)), ticks, fontsize=7)

@@ -80,9 +80,7 @@ def read_dialogues(path: Path, tasks: Mapping[str, Task], samples: int) -> Dialo
     layout = detect_layout(rows)
     if layout.samples == 1:  # the place of an unreadable row is then no task's
         layout = detect_layout([row.row for row in placed])
-    return Dialogues(
-        path, tuple(row.row for row in placed), tuple(row.where for row in placed), tuple(defects), layout
-    )
+    return Dialogues(path, tuple(row.row for row in placed), tuple(row.where for row in placed), tuple(defects), layout)
 
 
 def _place(scanned: list[Placed | BadInput], sentence: str, path: Path) -> str:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from colbench_env.humans.scripted import SHRUGS
+from colbench_env.mini import UNKNOWN_REPLIES
 from colbench_env.simulator_health import OVERLAP, has_failed, is_spoilt, simulator_health, simulator_name
 from colbench_env.types import Message, Task, Trajectory
 
@@ -46,6 +48,16 @@ def test_replies_are_counted_by_what_is_wrong_with_them():
     assert (found.empty, found.failed, found.spoilt) == (1, 1, 1)
     assert (found.unknown, found.truncated) == (2, 1)
     assert (found.fenced, found.definitions, found.overlaps, found.leaks) == (1, 1, 0, 2)
+
+
+@pytest.mark.parametrize("reply", [*SHRUGS, *UNKNOWN_REPLIES, "I’m not sure, honestly.", "I do not really know"])
+def test_a_reply_without_information_is_counted(reply):
+    assert simulator_health([dialogue(reply)]).unknown == 1
+
+
+@pytest.mark.parametrize("reply", ["Everyone knows that it is 5.", "Use your idea.", "Not below zero."])
+def test_a_reply_with_information_is_not(reply):
+    assert simulator_health([dialogue(reply)]).unknown == 0
 
 
 def test_a_long_run_of_the_reference_is_a_leak_however_it_is_spaced():
