@@ -17,6 +17,7 @@ from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import NO_ANSWER, Message, Pair, Task, Trajectory
 from launch import evaluate as command
 from launch.evaluation.inputs import lines_text
+from launch.grading import alone_on
 
 ROOT = Path(__file__).parents[2]
 START_POLICY = ROOT / "sweet_jax" / "start_policy"
@@ -419,6 +420,12 @@ def test_an_output_of_other_rows_or_another_grader_is_refused(evaluate, file, tm
     assert "out:6: the file has more rows than there are to grade, 5" in evaluate(*flags).refuses()
     write_rows(file, [rows[0], *rows[2:], rows[1]])
     assert "out:2: this is not row 2 of what is graded here" in evaluate(*flags).refuses()
+
+
+def test_two_runs_do_not_write_one_output(evaluate, file, tmp_path):
+    with alone_on(tmp_path / "out"):
+        ended = evaluate(f"--trajectories={file}", f"--output={tmp_path / 'out'}")
+    assert "out: another process is writing this file" in ended.refuses()
 
 
 def test_lines_are_told_in_few_words():
