@@ -121,8 +121,9 @@ def _graded(
     file: Dialogues, study: Study, config: EvaluateConfig, grader: Grader | None, target: Path | None, console: Console
 ) -> Graded:
     before = _prepared(file, study, config)
+    stage = "baseline" if file.path == config.baseline else "answers"
     rows = grade_rows(
-        before.rows, before.here, grader, target, lambda done, total: console.progress("answers", done, total)
+        before.rows, before.here, grader, target, lambda done, total: console.progress(stage, done, total)
     )
     return Graded(tuple(rows), before.here)
 

@@ -169,16 +169,16 @@ def turn_lengths(rows: Sequence[Trajectory], chat: Chat | None) -> Lengths:
     counts: list[int | None] = [_recorded(turn.extra.get("tokens")) for turn in turns]
     texts = [turn.content if turn.output is None else turn.output for turn in turns]
     if chat is not None:
-        # The end-of-turn token, which a sampled turn has, is one more.
-        counts = [
-            len(chat.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) + 1
-            if count is None
-            else count
-            for count, text in zip(counts, texts, strict=True)
-        ]
+        counts = [_tokens(chat, text) if count is None else count for count, text in zip(counts, texts, strict=True)]
     known = [count for count in counts if count is not None]
     unit, lengths = ("tokens", known) if len(known) == len(turns) else ("characters", [len(text) for text in texts])
     return Lengths(unit, sum(lengths), histogram(lengths))
+
+
+def _tokens(chat: Chat, text: str) -> int:
+    """Of a turn with its end-of-turn token; half a character has no tokens and counts as "?"."""
+    whole = text.encode("utf-8", "replace").decode()
+    return len(chat.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]) + 1
 
 
 def _recorded(count: object) -> int | None:

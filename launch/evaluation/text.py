@@ -179,6 +179,11 @@ def bin_name(part: Bin) -> str:
     return f"{part.low:,}" if part.low == part.high else f"{part.low:,}-{part.high:,}"
 
 
+def _printable(text: str) -> str:
+    """The text in one line; a lone surrogate, which no terminal can show, escaped."""
+    return " ".join(text.encode("utf-8", "backslashreplace").decode().split("\n"))
+
+
 def _short(text: str, most: int = 120) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -204,6 +209,7 @@ def _section(title: str, rows: Rows) -> str:
     """A title and aligned columns, empty where a section has no rows but ought to have some."""
     if not rows:
         return title if title.endswith(".") else ""
+    rows = [tuple(map(_printable, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
     return "\n".join([title, *lines] if title else lines)
