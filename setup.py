@@ -39,15 +39,18 @@ setup(
         "dev": [
             "pytest>=9.0",
             "pytest-timeout>=2.4",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.170",
             "beartype>=0.22",
             "torch>=2.13",
             "ruff>=0.14",
+            "gymnasium>=1.4",
             # libtpu, with which launch.plan compiles for TPUs that are not there
             "jax[tpu]>=0.10.2; sys_platform == 'linux' and platform_machine == 'x86_64'",
         ],
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda12]>=0.10.2"],
+        "gym": ["gymnasium>=1.4"],
         "frontend": ["playwright>=1.60", "pillow>=12.0"],
     },
 )

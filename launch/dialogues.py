@@ -6,7 +6,6 @@ which others are played beside it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +13,13 @@ from typing import Any
 import numpy as np
 
 from colbench_env.dialogue import Episode, chat_messages
+from colbench_env.episodes import seed_of
 from colbench_env.humans import Human, HumanRequest, human_prompt
 from colbench_env.types import BadInput, Task, Trajectory
 from sweet_jax.batch import TokenRow
 from sweet_jax.chat import Chat
 from sweet_jax.rows import TOKENS, row_to_json
 from sweet_jax.sampler import Sampler
-
-
-def seed_of(*parts: object) -> int:
-    """32 bits that depend on all parts and on nothing else."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "little")
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,10 @@ class _Failure:
 
 
 class _Watch:
-    """A thread that looks every second whether all processes are alive and none has failed; else it ends this one."""
+    """Two threads that end this process: one hears of a failed process, the other looks whether all are alive.
+
+    They are two because looking waits for every process to look, and one that has heard of a failure does not.
+    """
 
     def __init__(self, coordinator: str, heartbeat_seconds: int):
         from sweet_jax import hosts
@@ -152,7 +155,8 @@ class _Watch:
             + ("" if hosts.is_first() else f", or by jax because process 0, the coordinator at {coordinator}, has gone")
             + f"; {AGAIN}"
         )
-        threading.Thread(target=self._look, daemon=True).start()
+        for thread in (self._listen, self._look):
+            threading.Thread(target=thread, daemon=True).start()
 
     def fail(self, error: BaseException) -> NoReturn:
         """Tells the others of the error of this process; all processes end."""
@@ -170,7 +174,7 @@ class _Watch:
             print(f"error: {sentence}", file=sys.stderr)
         failure = _Failure(self._hosts.index(), status, sentence)
         self._hosts.put("failed", json.dumps(vars(failure)))
-        while True:  # the thread ends the process
+        while True:  # a thread ends the process
             time.sleep(1.0)
 
     def leave(self) -> None:
@@ -184,13 +188,19 @@ class _Watch:
         jax.distributed.shutdown()
         self._last_words.forget()
 
+    def _listen(self) -> None:
+        while not self._over.wait(1.0):
+            try:
+                failed = self._hosts.try_get("failed")
+            except Exception:  # the coordinator has gone, of which the other thread tells
+                return
+            if failed is not None:
+                self._end_with(_Failure(**json.loads(failed)))
+
     def _look(self) -> None:
         everyone = range(self._hosts.count())
         while not self._over.wait(1.0):
             try:
-                failed = self._hosts.try_get("failed")
-                if failed is not None:
-                    self._end_with(_Failure(**json.loads(failed)))
                 # Each process has to ask, the living wait for one another, and the dead are left out.
                 alive = self._hosts.client().get_live_nodes(everyone)
             except Exception as error:

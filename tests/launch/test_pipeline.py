@@ -19,7 +19,7 @@ from colbench_env.types import Candidates, Pair, Ranked, Task, Trajectory
 from launch.config import PRESETS
 from launch.stages.start import start_rows
 from models.config import from_hf
-from models.parameters import param_shapes, param_shardings
+from models.parameters import param_shapes
 from sweet_jax.chat import Chat, privileged_prefix
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.settings import Training
@@ -317,8 +317,8 @@ def test_a_killed_run_trains_the_same_critic_to_the_last_bit(straight, killed):
     config, mesh = from_hf(straight / "policy" / "model"), make_mesh(MeshShape(4, 2))
     settings = Training(batch_size=8, epochs=STEPS, max_steps=STEPS)
     count = json.loads((straight / "critic" / "done.json").read_text())["pairs"]
-    shapes, shardings = param_shapes(config, mesh), param_shardings(config, mesh)
-    trees = [restore_params(run / "critic", shapes, shardings, settings, count) for run in (straight, killed)]
+    shapes = param_shapes(config, mesh)
+    trees = [restore_params(run / "critic", shapes, settings, count) for run in (straight, killed)]
     leaves = [jax.tree.leaves_with_path(tree) for tree in trees]
     assert len(leaves[0]) == len(leaves[1]) == len(jax.tree.leaves(shapes)) > 0
     for (path, one), (_, other) in zip(*leaves, strict=True):

@@ -189,7 +189,8 @@ def test_a_search_names_the_fastest_of_what_it_compiled(small, capsys):
 
 @needs_libtpu
 def test_what_is_too_large_is_said_not_to_fit(small):
-    plan = make_plan(PlanConfig(model=small, stage="sample", topology="v5e:2x2", mesh="2x2", rows=65_536, length=2048))
+    sizes = dict(rows=65_536, max_length=2048)
+    plan = make_plan(PlanConfig(model=small, stage="sample", topology="v5e:2x2", mesh="2x2", **sizes))
     assert not plan.fits
     assert plan.notes[0].startswith("the compiler refused the program: ")
     assert "does not fit into 15.75 GiB" in plan.to_text()

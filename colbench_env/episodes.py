@@ -1,0 +1,257 @@
+"""Plays episodes between any agent and any human, one or many side by side, and grades what came of them.
+
+An agent is a function: chat messages in, the text of its turn out. An episode that the machine spoilt (the agent's
+function raised, the human could not reply) is an `EpisodeFailed`: it has no answer, so it is never graded.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from colbench_env.dialogue import BACKEND_REPLY_LIMIT, MAX_TURNS, Episode, chat_messages
+from colbench_env.grading import Grade, Grader
+from colbench_env.humans import Human, HumanRequest
+from colbench_env.prompts import load_prompt
+from colbench_env.tasks import append_rows, read_complete, write_rows
+from colbench_env.types import BadInput, Task, Trajectory, Verdict
+
+Agent = Callable[[list[dict[str, str]]], str]
+
+MAX_ERROR = 500  # characters of an error that are kept
+
+
+def seed_of(*parts: object) -> int:
+    """32 bits that depend on all parts and on nothing else."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "little")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How episodes are played; all of it is kept in the rows, but for the retries.
+
+    `system` is the agent's system prompt: "" for none, None for the prompt `backend_agent`. `agent_name` is for whoever
+    reads a row. The human is asked up to `attempts` times for a reply, with pauses of `retry_seconds`, twice that, ...
+    """
+
+    max_turns: int = MAX_TURNS
+    human_limit: int = BACKEND_REPLY_LIMIT
+    system: str | None = None
+    seed: int = 0
+    agent_name: str = "agent"
+    attempts: int = 3
+    retry_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_turns < 1 or self.human_limit < 1 or self.attempts < 1 or not self.retry_seconds >= 0:
+            raise BadInput(
+                f"max_turns={self.max_turns}, human_limit={self.human_limit}, attempts={self.attempts} and "
+                f"retry_seconds={self.retry_seconds}, expected at least 1, 1, 1 and 0"
+            )
+
+    @property
+    def system_prompt(self) -> str:
+        """What the agent is told before the dialogue, "" for nothing."""
+        return load_prompt("backend_agent", max_turns=self.max_turns) if self.system is None else self.system
+
+    def begin(self, task: Task) -> Episode:
+        """The episode about a task before the agent's first turn."""
+        return Episode(task, self.max_turns, self.human_limit)
+
+    def agent_messages(self, episode: Episode) -> list[dict[str, str]]:
+        """The dialogue so far as chat messages for the agent, system prompt first."""
+        return chat_messages(episode.messages, self.system_prompt)
+
+    def about(self, human: Human) -> dict[str, Any]:
+        """What a row says of how it was played, as it is read back from a file."""
+        told = hashlib.sha256(self.system_prompt.encode()).hexdigest()[:12]
+        about = {
+            "seed": self.seed,
+            "agent": self.agent_name,
+            "human": {"name": human.name, "settings": dict(human.settings)},
+            "rules": {"max_turns": self.max_turns, "human_limit": self.human_limit, "system": told},
+        }
+        return json.loads(json.dumps(about))
+
+
+class EpisodeFailed(Exception):
+    """An episode that ended for reasons of the machine: `by` says whose, "agent", "human" or "grader".
+
+    `episode` is its state before the failure; `reason` is cut to 500 characters.
+    """
+
+    def __init__(self, by: str, episode: Episode, sample: int, reason: str):
+        super().__init__(by, episode, sample, reason)
+        self.by = by
+        self.episode = episode
+        self.sample = sample
+        self.reason = reason if len(reason) <= MAX_ERROR else reason[: MAX_ERROR - 1] + "…"
+
+    def __str__(self) -> str:
+        place = f"task {self.episode.task.task_id}, sample {self.sample}, after {self.episode.turns} turns"
+        return f"{place}: the {self.by} failed: {self.reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The record of the failure, with the dialogue up to it. It is no trajectory and cannot be read as one."""
+        return {
+            "verdict": str(Verdict.INFRASTRUCTURE_ERROR),
+            "by": self.by,
+            "error": self.reason,
+            "task_id": self.episode.task.task_id,
+            "sample": self.sample,
+            "turns": self.episode.turns,
+            "messages": [message.to_json() for message in self.episode.history],
+        }
+
+
+def play(task: Task, agent: Agent, human: Human, settings: Settings = Settings(), sample: int = 0) -> Trajectory:
+    """The finished, ungraded trajectory of one episode. Raises EpisodeFailed, and BadInput where the human does.
+
+    `sample` tells episodes about one task apart: the human's seeds are made of the settings' seed, the task, the sample
+    and the turn.
+    """
+    episode = settings.begin(task)
+    while not episode.done:
+        episode = _agent_turn(episode, agent, settings, sample)
+        if not episode.done:
+            episode = human_turn(episode, human, settings, sample)
+    return finished(episode, human, settings, sample)
+
+
+def _agent_turn(episode: Episode, agent: Agent, settings: Settings, sample: int) -> Episode:
+    try:
+        text = agent(settings.agent_messages(episode))
+    except Exception as problem:
+        raise EpisodeFailed("agent", episode, sample, _sentence(problem)) from problem
+    if not isinstance(text, str):
+        raise EpisodeFailed("agent", episode, sample, f"returned {type(text).__name__}, expected a string")
+    return episode.step_agent(text)
+
+
+def human_turn(episode: Episode, human: Human, settings: Settings, sample: int) -> Episode:
+    """The episode after the human's reply. Raises EpisodeFailed when every attempt failed, BadInput at the first."""
+    seed = seed_of(settings.seed, "human", episode.task.task_id, sample, episode.turns)
+    problems = []
+    for attempt in range(settings.attempts):
+        if attempt:
+            time.sleep(settings.retry_seconds * 2 ** (attempt - 1))
+        try:
+            (reply,) = human.replies([HumanRequest(episode.task, episode.shown_messages, (seed + attempt) % 2**32)])
+            return episode.step_human(reply)
+        except BadInput:
+            raise
+        except Exception as problem:
+            problems.append(problem)
+    last = _sentence(problems[-1])
+    raise EpisodeFailed("human", episode, sample, f"{last} (attempts: {len(problems)})") from problems[-1]
+
+
+def finished(episode: Episode, human: Human, settings: Settings, sample: int) -> Trajectory:
+    """The ungraded trajectory of an episode that is done, with what a row says of how it was played."""
+    return episode.to_trajectory({"sample": sample, **settings.about(human)})
+
+
+def play_many(
+    tasks: Iterable[Task],
+    agent: Agent,
+    human: Human,
+    settings: Settings = Settings(),
+    *,
+    samples: int = 1,
+    threads: int = 8,
+    output: str | Path | None = None,
+    on_done: Callable[[Trajectory | EpisodeFailed], None] | None = None,
+) -> list[Trajectory | EpisodeFailed]:
+    """What `play` gives for sample 0 of every task, then for sample 1, ...; an EpisodeFailed stands in its place.
+
+    `agent` and `human` are called from up to `threads` threads; neither is ever interrupted, so give your client a
+    time-out. `on_done` is called in this thread. With `output`, every finished episode is at once added to that file,
+    and every failure to `failures_file(output)`; another run plays what is missing, failures included. At the end the
+    file is put in order. Raises BadInput where the human does, or if the file has rows of another run: the run ends.
+    """
+    if samples < 1 or threads < 1:
+        raise BadInput(f"{samples} samples of each task in {threads} threads, expected at least 1 and 1")
+    tasks = list(tasks)
+    wanted = [(task, sample) for sample in range(samples) for task in tasks]
+    results = _already_played(output, wanted, settings.about(human)) if output else [None] * len(wanted)
+    missing = [place for place, result in enumerate(results) if result is None]
+
+    one_at_a_time = threading.Lock()
+
+    def attempt(place: int) -> Trajectory | EpisodeFailed:
+        task, sample = wanted[place]
+        try:
+            result: Trajectory | EpisodeFailed = play(task, agent, human, settings, sample)
+        except EpisodeFailed as failure:
+            result = failure
+        if output:
+            with one_at_a_time:  # in this thread: what was under way when the run is stopped is kept, too
+                append_rows(output if isinstance(result, Trajectory) else failures_file(output), [result])
+        return result
+
+    with ThreadPoolExecutor(threads) as pool:
+        running = {pool.submit(attempt, place): place for place in missing}
+        try:
+            for future in as_completed(running):
+                result = results[running[future]] = future.result()
+                if on_done is not None:
+                    on_done(result)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if output and missing:
+        write_rows(output, [result for result in results if isinstance(result, Trajectory)])
+    return results
+
+
+def failures_file(output: str | Path) -> Path:
+    """Where failures go when rows go to `output`: beside it, `rows.failures.jsonl` for `rows.jsonl`."""
+    return Path(str(output).removesuffix(".jsonl") + ".failures.jsonl")
+
+
+def _already_played(
+    output: str | Path, wanted: Sequence[tuple[Task, int]], about: dict[str, Any]
+) -> list[Trajectory | None]:
+    """For each wanted episode its trajectory in the file, or None. Raises BadInput for rows of another run."""
+    places = defaultdict(list)
+    for place, (task, sample) in enumerate(wanted):
+        places[task.task_id, sample].append(place)
+    results: list[Trajectory | None] = [None] * len(wanted)
+    for number, row in enumerate(read_complete(output, Trajectory), start=1):
+        sample, other = row.extra.get("sample"), [key for key in about if row.extra.get(key) != about[key]]
+        if other:
+            was, now = ({key: place.get(key) for key in other} for place in (row.extra, about))
+            raise BadInput(f"{output}: row {number} was played with {was}, this run has {now}: use another output file")
+        free = places[row.task.task_id, sample]
+        if not free:
+            what = f"sample {sample} of task {row.task.task_id}"
+            raise BadInput(f"{output}: row {number} is {what}, which this run does not play: use another output file")
+        results[free.pop(0)] = row
+    return results
+
+
+def grade_trajectories(trajectories: Iterable[Trajectory], grader: Grader) -> list[Trajectory]:
+    """The trajectories with their grades, as `with_grade`. Raises BadInput for a task without reference or tests."""
+    trajectories = list(trajectories)
+    grades = grader.grade_many((row.task, row.answer) for row in trajectories)
+    return [with_grade(row, grade, grader.mode) for row, grade in zip(trajectories, grades, strict=True)]
+
+
+def with_grade(trajectory: Trajectory, grade: Grade, mode: str) -> Trajectory:
+    """The trajectory with its reward, and in `extra` the grader's mode and each test's verdict.
+
+    Where a test could not be run, for reasons of the machine, there is no reward (None).
+    """
+    verdicts = {test.name: str(test.verdict) for test in grade.verdicts}
+    extra = {**trajectory.extra, "grader": mode, "verdicts": verdicts}
+    return replace(trajectory, reward=None if grade.excluded else grade.reward, extra=extra)
+
+
+def _sentence(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {problem}"

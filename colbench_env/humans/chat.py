@@ -1,0 +1,39 @@
+"""A human played by a language model that someone else runs: an endpoint, another library, a function."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from colbench_env.humans import HumanRequest, human_prompt
+
+
+@dataclass(frozen=True)
+class ChatHuman:
+    """A human whose words come from `chat`, a function of chat messages and a seed to the text of the reply.
+
+    It is told the prompt `backend_human`: its part, the hidden information and the dialogue, as one user message.
+    `model` is what the rows say about it (a model's name, temperature, ...), as plain JSON values.
+    """
+
+    chat: Callable[[list[dict[str, str]], int], str]
+    model: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of this kind of human: `chat`."""
+        return "chat"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The prompt, and what `model` says."""
+        return {"prompt": "backend_human", **self.model}
+
+    def replies(self, requests: Sequence[HumanRequest]) -> list[str]:
+        """One reply for each request, in order, each from a call of its own. Raises what `chat` raises."""
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: HumanRequest) -> str:
+        text = self.chat([{"role": "user", "content": human_prompt(request)}], request.seed)
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"the simulated human said {text!r} about task {request.task.task_id}, expected some text")
+        return text.strip()
