@@ -26,6 +26,7 @@ setup(
         "sentencepiece>=0.2.3",
         "safetensors>=0.8",
         "tensorflow-datasets>=4.9.10",
+        "importlib_resources>=6.5",  # tensorflow-datasets 4.9.10 imports it without asking for it
         "grain>=0.2.18",
         "numpy>=2.4",
         "jaxtyping>=0.3",

@@ -4,6 +4,8 @@ Text in, text out: nothing here knows of tokens, arrays or devices, and importin
 
     types        the rows: Task, Message, Trajectory, Pair, Candidates, Ranked; BadInput
     tasks        reads and writes files of rows (JSON Lines)
+    row_file     the same files by row number, without reading them whole
+    tfds         the files as the dataset `colbench` of tensorflow_datasets
     dialogue     the protocol of an episode as a state machine
     humans       who answers the agent
     prompts      what the agent and a simulated human are told

@@ -8,6 +8,7 @@ import ast
 import functools
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from enum import StrEnum
 from typing import Literal
 
@@ -22,6 +23,7 @@ RANDOM_NAMES = ("numpy.random", "os.urandom", "time.time", "time.time_ns")
 CLOCK_METHODS = ("now", "today", "utcnow")
 SEEDED_CALLS = ("seed", "Random", "RandomState", "default_rng")  # with an argument
 NAN_NAMES = ("math.nan", "numpy.nan", "cmath.nan")
+NO_STATEMENT = {Verdict.INFRASTRUCTURE_ERROR, Verdict.TIMEOUT}  # of the machine: another time there may be a value
 
 
 class Flag(StrEnum):
@@ -63,12 +65,12 @@ def outcome_flags(first: tuple[Outcome, ...], second: tuple[Outcome, ...]) -> fr
     """The flags that the outcomes of two runs of one reference show: NaN, differing results, a missing module."""
     found = set()
     for one, other in zip(first, second, strict=True):
-        if Verdict.INFRASTRUCTURE_ERROR in (one.verdict, other.verdict):
+        if {one.verdict, other.verdict} & NO_STATEMENT:
             continue
-        values = [_value(outcome) for outcome in (one, other)]
-        if one.verdict != other.verdict or not equal(*values, "strict"):
-            found.add(Flag.RANDOM)
-        if any(map(_has_nan, values)):
+        if (one.verdict, one.encoded) != (other.verdict, other.encoded):
+            if one.verdict != other.verdict or not equal(_value(one), _value(other), "strict"):
+                found.add(Flag.RANDOM)
+        if _has_nan(_value(one)) or _has_nan(_value(other)):
             found.add(Flag.NAN)
         if one.verdict == Verdict.ERROR and one.detail.startswith("ModuleNotFoundError"):
             found.add(Flag.MISSING_MODULE)
@@ -151,6 +153,8 @@ def _has_nan(value: object) -> bool:
     match value:
         case float() | complex():
             return value != value
+        case Decimal():
+            return value.is_nan()
         case dict():
             return any(_has_nan(part) for item in value.items() for part in item)
         case list() | tuple() | set() | frozenset():

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn, TypeVar
 
@@ -17,6 +18,17 @@ from colbench_env.types import BadInput, Candidates, Pair, Ranked, Row, Task, Tr
 RowT = TypeVar("RowT", Task, Trajectory, Pair, Candidates, Ranked)
 
 BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a file. where: FILE:LINE; number: from 1; content: its bytes, a byte order mark left out, with its
+    line end; offset: of its first byte in the file."""
+
+    where: str
+    number: int
+    content: bytes
+    offset: int
 
 
 def read_rows(path: str | Path, kind: type[RowT]) -> list[RowT]:
@@ -35,10 +47,10 @@ def scan_rows(path: str | Path, kind: type[RowT]) -> Iterator[RowT | BadInput]:
     Blank lines, a byte order mark and Windows line ends are allowed. Raises BadInput where there is no row at all.
     """
     empty = True
-    for where, line, _ in scan_lines(path):
+    for line in scan_lines(path):
         empty = False
         try:
-            yield kind.from_json(decode_line(line, where), where)
+            yield kind.from_json(decode_line(line.content, line.where), line.where)
         except BadInput as problem:
             yield problem
     if empty:
@@ -54,15 +66,15 @@ def read_complete(path: str | Path, kind: type[RowT]) -> list[RowT]:
     if not os.path.lexists(path):
         return []
     rows = []
-    for where, line, start in scan_lines(path):
+    for line in scan_lines(path):
         try:
-            value = decode_line(line, where)
+            value = decode_line(line.content, line.where)
         except BadInput:
-            if line.endswith(b"\n") or not line.startswith(b"{"):
+            if line.content.endswith(b"\n") or not line.content.startswith(b"{"):
                 raise
-            _truncate(path, start)
+            _truncate(path, line.offset)
             break
-        rows.append(kind.from_json(value, where))
+        rows.append(kind.from_json(value, line.where))
     return rows
 
 
@@ -75,7 +87,7 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
             raise BadInput(f"{path}: cannot write the file: there is something else of that name")
         with open(temporary, "wb") as file:
             for number, row in enumerate(rows, start=1):
-                file.write(_encode(row, f"{path}:{number}"))
+                file.write(encode_row(row, f"{path}:{number}"))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -88,7 +100,7 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
 
 def append_rows(path: str | Path, rows: Iterable[Row]) -> None:
     """Adds these rows at the end, on the disk when it returns. Raises BadInput, and then has added none of them."""
-    block = b"".join(_encode(row, f"{path}: new row {number}") for number, row in enumerate(rows, start=1))
+    block = b"".join(encode_row(row, f"{path}: new row {number}") for number, row in enumerate(rows, start=1))
     if not block:
         return
     try:
@@ -119,15 +131,16 @@ def _last_byte(file: BinaryIO, end: int) -> bytes:
     return file.read(1)
 
 
-def scan_lines(path: str | Path) -> Iterator[tuple[str, bytes, int]]:
-    """`FILE:LINE`, the bytes and the offset of every line that is not blank."""
+def scan_lines(path: str | Path) -> Iterator[Line]:
+    """Every line of a file that is not blank. Raises BadInput where the file cannot be read."""
     offset = 0
     try:
         with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.removeprefix(BOM).strip():
-                    yield f"{path}:{number}", line.removeprefix(BOM) if number == 1 else line, offset
-                offset += len(line)
+            for number, content in enumerate(file, start=1):
+                if content.removeprefix(BOM).strip():
+                    without_mark = content.removeprefix(BOM) if number == 1 else content
+                    yield Line(f"{path}:{number}", number, without_mark, offset)
+                offset += len(content)
     except OSError as problem:
         _fail(path, "read", problem)
 
@@ -139,14 +152,15 @@ def decode_line(line: bytes, where: str) -> object:
     except UnicodeDecodeError as problem:
         raise BadInput(f"{where}: byte {problem.start + 1} is not UTF-8, expected a JSON object in UTF-8") from None
     except json.JSONDecodeError as problem:
-        reason = f"{problem.msg} at column {problem.colno}"
+        reason = f"{problem.msg.removesuffix(' at')} at column {problem.colno}"
     except (ValueError, RecursionError) as problem:
         reason = str(problem)
     cut = "" if line.endswith(b"\n") else "the last line is cut off or "
     raise BadInput(f"{where}: {cut}invalid JSON ({reason}), expected one JSON object a line")
 
 
-def _encode(row: Row, where: str) -> bytes:
+def encode_row(row: Row, where: str) -> bytes:
+    """The row as a line of a file, line end included. Raises BadInput for values that JSON does not have."""
     # ASCII escapes keep line separators and lone surrogates out of the file.
     try:
         return json.dumps(row.to_json(), allow_nan=False).encode("ascii") + b"\n"

@@ -61,18 +61,41 @@ def pair_stream(
     process is given its own consecutive share of it.
     BadInput: no rows, a batch size below 1, or one that the processes do not divide.
     """
-    if num_rows < 1 or batch_size < 1:
-        raise BadInput(f"{num_rows} rows in batches of {batch_size}: expected at least one row and one row a batch")
-    if batch_size % process_count:
-        raise BadInput(f"a batch of {batch_size} rows cannot be divided evenly among {process_count} processes")
-    share = batch_size // process_count
-    mine = slice(process_index * share, (process_index + 1) * share)
+    mine = _share(num_rows, batch_size, process_index, process_count)
     rows = grain.MapDataset.range(num_rows).seed(seed).shuffle().repeat(ENDLESS // num_rows + 1)
     batches = rows.batch(batch_size)
     if epochs is not None:
         batches = batches[: num_batches(num_rows, batch_size, epochs)]
     identity = {"num_rows": num_rows, "batch_size": batch_size, "seed": seed, "epochs": epochs}
     return IndexStream(batches.map(lambda batch: np.asarray(batch)[mine]), identity)
+
+
+def once_stream(
+    num_rows: int, batch_size: int, seed: int | None = None, process_index: int = 0, process_count: int = 1
+) -> IndexStream:
+    """Batches of the numbers 0..num_rows-1, each exactly once: shuffled by the seed, without one in their order.
+
+    The last batch may be short, and a process's share of it shorter than those of the processes before it, or empty.
+    BadInput as from `pair_stream`.
+    """
+    mine = _share(num_rows, batch_size, process_index, process_count)
+    rows = grain.MapDataset.range(num_rows)
+    if seed is not None:
+        rows = rows.seed(seed).shuffle()
+    batches = rows.batch(batch_size, drop_remainder=False).map(lambda batch: np.asarray(batch)[mine])
+    return IndexStream(batches, {"num_rows": num_rows, "batch_size": batch_size, "seed": seed, "passes": 1})
+
+
+def _share(num_rows: int, batch_size: int, process_index: int, process_count: int) -> slice:
+    """The part of each batch that is a process's own. BadInput where there are no batches or they cannot be divided."""
+    if num_rows < 1 or batch_size < 1:
+        raise BadInput(f"{num_rows} rows in batches of {batch_size}: expected at least one row and one row a batch")
+    if not 0 <= process_index < process_count:
+        raise BadInput(f"process {process_index} of {process_count}: expected a number from 0 to {process_count - 1}")
+    if batch_size % process_count:
+        raise BadInput(f"a batch of {batch_size} rows cannot be divided evenly among {process_count} processes")
+    share = batch_size // process_count
+    return slice(process_index * share, (process_index + 1) * share)
 
 
 def length_batches(lengths: Sequence[int], batch_size: int, seed: int, window: int) -> list[np.ndarray]:

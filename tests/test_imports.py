@@ -75,7 +75,17 @@ def test_the_walk_sees_a_forbidden_import(package, source, forbidden):
 
 
 @pytest.mark.parametrize(
-    "module", ["colbench_env", "colbench_env.tasks", "colbench_env.dialogue", "colbench_env.humans.scripted"]
+    "module",
+    [
+        "colbench_env",
+        "colbench_env.tasks",
+        "colbench_env.row_file",
+        "colbench_env.samples",
+        "colbench_env.flags",
+        "colbench_env.tfds",
+        "colbench_env.dialogue",
+        "colbench_env.humans.scripted",
+    ],
 )
 def test_importing_the_benchmark_leaves_jax_out(module):
     code = f"import sys, {module}; print(sorted({{'jax', 'jaxlib', 'flax', 'torch'}} & set(sys.modules)))"

@@ -11,7 +11,7 @@ from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput
 from launch.checking.config import CheckConfig, Kind
 from launch.checking.facts import Defect, FileForm, Report
-from launch.checking.kinds import CLASSES, kind_of, read_row
+from launch.checking.kinds import kind_of, read_row
 from launch.checking.references import run_references
 from launch.checking.survey import CountTokens, Survey
 from launch.console import Console
@@ -29,30 +29,13 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
     survey = Survey(token_counter(config.model) if config.model else None)
     kind = config.kind or first_kind(config.file)
     defects: list[Defect] = []
-    kinds: Counter[str] = Counter()
-    rows = 0
 
-    def defect(line: int, sentence: str) -> None:
-        defects.append(Defect(line, sentence))
+    def defect(number: int, sentence: str) -> None:
+        defects.append(Defect(number, sentence))
         console.end_progress()
         said(sentence)
 
-    size = os.stat(config.file).st_size
-    for where, content, offset in scan_lines(config.file):
-        rows, line = rows + 1, int(where.rpartition(":")[2])
-        try:
-            value = decode_line(content, where)
-            kinds[kind_of(value) or "unknown"] += 1
-            survey.add(line, read_row(value, kind, where))
-        except BadInput as problem:
-            survey.add_unreadable()
-            defect(line, str(problem))
-        if rows % 1000 == 0:
-            console.progress("reading", offset + len(content), size)
-    console.end_progress()
-    if not rows:
-        raise BadInput(f"{config.file}: the file has no rows, expected one JSON object a line")
-
+    kinds = _read(config.file, kind, survey, defect, console)
     references = None
     can_run = {line: task for line, task in survey.tasks.items() if task.test_cases and task.ground_truth}
     if config.run and can_run:
@@ -62,12 +45,13 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
             for flag in flags:
                 survey.flags[flag].append(line)
         for line, reason in ran.useless.items():
-            defect(line, f"{config.file}:{line}: {reason}")
+            for number in survey.rows_of(line):
+                defect(number, f"{config.file}:{number}: {reason}")
     has_tasks = kind in (*TASK_KINDS, "trajectories")
     return Report(
         file=str(config.file),
         kind=kind,
-        rows=rows,
+        rows=sum(kinds.values()),
         kinds=dict(sorted(kinds.items())),
         defects=defects,
         form=FileForm.of(config.file),
@@ -81,11 +65,35 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
     )
 
 
+def _read(
+    path: Path, kind: Kind | None, survey: Survey, defect: Callable[[int, str], None], console: Console
+) -> Counter[str]:
+    """Surveys every row that can be read and names the others; how many rows have the keys of which kind."""
+    kinds: Counter[str] = Counter()
+    size = os.stat(path).st_size
+    for line in scan_lines(path):
+        keys = "not JSON"
+        try:
+            value = decode_line(line.content, line.where)
+            keys = kind_of(value) or "unknown"
+            survey.add(line.number, read_row(value, kind, line.where))
+        except BadInput as problem:
+            survey.add_unreadable()
+            defect(line.number, str(problem))
+        kinds[keys] += 1
+        if kinds.total() % 1000 == 0:
+            console.progress("reading", line.offset + len(line.content), size)
+    console.end_progress()
+    if not kinds:
+        raise BadInput(f"{path}: the file has no rows, expected one JSON object a line")
+    return kinds
+
+
 def first_kind(path: Path) -> Kind | None:
     """The kind of the first row whose keys tell, None if no row's do."""
-    for where, content, _ in scan_lines(path):
+    for line in scan_lines(path):
         try:
-            if (kind := kind_of(decode_line(content, where))) is not None:
+            if (kind := kind_of(decode_line(line.content, line.where))) is not None:
                 return kind
         except BadInput:
             continue

@@ -136,7 +136,7 @@ class Defect:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was found. kinds: what the keys of the rows are those of, "unknown" if of nothing.
+    """Everything that was found. kinds: how many rows have the keys of which kind, "unknown" of none, "not JSON".
 
     equal_sides: lines of pairs that prefer a text to itself. candidates: number of candidates -> rows.
     """

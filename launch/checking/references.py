@@ -72,7 +72,7 @@ def _useless(task: Task, outcomes: tuple[Outcome, ...], flags: frozenset[Flag]) 
         return ""
     name, outcome = next(iter(task.test_cases)), outcomes[0]
     detail = f", {outcome.detail.splitlines()[0][:200]}" if outcome.detail else ""
+    where = "its only test" if len(outcomes) == 1 else f"any of its {len(outcomes)} tests"
     return (
-        f"the reference gives no value in any of its {len(outcomes)} tests, so no answer can pass one "
-        f"({name[:60]!r}: {outcome.verdict}{detail})"
+        f"the reference gives no value in {where}, so no answer can pass one ({name[:60]!r}: {outcome.verdict}{detail})"
     )

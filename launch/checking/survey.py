@@ -56,6 +56,10 @@ class Survey:
         """Takes note that there is a row here, of whatever task."""
         self._row_tasks.append(None)
 
+    def rows_of(self, line: int) -> list[int]:
+        """The lines of all rows of the task whose first row is in this line."""
+        return self._lines[self.tasks[line].task_id]
+
     def _add_task(self, line: int, task: Task) -> None:
         task_id = task.task_id
         self._row_tasks.append(task_id)

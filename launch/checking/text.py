@@ -58,15 +58,15 @@ def _tasks(tasks: TaskFacts) -> Iterator[tuple[str, str]]:
         yield "tests a task", _histogram(tasks.tests)
         yield "two tests are the same call", _lines(tasks.repeated_calls)
     if tasks.with_hidden_information:
-        differs = f"{_lines(tasks.hidden_differs)} differ from the reference"
-        yield "hidden information", f"{tasks.with_hidden_information} tasks; {differs}"
+        differs = _lines(tasks.hidden_differs)
+        yield "hidden information", f"{tasks.with_hidden_information} tasks; not the reference: {differs}"
     for flag, lines in tasks.flags.items():
         yield f"flagged {flag}", _lines(lines)
     if tasks.references is not None:
         yield "references", f"{tasks.references.tasks} run twice; calls: {_counts(tasks.references.calls)}"
         for verdict, lines in tasks.references.failing.items():
             yield f"  some call: {verdict}", _lines(lines)
-        yield "  in the", tasks.references.layers
+        yield "  sandbox", tasks.references.layers.removeprefix("sandbox: ")
 
 
 def _dialogues(dialogues: DialogueFacts) -> Iterator[tuple[str, str]]:

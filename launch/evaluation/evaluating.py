@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colbench_env.grading import Grader
+from colbench_env.grading.answers import MAX_CHARACTERS
 from colbench_env.tasks import write_rows
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.console import Console
@@ -57,7 +58,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluation:
             console.say(f"grader {config.grader}; {grader.layers_text()}")
             if config.references:
                 study = _studied(gradable, study, grader, console)
-        for defect in _task_defects(files, study):
+        for defect in [*_task_defects(files, study), *_endless_answers(files, study, config)]:
             defects.append(defect)
             console.warn(defect)
         graded = [
@@ -140,6 +141,17 @@ def _task_defects(files: Sequence[Dialogues], study: Study) -> list[str]:
         + ("the dialogue is" if len(found) == 1 else f"the {len(found)} dialogues about the task are")
         + " not graded"
         for task, found in places.items()
+    ]
+
+
+def _endless_answers(files: Sequence[Dialogues], study: Study, config: EvaluateConfig) -> list[str]:
+    """The answers that are to be graded and too long to be run."""
+    return [
+        f"{place}: the answer has {len(row.answer):,} characters, more than the {MAX_CHARACTERS:,} that are run: it "
+        "passes no test"
+        for file in files
+        for row, place, here in zip(file.rows, file.places, _prepared(file, study, config).here, strict=True)
+        if here and len(row.answer) > MAX_CHARACTERS
     ]
 
 

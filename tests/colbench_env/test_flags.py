@@ -1,5 +1,6 @@
 """Flags of doubtful tasks, read off the source and observed in the sandbox."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -102,9 +103,28 @@ def test_without_a_reference_there_is_nothing_to_observe(grader):
         observed_flags(task(""), grader)
 
 
-def test_a_failure_of_the_machine_flags_nothing():
-    failed = Outcome(Verdict.INFRASTRUCTURE_ERROR, detail="no process could be made")
-    assert outcome_flags((failed,), (Outcome(Verdict.PASS, encoding.encode(1)),)) == set()
+def passed(value):
+    return Outcome(Verdict.PASS, encoding.encode(value))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "flags"),
+    [
+        (passed(1), passed(1), set()),
+        (passed(1), passed(1.0), set()),  # equal in Python, so no answer fails by it
+        (passed(1), passed(2), {Flag.RANDOM}),
+        (passed(1), Outcome(Verdict.ERROR, detail="ValueError: no"), {Flag.RANDOM}),
+        (passed({1: complex("nan")}), passed({1: complex("nan")}), {Flag.NAN}),
+        (passed([Decimal("sNaN")]), passed([Decimal("sNaN")]), {Flag.NAN}),
+        (passed({float("nan")}), passed({float("nan")}), {Flag.NAN}),
+        (passed(1), passed(float("nan")), {Flag.RANDOM, Flag.NAN}),
+        (Outcome(Verdict.ERROR, detail="ModuleNotFoundError: No module named 'x'"),) * 2 + ({Flag.MISSING_MODULE},),
+        (Outcome(Verdict.INFRASTRUCTURE_ERROR), passed(1), set()),
+        (passed(1), Outcome(Verdict.TIMEOUT), set()),
+    ],
+)
+def test_what_two_outcomes_say(first, second, flags):
+    assert outcome_flags((passed(0), first), (passed(0), second)) == flags
 
 
 def test_the_real_tasks_have_the_flags_that_are_known_of_them(grader):

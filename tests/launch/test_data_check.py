@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import write_rows
+from colbench_env.types import BadInput
 from launch import cli, data
+from launch.checking import references
 from launch.checking.facts import FileForm, Lengths, Rewards
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -150,6 +153,31 @@ def test_a_file_that_cannot_be_read_is_one_sentence(run, tmp_path):
         assert err.startswith("error: ") and err.endswith(f"{reason}\n") and err.count("\n") == 1
 
 
+def test_without_a_sandbox_nothing_is_run_unless_the_user_says_so(run, tmp_path, monkeypatch):
+    def no_sandbox(**_):
+        raise BadInput("nothing on this machine keeps an answer from anything")
+
+    monkeypatch.setattr(references, "Grader", no_sandbox)
+    (tmp_path / "x.jsonl").write_text(json.dumps(TASK))
+    status, out, err = run("check", tmp_path / "x.jsonl")
+    assert (status, out) == (2, "")
+    assert err.endswith("keeps an answer from anything; with --no-run nothing is run\n")
+    assert run("check", tmp_path / "x.jsonl", "--no-run")[0] == 0
+
+
+def test_a_reader_that_goes_early_is_one_sentence(tmp_path):
+    (tmp_path / "x.jsonl").write_text("{\n" * 20_000)
+    command = [sys.executable, "-m", "launch.data", "check", str(tmp_path / "x.jsonl")]
+    root = Path(data.__file__).parents[1]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    errors = [line for line in process.stderr if not line.startswith("stage=")]
+    process.stderr.close()
+    assert process.wait() == 1
+    assert errors == ["error: standard output was closed before everything was printed\n"]
+
+
 # --- defective rows --------------------------------------------------------------------------------------------------
 
 
@@ -232,7 +260,7 @@ def test_references_that_can_never_be_met_are_defective_and_others_counted(check
     status, sentences, report = check(rows)
     assert status == 2
     assert sentences == [
-        "1: the reference gives no value in any of its 1 tests, so no answer can pass one "
+        "1: the reference gives no value in its only test, so no answer can pass one "
         "('test1': timeout, killed after 5.0 s)",
         "2: the reference gives no value in any of its 2 tests, so no answer can pass one "
         "('test1': error, ValueError: no)",
@@ -263,6 +291,22 @@ def test_the_first_row_of_a_known_kind_tells_the_kind_of_all(check, row, kind):
     assert report["kind"] == kind
     assert (status, len(sentences)) == (2, 1)
     assert check([row], "--no-run", f"--kind={kind}")[0] == 0
+
+
+def test_every_row_of_a_task_that_no_answer_can_solve_is_named(check):
+    hopeless = DIALOGUE | {"task": TASK | {"ground_truth": "def f(x): raise KeyError(x)"}}
+    status, sentences, report = check([hopeless, DIALOGUE, hopeless])
+    assert (status, [sentence[:26] for sentence in sentences]) == (
+        2,
+        ["1: the reference gives no ", "3: the reference gives no "],
+    )
+    assert report["tasks"]["references"]["tasks"] == 1
+
+
+def test_rows_are_counted_by_what_their_keys_are_those_of(check):
+    report = check([TASK, DIALOGUE, b"{\n", {"x": 1}, b"3\n", TASK], "--no-run")[2]
+    assert report["kinds"] == {"backend": 2, "not JSON": 1, "trajectories": 1, "unknown": 2}
+    assert (report["rows"], len(report["defects"])) == (6, 4)
 
 
 def test_a_kind_that_is_given_is_what_rows_are_measured_by(check):

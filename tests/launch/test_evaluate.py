@@ -303,8 +303,9 @@ def test_every_defect_is_named_by_its_line_and_the_rest_is_graded_and_written(ev
     rows.write_bytes(text.encode())
     outputs = [tmp_path / name for name in ("output", "json", "html")]
     ended = evaluate(f"--trajectories={rows}", *(f"--{path.name}={path}" for path in outputs))
-    assert ended.refuses() == "error: 7 defects in the input, named above; everything else was evaluated"
+    assert ended.refuses() == "error: 8 defects in the input, named above; everything else was evaluated"
     said = {
+        3: "the answer has 2,000,042 characters, more than the 1,000,000 that are run: it passes no test",
         4: "'answer' is missing",
         5: "found a list, expected a JSON object",
         6: "the reference is not Python ('(' was never closed in line 1); the dialogue is not graded",
@@ -315,11 +316,11 @@ def test_every_defect_is_named_by_its_line_and_the_rest_is_graded_and_written(ev
     }
     assert [line for line in said if f"{rows}:{line}: {said[line]}" in ended.stderr] == list(said)
     graded = read_rows(outputs[0], Trajectory)
-    assert [row.reward for row in graded] == [1.0, 1.0, None, None, None, None]
+    assert [row.reward for row in graded] == [1.0, 0.0, None, None, None, None]
     found = read_json(outputs[1])
-    assert (found["rows"], len(found["defects"])) == (6, 7)
+    assert (found["rows"], len(found["defects"])) == (6, 8)
     assert found["excluded"] == {"defective reference or test": 4}
-    assert found["policies"]["evaluated"]["success"]["mean"] == 1.0
+    assert found["policies"]["evaluated"]["success"]["mean"] == 0.5
     assert outputs[2].stat().st_size < 200_000
 
 
