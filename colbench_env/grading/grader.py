@@ -21,6 +21,7 @@ from .verdicts import MODES, Grade, Limits, Outcome, TestVerdict, judge
 ATTEMPTS = 3
 PROBE_SECONDS = 10.0
 SCOPES = {"strict": "module", "official": "function"}
+RELEASED_SECONDS = 1.0  # `official`: after this time the released grader throws a TimeoutError into an answer
 
 # Tries, as an answer could, what no answer may: True for each thing that worked.
 PROBE = """
@@ -47,6 +48,7 @@ def escapes(path, pid):
         "write beside it": attempt(lambda: open(path + ".new", "w").close()),
         "reach the network": attempt(connect),
         "signal the grader": attempt(lambda: os.kill(pid, 0)),
+        "leave a process behind": attempt(lambda: os.fork() or os._exit(0)),
     }
 """
 
@@ -85,6 +87,7 @@ class Grader:
         self.workers = workers
         self.limits = limits or Limits()
         self._references: dict[object, Future[tuple[Outcome, ...]]] = {}
+        self._day: object = None
         self._lock = threading.Lock()
         off = frozenset(without)
         self._all = [_Bench(Sandbox(self.limits, off), Sandbox(self.limits, off)) for _ in range(workers)]
@@ -133,13 +136,15 @@ class Grader:
             return Grade(tuple(TestVerdict(case.name, Verdict.WRONG, detail) for case in cases))
         with self._bench() as bench:
             expected = self._expected(bench.references, task, cases)
+            # a test whose reference failed is not run: nothing could pass it
+            open_cases = tuple(case for case, wanted in zip(cases, expected, strict=True) if wanted.verdict == Verdict.PASS)
             if self.mode == "official":
-                source = answers.official_source(answer)
+                got = self._run_all(bench.answers, answers.official_source(answer), open_cases, RELEASED_SECONDS)
             else:
-                source = answers.strict_source(answer, cases)
-            got = self._run_all(bench.answers, source, cases)
-        pairs = zip(cases, expected, got, strict=True)
-        return Grade(tuple(judge(case, wanted, outcome, self.mode) for case, wanted, outcome in pairs))
+                got = self._run_all(bench.answers, answers.strict_source(answer, cases), open_cases)
+        outcomes = {case.name: outcome for case, outcome in zip(open_cases, got, strict=True)}
+        pairs = zip(cases, expected, strict=True)
+        return Grade(tuple(judge(case, wanted, outcomes.get(case.name, wanted), self.mode) for case, wanted in pairs))
 
     def grade_many(
         self, items: Iterable[tuple[Task, str]], on_done: Callable[[int, Grade], None] | None = None
@@ -175,8 +180,12 @@ class Grader:
             self._benches.put(bench)
 
     def _expected(self, sandbox: Sandbox, task: Task, cases: tuple[Case, ...]) -> tuple[Outcome, ...]:
-        """What the reference gives, computed once in the life of this grader, whichever thread comes first."""
+        """What the reference gives, computed once a day (it may ask for the date), whichever thread comes first."""
+        today = time.gmtime()[:3]
         with self._lock:
+            if today != self._day:
+                self._references.clear()
+                self._day = today
             mine = (key := _key(task)) not in self._references
             future = self._references.setdefault(key, Future())
         if mine:
@@ -184,11 +193,13 @@ class Grader:
                 future.set_result(self._run_all(sandbox, task.ground_truth, cases))
             except BaseException as error:
                 with self._lock:
-                    del self._references[key]
+                    self._references.pop(key, None)
                 future.set_exception(error)
         return future.result()
 
-    def _run_all(self, sandbox: Sandbox, source: str, cases: tuple[Case, ...]) -> tuple[Outcome, ...]:
+    def _run_all(
+        self, sandbox: Sandbox, source: str, cases: tuple[Case, ...], alarm: float = 0.0
+    ) -> tuple[Outcome, ...]:
         """The outcome of every test, each in a fresh process. What all must share (a syntax error) is found once."""
         outcomes: list[Outcome] = []
         deadline = time.monotonic() + self.limits.answer_seconds
@@ -197,13 +208,13 @@ class Grader:
             if outcomes and outcomes[0].verdict == Verdict.SYNTAX_ERROR:
                 outcomes.append(outcomes[0])
             elif seconds <= 0:
-                detail = f"the answer's {self.limits.answer_seconds:g} s were used up by the tests before"
+                detail = f"the {self.limits.answer_seconds:g} s for all tests were used up by those before"
                 outcomes.append(Outcome(Verdict.TIMEOUT, detail=detail))
             else:
-                outcomes.append(self._run(sandbox, source, case.call, seconds))
+                outcomes.append(self._run(sandbox, source, case.call, seconds, alarm))
         return tuple(outcomes)
 
-    def _run(self, sandbox: Sandbox, source: str, call: str, seconds: float) -> Outcome:
+    def _run(self, sandbox: Sandbox, source: str, call: str, seconds: float, alarm: float) -> Outcome:
         """The outcome of one test, tried again when the worker fails.
 
         If the worker fails every time, but serves a harmless test in between, it is this source that brings it down:
@@ -211,7 +222,7 @@ class Grader:
         """
         for _ in range(ATTEMPTS):
             try:
-                return sandbox.run(source, call, SCOPES[self.mode], seconds)
+                return sandbox.run(source, call, SCOPES[self.mode], seconds, alarm)
             except SandboxError as error:
                 detail = str(error)
         try:
@@ -234,6 +245,8 @@ def _examine(sandbox: Sandbox) -> tuple[dict[str, bool], list[str]]:
     if outcome.verdict != Verdict.PASS:
         raise SandboxError(f"a first test ended with {outcome.verdict}: {outcome.detail}")
     found = encoding.decode(outcome.encoded)
+    if "pid" in sandbox.layers:  # a process may be started there: it ends with the test
+        del found["leave a process behind"]
     return {name: name in sandbox.layers for name in LAYERS}, [what for what, worked in found.items() if worked]
 
 

@@ -9,14 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import encoding
 from .verdicts import Limits, Outcome, Verdict
-from .worker import ENDED, KINDS, LENGTH, MAX_DETAIL, NO_FORK, NOT_CONFINED, RUN
+from .worker import ENDED, KINDS, LENGTH, MAX_DETAIL, NO_FORK, NOT_CONFINED, REQUEST, RUN, SCOPES
 
 # Packages an answer may import where they are installed. Whatever else is installed, ours included, it cannot.
 PACKAGES = (
@@ -59,15 +58,19 @@ class Sandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
-    def run(self, source: str, call: str, scope: str, seconds: float) -> Outcome:
-        """What `call` gives after `source` has run, in a process of its own. Raises SandboxError."""
+    def run(self, source: str, call: str, scope: str, seconds: float, alarm: float = 0.0) -> Outcome:
+        """What `call` gives after `source` has run, in a process of its own. Raises SandboxError.
+
+        `seconds` is when the process is killed; `alarm`, if not 0, when a TimeoutError is thrown into the answer.
+        """
         if self._process is None:
             self.start()
-        request = json.dumps({"source": source, "call": call, "scope": scope}).encode()
+        content = source.encode("utf-8", "surrogatepass")
+        header = REQUEST.pack(SCOPES[scope], alarm, len(content))
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         try:
-            with tempfile.TemporaryFile() as file:
-                file.write(request)
+            with os.fdopen(os.memfd_create("request"), "wb") as file:
+                file.write(header + content + call.encode("utf-8", "surrogatepass"))
                 file.seek(0)
                 socket.send_fds(self._control, [RUN], [file.fileno(), theirs])
             os.close(theirs)
@@ -94,7 +97,7 @@ class Sandbox:
         with theirs:
             command = [sys.executable, *PYTHON_FLAGS, str(Path(__file__).with_name("worker.py"))]
             self._process = subprocess.Popen(
-                [*command, json.dumps(self._config(theirs.fileno()))],
+                [*command, str(theirs.fileno())],
                 env=ENVIRONMENT,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -106,6 +109,7 @@ class Sandbox:
         self._control = ours
         ours.settimeout(START_SECONDS)
         try:
+            ours.send(json.dumps(self._config()).encode())
             report = json.loads(ours.recv(1 << 16) or b"{}")
         except (OSError, ValueError) as error:
             report = {"why": str(error)}
@@ -184,10 +188,9 @@ class Sandbox:
             return Outcome(Verdict.CRASH, detail=f"ended by {signal.Signals(number).name}")
         return Outcome(Verdict.CRASH, detail=f"left with status {os.WEXITSTATUS(status)} before the result")
 
-    def _config(self, control: int) -> dict[str, object]:
+    def _config(self) -> dict[str, object]:
         limits = self.limits
         return {
-            "control": control,
             "without": sorted(self.without),
             "packages": installed_packages(),
             "grader_path": [os.path.realpath(path) for path in sys.path],
