@@ -13,8 +13,9 @@ A value is a tag and its content:
     o                         anything in BUILDERS: name, then the tuple of arguments that builds it
 
 Written rules beyond the plain types: `defaultdict`, `OrderedDict` and `Counter` of exactly these types equal what they
-equal in Python (two OrderedDicts only in the same order); a numpy scalar is the Python value that `item()` gives; a numpy array is an `Array`, equal only to
-an array of the same shape with equal items. Subclasses, user classes, iterators and functions are unsupported.
+equal in Python (two OrderedDicts only in the same order); a numpy scalar is the Python value that `item()` gives; a
+numpy array is an `Array`, equal only to an array of the same shape with equal items. Subclasses, user classes,
+iterators and functions are unsupported.
 """
 
 import builtins
@@ -231,7 +232,7 @@ def decode(data: bytes, nan: float | None = None) -> object:
             arguments = read(depth + 1)
             if type(arguments) is not tuple or len(arguments) != len(kinds):
                 raise Malformed("arguments are not a tuple of the right length")
-            if not all(allowed is None or type(each) in allowed for each, allowed in zip(arguments, kinds, strict=True)):
+            if not all(kind is None or type(each) in kind for each, kind in zip(arguments, kinds, strict=True)):
                 raise Malformed("an argument of a wrong type")
             return build(*arguments)
         raise Malformed(f"no value starts with {tag!r}")

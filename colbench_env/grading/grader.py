@@ -46,6 +46,7 @@ def escapes(path, pid):
     return {
         "read a file of the user": attempt(lambda: read(path)),
         "write beside it": attempt(lambda: open(path + ".new", "w").close()),
+        "change the rights of a file": attempt(lambda: os.chmod(path, 0o666)),
         "reach the network": attempt(connect),
         "signal the grader": attempt(lambda: os.kill(pid, 0)),
         "leave a process behind": attempt(lambda: os.fork() or os._exit(0)),
@@ -137,12 +138,12 @@ class Grader:
         with self._bench() as bench:
             expected = self._expected(bench.references, task, cases)
             # a test whose reference failed is not run: nothing could pass it
-            open_cases = tuple(case for case, wanted in zip(cases, expected, strict=True) if wanted.verdict == Verdict.PASS)
+            known = tuple(case for case, each in zip(cases, expected, strict=True) if each.verdict == Verdict.PASS)
             if self.mode == "official":
-                got = self._run_all(bench.answers, answers.official_source(answer), open_cases, RELEASED_SECONDS)
+                got = self._run_all(bench.answers, answers.official_source(answer), known, RELEASED_SECONDS)
             else:
-                got = self._run_all(bench.answers, answers.strict_source(answer, cases), open_cases)
-        outcomes = {case.name: outcome for case, outcome in zip(open_cases, got, strict=True)}
+                got = self._run_all(bench.answers, answers.strict_source(answer, cases), known)
+        outcomes = {case.name: outcome for case, outcome in zip(known, got, strict=True)}
         pairs = zip(cases, expected, strict=True)
         return Grade(tuple(judge(case, wanted, outcomes.get(case.name, wanted), self.mode) for case, wanted in pairs))
 

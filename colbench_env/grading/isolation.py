@@ -152,7 +152,7 @@ class Confinement:
         self.uid = uid
         self.rules = rules
         self.limits = limits
-        self.filter = seccomp.program() if "seccomp" in active else b""
+        self.filter = seccomp.program(changes="mount" in active) if "seccomp" in active else b""
         self.rule_set = -1
         if "landlock" in active:
             self.make_rule_set()

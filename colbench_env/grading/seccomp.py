@@ -104,6 +104,31 @@ DENIED = {
     "iopl": (172, None),
     "ioperm": (173, None),
 }
+# Landlock does not ask for these: refused as well where a test sees the machine's own file tree.
+CHANGES = {
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+    "truncate": (76, 45),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "setxattrat": (463, 463),
+    "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
+}
 # name: (numbers, argument, None to refuse whatever is not 0 or else the values that are refused)
 DENIED_WITH = {
     "prlimit64 of another process": ((302, 261), 0, None),
@@ -131,8 +156,11 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
 
 
-def program() -> bytes:
-    """The filter for this machine, as BPF instructions of eight bytes. Raises OSError where there is none."""
+def program(changes: bool) -> bytes:
+    """The filter for this machine, as BPF instructions of eight bytes. Raises OSError where there is none.
+
+    `changes` says whether owner, rights, times and attributes of files may be changed.
+    """
     if platform.machine() not in ARCHITECTURES or sys.byteorder != "little":
         raise OSError(errno.ENOSYS, f"no system-call table for {platform.machine()}")
     column, audit = ARCHITECTURES[platform.machine()]
@@ -145,7 +173,7 @@ def program() -> bytes:
         (_AT_LEAST, 0, 1, X32_BIT),
         refuse,
     ]
-    for numbers in DENIED.values():
+    for numbers in (*DENIED.values(), *(() if changes else CHANGES.values())):
         if numbers[column] is not None:
             lines += [(_EQUAL, 0, 1, numbers[column]), refuse]
     for numbers, argument, values in DENIED_WITH.values():

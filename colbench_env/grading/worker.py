@@ -41,14 +41,14 @@ REQUEST = struct.Struct("<cdI")
 SCOPES = {"module": b"M", "function": b"F"}
 KINDS = {"value": b"V", "error": b"E", "syntax-error": b"S", "memory": b"M", "unsupported": b"U", "timeout": b"T"}
 MAX_DETAIL = 500
-RELEASED_NAMES = {"signal": "signal", "multiprocessing": "multiprocessing", "Empty": "queue"}
+RELEASED_NAMES = {"signal": ("signal", ""), "multiprocessing": ("multiprocessing", ""), "Empty": ("queue", "Empty")}
 NO_FORK = -(1 << 31)  # in place of a wait status: there was no child
 NOT_CONFINED = 97  # exit status of a child that could not lock itself up, and so has run nothing
 
 # Imported once here instead of in every child. Not `random` and `threading`, which would make every fork dearer.
 PRELOADED = (
-    "abc bisect calendar collections collections.abc copy datetime decimal enum fractions functools heapq itertools json"
-    " math numbers operator re string time types typing zoneinfo"
+    "abc bisect calendar collections collections.abc copy datetime decimal enum fractions functools heapq itertools"
+    " json math numbers operator re string time types typing zoneinfo"
 ).split()
 
 
@@ -272,9 +272,10 @@ def _module(text: str, scope: bytes) -> dict[str, object]:
     if scope == SCOPES["module"]:
         names.update({name: getattr(typing, name) for name in typing.__all__ if name in text})
     else:
-        for name, place in RELEASED_NAMES.items():
+        for name, (place, attribute) in RELEASED_NAMES.items():
             if name in text:
-                names[name] = getattr(importlib.import_module(place), name, sys.modules[place])
+                module = importlib.import_module(place)
+                names[name] = getattr(module, attribute) if attribute else module
     return names
 
 
