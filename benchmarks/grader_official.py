@@ -2,9 +2,10 @@
 
     python -m benchmarks.grader_official [--tasks=FILE] [--mutants=4] [--seed=0] [--workers=2] [--oracle-python=PATH]
 
-Every reference is graded as it is and in `--mutants` - 1 mutations (`benchmarks/mutants.py`), drawn from the seed; a few
-also in the dear ones. The peer is `benchmarks/released_oracle.py`, run in the same call by a Python <= 3.12: this one,
-or one that is found, or `--oracle-python`. Without `--tasks` the tasks are procedural. Exit status 1 if a verdict differs.
+Every reference is graded as it is and in `--mutants` - 1 mutations (`benchmarks/mutants.py`), drawn from the seed; a
+few also in the dear ones. The peer is `benchmarks/released_oracle.py`, run in the same call by a Python <= 3.12: this
+one, or one that is found, or `--oracle-python`. Without `--tasks` the tasks are procedural. Exit status 1 if a verdict
+differs.
 """
 
 import argparse
@@ -63,14 +64,17 @@ def main() -> None:
     for place, why in skipped.items():
         print(f"row {place} not compared: {why}")
     same = [count for kind, count in counts.items() if kind not in APART]
-    print(
-        f"grader on Python {sys.version.split()[0]}, oracle on Python {version}: {sum(c.answers for c in same)} answers, "
-        f"{sum(c.tests for c in same)} verdicts compared, {sum(c.verdicts_differ for c in same)} verdicts and "
-        f"{sum(c.rewards_differ for c in same)} rewards differ; {excluded} verdicts lost to the machine; "
-        f"grader {graded_after - told_after:.1f} s, oracle {told_after - start:.1f} s "
-        f"(ratio {(graded_after - told_after) / (told_after - start):.1f})"
+    answers, tests, verdicts, rewards = (
+        sum(getattr(count, name) for count in same)
+        for name in ("answers", "tests", "verdicts_differ", "rewards_differ")
     )
-    sys.exit(any(c.verdicts_differ or c.rewards_differ for c in same))
+    grading, asking = graded_after - told_after, told_after - start
+    print(
+        f"grader on Python {sys.version.split()[0]}, oracle on Python {version}: {answers} answers, {tests} verdicts "
+        f"compared, {verdicts} verdicts and {rewards} rewards differ; {excluded} verdicts lost to the machine; "
+        f"grader {grading:.1f} s, oracle {asking:.1f} s (ratio {grading / asking:.1f})"
+    )
+    sys.exit(bool(verdicts or rewards))
 
 
 def answers_of(task: Task, place: int, count: int, seed: int) -> list[tuple[str, str]]:

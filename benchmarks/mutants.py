@@ -161,9 +161,7 @@ APART = {
         "CODE\ninner = NAME\nfound = [inner for _ in range(1)]\ndef NAME(*args, f=found[0]): return f(*args)\n"
     ),
     "f-string of 3.12": _plain("CODE\nlabel = f'{'a'}'\n"),
-    "sum of floats (exact since 3.12)": _wrapped(
-        _CALL + "return value if sum([0.1] * 10) == 1.0 else None"
-    ),
+    "sum of floats (exact since 3.12)": _wrapped(_CALL + "return value if sum([0.1] * 10) == 1.0 else None"),
     "named tuple for tuple (unsupported)": _wrapped(
         "from collections import namedtuple\n"
         + _CALL

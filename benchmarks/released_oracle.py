@@ -3,10 +3,10 @@
     python3.12 benchmarks/released_oracle.py < rows > verdicts
 
 A row is `{"reference": str, "calls": [str], "answers": [str]}` (JSON Lines). Each gives `{"unstable": bool, "missing":
-str, "answers": [[bool, ...], ...]}`: whether the reference's values differ when it is run again, the module it lacks,
-and which tests each answer passes (null where the released grader itself would end). Nothing is isolated. Written from
-the released grader's behaviour: all runs in the local scope of a function of this process, an alarm rings after a
-second, live objects are compared. It shares no code with the grader.
+str, "answers": [[bool, ...], ...], "seconds": float}`: whether the reference's values differ when it is run again, the
+module it lacks, which tests each answer passes (null where the released grader itself would end), and how long that
+took. Nothing is isolated. Written from the released grader's behaviour: all runs in the local scope of a function of
+this process, an alarm rings after a second, live objects are compared. It shares no code with the grader.
 """
 
 import json
@@ -14,6 +14,7 @@ import multiprocessing  # noqa: F401  (this module's names are what an answer se
 import os
 import signal
 import sys
+import time
 from queue import Empty  # noqa: F401
 
 REFUSED_TEXTS = ["import os", "from os", "import sys", "from sys", "sudo", "transformers", "exit(", "quit(", "argparse"]
@@ -76,7 +77,7 @@ def judge(row):
         if isinstance(getattr(live_value, "error", None), ImportError):
             missing = str(live_value.error)
         live_value.error = None
-    verdicts = []
+    verdicts, start = [], time.perf_counter()
     for answer in row["answers"]:
         try:
             if any(text in answer for text in REFUSED_TEXTS):
@@ -87,7 +88,8 @@ def judge(row):
             verdicts.append(None)
         for name in set(globals()) - OWN_NAMES:
             del globals()[name]
-    return {"unstable": runs.count(runs[0]) != 3, "missing": missing, "answers": verdicts}
+    seconds = time.perf_counter() - start
+    return {"unstable": runs.count(runs[0]) != 3, "missing": missing, "answers": verdicts, "seconds": seconds}
 
 
 def main():
