@@ -25,7 +25,7 @@ from colbench_env.mini.tasks import make_tasks
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Task
 
-RARE_EVERY, APART_EVERY = 200, 20
+RARE_EVERY, APART_EVERY = 400, 20
 
 
 @dataclass

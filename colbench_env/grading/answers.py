@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from ..types import NO_ANSWER
 
+MAX_CHARACTERS = 1_000_000  # a longer answer is not run
+
 # Texts for which the released grader gives 0 without running anything; `exit(` also hits `on_exit(`.
 BLOCKED = ("import os", "from os", "import sys", "from sys", "sudo", "transformers", "exit(", "quit(", "argparse")
 

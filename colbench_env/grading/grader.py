@@ -131,6 +131,9 @@ class Grader:
         cases = _cases(task)
         if answers.is_no_answer(answer):
             return Grade(tuple(TestVerdict(case.name, Verdict.NO_ANSWER) for case in cases))
+        if len(answer) > answers.MAX_CHARACTERS:
+            detail = f"the answer has {len(answer)} characters, at most {answers.MAX_CHARACTERS} are run"
+            return Grade(tuple(TestVerdict(case.name, Verdict.ERROR, detail) for case in cases))
         word = answers.blocked_word(answer) if self.mode == "official" else None
         if word is not None:
             detail = f"the released block-list has {word!r}"
