@@ -9,6 +9,7 @@ What a layer does:
     network  no interfaces, not even loopback
     ipc      no System V objects shared with others
     uid      root becomes a user that nobody else is
+    no_new_privs  no program can raise its rights; landlock and seccomp need it
     landlock files are opened by a list of paths; without `mount` nothing at all can be written
     seccomp  no new processes, sockets, signals, mounts
     limits   CPU, address space, threads, file size, descriptors, core
@@ -24,7 +25,7 @@ from collections.abc import Iterable
 
 from . import landlock, seccomp
 
-LAYERS = ("pid", "mount", "network", "ipc", "uid", "landlock", "seccomp", "no_new_privs", "limits")
+LAYERS = ("pid", "mount", "network", "ipc", "uid", "no_new_privs", "landlock", "seccomp", "limits")
 NAMESPACES = {"mount": 0x00020000, "ipc": 0x08000000, "pid": 0x20000000, "network": 0x40000000}
 SCRATCH = "/tmp"
 MAX_DESCRIPTORS = 64

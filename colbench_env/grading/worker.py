@@ -83,7 +83,7 @@ def _enter(control: socket.socket, config: dict) -> tuple[isolation.Confinement,
     rules = isolation.landlock_rules(active, library, hidden, list(packages.values()))
     confine = functools.partial(isolation.Confinement, uid=uid, rules=rules, limits=config["limits"])
     for layer in isolation.LAYERS:
-        if layer in wanted - active - set(isolation.NAMESPACES) and _holds(confine, active | {"no_new_privs", layer}):
+        if layer in wanted - active - set(isolation.NAMESPACES) and _holds(confine, active | {layer}):
             active.add(layer)
     control.send(json.dumps({"active": sorted(active)}).encode())
     return confine(active), config["limits"]["disk_bytes"]

@@ -260,7 +260,12 @@ def test_a_worker_killed_from_outside_is_started_again(strict):
 
 
 # What still isolates when a machine forbids the rest; as in a container without namespaces, or an old kernel.
-FALLBACKS = [("pid", "mount", "network", "ipc"), ("mount",), ("seccomp",), ("landlock", "seccomp"), ("pid", "uid")]
+FALLBACKS = [
+    *((layer,) for layer in LAYERS),
+    ("pid", "mount", "network", "ipc"),
+    ("landlock", "seccomp"),
+    ("pid", "uid"),
+]
 
 
 @pytest.mark.parametrize("off", FALLBACKS, ids="-".join)
