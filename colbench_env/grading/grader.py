@@ -62,6 +62,14 @@ class _Bench:
     answers: Sandbox
 
 
+@dataclass(frozen=True)
+class _Expected:
+    """What a reference gives in each test, and in which tests it had a process of its own."""
+
+    outcomes: dict[str, Outcome]
+    alone: set[str]
+
+
 class Grader:
     """Grades answers in sandboxed processes; a context manager that is safe to use from several threads.
 
@@ -87,7 +95,7 @@ class Grader:
         self.mode = mode
         self.workers = workers
         self.limits = limits or Limits()
-        self._references: dict[object, Future[tuple[Outcome, ...]]] = {}
+        self._references: dict[object, Future[_Expected]] = {}
         self._day: object = None
         self._lock = threading.Lock()
         off = frozenset(without)
@@ -141,14 +149,13 @@ class Grader:
         with self._bench() as bench:
             expected = self._expected(bench.references, task, cases)
             # a test whose reference failed is not run: nothing could pass it
-            known = tuple(case for case, each in zip(cases, expected, strict=True) if each.verdict == Verdict.PASS)
+            known = tuple(case for case in cases if expected.outcomes[case.name].verdict == Verdict.PASS)
             if self.mode == "official":
                 got = self._run_all(bench.answers, answers.official_source(answer), known, RELEASED_SECONDS)
             else:
                 got = self._run_all(bench.answers, answers.strict_source(answer, cases), known)
-        outcomes = {case.name: outcome for case, outcome in zip(known, got, strict=True)}
-        pairs = zip(cases, expected, strict=True)
-        return Grade(tuple(judge(case, wanted, outcomes.get(case.name, wanted), self.mode) for case, wanted in pairs))
+            outcomes = dict(zip((case.name for case in known), got, strict=True))
+            return Grade(tuple(self._judge(bench, task, case, expected, outcomes.get(case.name)) for case in cases))
 
     def grade_many(
         self, items: Iterable[tuple[Task, str]], on_done: Callable[[int, Grade], None] | None = None
@@ -183,7 +190,18 @@ class Grader:
         finally:
             self._benches.put(bench)
 
-    def _expected(self, sandbox: Sandbox, task: Task, cases: tuple[Case, ...]) -> tuple[Outcome, ...]:
+    def _judge(self, bench: _Bench, task: Task, case: Case, expected: _Expected, got: Outcome | None) -> TestVerdict:
+        """The verdict on one test. Nothing is wrong before it differs from a reference that had its own process too."""
+        wanted = expected.outcomes[case.name]
+        verdict = judge(case, wanted, got or wanted, self.mode)
+        if verdict.verdict == Verdict.WRONG and case.name not in expected.alone:
+            wanted = self._run(bench.references, task.ground_truth, case.call, self.limits.test_seconds, 0.0)
+            expected.outcomes[case.name] = wanted
+            expected.alone.add(case.name)
+            verdict = judge(case, wanted, got, self.mode)
+        return verdict
+
+    def _expected(self, sandbox: Sandbox, task: Task, cases: tuple[Case, ...]) -> _Expected:
         """What the reference gives, computed once a day (it may ask for the date), whichever thread comes first."""
         today = time.gmtime()[:3]
         with self._lock:
@@ -194,12 +212,24 @@ class Grader:
             future = self._references.setdefault(key, Future())
         if mine:
             try:
-                future.set_result(self._run_all(sandbox, task.ground_truth, cases))
+                future.set_result(self._run_reference(sandbox, task.ground_truth, cases))
             except BaseException as error:
                 with self._lock:
                     self._references.pop(key, None)
                 future.set_exception(error)
         return future.result()
+
+    def _run_reference(self, sandbox: Sandbox, source: str, cases: tuple[Case, ...]) -> _Expected:
+        """The outcome of every test of a reference: all in one process if that goes well, else each in its own."""
+        names = [case.name for case in cases]
+        try:
+            calls, seconds = [case.call for case in cases], self.limits.test_seconds
+            if together := sandbox.run_together(source, calls, SCOPES[self.mode], seconds):
+                return _Expected(dict(zip(names, together, strict=True)), set())
+        except SandboxError:
+            pass  # tried again below, and reported if that fails as well
+        outcomes = self._run_all(sandbox, source, cases)
+        return _Expected(dict(zip(names, outcomes, strict=True)), set(names))
 
     def _run_all(
         self, sandbox: Sandbox, source: str, cases: tuple[Case, ...], alarm: float = 0.0

@@ -6,9 +6,10 @@ and writes one message to the other.
 
 Over the control socket (whole messages): the settings and, in answer, a JSON report of the layers; then for each test
 `RUN` with the two descriptors, answered by `ENDED` (wait status, CPU seconds) when the child and all it started are
-gone. A request is `REQUEST` (scope, seconds to an alarm or 0, bytes of source), the source and the call.
+gone. A request is `REQUEST` (scope, seconds to an alarm or 0, bytes of source), the source and the calls.
 A message on the result pipe is four bytes of length and a body: `V` and an encoded value, or another letter of
-`KINDS` and a text. A forged one can only claim a value.
+`KINDS` and a text. A forged one can only claim a value. A request of several calls, made for references only, is
+answered by one message with all bodies.
 """
 
 import functools
@@ -40,6 +41,8 @@ RUN = b"R"
 REQUEST = struct.Struct("<cdI")
 SCOPES = {"module": b"M", "function": b"F"}
 KINDS = {"value": b"V", "error": b"E", "syntax-error": b"S", "memory": b"M", "unsupported": b"U", "timeout": b"T"}
+TOGETHER, APART = b"L", b"A"  # all outcomes of a reference, `LENGTH` and a body for each; or that they do not agree
+BETWEEN_CALLS = b"\0"  # no source has it
 MAX_DETAIL = 500
 RELEASED_NAMES = {"signal": ("signal", ""), "multiprocessing": ("multiprocessing", ""), "Empty": ("queue", "Empty")}
 NO_FORK = -(1 << 31)  # in place of a wait status: there was no child
@@ -195,7 +198,8 @@ def _run_and_exit(confinement: isolation.Confinement, request: int, result: int)
         status = 0
         for first, last in itertools.pairwise((2, *sorted((request, result)), isolation.MAX_DESCRIPTORS)):
             os.closerange(first + 1, last)
-        body = _outcome(*_read_request(request))
+        source, calls, scope, alarm = _read_request(request)
+        body = _outcomes(source, calls, scope) if len(calls) > 1 else _outcome(source, calls[0], scope, alarm)
         message = LENGTH.pack(len(body)) + body
         while message:
             message = message[write(result, message) :]
@@ -203,22 +207,35 @@ def _run_and_exit(confinement: isolation.Confinement, request: int, result: int)
         leave(status)
 
 
-def _read_request(descriptor: int) -> tuple[str, str, bytes, float]:
-    """Source, call, scope and seconds to an alarm of one test. Closes the descriptor."""
+def _read_request(descriptor: int) -> tuple[str, list[str], bytes, float]:
+    """Source, calls, scope and seconds to an alarm of a request. Closes the descriptor."""
     content = b""
     while piece := os.read(descriptor, os.fstat(descriptor).st_size):
         content += piece
     os.close(descriptor)
     scope, alarm, length = REQUEST.unpack_from(content)
-    source, call = content[REQUEST.size : REQUEST.size + length], content[REQUEST.size + length :]
-    return source.decode("utf-8", "surrogatepass"), call.decode("utf-8", "surrogatepass"), scope, alarm
+    source, calls = content[REQUEST.size : REQUEST.size + length], content[REQUEST.size + length :]
+    texts = [call.decode("utf-8", "surrogatepass") for call in calls.split(BETWEEN_CALLS)]
+    return source.decode("utf-8", "surrogatepass"), texts, scope, alarm
+
+
+def _outcomes(source: str, calls: list[str], scope: bytes) -> bytes:
+    """The body of the one message about all calls of a reference, each with a module of its own.
+
+    All are made in order and once more in reverse. If one fails or differs, the grader has to run each alone.
+    """
+    bodies = [_outcome(source, call, scope, 0.0) for call in calls]
+    again = [_outcome(source, call, scope, 0.0) for call in reversed(calls)]
+    if bodies != again[::-1] or any(body[:1] != KINDS["value"] for body in bodies):
+        return APART
+    return TOGETHER + b"".join(LENGTH.pack(len(body)) + body for body in bodies)
 
 
 def _outcome(source: str, call: str, scope: bytes, alarm: float) -> bytes:
     """The body of the one message: what the call gives after the source has run."""
     text, encode = _text, encoding.encode  # an answer can replace what is looked up later
     try:
-        code = compile(source, "<answer>", "exec", dont_inherit=True)
+        code = _compiled(source)
     except (SyntaxError, ValueError) as error:
         return KINDS["syntax-error"] + text(error)
     except MemoryError:
@@ -247,6 +264,11 @@ def _outcome(source: str, call: str, scope: bytes, alarm: float) -> bytes:
         return KINDS["timeout"] + text(error)
     except BaseException as error:
         return KINDS["error"] + text(error)
+
+
+@functools.cache
+def _compiled(source: str) -> types.CodeType:
+    return compile(source, "<answer>", "exec", dont_inherit=True)
 
 
 class Alarm(TimeoutError):

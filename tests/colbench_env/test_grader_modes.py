@@ -105,14 +105,35 @@ def test_official_compares_numpy_arrays_of_one_item_only():
 
 def test_references_are_run_anew_on_a_new_day_for_they_may_ask_for_the_date(monkeypatch):
     runs = []
-    run = Sandbox.run
-    monkeypatch.setattr(Sandbox, "run", lambda self, *what: runs.append(what[0]) or run(self, *what))
-    some = task(REFERENCE, "f(1)")
+    run = Sandbox.run_together
+    monkeypatch.setattr(Sandbox, "run_together", lambda self, *what: runs.append(what[0]) or run(self, *what))
+    some = task(REFERENCE, "f(1)", "f(2)")
     with Grader(workers=1) as grader:
-        for day in (1, 1, 2):
+        for number, day in enumerate((1, 1, 2)):
             monkeypatch.setattr(grader_module.time, "gmtime", lambda day=day: (2024, 2, day, 0, 0))
-            assert grader.grade(some, REFERENCE + f" # answer {len(runs)}").success
-    assert runs.count(REFERENCE) == 2
+            assert grader.grade(some, REFERENCE + f" # answer {number}").success
+    assert runs == [REFERENCE] * 2
+
+
+DEPENDENT = """
+import decimal
+def f(x):
+    if x == 1: decimal.getcontext().prec = 5
+    return decimal.Decimal(1) / 3
+"""
+
+
+def test_tests_of_a_reference_that_depend_on_each_other_are_run_apart_like_those_of_an_answer(strict):
+    for calls, lengths in ((("f(0)", "f(1)", "f(2)"), [41, 18, 41]), (("f(1)", "f(2)", "f(1)"), [18, 41, 18])):
+        grade = strict.grade(task(DEPENDENT, *calls), DEPENDENT + "\n")
+        assert verdicts(grade) == ["pass"] * 3
+        assert [len(test.expected) for test in grade.verdicts] == lengths
+
+
+def test_one_failing_test_of_a_reference_leaves_the_others_as_they_are(strict):
+    for failure in ("1/0", "exit(3)", "__import__('os')._exit(3)", "__import__('ctypes').string_at(0)"):
+        some = task(f"def f(x): return x if x != 2 else {failure}", "f(1)", "f(2)", "f(3)")
+        assert verdicts(strict.grade(some, "def f(x): return x")) == ["pass", "reference-error", "pass"]
 
 
 def test_a_compared_literal_is_never_decided_by_the_answer(strict, official):
