@@ -1,4 +1,5 @@
-"""What graded trajectories say of a policy: means over tasks with intervals, and the difference between two policies.
+"""What graded trajectories say of a policy: means over tasks with intervals, the best of k samples, the difference
+between two policies.
 
 Every interval is the 95 % percentile interval of a bootstrap over tasks: all samples of one task are drawn or left out
 together. The seed is fixed, so the same rows give the same numbers.
@@ -8,6 +9,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +17,8 @@ import numpy as np
 from colbench_env.types import NO_ANSWER, BadInput, Trajectory, Verdict
 
 RESAMPLES = 2000
+FINEST = 10_000  # of the units in which differences are counted exactly; else they are rounded to COARSE
+COARSE = 1000
 
 
 @dataclass(frozen=True)
@@ -85,20 +89,47 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """After minus before, on the `tasks` tasks that count for both."""
+    """After minus before, on the `tasks` tasks that count for both.
 
+    p_tests_passed, p_success: of the exact paired test `sign_flip_p`. only_before, only_after: tasks that count for one
+    of the two only. gained, lost: tasks whose share of successes rose, and fell.
+    """
+
+    tasks: int
+    tests_passed: Estimate
+    success: Estimate
+    p_tests_passed: float
+    p_success: float
+    only_before: int
+    only_after: int
+    gained: int
+    lost: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers as a JSON object."""
+        return asdict(self) | {"tests_passed": self.tests_passed.to_json(), "success": self.success.to_json()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The difference that `to_json` wrote."""
+        return cls(**{**row, **{name: Estimate.from_json(row[name]) for name in ("tests_passed", "success")}})
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """What the best of `k` samples of a task is worth, a mean over the `tasks` tasks that have so many.
+
+    tests_passed: share of the tests that it passes (best-of-k). success: whether it passes all (pass@k).
+    """
+
+    k: int
     tasks: int
     tests_passed: Estimate
     success: Estimate
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as a JSON object."""
-        return {"tasks": self.tasks, "tests_passed": self.tests_passed.to_json(), "success": self.success.to_json()}
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """The difference that `to_json` wrote."""
-        return cls(row["tasks"], Estimate.from_json(row["tests_passed"]), Estimate.from_json(row["success"]))
+        return asdict(self) | {"tests_passed": self.tests_passed.to_json(), "success": self.success.to_json()}
 
 
 def bootstrap(values: Iterable[float], resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -118,7 +149,7 @@ def summarise(trajectories: Sequence[Trajectory]) -> Summary:
         raise BadInput("there are no trajectories to summarise")
     rewards = rewards_by_task(trajectories)
     agent_turns = [turn for trajectory in trajectories for turn in trajectory.agent_turns]
-    tokens = [turn.extra["tokens"] for turn in agent_turns if "tokens" in turn.extra]
+    tokens = [count for turn in agent_turns if isinstance(count := turn.extra.get("tokens"), int)]
     return Summary(
         dialogues=len(trajectories),
         excluded=sum(trajectory.reward is None for trajectory in trajectories),
@@ -135,16 +166,99 @@ def summarise(trajectories: Sequence[Trajectory]) -> Summary:
 
 
 def compare(before: Sequence[Trajectory], after: Sequence[Trajectory]) -> Difference:
-    """The paired difference between two policies on the same tasks. BadInput where the tasks are not the same."""
-    missing = {one.task.task_id for one in before} ^ {one.task.task_id for one in after}
-    if missing:
-        raise BadInput(f"the two policies cannot be compared: {len(missing)} tasks were given to only one of them")
+    """The paired difference between two policies on the tasks that both have a reward for."""
     old, new = rewards_by_task(before), rewards_by_task(after)
     both = [task for task in old if task in new]
+    passed = [_mean(new[task]) - _mean(old[task]) for task in both]
+    solved = [_success(new[task]) - _success(old[task]) for task in both]
     return Difference(
         tasks=len(both),
-        tests_passed=bootstrap(_mean(new[task]) - _mean(old[task]) for task in both),
-        success=bootstrap(_success(new[task]) - _success(old[task]) for task in both),
+        tests_passed=bootstrap(passed),
+        success=bootstrap(solved),
+        p_tests_passed=sign_flip_p(passed),
+        p_success=sign_flip_p(solved),
+        only_before=len(old) - len(both),
+        only_after=len(new) - len(both),
+        gained=sum(change > 0 for change in solved),
+        lost=sum(change < 0 for change in solved),
+    )
+
+
+def sign_flip_p(differences: Iterable[float]) -> float:
+    """The two-sided p-value of an exact sign-flip permutation test on paired differences.
+
+    If neither side is better, each difference is as likely to have the other sign: p is the share of all 2^n choices of
+    signs whose sum is at least as far from 0 as the one seen. For differences of -1, 0 and 1 this is McNemar's exact
+    test. The choices are counted by the sum they give, in units of the differences' common denominator; where that is
+    above FINEST, differences are rounded to 1/COARSE.
+
+    In: [1, 1, 1, 0, -1]   Out: 0.625 (of 16 choices of four signs 10 give a sum of 2 or more, or -2 or less)
+    """
+    exact = [Fraction(value).limit_denominator(COARSE) for value in differences]
+    unit = math.lcm(*(value.denominator for value in exact))
+    unit = unit if unit <= FINEST else COARSE
+    counted = [units for value in exact if (units := round(value * unit))]
+    total, seen = sum(map(abs, counted)), abs(sum(counted))
+    likely = np.zeros(total + 1)  # of each sum of the differences that get a plus: all signs give 2 * that - total
+    likely[0], reach = 1.0, 0
+    for units in sorted(map(abs, counted)):
+        before = likely[: reach + 1] / 2
+        reach += units
+        likely[: reach + 1] /= 2
+        likely[units : reach + 1] += before
+    sums = np.abs(2 * np.arange(total + 1) - total)
+    return min(1.0, float(likely[sums >= seen].sum()))
+
+
+def best_of(trajectories: Iterable[Trajectory]) -> tuple[BestOf, ...]:
+    """What the best of 1, 2, 4, ... and all samples of a task is worth; empty where no task has a second one."""
+    rewards = list(rewards_by_task(trajectories).values())
+    most = max(map(len, rewards), default=1)
+    sizes = sorted({most, *(2**power for power in range(most.bit_length()))}) if most > 1 else []
+    found = []
+    for k in sizes:
+        enough = [given for given in rewards if len(given) >= k]
+        passed = bootstrap(expected_best(given, k) for given in enough)
+        solved = bootstrap(expected_best([float(reward == 1.0) for reward in given], k) for given in enough)
+        found.append(BestOf(k, len(enough), passed, solved))
+    return tuple(found)
+
+
+def expected_best(values: Sequence[float], k: int) -> float:
+    """The mean of the largest of k of the n values, over all choices of k; of 0 and 1 the unbiased pass@k.
+
+    pass@k = 1 - C(n - c, k) / C(n, k) with c ones among n values (arXiv:2107.03374, equation 1); for any values, the
+    i-th smallest is the largest of C(i - 1, k - 1) of the C(n, k) choices.
+
+    In: [0, 0.5, 1], k 2   Out: 5/6 (of the pairs (0, 0.5), (0, 1), (0.5, 1))
+    """
+    n = len(values)
+    return sum(value * (math.comb(i, k - 1) / math.comb(n, k)) for i, value in enumerate(sorted(values)))
+
+
+@dataclass(frozen=True)
+class Bin:
+    """How many whole numbers lie from `low` to `high`, both included."""
+
+    low: int
+    high: int
+    count: int
+
+
+def histogram(values: Iterable[int]) -> tuple[Bin, ...]:
+    """The values in bins that begin at 0, 1, 2, 5, 10, 20, 50, ...; from the first bin that has any to the last.
+
+    In: [3, 4, 12]   Out: Bin(2, 4, 2), Bin(5, 9, 0), Bin(10, 19, 1)
+    """
+    counts: Counter[int] = Counter()
+    for value in values:
+        power = 10 ** (len(str(value)) - 1)
+        counts[max((start * power for start in (1, 2, 5) if start * power <= value), default=0)] += 1
+    starts = [0, *(start * 10**power for power in range(len(str(max(counts, default=0))) + 1) for start in (1, 2, 5))]
+    return tuple(
+        Bin(low, after - 1, counts[low])
+        for low, after in zip(starts, starts[1:], strict=False)
+        if min(counts, default=1) <= low <= max(counts, default=0)
     )
 
 
@@ -166,7 +280,8 @@ def _success(rewards: Sequence[float]) -> float:
 
 
 def _verdicts(trajectories: Iterable[Trajectory]) -> dict[str, int]:
-    counts = Counter(verdict for one in trajectories for verdict in one.extra.get("verdicts", {}).values())
+    given = (one.extra.get("verdicts") for one in trajectories)
+    counts = Counter(str(verdict) for row in given if isinstance(row, dict) for verdict in row.values())
     return {str(verdict): counts[verdict] for verdict in Verdict if counts[verdict]}
 
 

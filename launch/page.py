@@ -14,16 +14,15 @@ from markupsafe import Markup
 
 from colbench_env.types import BadInput, Task, Trajectory, Verdict
 from launch.config import TrainConfig
+from launch.paper import PAPER
 from launch.plots import bars, curve
-from launch.results import Line, Results, conclusion, duration, percent, remark, result_lines
+from launch.results import Results, conclusion, duration, remark, result_lines, verdict_lines
 
 if TYPE_CHECKING:
     from launch.report import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAIR_METRICS = ("loss", "rewards/accuracies", "rewards/margins")
-PAPER = (("8B zero-shot", 34.2, 22.4), ("8B multi-turn DPO", 48.0, 34.4), ("8B SWEET-RL", 56.8, 40.4))
-"""ColBench backend in arXiv 2503.15478v1: policy, % tests passed, % success."""
 NUM_EXAMPLES = 3
 KINDS = (
     "solved only after training",
@@ -87,17 +86,22 @@ class Example:
     sides: Sequence[Side]
 
 
-def page(report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[str, Sequence[Trajectory]]) -> str:
-    """The HTML of the page. folder: the run directory; dialogues: of each policy. BadInput for unreadable metrics."""
+def template(name: str) -> jinja2.Template:
+    """A template of this package. What it is given is shown as text: dialogues are of models and of strangers."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,  # dialogues are the text of models and of strangers
+        autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "link": quote}
-    return environment.get_template("report.html").render(
+    return environment.get_template(name)
+
+
+def page(report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[str, Sequence[Trajectory]]) -> str:
+    """The HTML of the page. folder: the run directory; dialogues: of each policy. BadInput for unreadable metrics."""
+    return template("report.html").render(
         report=report,
         config=config,
         policies=list(report.results.policies),
@@ -112,17 +116,6 @@ def page(report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[s
         examples=examples(dialogues),
         settings=json.dumps(report.settings, indent=2),
     )
-
-
-def verdict_lines(results: Results) -> list[Line]:
-    """How often each verdict was given, with its share of all tests of that policy."""
-    counts = [policy.verdicts for policy in results.policies.values()]
-    totals = [max(1, sum(count.values())) for count in counts]
-    return [
-        Line(str(verdict), [f"{n} ({percent(n / total)})" for n, total in zip(given, totals, strict=True)])
-        for verdict, given in ((verdict, [count.get(verdict, 0) for count in counts]) for verdict in Verdict)
-        if any(given)
-    ]
 
 
 def read_curves(path: Path) -> dict[str, Curve]:

@@ -48,23 +48,39 @@ def curve(name: str, points: Sequence[tuple[int, float]]) -> str:
     return _svg(figure, name)
 
 
-def bars(name: str, groups: Mapping[str, Mapping[int, tuple[float, str]]], y: str) -> str:
-    """An SVG of bars over numbers of turns: for each group (one or two) turns -> (height, label of the bar)."""
+def bars(
+    name: str,
+    groups: Mapping[str, Mapping[int, tuple[float, str]]],
+    y: str,
+    x: str = "agent turns",
+    ticks: Sequence[str] = (),
+) -> str:
+    """An SVG of bars over whole numbers: for each group (one or two) number -> (height, label of the bar).
+
+    y, x: what the axes show. ticks: what stands at 0, 1, ... in place of the numbers.
+    """
     figure, axes = _figure()
     width = 0.8 / len(groups)
     with rc_context(_STYLE):
         for index, (group, given) in enumerate(groups.items()):
             shift = (index - (len(groups) - 1) / 2) * width
             heights, labels = [height for height, _ in given.values()], [label for _, label in given.values()]
-            drawn = axes.bar([x + shift for x in given], heights, width, color=(_BEFORE, _AFTER)[index], label=group)
+            drawn = axes.bar([number + shift for number in given], heights, width, color=_colour(group), label=group)
             axes.bar_label(drawn, labels, fontsize=6.5, padding=1)
-        axes.set_xticks(sorted({x for given in groups.values() for x in given}))
-        axes.set_xlabel("agent turns")
+        if ticks:
+            axes.set_xticks(range(len(ticks)), ticks, fontsize=7)
+        else:
+            axes.set_xticks(sorted({number for given in groups.values() for number in given}))
+        axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.grid(axis="x", visible=False)
         axes.margins(y=0.12)  # the labels stand above the bars
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     return _svg(figure, name)
+
+
+def _colour(group: str) -> str:
+    return _BEFORE if group in ("start", "baseline") else _AFTER
 
 
 def _figure() -> tuple[Figure, Axes]:

@@ -32,7 +32,7 @@ from models.parameters import count_params
 if TYPE_CHECKING:
     from launch.run import Run
 
-FORMAT = 1  # of report.json
+FORMAT = 2  # of report.json
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain", "numpy", "matplotlib")
 
 

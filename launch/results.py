@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from colbench_env.statistics import Difference, Estimate, Summary
+from colbench_env.types import Verdict
 
 
 @dataclass(frozen=True)
 class Results:
-    """How the policies did on the held-out tasks.
+    """How one policy did, or two on the same tasks.
 
-    policies: "start" and, except after zero-shot, "trained". difference: trained minus start, None after zero-shot.
+    policies: of a run "start" and, except after zero-shot, "trained". difference: the second minus the first, None
+    where there is one only.
     """
 
     policies: Mapping[str, Summary]
@@ -25,10 +27,10 @@ class Results:
         row: dict[str, Any] = {"policies": {name: summary.to_json() for name, summary in self.policies.items()}}
         if self.difference is None:
             return row | {"difference": None, "intervals_overlap": None}
-        start, trained = self.policies["start"], self.policies["trained"]
+        first, second = self.policies.values()
         overlap = {
-            "tests_passed": start.tests_passed.overlaps(trained.tests_passed),
-            "success": start.success.overlaps(trained.success),
+            "tests_passed": first.tests_passed.overlaps(second.tests_passed),
+            "success": first.success.overlaps(second.success),
         }
         return row | {"difference": self.difference.to_json(), "intervals_overlap": overlap}
 
@@ -49,12 +51,16 @@ class Line:
 
 
 def result_lines(results: Results) -> list[Line]:
-    """The table before/after."""
+    """The table of the policies and their difference."""
     policies, change = list(results.policies.values()), results.difference
     start, last = policies[0], policies[-1]
+    passed = solved = ""
+    if change:
+        passed = f"{points(change.tests_passed)}, {p_value(change.p_tests_passed)}"
+        solved = f"{points(change.success)}, {p_value(change.p_success)}"
     lines = [
-        Line("tests passed", [share(p.tests_passed) for p in policies], points(change.tests_passed) if change else ""),
-        Line("success", [share(p.success) for p in policies], points(change.success) if change else ""),
+        Line("tests passed", [share(p.tests_passed) for p in policies], passed),
+        Line("success", [share(p.success) for p in policies], solved),
         Line("turns", [f"{p.turns:.2f}" for p in policies], f"{last.turns - start.turns:+.2f}" if change else ""),
         Line("tokens a reply", ["n/a" if p.reply_tokens is None else f"{p.reply_tokens:.1f}" for p in policies]),
         Line("answers without a question", [f"{p.unasked} of {p.dialogues}" for p in policies]),
@@ -86,6 +92,17 @@ def remark(critic: Mapping[str, Any] | None) -> str:
     return " No critic was trained: no task had a sample that passed all tests and a worse one."
 
 
+def verdict_lines(results: Results) -> list[Line]:
+    """How often each verdict was given, with its share of all tests of that policy."""
+    counts = [policy.verdicts for policy in results.policies.values()]
+    totals = [max(1, sum(count.values())) for count in counts]
+    return [
+        Line(str(verdict), [f"{n} ({percent(n / total)})" for n, total in zip(given, totals, strict=True)])
+        for verdict, given in ((verdict, [count.get(verdict, 0) for count in counts]) for verdict in Verdict)
+        if any(given)
+    ]
+
+
 def percent(value: float) -> str:
     """In: 0.125   Out: "12.5 %" """
     return "n/a" if math.isnan(value) else f"{100 * value:.1f} %"
@@ -103,6 +120,11 @@ def points(estimate: Estimate) -> str:
     if math.isnan(estimate.mean):
         return "n/a"
     return f"{100 * estimate.mean:+.1f} points [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+
+
+def p_value(p: float) -> str:
+    """In: 0.0234   Out: "p = 0.023" """
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
 
 
 def duration(seconds: float) -> str:

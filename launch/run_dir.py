@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fcntl
 import json
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,27 +16,11 @@ from typing import Any, TypeVar
 
 from colbench_env import tasks
 from colbench_env.types import BadInput, Row
+from launch.files import write_json, write_text
 from sweet_jax import hosts
 
 AnyRow = TypeVar("AnyRow", bound=Row)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a file that is open does not tell its name
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes the file whole or not at all; a lone surrogate, which is no UTF-8, is written escaped. BadInput where the
-    disk refuses."""
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(beside, path)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Writes the data as JSON, whole or not at all. BadInput where the disk refuses."""
-    write_text(path, json.dumps(data, indent=2) + "\n")
 
 
 class RunDir:

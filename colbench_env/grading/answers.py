@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from ..types import NO_ANSWER
 
+MAX_CHARACTERS = 1_000_000  # a longer answer is not run
+
 # Texts for which the released grader gives 0 without running anything; `exit(` also hits `on_exit(`.
 BLOCKED = ("import os", "from os", "import sys", "from sys", "sudo", "transformers", "exit(", "quit(", "argparse")
 
@@ -90,7 +92,7 @@ def _blocks(text: str) -> list[str]:
 def parse_case(name: str, expression: str) -> Case:
     """The test of a call expression. `f(..) == literal` is taken apart: the literal is never shown to the answer."""
     try:
-        tree = ast.parse(expression.strip(), mode="eval").body
+        tree = ast.parse(expression.strip(), mode="eval").body if "==" in expression else None
         if isinstance(tree, ast.Compare) and len(tree.ops) == 1 and isinstance(tree.ops[0], ast.Eq):
             literal = ast.unparse(tree.comparators[0])
             ast.literal_eval(literal)

@@ -12,9 +12,10 @@ A value is a tag and its content:
     d                         dict                                 (count, then key and value by turns)
     o                         anything in BUILDERS: name, then the tuple of arguments that builds it
 
-Written rules beyond the plain types: `defaultdict`, `OrderedDict` and `Counter` of exactly these types are the dicts
-they equal in Python; a numpy scalar is the Python value that `item()` gives; a numpy array is an `Array`, equal only to
-an array of the same shape with equal items. Subclasses, user classes, iterators and functions are unsupported.
+Written rules beyond the plain types: `defaultdict`, `OrderedDict` and `Counter` of exactly these types equal what they
+equal in Python (two OrderedDicts only in the same order); a numpy scalar is the Python value that `item()` gives; a
+numpy array is an `Array`, equal only to an array of the same shape with equal items. Subclasses, user classes,
+iterators and functions are unsupported.
 """
 
 import builtins
@@ -23,14 +24,14 @@ import struct
 import sys
 import zoneinfo
 from collections import Counter, OrderedDict, defaultdict
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
 MAX_BYTES = 1 << 20  # one encoded value
 MAX_DEPTH = 64  # containers inside containers
 MAX_NODES = 200_000  # values inside values
-MAX_HASHED = 10_000  # dict keys and set elements: forged keys that all collide must not cost minutes
+MAX_HASHED = 10_000  # dict keys and set elements
+MAX_COLLISIONS = 100  # keys in one dict or set whose hash another one has: forged keys must not cost minutes
 MAX_DIGITS = 1 << 14  # bytes of one int, characters of one Decimal
 
 NAN = float("nan")  # the one NaN of `strict`: containers compare by identity first, so it equals itself
@@ -44,18 +45,26 @@ class Malformed(Exception):
     """The bytes are not one encoded value."""
 
 
-@dataclass(frozen=True)
 class Array:
-    """A numpy array as plain data: its shape and its items in nested lists."""
+    """A numpy array as plain data: its shape and its items in nested lists. Equal only to an array like it."""
 
-    shape: tuple[int, ...]
-    items: object
+    __slots__ = ("items", "shape")
+    __hash__ = None
+
+    def __init__(self, shape: tuple[int, ...], items: object):  # no dataclass: importing those makes a worker heavy
+        self.shape, self.items = shape, items
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Array and (self.shape, self.items) == (other.shape, other.items)
+
+    def __repr__(self) -> str:
+        return f"Array(shape={self.shape!r}, items={self.items!r})"
 
 
 BUILTIN_TYPES = {name: kind for name, kind in vars(builtins).items() if type(kind) is type} | {"NoneType": type(None)}
 TYPE_NAMES = {kind: name for name, kind in BUILTIN_TYPES.items()}
 SEQUENCES = {list: b"l", tuple: b"t", set: b"S", frozenset: b"Z"}
-DICTS = (dict, defaultdict, OrderedDict, Counter)
+DICTS = (dict, defaultdict)
 
 _HEAP_TYPE = 1 << 9  # set in the flags of every class that Python code made
 _flags = type.__dict__["__flags__"].__get__
@@ -131,6 +140,10 @@ def _as_object(value: object, kind: type) -> tuple[str, tuple]:
     """The name in BUILDERS and the arguments of a value that has no tag of its own. Raises Unsupported."""
     if kind is type and value in TYPE_NAMES:
         return "type", (TYPE_NAMES[value],)
+    if kind is OrderedDict:
+        return "OrderedDict", (dict(OrderedDict.items(value)),)
+    if kind is Counter:
+        return "Counter", (dict(dict.items(value)),)
     if kind is range:
         return "range", (value.start, value.stop, value.step)
     if kind is Decimal:
@@ -186,8 +199,9 @@ def decode(data: bytes, nan: float | None = None) -> object:
                 raise Malformed("too many keys")
         if tag == b"d":
             flat = read_all(2 * count, depth)
-            return dict(zip(flat[::2], flat[1::2], strict=True))
-        return {b"l": list, b"t": tuple, b"S": set, b"Z": frozenset}[tag](read_all(count, depth))
+            return dict(zip(_keys(flat[::2]), flat[1::2], strict=True))
+        items = read_all(count, depth)
+        return {b"l": list, b"t": tuple, b"S": set, b"Z": frozenset}[tag](_keys(items) if tag in b"SZ" else items)
 
     def read(depth: int) -> object:
         nonlocal nodes
@@ -214,10 +228,12 @@ def decode(data: bytes, nan: float | None = None) -> object:
         if tag in b"ltSZd":
             return read_container(tag, depth)
         if tag == b"o":
-            build = BUILDERS[take_sized().decode()]
+            kinds, build = BUILDERS[take_sized().decode()]
             arguments = read(depth + 1)
-            if type(arguments) is not tuple:
-                raise Malformed("arguments are not a tuple")
+            if type(arguments) is not tuple or len(arguments) != len(kinds):
+                raise Malformed("arguments are not a tuple of the right length")
+            if not all(kind is None or type(each) in kind for each, kind in zip(arguments, kinds, strict=True)):
+                raise Malformed("an argument of a wrong type")
             return build(*arguments)
         raise Malformed(f"no value starts with {tag!r}")
 
@@ -232,16 +248,17 @@ def decode(data: bytes, nan: float | None = None) -> object:
     return value
 
 
+def _keys(keys: list) -> list:
+    """The same keys. Raises Malformed if so many collide that a dict of them would take long."""
+    if len(keys) - len({hash(key) for key in keys}) > MAX_COLLISIONS:
+        raise Malformed("keys that collide")
+    return keys
+
+
 def _decimal(text: str) -> Decimal:
-    if type(text) is not str or len(text) > MAX_DIGITS:
+    if len(text) > MAX_DIGITS:
         raise Malformed("a Decimal that is not a short text")
     return Decimal(text)
-
-
-def _fraction(numerator: int, denominator: int) -> Fraction:
-    if type(numerator) is not int or type(denominator) is not int:
-        raise Malformed("a Fraction that is not of two ints")
-    return Fraction(numerator, denominator)
 
 
 def _datetime(*fields: object) -> datetime.datetime:
@@ -254,17 +271,24 @@ def _time(*fields: object) -> datetime.time:
     return datetime.time(*clock, fold=fold)
 
 
+_INT, _STR, _DICT = (int,), (str,), (dict,)
+_ZONE = (type(None), datetime.timezone, zoneinfo.ZoneInfo)
+_ANY = None
+
+# name: (the exact types that each argument may have, what builds the value)
 BUILDERS = {
-    "type": lambda name: BUILTIN_TYPES[name],
-    "range": range,
-    "Decimal": _decimal,
-    "Fraction": _fraction,
-    "date": datetime.date,
-    "time": _time,
-    "datetime": _datetime,
-    "timedelta": datetime.timedelta,
-    "timezone": datetime.timezone,
-    "ZoneInfo": zoneinfo.ZoneInfo,
-    "Array": Array,
-    "scalar": lambda value: value,
+    "type": ((_STR,), lambda name: BUILTIN_TYPES[name]),
+    "range": ((_INT, _INT, _INT), range),
+    "Decimal": ((_STR,), _decimal),
+    "Fraction": ((_INT, _INT), Fraction),
+    "OrderedDict": ((_DICT,), OrderedDict),
+    "Counter": ((_DICT,), Counter),
+    "date": ((_INT, _INT, _INT), datetime.date),
+    "time": ((_INT, _INT, _INT, _INT, _ZONE, _INT), _time),
+    "datetime": ((_INT, _INT, _INT, _INT, _INT, _INT, _INT, _ZONE, _INT), _datetime),
+    "timedelta": ((_INT, _INT, _INT), datetime.timedelta),
+    "timezone": (((datetime.timedelta,),), datetime.timezone),
+    "ZoneInfo": ((_STR,), zoneinfo.ZoneInfo),
+    "Array": (((tuple,), _ANY), Array),
+    "scalar": ((_ANY,), lambda value: value),
 }

@@ -21,6 +21,7 @@ from .verdicts import MODES, Grade, Limits, Outcome, TestVerdict, judge
 ATTEMPTS = 3
 PROBE_SECONDS = 10.0
 SCOPES = {"strict": "module", "official": "function"}
+RELEASED_SECONDS = 1.0  # `official`: after this time the released grader throws a TimeoutError into an answer
 
 # Tries, as an answer could, what no answer may: True for each thing that worked.
 PROBE = """
@@ -45,8 +46,10 @@ def escapes(path, pid):
     return {
         "read a file of the user": attempt(lambda: read(path)),
         "write beside it": attempt(lambda: open(path + ".new", "w").close()),
+        "change the rights of a file": attempt(lambda: os.chmod(path, 0o666)),
         "reach the network": attempt(connect),
         "signal the grader": attempt(lambda: os.kill(pid, 0)),
+        "leave a process behind": attempt(lambda: os.fork() or os._exit(0)),
     }
 """
 
@@ -57,6 +60,14 @@ class _Bench:
 
     references: Sandbox
     answers: Sandbox
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What a reference gives in each test, and in which tests it had a process of its own."""
+
+    outcomes: dict[str, Outcome]
+    alone: set[str]
 
 
 class Grader:
@@ -84,7 +95,8 @@ class Grader:
         self.mode = mode
         self.workers = workers
         self.limits = limits or Limits()
-        self._references: dict[object, Future[tuple[Outcome, ...]]] = {}
+        self._references: dict[object, Future[_Expected]] = {}
+        self._day: object = None
         self._lock = threading.Lock()
         off = frozenset(without)
         self._all = [_Bench(Sandbox(self.limits, off), Sandbox(self.limits, off)) for _ in range(workers)]
@@ -127,19 +139,23 @@ class Grader:
         cases = _cases(task)
         if answers.is_no_answer(answer):
             return Grade(tuple(TestVerdict(case.name, Verdict.NO_ANSWER) for case in cases))
+        if len(answer) > answers.MAX_CHARACTERS:
+            detail = f"the answer has {len(answer)} characters, at most {answers.MAX_CHARACTERS} are run"
+            return Grade(tuple(TestVerdict(case.name, Verdict.ERROR, detail) for case in cases))
         word = answers.blocked_word(answer) if self.mode == "official" else None
         if word is not None:
             detail = f"the released block-list has {word!r}"
             return Grade(tuple(TestVerdict(case.name, Verdict.WRONG, detail) for case in cases))
         with self._bench() as bench:
             expected = self._expected(bench.references, task, cases)
+            # a test whose reference failed is not run: nothing could pass it
+            known = tuple(case for case in cases if expected.outcomes[case.name].verdict == Verdict.PASS)
             if self.mode == "official":
-                source = answers.official_source(answer)
+                got = self._run_all(bench.answers, answers.official_source(answer), known, RELEASED_SECONDS)
             else:
-                source = answers.strict_source(answer, cases)
-            got = self._run_all(bench.answers, source, cases)
-        pairs = zip(cases, expected, got, strict=True)
-        return Grade(tuple(judge(case, wanted, outcome, self.mode) for case, wanted, outcome in pairs))
+                got = self._run_all(bench.answers, answers.strict_source(answer, cases), known)
+            outcomes = dict(zip((case.name for case in known), got, strict=True))
+            return Grade(tuple(self._judge(bench, task, case, expected, outcomes.get(case.name)) for case in cases))
 
     def grade_many(
         self, items: Iterable[tuple[Task, str]], on_done: Callable[[int, Grade], None] | None = None
@@ -180,21 +196,50 @@ class Grader:
         finally:
             self._benches.put(bench)
 
-    def _expected(self, sandbox: Sandbox, task: Task, cases: tuple[Case, ...]) -> tuple[Outcome, ...]:
-        """What the reference gives, computed once in the life of this grader, whichever thread comes first."""
+    def _judge(self, bench: _Bench, task: Task, case: Case, expected: _Expected, got: Outcome | None) -> TestVerdict:
+        """The verdict on one test. Nothing is wrong before it differs from a reference that had its own process too."""
+        wanted = expected.outcomes[case.name]
+        verdict = judge(case, wanted, got or wanted, self.mode)
+        if verdict.verdict == Verdict.WRONG and case.name not in expected.alone:
+            wanted = self._run(bench.references, task.ground_truth, case.call, self.limits.test_seconds, 0.0)
+            expected.outcomes[case.name] = wanted
+            expected.alone.add(case.name)
+            verdict = judge(case, wanted, got, self.mode)
+        return verdict
+
+    def _expected(self, sandbox: Sandbox, task: Task, cases: tuple[Case, ...]) -> _Expected:
+        """What the reference gives, computed once a day (it may ask for the date), whichever thread comes first."""
+        today = time.gmtime()[:3]
         with self._lock:
+            if today != self._day:
+                self._references.clear()
+                self._day = today
             mine = (key := _key(task)) not in self._references
             future = self._references.setdefault(key, Future())
         if mine:
             try:
-                future.set_result(self._run_all(sandbox, task.ground_truth, cases))
+                future.set_result(self._run_reference(sandbox, task.ground_truth, cases))
             except BaseException as error:
                 with self._lock:
-                    del self._references[key]
+                    self._references.pop(key, None)
                 future.set_exception(error)
         return future.result()
 
-    def _run_all(self, sandbox: Sandbox, source: str, cases: tuple[Case, ...]) -> tuple[Outcome, ...]:
+    def _run_reference(self, sandbox: Sandbox, source: str, cases: tuple[Case, ...]) -> _Expected:
+        """The outcome of every test of a reference: all in one process if that goes well, else each in its own."""
+        names = [case.name for case in cases]
+        try:
+            calls, seconds = [case.call for case in cases], self.limits.test_seconds
+            if together := sandbox.run_together(source, calls, SCOPES[self.mode], seconds):
+                return _Expected(dict(zip(names, together, strict=True)), set())
+        except SandboxError:
+            pass  # tried again below, and reported if that fails as well
+        outcomes = self._run_all(sandbox, source, cases)
+        return _Expected(dict(zip(names, outcomes, strict=True)), set(names))
+
+    def _run_all(
+        self, sandbox: Sandbox, source: str, cases: tuple[Case, ...], alarm: float = 0.0
+    ) -> tuple[Outcome, ...]:
         """The outcome of every test, each in a fresh process. What all must share (a syntax error) is found once."""
         outcomes: list[Outcome] = []
         deadline = time.monotonic() + self.limits.answer_seconds
@@ -203,13 +248,13 @@ class Grader:
             if outcomes and outcomes[0].verdict == Verdict.SYNTAX_ERROR:
                 outcomes.append(outcomes[0])
             elif seconds <= 0:
-                detail = f"the answer's {self.limits.answer_seconds:g} s were used up by the tests before"
+                detail = f"the {self.limits.answer_seconds:g} s for all tests were used up by those before"
                 outcomes.append(Outcome(Verdict.TIMEOUT, detail=detail))
             else:
-                outcomes.append(self._run(sandbox, source, case.call, seconds))
+                outcomes.append(self._run(sandbox, source, case.call, seconds, alarm))
         return tuple(outcomes)
 
-    def _run(self, sandbox: Sandbox, source: str, call: str, seconds: float) -> Outcome:
+    def _run(self, sandbox: Sandbox, source: str, call: str, seconds: float, alarm: float) -> Outcome:
         """The outcome of one test, tried again when the worker fails.
 
         If the worker fails every time, but serves a harmless test in between, it is this source that brings it down:
@@ -217,7 +262,7 @@ class Grader:
         """
         for _ in range(ATTEMPTS):
             try:
-                return sandbox.run(source, call, SCOPES[self.mode], seconds)
+                return sandbox.run(source, call, SCOPES[self.mode], seconds, alarm)
             except SandboxError as error:
                 detail = str(error)
         try:
@@ -240,6 +285,8 @@ def _examine(sandbox: Sandbox) -> tuple[dict[str, bool], list[str]]:
     if outcome.verdict != Verdict.PASS:
         raise SandboxError(f"a first test ended with {outcome.verdict}: {outcome.detail}")
     found = encoding.decode(outcome.encoded)
+    if "pid" in sandbox.layers:  # a process may be started there: it ends with the test
+        del found["leave a process behind"]
     return {name: name in sandbox.layers for name in LAYERS}, [what for what, worked in found.items() if worked]
 
 

@@ -5,10 +5,11 @@ meets an answer.
 What a layer does:
 
     pid      a process-id space of the worker's own: others cannot be seen or signalled, and its end ends everything
-    mount    a file tree with the Python library only, read-only; /tmp is a small file system in memory, new each test
+    mount    a file tree with the Python library only, read-only; /tmp is a small file system in memory, empty each test
     network  no interfaces, not even loopback
     ipc      no System V objects shared with others
     uid      root becomes a user that nobody else is
+    no_new_privs  no program can raise its rights; landlock and seccomp need it
     landlock files are opened by a list of paths; without `mount` nothing at all can be written
     seccomp  no new processes, sockets, signals, mounts
     limits   CPU, address space, threads, file size, descriptors, core
@@ -24,13 +25,13 @@ from collections.abc import Iterable
 
 from . import landlock, seccomp
 
-LAYERS = ("pid", "mount", "network", "ipc", "uid", "landlock", "seccomp", "no_new_privs", "limits")
+LAYERS = ("pid", "mount", "network", "ipc", "uid", "no_new_privs", "landlock", "seccomp", "limits")
 NAMESPACES = {"mount": 0x00020000, "ipc": 0x08000000, "pid": 0x20000000, "network": 0x40000000}
 SCRATCH = "/tmp"
 MAX_DESCRIPTORS = 64
 
 _NEW_USER, _NEW_HOST = 0x10000000, 0x04000000
-_RDONLY, _NOSUID, _NODEV, _BIND, _REC, _PRIVATE = 1, 2, 4, 4096, 16384, 1 << 18
+_RDONLY, _NOSUID, _NODEV, _NOATIME, _BIND, _REC, _PRIVATE = 1, 2, 4, 1024, 4096, 16384, 1 << 18
 _DETACH = 2
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
@@ -112,13 +113,21 @@ def build_root(library: dict[str, str], hidden: list[str], packages: list[str], 
     os.rmdir("/old")
     for path in ["/", *covered]:
         _protect(path, _RDONLY | _NOSUID | _NODEV, recursive=False)
-    check(libc.mount(b"tmpfs", SCRATCH.encode(), b"tmpfs", _NOSUID | _NODEV, _scratch_options(disk_bytes)), "scratch")
+    _mount_scratch(disk_bytes)
+
+
+def scratch_state() -> tuple[object, ...]:
+    """What a test could have changed at SCRATCH: any file made there, also one removed again, changes a time."""
+    status = os.stat(SCRATCH)
+    times = (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
+    rights = (status.st_dev, status.st_mode, status.st_uid, status.st_gid, status.st_size)
+    return *times, *rights, *os.listdir(SCRATCH), *os.listxattr(SCRATCH)
 
 
 def fresh_scratch(disk_bytes: int) -> None:
     """Puts an empty file system in memory at SCRATCH, in place of the last one. Raises OSError."""
     check(libc.umount2(SCRATCH.encode(), _DETACH), "umount scratch")
-    check(libc.mount(b"tmpfs", SCRATCH.encode(), b"tmpfs", _NOSUID | _NODEV, _scratch_options(disk_bytes)), "scratch")
+    _mount_scratch(disk_bytes)
 
 
 def landlock_rules(
@@ -144,10 +153,17 @@ class Confinement:
         self.uid = uid
         self.rules = rules
         self.limits = limits
-        self.filter = seccomp.program() if "seccomp" in active else b""
+        self.filter = seccomp.program(changes="mount" in active) if "seccomp" in active else b""
         self.rule_set = -1
-        if "landlock" in active and "mount" not in active:  # long, and the same for every test
-            self.rule_set = landlock.ruleset(libc, rules)
+        if "landlock" in active:
+            self.make_rule_set()
+
+    def make_rule_set(self) -> None:
+        """Makes the Landlock rules anew, as is needed when SCRATCH is another file system than before."""
+        if "landlock" in self.active:
+            if self.rule_set >= 0:
+                os.close(self.rule_set)
+            self.rule_set = landlock.ruleset(libc, self.rules)
 
     def apply(self) -> None:
         """Locks this process up, in the order in which no step takes away what the next one needs. Raises OSError."""
@@ -167,9 +183,8 @@ class Confinement:
         if "no_new_privs" in self.active:
             check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
         if "landlock" in self.active:
-            own = landlock.ruleset(libc, self.rules) if self.rule_set < 0 else self.rule_set
-            landlock.restrict(libc, own)
-            os.close(own)
+            landlock.restrict(libc, self.rule_set)
+            os.close(self.rule_set)
         if "seccomp" in self.active:
             seccomp.install(libc, self.filter)
 
@@ -213,8 +228,10 @@ def _threads_of_user() -> int:
     return count
 
 
-def _scratch_options(disk_bytes: int) -> bytes:
-    return f"mode=1777,size={disk_bytes},nr_inodes=1024".encode()
+def _mount_scratch(disk_bytes: int) -> None:
+    options = f"mode=1777,size={disk_bytes},nr_inodes=1024".encode()
+    flags = _NOSUID | _NODEV | _NOATIME
+    check(libc.mount(b"tmpfs", SCRATCH.encode(), b"tmpfs", flags, options), "mount scratch")
 
 
 def _bind(source: str, path: str) -> None:

@@ -9,14 +9,25 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import encoding
 from .verdicts import Limits, Outcome, Verdict
-from .worker import ENDED, KINDS, LENGTH, MAX_DETAIL, NO_FORK, NOT_CONFINED, RUN
+from .worker import (
+    BETWEEN_CALLS,
+    ENDED,
+    KINDS,
+    LENGTH,
+    MAX_DETAIL,
+    NO_FORK,
+    NOT_CONFINED,
+    REQUEST,
+    RUN,
+    SCOPES,
+    TOGETHER,
+)
 
 # Packages an answer may import where they are installed. Whatever else is installed, ours included, it cannot.
 PACKAGES = (
@@ -59,20 +70,50 @@ class Sandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
-    def run(self, source: str, call: str, scope: str, seconds: float) -> Outcome:
-        """What `call` gives after `source` has run, in a process of its own. Raises SandboxError."""
+    def run(self, source: str, call: str, scope: str, seconds: float, alarm: float = 0.0) -> Outcome:
+        """What `call` gives after `source` has run, in a process of its own. Raises SandboxError.
+
+        `seconds` is when the process is killed; `alarm`, if not 0, when a TimeoutError is thrown into the answer.
+        """
+        ended = self._serve(source, [call], scope, seconds, alarm)
+        if ended is None:
+            return Outcome(Verdict.TIMEOUT, detail=f"killed after {seconds:.1f} s")
+        return self._outcome(ended)
+
+    def run_together(self, source: str, calls: list[str], scope: str, seconds: float) -> tuple[Outcome, ...] | None:
+        """What each call gives, all in one process: for a reference, which is trusted. Raises SandboxError.
+
+        None if that is not what they would give alone: some call fails, or brings the process down, or depends on the
+        others or on chance, or they do not all end within `seconds`.
+        """
+        if len(calls) < 2 or any("\0" in call for call in calls):
+            return None
+        ended = self._serve(source, calls, scope, seconds, 0.0)
+        if ended is None or not _is_one_message(ended.data) or ended.data[LENGTH.size : LENGTH.size + 1] != TOGETHER:
+            return None
+        outcomes, rest = [], ended.data[LENGTH.size + 1 :]
+        while rest:
+            (length,) = LENGTH.unpack_from(rest)
+            outcomes.append(_claimed(rest[LENGTH.size : LENGTH.size + length]))
+            rest = rest[LENGTH.size + length :]
+        return tuple(outcomes)
+
+    def _serve(self, source: str, calls: list[str], scope: str, seconds: float, alarm: float) -> _Ended | None:
+        """How a process ended that ran the calls, None if it was killed after `seconds`. Raises SandboxError."""
         if self._process is None:
             self.start()
-        request = json.dumps({"source": source, "call": call, "scope": scope}).encode()
+        content = source.encode("utf-8", "surrogatepass")
+        header = REQUEST.pack(SCOPES[scope], alarm, len(content))
+        names = BETWEEN_CALLS.join(call.encode("utf-8", "surrogatepass") for call in calls)
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         try:
-            with tempfile.TemporaryFile() as file:
-                file.write(request)
+            with os.fdopen(os.memfd_create("request"), "wb") as file:
+                file.write(header + content + names)
                 file.seek(0)
                 socket.send_fds(self._control, [RUN], [file.fileno(), theirs])
             os.close(theirs)
             theirs = -1
-            ended = self._watch(ours, time.monotonic() + seconds)
+            return self._watch(ours, time.monotonic() + seconds)
         except OSError as error:
             self.close()
             raise SandboxError(f"the worker is gone: {error}") from None
@@ -83,9 +124,6 @@ class Sandbox:
             os.close(ours)
             if theirs >= 0:
                 os.close(theirs)
-        if ended is None:
-            return Outcome(Verdict.TIMEOUT, detail=f"killed after {seconds:.1f} s")
-        return self._outcome(ended)
 
     def start(self) -> None:
         """Starts the worker and learns which layers hold. Raises SandboxError."""
@@ -94,7 +132,7 @@ class Sandbox:
         with theirs:
             command = [sys.executable, *PYTHON_FLAGS, str(Path(__file__).with_name("worker.py"))]
             self._process = subprocess.Popen(
-                [*command, json.dumps(self._config(theirs.fileno()))],
+                [*command, str(theirs.fileno())],
                 env=ENVIRONMENT,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -106,6 +144,7 @@ class Sandbox:
         self._control = ours
         ours.settimeout(START_SECONDS)
         try:
+            ours.send(json.dumps(self._config()).encode())
             report = json.loads(ours.recv(1 << 16) or b"{}")
         except (OSError, ValueError) as error:
             report = {"why": str(error)}
@@ -165,15 +204,9 @@ class Sandbox:
             raise SandboxError("no process could be made for the test")
         if not data:
             return self._silent(status, ended.cpu_seconds)
-        if len(data) < LENGTH.size + 1 or LENGTH.unpack_from(data)[0] != len(data) - LENGTH.size:
+        if not _is_one_message(data):
             return Outcome(Verdict.CRASH, detail="there is not exactly one message from the test")
-        kind, content = data[LENGTH.size : LENGTH.size + 1], data[LENGTH.size + 1 :]
-        if kind == KINDS["value"]:
-            return Outcome(Verdict.PASS, encoded=content)
-        for name, letter in KINDS.items():
-            if kind == letter:
-                return Outcome(Verdict(name), detail=content[:MAX_DETAIL].decode("utf-8", "replace"))
-        return Outcome(Verdict.CRASH, detail="the message from the test is of no known kind")
+        return _claimed(data[LENGTH.size :])
 
     def _silent(self, status: int, cpu_seconds: float) -> Outcome:
         """What it means that a child ended without a message."""
@@ -184,10 +217,9 @@ class Sandbox:
             return Outcome(Verdict.CRASH, detail=f"ended by {signal.Signals(number).name}")
         return Outcome(Verdict.CRASH, detail=f"left with status {os.WEXITSTATUS(status)} before the result")
 
-    def _config(self, control: int) -> dict[str, object]:
+    def _config(self) -> dict[str, object]:
         limits = self.limits
         return {
-            "control": control,
             "without": sorted(self.without),
             "packages": installed_packages(),
             "grader_path": [os.path.realpath(path) for path in sys.path],
@@ -198,6 +230,21 @@ class Sandbox:
                 "threads": limits.threads,
             },
         }
+
+
+def _is_one_message(data: bytes) -> bool:
+    return len(data) > LENGTH.size and LENGTH.unpack_from(data)[0] == len(data) - LENGTH.size
+
+
+def _claimed(body: bytes) -> Outcome:
+    """What the body of a message claims."""
+    kind, content = body[:1], body[1:]
+    if kind == KINDS["value"]:
+        return Outcome(Verdict.PASS, encoded=content)
+    for name, letter in KINDS.items():
+        if kind == letter:
+            return Outcome(Verdict(name), detail=content[:MAX_DETAIL].decode("utf-8", "replace"))
+    return Outcome(Verdict.CRASH, detail="the message from the test is of no known kind")
 
 
 def installed_packages() -> dict[str, str]:

@@ -122,21 +122,40 @@ def judge(case: Case, expected: Outcome, got: Outcome, mode: str) -> TestVerdict
 def equal(value: object, wanted: object, mode: str) -> bool:
     """Python's `==` on plain values: True == 1 == 1.0, (1,) != [1], nothing rounded.
 
-    `strict`: a float NaN equals a float NaN in the same place (both were decoded to the one object `encoding.NAN`).
-    `official`: NaN equals nothing, and a numpy array never passes, because the released grader's `if` refuses it.
+    `strict`: a float NaN equals a float NaN in the same place (both were decoded to the one object `encoding.NAN`), a
+    numpy array only an array of the same shape with equal items. `official`: NaN equals nothing, and arrays compare as
+    in the released grader's `if`, which refuses (so: not equal) all but those of a single item.
     """
-    if mode == "official" and isinstance(wanted, encoding.Array):
-        return False
     try:
-        return bool(value is wanted or value == wanted) if mode == "strict" else bool(value == wanted)
+        return bool(value is wanted or value == wanted) if mode == "strict" else _released_equal(value, wanted)
     except (ArithmeticError, RecursionError):  # a signalling Decimal
         return False
+
+
+def _released_equal(a: object, b: object) -> bool:
+    if isinstance(a, encoding.Array) or isinstance(b, encoding.Array):
+        left, right = _items(a), _items(b)
+        return len(left) == len(right) == 1 and bool(left[0] == right[0])
+    if type(a) is type(b) and isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(_released_equal, a, b))
+    if type(a) is type(b) is dict:
+        return a.keys() == b.keys() and all(_released_equal(a[key], b[key]) for key in a)
+    return bool(a == b)
+
+
+def _items(value: object) -> list[object]:
+    """All items of what numpy would make an array of."""
+    if isinstance(value, encoding.Array):
+        return _items(value.items)
+    if isinstance(value, (list, tuple)):
+        return [item for part in value for item in _items(part)]
+    return [value]
 
 
 def display(value: object) -> str:
     """A short text of a plain value, for people."""
     try:
-        return _cut(repr(value))
+        return _cut(repr(value))  # of values of at most encoding.MAX_BYTES
     except ValueError:  # more digits than Python prints
         return f"a {type(value).__name__} with a number of thousands of digits"
 

@@ -4,10 +4,12 @@ Run as a script by `sandbox.py` with an empty environment; nothing of the projec
 process never sees what it is to run: the grader hands it two descriptors a test, the child reads the request from one
 and writes one message to the other.
 
-Over the control socket (whole messages): first a JSON report of the layers, then for each test `RUN` with the
-two descriptors, answered by `ENDED` (wait status, CPU seconds) when the child and all it started are gone.
+Over the control socket (whole messages): the settings and, in answer, a JSON report of the layers; then for each test
+`RUN` with the two descriptors, answered by `ENDED` (wait status, CPU seconds) when the child and all it started are
+gone. A request is `REQUEST` (scope, seconds to an alarm or 0, bytes of source), the source and the calls.
 A message on the result pipe is four bytes of length and a body: `V` and an encoded value, or another letter of
-`KINDS` and a text. A forged one can only claim a value.
+`KINDS` and a text. A forged one can only claim a value. A request of several calls, made for references only, is
+answered by one message with all bodies.
 """
 
 import functools
@@ -36,26 +38,36 @@ from . import encoding, isolation
 ENDED = struct.Struct("<id")
 LENGTH = struct.Struct("<I")
 RUN = b"R"
-KINDS = {"value": b"V", "error": b"E", "syntax-error": b"S", "memory": b"M", "unsupported": b"U"}
+REQUEST = struct.Struct("<cdI")
+SCOPES = {"module": b"M", "function": b"F"}
+KINDS = {"value": b"V", "error": b"E", "syntax-error": b"S", "memory": b"M", "unsupported": b"U", "timeout": b"T"}
+TOGETHER, APART = b"L", b"A"  # all outcomes of a reference, `LENGTH` and a body for each; or that they do not agree
+BETWEEN_CALLS = b"\0"  # no source has it
 MAX_DETAIL = 500
+RELEASED_NAMES = {"signal": ("signal", ""), "multiprocessing": ("multiprocessing", ""), "Empty": ("queue", "Empty")}
 NO_FORK = -(1 << 31)  # in place of a wait status: there was no child
 NOT_CONFINED = 97  # exit status of a child that could not lock itself up, and so has run nothing
 
-# imported once here instead of in every child
+# Imported once here instead of in every child. Not `random` and `threading`, which would make every fork dearer.
 PRELOADED = (
-    "bisect calendar collections collections.abc copy csv dataclasses datetime decimal enum fractions functools hashlib"
-    " heapq io itertools json math numbers operator queue random re statistics string textwrap time traceback typing"
-    " unicodedata uuid zoneinfo abc ast contextlib inspect threading secrets base64 struct timeit urllib.parse"
+    "abc bisect calendar collections collections.abc copy datetime decimal enum fractions functools heapq itertools"
+    " json math numbers operator re string time types typing zoneinfo"
 ).split()
 
 
 def main() -> None:
     """Enters the sandbox, reports what holds, and serves tests until the grader is gone."""
-    config = json.loads(sys.argv[1])
-    control = socket.socket(fileno=os.dup(config["control"]))  # a low number, whatever it was in the grader
-    os.close(config["control"])
+    control = socket.socket(fileno=os.dup(int(sys.argv[1])))  # a low number, whatever it was in the grader
+    os.close(int(sys.argv[1]))
     for name in PRELOADED:
         importlib.import_module(name)
+    sandbox = _enter(control, json.loads(control.recv(1 << 18)))
+    if sandbox is not None:
+        serve(control, *sandbox)
+
+
+def _enter(control: socket.socket, config: dict) -> tuple[isolation.Confinement, int] | None:
+    """Builds the walls around this process: those of each test, and the bytes of its disk. None if that failed."""
     wanted = set(isolation.LAYERS) - set(config["without"])
     packages, library = config["packages"], isolation.library_paths()
     hidden = [path for path in set(config["grader_path"]) - set(library.values()) if _lies_in(path, library.values())]
@@ -69,15 +81,15 @@ def main() -> None:
             packages = {name: isolation.in_root(path) for name, path in packages.items()}
     except OSError as error:
         control.send(json.dumps({"failed": "mount", "why": str(error)}).encode())
-        return
+        return None
     sys.meta_path.append(PackageFinder(packages))
     rules = isolation.landlock_rules(active, library, hidden, list(packages.values()))
     confine = functools.partial(isolation.Confinement, uid=uid, rules=rules, limits=config["limits"])
     for layer in isolation.LAYERS:
-        if layer in wanted - active - set(isolation.NAMESPACES) and _holds(confine, active | {"no_new_privs", layer}):
+        if layer in wanted - active - set(isolation.NAMESPACES) and _holds(confine, active | {layer}):
             active.add(layer)
     control.send(json.dumps({"active": sorted(active)}).encode())
-    serve(control, active, confine(active), config["limits"]["disk_bytes"])
+    return confine(active), config["limits"]["disk_bytes"]
 
 
 def _lies_in(path: str, folders: Iterable[str]) -> bool:
@@ -100,8 +112,10 @@ class PackageFinder:
         return spec_from_file_location(name, os.path.join(place, "__init__.py"), submodule_search_locations=[place])
 
 
-def serve(control: socket.socket, active: set[str], confinement: isolation.Confinement, disk_bytes: int) -> None:
+def serve(control: socket.socket, confinement: isolation.Confinement, disk_bytes: int) -> None:
     """Runs one test after another until the grader closes the control socket."""
+    active = confinement.active
+    scratch = isolation.scratch_state() if "mount" in active else None
     gc.collect()
     gc.freeze()  # a collection in a child need not touch, and so copy, what is already here
     if "pid" in active:
@@ -122,8 +136,10 @@ def serve(control: socket.socket, active: set[str], confinement: isolation.Confi
         status, cpu_seconds = _wait(child, control)
         if "pid" in active:
             _end_all_others()
-        if "mount" in active:
+        if "mount" in active and isolation.scratch_state() != scratch:
             isolation.fresh_scratch(disk_bytes)
+            scratch = isolation.scratch_state()
+            confinement.make_rule_set()
         control.send(ENDED.pack(status, cpu_seconds))
 
 
@@ -182,9 +198,8 @@ def _run_and_exit(confinement: isolation.Confinement, request: int, result: int)
         status = 0
         for first, last in itertools.pairwise((2, *sorted((request, result)), isolation.MAX_DESCRIPTORS)):
             os.closerange(first + 1, last)
-        with open(request, "rb") as file:
-            content = json.loads(file.read())
-        body = _outcome(content["source"], content["call"], content["scope"])
+        source, calls, scope, alarm = _read_request(request)
+        body = _outcomes(source, calls, scope) if len(calls) > 1 else _outcome(source, calls[0], scope, alarm)
         message = LENGTH.pack(len(body)) + body
         while message:
             message = message[write(result, message) :]
@@ -192,39 +207,98 @@ def _run_and_exit(confinement: isolation.Confinement, request: int, result: int)
         leave(status)
 
 
-def _outcome(source: str, call: str, scope: str) -> bytes:
+def _read_request(descriptor: int) -> tuple[str, list[str], bytes, float]:
+    """Source, calls, scope and seconds to an alarm of a request. Closes the descriptor."""
+    content = b""
+    while piece := os.read(descriptor, os.fstat(descriptor).st_size):
+        content += piece
+    os.close(descriptor)
+    scope, alarm, length = REQUEST.unpack_from(content)
+    source, calls = content[REQUEST.size : REQUEST.size + length], content[REQUEST.size + length :]
+    texts = [call.decode("utf-8", "surrogatepass") for call in calls.split(BETWEEN_CALLS)]
+    return source.decode("utf-8", "surrogatepass"), texts, scope, alarm
+
+
+def _outcomes(source: str, calls: list[str], scope: bytes) -> bytes:
+    """The body of the one message about all calls of a reference, each with a module of its own.
+
+    All are made in order and once more in reverse. If one fails or differs, the grader has to run each alone.
+    """
+    bodies = [_outcome(source, call, scope, 0.0) for call in calls]
+    again = [_outcome(source, call, scope, 0.0) for call in reversed(calls)]
+    if bodies != again[::-1] or any(body[:1] != KINDS["value"] for body in bodies):
+        return APART
+    return TOGETHER + b"".join(LENGTH.pack(len(body)) + body for body in bodies)
+
+
+def _outcome(source: str, call: str, scope: bytes, alarm: float) -> bytes:
     """The body of the one message: what the call gives after the source has run."""
     text, encode = _text, encoding.encode  # an answer can replace what is looked up later
     try:
-        code = compile(source, "<answer>", "exec", dont_inherit=True)
+        code = _compiled(source)
     except (SyntaxError, ValueError) as error:
         return KINDS["syntax-error"] + text(error)
-    except BaseException as error:
-        return KINDS["error"] + text(error)
-    try:
-        expression = compile(call, "<call>", "eval", dont_inherit=True)
-        names = _module(typing.__all__ if scope == "module" else ())
-        local = names if scope == "module" else {}
-        exec(code, names, local)
-        return KINDS["value"] + encode(eval(expression, names, local))
-    except encoding.Unsupported as error:
-        return KINDS["unsupported"] + text(error)
     except MemoryError:
         return KINDS["memory"]
     except BaseException as error:
         return KINDS["error"] + text(error)
+    try:
+        expression = compile(call, "<call>", "eval", dont_inherit=True)
+    except BaseException as error:
+        return KINDS["error"] + b"the test is not an expression: " + text(error)
+    try:
+        names = _module(source + call, scope)
+        local = names if scope == SCOPES["module"] else {"function_definition": source, "test_case": call}
+        if alarm:
+            _set_alarm(alarm)
+        exec(code, names, local)
+        value = eval(expression, names, local)
+        if alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return KINDS["value"] + encode(value)
+    except encoding.Unsupported as error:
+        return KINDS["unsupported"] + text(error)
+    except MemoryError:
+        return KINDS["memory"]
+    except Alarm as error:
+        return KINDS["timeout"] + text(error)
+    except BaseException as error:
+        return KINDS["error"] + text(error)
 
 
-def _module(typing_names: Iterable[str]) -> dict[str, object]:
-    """The names of a fresh module. Its builtins are a copy, so that patching them does not reach this file."""
-    own_builtins = types.ModuleType("builtins")
-    own_builtins.__dict__.update(vars(sys.modules["builtins"]))
-    sys.modules["builtins"] = own_builtins
+@functools.cache
+def _compiled(source: str) -> types.CodeType:
+    return compile(source, "<answer>", "exec", dont_inherit=True)
+
+
+class Alarm(TimeoutError):
+    """What the released grader throws into an answer after a second. The answer can catch it, and go on."""
+
+
+def _set_alarm(seconds: float) -> None:
+    def ring(*_: object) -> None:
+        raise Alarm(f"more than {seconds:g} s, the released grader's limit")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _module(text: str, scope: bytes) -> dict[str, object]:
+    """The names of a fresh module: all of `typing`, or in "function" what the released grader's own module imports.
+
+    Only those that occur in `text` are put there: every object touched in a child is a page to copy.
+    """
     module = types.ModuleType("answer")
     sys.modules["answer"] = module  # dataclasses and pickle look their module up
-    module.__dict__.update({name: getattr(typing, name) for name in typing_names})
-    module.__dict__["__builtins__"] = vars(own_builtins)
-    return module.__dict__
+    names = module.__dict__
+    if scope == SCOPES["module"]:
+        names.update({name: getattr(typing, name) for name in typing.__all__ if name in text})
+    else:
+        for name, (place, attribute) in RELEASED_NAMES.items():
+            if name in text:
+                module = importlib.import_module(place)
+                names[name] = getattr(module, attribute) if attribute else module
+    return names
 
 
 def _text(error: BaseException) -> bytes:

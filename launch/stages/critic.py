@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,14 @@ import jax
 import numpy as np
 
 from colbench_env.tasks import read_rows
-from colbench_env.types import BadInput, Pair, Trajectory
+from colbench_env.types import BadInput, Trajectory
+from launch.pairing import Sample, preferences, tokenised_pair
 from launch.run import Run
 from launch.run_dir import write_rows
 from launch.stages.learning import fitted_pairs, shows_reference, train_on_pairs
 from sweet_jax.batch import RowPair, bucket, default_buckets, pad_pairs
-from sweet_jax.chat import privileged_prefix
 from sweet_jax.critic import value_head_objective, value_head_shapes, with_value_head
 from sweet_jax.objectives import Preference
-from sweet_jax.pairs import trajectory_pairs
-from sweet_jax.rows import (
-    CHOSEN_TOKENS,
-    REJECTED_TOKENS,
-    row_to_json,
-    trajectory_row,
-    turn_output,
-    turn_prompt,
-)
 from sweet_jax.step import combined
 from sweet_jax.training import fit, restore_params
 
@@ -35,22 +25,17 @@ from sweet_jax.training import fit, restore_params
 def pairs(run: Run) -> dict[str, Any]:
     """Trajectory pairs: of each task's samples the best, if it passes all tests, against every worse one."""
     path = run.directory.path / "grading" / "trajectories.jsonl"
-    by_task: dict[str, list[tuple[int, Trajectory]]] = defaultdict(list)
-    for line, trajectory in enumerate(read_rows(path, Trajectory), start=1):
-        if trajectory.reward is not None:
-            by_task[trajectory.task.task_id].append((line, trajectory))
-    if not by_task:
+    samples = [Sample(f"{path}:{n}", t) for n, t in enumerate(read_rows(path, Trajectory), start=1)]
+    tasks = {sample.trajectory.task.task_id for sample in samples if sample.trajectory.reward is not None}
+    if not tasks:
         raise BadInput(f"{path}: no answer was graded, so there is nothing to compare")
-    rows = [
-        _pair(run, path, samples[pair.chosen], samples[pair.rejected])
-        for samples in by_task.values()
-        for pair in trajectory_pairs([trajectory.reward for _, trajectory in samples])
-    ]
+    privileged = shows_reference(run)
+    rows = [tokenised_pair(*preferred, run.chat, run.system, privileged) for preferred in preferences(samples)]
     if not rows:
         _without_pairs(run, path)
-        return {"pairs": 0, "tasks": len(by_task)}
+        return {"pairs": 0, "tasks": len(tasks)}
     write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
-    return {"pairs": len(rows), "tasks": len(by_task)}
+    return {"pairs": len(rows), "tasks": len(tasks)}
 
 
 def _without_pairs(run: Run, path: Path) -> None:
@@ -65,19 +50,6 @@ def _without_pairs(run: Run, path: Path) -> None:
         f"{reason}, so there are no pairs to learn from: sample more (--num-tasks, --rollouts.samples) or give better "
         f"--trajectories{other}"
     )
-
-
-def _pair(run: Run, path: Path, chosen: tuple[int, Trajectory], rejected: tuple[int, Trajectory]) -> Pair:
-    prefix = privileged_prefix(chosen[1].task.ground_truth) if shows_reference(run) else ""
-    texts, tokens = [], []
-    for line, trajectory in (chosen, rejected):
-        row = trajectory_row(trajectory, run.chat, run.system, f"{path}:{line}")
-        last = row.num_turns
-        said = run.chat.reply_text(turn_output(row, last))
-        texts.append(prefix + run.chat.decode(turn_prompt(row, last)) + said)
-        tokens.append(row_to_json(run.chat.with_prefix(row, prefix) if prefix else row))
-    extra = {"task": chosen[1].task.task_id, CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}
-    return Pair(texts[0], texts[1], extra)
 
 
 def critic(run: Run) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy as np
 from colbench_env.grading import Grader
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Task, Trajectory
-from launch.config import TrainConfig
 from launch.dialogues import Assignment
+from launch.grading import can_be_graded, grade_rows
 from launch.run import Run
 from launch.run_dir import append_rows, resume_rows, write_rows
 from sweet_jax.metrics import CollapseWatch
@@ -57,36 +56,22 @@ def rollouts(run: Run) -> dict[str, Any]:
 
 
 def grade(run: Run, stage: str, source: Path, target: Path) -> list[Trajectory]:
-    """The trajectories of `source` with rewards and verdicts, also written to `target`."""
+    """The trajectories of `source` with rewards and verdicts, written to `target` as they are graded."""
     trajectories = read_rows(source, Trajectory)
-    ungraded = [t for t in trajectories if t.reward is None]
     for line, trajectory in enumerate(trajectories, start=1):
-        if trajectory.reward is None and not (trajectory.task.ground_truth and trajectory.task.test_cases):
+        if trajectory.reward is None and not can_be_graded(trajectory):
             raise BadInput(f"{source}:{line}: the task has no reference or no tests, so the answer cannot be graded")
+    wanted = [trajectory.reward is None for trajectory in trajectories]
     with Grader(run.config.grader, workers=run.config.grader_workers, unsafe=run.config.unsafe) as grader:
-        counter = itertools.count(1)
-        grades = grader.grade_many(
-            [(t.task, t.answer) for t in ungraded],
-            on_done=lambda *_: run.console.progress(stage, next(counter), len(ungraded)),
+        graded = grade_rows(
+            trajectories, wanted, grader, target, lambda done, total: run.console.progress(stage, done, total)
         )
-    by_trajectory = dict(zip(map(id, ungraded), grades, strict=True))
-    graded = [
-        t if id(t) not in by_trajectory else _with_grade(t, by_trajectory[id(t)], run.config) for t in trajectories
-    ]
     lost = sum(t.reward is None for t in graded)
     if lost:
         run.console.warn(
             f"stage {stage}: {lost} answers could not be graded for lack of a working sandbox and are left out"
         )
-    write_rows(target, graded)
     return graded
-
-
-def _with_grade(trajectory: Trajectory, grade: Any, config: TrainConfig) -> Trajectory:
-    verdicts = {v.name: str(v.verdict) for v in grade.verdicts}
-    extra = dict(trajectory.extra) | {"grader": config.grader, "verdicts": verdicts}
-    reward = None if grade.excluded else grade.fraction
-    return Trajectory(trajectory.task, trajectory.dialogue_history, trajectory.answer, reward, extra)
 
 
 def grading(run: Run) -> dict[str, Any]:

@@ -100,6 +100,12 @@ def test_each_mode_grades_by_its_own_rules(strict, official, answer, in_strict, 
         ("0.3", "0.1 + 0.2", 0, 0),
         ("{'a': 1, 'b': 2}", "{'b': 2, 'a': 1}", 1, 1),
         ("{'a': 1}", "__import__('collections').Counter('a')", 1, 1),
+        ("__import__('collections').Counter(a=1)", "__import__('collections').Counter(a=1, b=0)", 1, 1),
+        ("__import__('collections').OrderedDict(a=1, b=2)", "__import__('collections').OrderedDict(b=2, a=1)", 0, 0),
+        ("__import__('collections').OrderedDict(a=1, b=2)", "{'b': 2, 'a': 1}", 1, 1),
+        ("{1, 2, 3}", "{3, 2, 1}", 1, 1),
+        ("frozenset({1})", "{1}", 1, 1),
+        ("{'a', 'b'}", "['a', 'b']", 0, 0),
         ("None", "None", 1, 0),
         ("None", "0", 0, 0),
         ("float('nan')", "float('nan')", 1, 0),
@@ -153,20 +159,6 @@ def test_a_reference_that_fails_is_not_the_answer_s_fault_but_no_pass_either(str
     grade = strict.grade(task("def f(x): return 1 // (x - 1)", "f(1)", "f(2)"), "def f(x): return 1")
     assert verdicts(grade) == ["reference-error", "pass"]
     assert grade.verdicts[0].detail.startswith("error: ZeroDivisionError")
-
-
-def test_a_compared_literal_is_never_decided_by_the_answer(strict, official):
-    equal_to_all = "class E:\n    def __eq__(self, other): return True\ndef f(x): return E()"
-    local = "def f(x):\n    class E:\n        def __eq__(self, other): return True\n    return E()"
-    some = task(REFERENCE, "f(1) == 10", "f(2) == 17")
-    assert verdicts(strict.grade(some, equal_to_all)) == ["unsupported"] * 2
-    assert verdicts(official.grade(some, local)) == ["unsupported"] * 2
-    for grader in (strict, official):
-        assert grader.grade(some, REFERENCE).success
-        assert grader.grade(some, "def f(x): return 0").passed == 0
-    wrong_literal = task(REFERENCE, "f(1) == 11")
-    assert strict.grade(wrong_literal, "def f(x): return 0").reward == 0
-    assert official.grade(wrong_literal, "def f(x): return 0").reward == 1
 
 
 def test_sets_of_strings_have_the_same_order_for_reference_and_answer(strict):
@@ -234,11 +226,11 @@ def test_time_is_bounded_for_a_test_and_for_an_answer():
 def test_a_failing_machine_is_tried_again_then_excluded_and_counted(monkeypatch):
     failures = [2]
 
-    def run(self, source, call, scope, seconds):
+    def run(self, source, call, *how):
         if failures[0] and call == "f(2)" and "answer" in source:
             failures[0] -= 1
             raise SandboxError("out of processes")
-        return real(self, source, call, scope, seconds)
+        return real(self, source, call, *how)
 
     real = Sandbox.run
     monkeypatch.setattr(Sandbox, "run", run)
@@ -268,7 +260,12 @@ def test_a_worker_killed_from_outside_is_started_again(strict):
 
 
 # What still isolates when a machine forbids the rest; as in a container without namespaces, or an old kernel.
-FALLBACKS = [("pid", "mount", "network", "ipc"), ("mount",), ("seccomp",), ("landlock", "seccomp"), ("pid", "uid")]
+FALLBACKS = [
+    *((layer,) for layer in LAYERS),
+    ("pid", "mount", "network", "ipc"),
+    ("landlock", "seccomp"),
+    ("pid", "uid"),
+]
 
 
 @pytest.mark.parametrize("off", FALLBACKS, ids="-".join)
@@ -289,7 +286,7 @@ def test_fewer_layers_still_hold_and_are_named(off):
 
 
 def test_a_machine_that_isolates_nothing_is_refused_unless_told(monkeypatch):
-    with pytest.raises(BadInput, match="read a file of the user, write beside it.*unsafe"):
+    with pytest.raises(BadInput, match="read a file of the user, write beside it, change the rights.*unsafe"):
         Grader(without=LAYERS)
     with Grader(workers=1, without=LAYERS, unsafe=True) as grader:
         assert "read a file of the user" in grader.escapes

@@ -1,24 +1,14 @@
 """Answers that attack the grader: none scores, none stays, none learns anything, and the next answer is graded right.
 
-The list is our own, and longer where ../shared is beside the checkout.
+The list is our own, and longer where ../shared is beside the checkout. `withstand` is in conftest.py.
 """
 
 import json
-import os
-import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
-from colbench_env.grading import Grader, Limits
-from colbench_env.types import Task
-
 SHARED = Path(__file__).resolve().parents[2] / "../shared/grader/attacks.jsonl"
-TASK = Task("A task.", "def f(x): return x*7+3  # marker-91", {f"test{x}": f"f({x})" for x in range(1, 11)})
-LIMITS = Limits(test_seconds=1.0, answer_seconds=1.2, memory_bytes=512 << 20)
-CLOCK = 15.0  # seconds for any attack, on a busy machine
-CANARY = "canary-5e1f0c"
 
 ATTACKS = {
     "forks and lets the child live on": """
@@ -128,7 +118,7 @@ def f(x):
 import socket
 def f(x):
     got = 0
-    for family, place in ((socket.AF_INET, ('127.0.0.1', PORT)), (socket.AF_UNIX, '\\0canary')):
+    for family, place in ((socket.AF_INET, ('127.0.0.1', 22)), (socket.AF_UNIX, '\\0canary-5e1f0c')):
         try:
             s = socket.socket(family); s.connect(place); got = x*7+3
         except OSError: pass
@@ -169,62 +159,10 @@ def f(x):
 }
 
 
-@pytest.fixture(scope="module")
-def grader():
-    os.environ["CANARY"] = CANARY
-    with Grader(workers=1, limits=LIMITS) as grader:
-        yield grader
-    del os.environ["CANARY"]
-    assert descendants() == set()
-
-
-@pytest.fixture
-def canary():
-    with tempfile.TemporaryDirectory() as folder:  # not tmp_path: here every user may read, write and delete
-        file = Path(folder, "canary")
-        file.write_text(CANARY)
-        for path in (folder, file):
-            os.chmod(path, 0o777)
-        yield file
-        assert file.read_text() == CANARY
-
-
-def descendants():
-    """The processes that this one has started, and theirs."""
-    parents = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            parents[int(name)] = int(Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found = {os.getpid()}
-    while new := {process for process, parent in parents.items() if parent in found} - found:
-        found |= new
-    return found - {os.getpid()}
-
-
-def assert_that_nothing_is_left(grader):
-    """Two workers, each with the process that waits for it, and no file of an attack."""
-    deadline = time.monotonic() + 5
-    while len(left := descendants()) > 4 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(left) <= 4
-    for folder in ("/tmp", "/dev/shm", "."):
-        assert not [name for name in os.listdir(folder) if name.startswith(("fill", "seen", "d.e"))]
-    assert grader.grade(TASK, f"def f(x): return x*7+3 # {time.monotonic()}").reward == 1
-    assert grader.grade(TASK, f"def f(x): return x*7+4 # {time.monotonic()}").reward == 0
-
-
 @pytest.mark.parametrize("name", ATTACKS)
-def test_our_attacks_score_nothing_and_leave_nothing(grader, canary, name):
-    answer = ATTACKS[name].replace("CANARY_FILE", str(canary)).replace("PORT", "22")
-    start = time.monotonic()
-    grade = grader.grade(TASK, answer)
-    assert time.monotonic() - start < CLOCK
-    assert grade.total == 10
+def test_our_attacks_score_nothing_and_leave_nothing(withstand, name):
+    grade = withstand(ATTACKS[name])
     assert grade.reward == 0, grade.verdicts[0]
-    assert CANARY not in str(grade)
-    assert_that_nothing_is_left(grader)
 
 
 def shared_attacks():
@@ -232,14 +170,9 @@ def shared_attacks():
 
 
 @pytest.mark.parametrize("row", shared_attacks(), ids=lambda row: row["id"] if row else "none")
-def test_the_shared_attacks_get_what_they_are_worth(grader, canary, row):
+def test_the_shared_attacks_get_what_they_are_worth(withstand, row):
     if row is None:
         pytest.skip("../shared/grader/attacks.jsonl is not beside this checkout")
-    start = time.monotonic()
-    grade = grader.grade(TASK, row["answer"])
-    assert time.monotonic() - start < CLOCK
+    grade = withstand(row["answer"])
     right = row["expect"].startswith(("1.0", "results may count"))
-    assert grade.total == 10
     assert grade.reward == (1 if right else 0), grade.verdicts[0]
-    assert CANARY not in str(grade)
-    assert_that_nothing_is_left(grader)

@@ -1,18 +1,25 @@
 """Means, intervals and differences of graded trajectories."""
 
+import itertools
 import json
 import math
 
 import pytest
 
 from colbench_env.statistics import (
+    BestOf,
+    Bin,
     Difference,
     Estimate,
     Summary,
     TurnCount,
+    best_of,
     bootstrap,
     compare,
+    expected_best,
+    histogram,
     rewards_by_task,
+    sign_flip_p,
     summarise,
 )
 from colbench_env.types import NO_ANSWER, BadInput, Message, Task, Trajectory
@@ -102,14 +109,93 @@ def test_the_paired_difference_is_certain_where_every_task_gains_the_same():
 def test_a_task_without_reward_on_one_side_is_left_out_of_the_difference():
     before = [trajectory("a", 0.0), trajectory("b", None)]
     after = [trajectory("b", 1.0), trajectory("a", 1.0)]  # paired by task, not by line
-    assert compare(before, after) == Difference(1, Estimate(1.0, 1.0, 1.0), Estimate(1.0, 1.0, 1.0))
+    one = Estimate(1.0, 1.0, 1.0)
+    assert compare(before, after) == Difference(1, one, one, 1.0, 1.0, only_before=0, only_after=1, gained=1, lost=0)
 
 
-def test_policies_on_different_tasks_are_not_compared():
-    with pytest.raises(BadInput, match="2 tasks were given to only one"):
-        compare([trajectory("a", 0.0), trajectory("b", 0.0)], [trajectory("a", 0.0), trajectory("c", 0.0)])
+def test_policies_are_compared_on_the_tasks_that_both_have():
+    before = [trajectory("a", 1.0), trajectory("b", 0.5), trajectory("c", 1.0)]
+    after = [trajectory("b", 1.0), trajectory("c", 0.0), trajectory("d", 1.0), trajectory("e", 1.0)]
+    found = compare(before, after)
+    assert (found.tasks, found.only_before, found.only_after) == (2, 1, 2)
+    assert (found.tests_passed.mean, found.success.mean) == (-0.25, 0.0)
+    assert (found.gained, found.lost) == (1, 1)
+    nothing = compare(before[:1], after)
+    assert (nothing.tasks, nothing.p_success) == (0, 1.0) and math.isnan(nothing.success.mean)
     with pytest.raises(BadInput, match="no trajectories"):
         summarise([])
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([], 1.0),
+        ([0.0, 0.0], 1.0),
+        ([1.0], 1.0),
+        ([1.0, 1.0, 1.0, 0.0, -1.0], 0.625),  # McNemar: twice the chance of at least 3 heads in 4 throws, 5/16
+        ([1.0] * 10, 2 / 2**10),
+        ([-0.3] * 10, 2 / 2**10),
+        ([0.1, 0.2, 0.4], 0.25),  # of 8 choices only + + + and - - - reach 0.7
+        ([1 / 3, 1 / 3, -2 / 3], 1.0),
+        ([1.0] * 600, 2.0**-599),  # nothing is lost to rounding
+    ],
+)
+def test_the_paired_test_counts_the_choices_of_signs(differences, p):
+    assert sign_flip_p(differences) == pytest.approx(p, rel=1e-9)
+
+
+def test_the_paired_test_agrees_with_going_through_all_choices():
+    differences = [0.3, -0.1, 0.7, 0.2, 0.2, -0.4, 1.0, 0.1]
+    seen = abs(sum(differences))
+    sums = [
+        sum(s * d for s, d in zip(signs, differences, strict=True)) for signs in itertools.product((1, -1), repeat=8)
+    ]
+    assert sign_flip_p(differences) == sum(abs(x) > seen - 1e-9 for x in sums) / 2**8
+
+
+def test_differences_without_a_common_unit_are_rounded_to_a_thousandth():
+    assert sign_flip_p([0.12345, 0.54321, 0.77777, 1 / 7, 1 / 11, 1 / 13]) == 2 / 2**6
+
+
+@pytest.mark.parametrize(
+    ("values", "k", "best"),
+    [
+        ([0.0, 0.5, 1.0], 1, 0.5),
+        ([0.0, 0.5, 1.0], 2, (0.5 + 1.0 + 1.0) / 3),
+        ([1.0, 0.5, 0.0], 3, 1.0),
+        ([1.0, 0.0, 0.0, 0.0, 0.0], 2, 1 - (4 * 3) / (5 * 4)),  # pass@k: 1 - C(4, 2) / C(5, 2)
+        ([1.0, 1.0, 1.0, 0.0, 0.0], 3, 1.0),
+    ],
+)
+def test_the_best_of_k_is_the_mean_over_all_choices_of_k(values, k, best):
+    assert expected_best(values, k) == pytest.approx(best)
+
+
+def test_the_best_of_k_is_told_for_doubling_k_over_the_tasks_that_have_so_many_samples():
+    rows = [trajectory("a", reward) for reward in (1.0, 0.0, 0.5)] + [trajectory("b", 0.0), trajectory("b", 0.5)]
+    assert [(b.k, b.tasks, b.tests_passed.mean, b.success.mean) for b in best_of(rows)] == [
+        (1, 2, pytest.approx(0.375), pytest.approx(1 / 6)),
+        (2, 2, pytest.approx((2.5 / 3 + 0.5) / 2), pytest.approx(1 / 3)),
+        (3, 1, 1.0, 1.0),
+    ]
+    assert best_of(rows)[2].to_json()["success"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert isinstance(best_of(rows)[0], BestOf)
+    assert best_of([trajectory("a", 1.0), trajectory("b", 1.0)]) == ()
+
+
+def test_lengths_are_counted_in_bins_that_grow():
+    assert histogram([3, 4, 12]) == (Bin(2, 4, 2), Bin(5, 9, 0), Bin(10, 19, 1))
+    assert histogram([0, 1, 1, 2_000_000])[:2] == (Bin(0, 0, 1), Bin(1, 1, 2))
+    assert histogram([0, 1, 1, 4_999_999])[-1] == Bin(2_000_000, 4_999_999, 1)
+    assert histogram([]) == ()
+
+
+def test_what_other_tools_write_under_the_same_names_is_no_count():
+    odd = trajectory("a", 1.0, tokens="many")
+    assert summarise([odd]).reply_tokens is None
+    for verdicts in (["pass"], "pass", 3):
+        assert summarise([trajectory("a", 1.0, verdicts=verdicts)]).verdicts == {}
+    assert summarise([trajectory("a", 1.0, verdicts={"test1": ["pass"], "test2": "pass"})]).verdicts == {"pass": 1}
 
 
 def test_summaries_and_differences_survive_a_file():

@@ -1,5 +1,6 @@
 """What the tests of `launch` share: the command started in this process, and a random model that compiles fast."""
 
+import functools
 import logging
 import subprocess
 import sys
@@ -48,15 +49,15 @@ class Ended:
 
 
 @pytest.fixture
-def start(monkeypatch, capsys) -> Any:
-    """Starts `launch.train` in this process with flags, gives `Ended`."""
+def in_process(monkeypatch, capsys) -> Any:
+    """Runs a command's `main` in this process with flags, gives `Ended`."""
     handlers, level, hook = logging.root.handlers[:], logging.root.level, sys.unraisablehook
 
-    def run(*flags: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["launch.train", *flags])
+    def run(main: Callable[[], None], *flags: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["launch", *flags])
         capsys.readouterr()
         try:
-            status = cli.exit_status(train.main)
+            status = cli.exit_status(main)
         except SystemExit as stop:  # flags that the parser does not know
             status = int(stop.code or 0)
         return Ended(status, *capsys.readouterr())
@@ -64,6 +65,12 @@ def start(monkeypatch, capsys) -> Any:
     yield run
     logging.captureWarnings(False)  # the console had it on, and had the root logger to itself
     logging.root.handlers[:], logging.root.level, sys.unraisablehook = handlers, level, hook
+
+
+@pytest.fixture
+def start(in_process) -> Callable[..., Ended]:
+    """Starts `launch.train` in this process with flags, gives `Ended`."""
+    return functools.partial(in_process, train.main)
 
 
 @pytest.fixture(scope="session")

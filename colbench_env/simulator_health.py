@@ -1,0 +1,136 @@
+"""How well the simulated human did: a simulator that fails or gives the solution away spoils what is measured.
+
+Looks at the human's replies only, never at the opening. Each rate has a fixed rule, written where it is computed.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from colbench_env.dialogue import BACKEND_REPLY_LIMIT, FRONTEND_REPLY_LIMIT
+from colbench_env.types import Task, Trajectory
+
+OVERLAP = 12  # so many words and signs in a row that are the reference's are no accident
+NOT_RECORDED = "not recorded"
+
+# What a failed call leaves in place of a reply. Read from the beginning, so that no honest reply is long enough to hit.
+_FAILED = re.compile(
+    r"[\W_]*(no (response|reply|output)( (received|given|generated|available))?"
+    r"|(internal|server|connection|request|api|rate limit|time-?out) error\b.{0,80}"
+    r"|error( code)?:? ?\d{3}\b.{0,80}|(request )?timed out)[\W_]*",
+    re.IGNORECASE | re.DOTALL,
+)
+_UNKNOWN = re.compile(
+    r"\b(do not|don't|don’t) (really |actually )?know\b|\bno idea\b|\bnot sure\b|\bup to you\b"
+    r"|\b(do not|don't|don’t) have (a|any) preference|\bno preference\b|\b(can't|cannot|can’t) say\b"
+    r"|\b(did not|didn't|didn’t|have not|haven't|haven’t|never) (really )?(think|thought) (of|about)\b",
+    re.IGNORECASE,
+)
+_DEFINITION = re.compile(r"^[ \t>]*(async[ \t]+)?def[ \t]+\w+[ \t]*\(", re.MULTILINE)
+_PIECE = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class SimulatorHealth:
+    """Counts over the human's replies in some dialogues.
+
+    simulators: name and settings as the rows have them, with the number of dialogues. empty: blank replies. failed:
+    replies such as "No response." that a failed call has left. unknown: "I don't know" and its like. truncated: replies
+    as long as the limit lets them be. fenced, definitions, overlaps: replies with a code fence, with a `def`, with
+    OVERLAP words and signs in a row that stand in the reference; leaks: with any of the three. compared: replies in
+    dialogues whose reference is known. spoilt: dialogues with an empty or failed reply.
+    """
+
+    simulators: dict[str, int]
+    dialogues: int
+    replies: int
+    empty: int
+    failed: int
+    unknown: int
+    truncated: int
+    fenced: int
+    definitions: int
+    overlaps: int
+    leaks: int
+    compared: int
+    spoilt: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers as a JSON object."""
+        return asdict(self)
+
+
+def simulator_health(trajectories: Sequence[Trajectory]) -> SimulatorHealth:
+    """The health of whoever has answered in these dialogues."""
+    said = [(trajectory.task, reply) for trajectory in trajectories for reply in human_replies(trajectory)]
+    fenced = ["```" in reply for _, reply in said]
+    defined = [_DEFINITION.search(reply) is not None for _, reply in said]
+    overlapping = _overlapping(said)
+
+    def count(rule: Callable[[str], object]) -> int:
+        return sum(bool(rule(reply)) for _, reply in said)
+
+    return SimulatorHealth(
+        simulators=dict(Counter(map(simulator_name, trajectories)).most_common()),
+        dialogues=len(trajectories),
+        replies=len(said),
+        empty=count(lambda reply: not reply.strip()),
+        failed=count(has_failed),
+        unknown=count(_UNKNOWN.search),
+        truncated=sum(len(reply) == _limit(task) for task, reply in said),
+        fenced=sum(fenced),
+        definitions=sum(defined),
+        overlaps=sum(overlapping),
+        leaks=sum(map(any, zip(fenced, defined, overlapping, strict=True))),
+        compared=sum(bool(task.ground_truth) for task, _ in said),
+        spoilt=sum(map(is_spoilt, trajectories)),
+    )
+
+
+def human_replies(trajectory: Trajectory) -> list[str]:
+    """What the human said after the opening."""
+    return [message.content for message in trajectory.dialogue_history[1:] if message.role == "user"]
+
+
+def has_failed(reply: str) -> bool:
+    """Whether a reply is what a failed call leaves.
+
+    In: "No response.", "Error code: 503", "There is no response to show"   Out: True, True, False
+    """
+    return _FAILED.fullmatch(reply) is not None
+
+
+def is_spoilt(trajectory: Trajectory) -> bool:
+    """Whether an empty or failed reply stands in the dialogue: what follows is not the agent's fault alone."""
+    return any(not reply.strip() or has_failed(reply) for reply in human_replies(trajectory))
+
+
+def simulator_name(trajectory: Trajectory) -> str:
+    """Name and settings of the simulator as the row has them under `human`, else "not recorded"."""
+    human = trajectory.extra.get("human")
+    if not isinstance(human, dict) or not isinstance(human.get("name"), str):
+        return NOT_RECORDED if human is None else json.dumps(human, sort_keys=True)
+    settings = human.get("settings")
+    return human["name"] + (f" {json.dumps(settings, sort_keys=True)}" if settings else "")
+
+
+def _limit(task: Task) -> int:
+    return BACKEND_REPLY_LIMIT if task.test_cases or "<html" not in task.ground_truth[:200] else FRONTEND_REPLY_LIMIT
+
+
+def _overlapping(said: Sequence[tuple[Task, str]]) -> list[bool]:
+    """Of each reply, whether OVERLAP pieces in a row stand in its task's reference. References are cut up once."""
+    known = {task.ground_truth: frozenset(_runs(task.ground_truth)) for task in {task for task, _ in said}}
+    return [any(run in known[task.ground_truth] for run in _runs(reply)) for task, reply in said]
+
+
+def _runs(text: str) -> Iterator[int]:
+    """A number for every OVERLAP pieces in a row, the same for the same pieces; a piece is a word or a sign.
+
+    The pieces of "f(x) + 1" are f ( x ) + 1
+    """
+    pieces = _PIECE.findall(text)
+    return (hash(tuple(pieces[start : start + OVERLAP])) for start in range(len(pieces) - OVERLAP + 1))

@@ -1,0 +1,66 @@
+"""`python -m launch.evaluate`: grades the answers of dialogues and reports what they are worth.
+
+Read `main`, then `launch.evaluation.evaluating` (what is done), `launch.evaluation.evaluation` (what is counted).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from launch import cli
+from launch.evaluation.config import STDOUT, EvaluateConfig
+
+
+def main() -> None:
+    """Parses the flags, checks that everything can be written, grades, reports.
+
+    What is wrong with the input is told last, when everything else has been graded and written.
+    """
+    config: EvaluateConfig = cli.parse_plain(EvaluateConfig, _with_json_value(sys.argv[1:]))
+
+    # Only now what takes long to import: `--help` and bad flags should answer at once.
+    from colbench_env.types import BadInput
+    from launch.console import Console
+    from launch.evaluation.evaluating import evaluate
+    from launch.evaluation.text import report_text
+    from launch.files import check_writable, write_json, write_text
+    from launch.grading import alone_on
+
+    for path in config.outputs.values():
+        check_writable(path)
+    with alone_on(config.output):
+        evaluation = evaluate(config, Console())
+    if config.json == STDOUT:
+        print(json.dumps(evaluation.to_json(), indent=2))
+    elif config.json is not None:
+        write_json(config.json, evaluation.to_json())
+    if config.html is not None:
+        from launch.evaluation.page import page
+
+        write_text(config.html, page(evaluation))
+    print(report_text(evaluation), file=sys.stderr if config.json == STDOUT else sys.stdout, flush=True)
+
+    tasks, success = evaluation.evaluated.tasks, evaluation.evaluated.success.mean
+    if evaluation.defects:
+        count = len(evaluation.defects)
+        raise BadInput(
+            f"{count} {'defect' if count == 1 else 'defects'} in the input, named above; everything else was evaluated"
+        )
+    if not tasks:
+        raise BadInput(f"{config.trajectories}: no dialogue has a reward, and none could be graded")
+    if config.fail_under is not None and success < config.fail_under:
+        raise cli.Stopped(f"success is {100 * success:.1f} %, below --fail-under={config.fail_under:g}")
+
+
+def _with_json_value(argv: Sequence[str]) -> list[str]:
+    """The arguments, with "-" for the file where `--json` stands alone."""
+    return [
+        f"--json={STDOUT}" if argument == "--json" and after.startswith("--") else argument
+        for argument, after in zip(argv, [*argv[1:], "--"], strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,229 @@
+"""What `launch.evaluate` does: reads, studies the references, grades, makes pairs, collects the numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colbench_env.grading import Grader
+from colbench_env.grading.answers import MAX_CHARACTERS
+from colbench_env.tasks import write_rows
+from colbench_env.types import BadInput, Task, Trajectory
+from launch.console import Console
+from launch.evaluation.config import EvaluateConfig
+from launch.evaluation.evaluation import Evaluation, collect
+from launch.evaluation.inputs import Dialogues, lines_text, read_dialogues, read_tasks
+from launch.evaluation.studying import Study, read_references, run_references
+from launch.grading import can_be_graded, grade_rows, without_grade
+
+if TYPE_CHECKING:
+    from sweet_jax.chat import Chat
+
+
+@dataclass(frozen=True)
+class Graded:
+    """The rows of a file with their rewards, in order, and which of them were graded here."""
+
+    rows: tuple[Trajectory, ...]
+    here: tuple[bool, ...]
+
+
+def evaluate(config: EvaluateConfig, console: Console) -> Evaluation:
+    """The evaluation. Writes graded rows and pairs; every defect is told as soon as it is known.
+
+    BadInput where a file has no readable row, or answers cannot be run here.
+    """
+    started = time.monotonic()
+    chat = _chat(config.model) if config.model is not None else None
+    tasks, defects = read_tasks(config.tasks) if config.tasks is not None else ({}, [])
+    own = read_dialogues(config.trajectories, tasks, config.samples)
+    files = [own] if config.baseline is None else [own, read_dialogues(config.baseline, tasks, 0)]
+    defects += [defect for file in files for defect in file.defects]
+    for defect in defects:
+        console.warn(defect)
+
+    gradable = {row.task.task_id: row.task for file in files for row in file.rows if can_be_graded(row)}
+    study = read_references(list(gradable.values()))
+    with contextlib.ExitStack() as stack:
+        grader = None
+        if gradable and (config.references or any(any(_prepared(file, study, config).here) for file in files)):
+            grader = stack.enter_context(Grader(config.grader, workers=config.workers, unsafe=config.unsafe))
+            console.say(f"grader {config.grader}; {grader.layers_text()}")
+            if config.references:
+                study = _studied(gradable, study, grader, console)
+        for defect in [*_task_defects(files, study), *_endless_answers(files, study, config)]:
+            defects.append(defect)
+            console.warn(defect)
+        graded = [
+            _graded(file, study, config, grader, config.output if file is own else None, console) for file in files
+        ]
+    notes = [note for file, found in zip(files, graded, strict=True) for note in _left_out(file, found, config)]
+    if len(graded) == 2 and not _common_tasks(*graded):
+        notes.append(f"{config.trajectories} and {config.baseline} have no task in common: {_SAME_TASK}")
+    for note in notes:
+        console.warn(note)
+    if config.pairs is not None:
+        for defect in _write_pairs(config, own, graded[0], chat, console):
+            defects.append(defect)
+            console.warn(defect)
+    return collect(
+        graded[0].rows,
+        graded[1].rows if len(graded) == 2 else (),
+        study,
+        chat,
+        source=str(config.trajectories),
+        layout=own.layout,
+        graded=sum(row.reward is not None for row, here in zip(graded[0].rows, graded[0].here, strict=True) if here),
+        kept=_kept(graded[0]),
+        defects=tuple(defects),
+        notes=tuple(notes),
+        grader=config.grader,
+        sandbox="not used: nothing was run" if grader is None else grader.layers_text().removeprefix("sandbox: "),
+        python=platform.python_version(),
+        seconds=round(time.monotonic() - started, 1),
+        written=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+_SAME_TASK = "a task is the same where description, reference, tests and hidden information are"
+
+
+def _chat(directory: Path) -> Chat:
+    from sweet_jax.chat import Chat  # takes seconds to import
+
+    return Chat.load(directory)
+
+
+def _studied(tasks: Mapping[str, Task], study: Study, grader: Grader, console: Console) -> Study:
+    return run_references(
+        list(tasks.values()), study, grader, lambda done, total: console.progress("references", done, total)
+    )
+
+
+def _prepared(file: Dialogues, study: Study, config: EvaluateConfig) -> Graded:
+    """The rows before grading, and which of them are to be graded: no reward that is kept, nothing in the way."""
+    opened = [row.reward is None or config.regrade for row in file.rows]
+    rows = [without_grade(row) if needed else row for row, needed in zip(file.rows, opened, strict=True)]
+    here = [
+        needed and can_be_graded(row) and row.task.task_id not in study.defects
+        for row, needed in zip(rows, opened, strict=True)
+    ]
+    return Graded(tuple(rows), tuple(here))
+
+
+def _graded(
+    file: Dialogues, study: Study, config: EvaluateConfig, grader: Grader | None, target: Path | None, console: Console
+) -> Graded:
+    before = _prepared(file, study, config)
+    stage = "baseline" if file.path == config.baseline else "answers"
+    rows = grade_rows(
+        before.rows, before.here, grader, target, lambda done, total: console.progress(stage, done, total)
+    )
+    return Graded(tuple(rows), before.here)
+
+
+def _task_defects(files: Sequence[Dialogues], study: Study) -> list[str]:
+    """What is wrong with the tasks, at the first dialogue about each."""
+    places: dict[str, list[str]] = {}
+    for file in files:
+        for row, place in zip(file.rows, file.places, strict=True):
+            if row.task.task_id in study.defects and can_be_graded(row):
+                places.setdefault(row.task.task_id, []).append(place)
+    return [
+        f"{found[0]}: {study.defects[task]}; "
+        + ("the dialogue is" if len(found) == 1 else f"the {len(found)} dialogues about the task are")
+        + " not graded"
+        for task, found in places.items()
+    ]
+
+
+def _endless_answers(files: Sequence[Dialogues], study: Study, config: EvaluateConfig) -> list[str]:
+    """The answers that are to be graded and too long to be run."""
+    return [
+        f"{place}: the answer has {len(row.answer):,} characters, more than the {MAX_CHARACTERS:,} that are run: it "
+        "passes no test"
+        for file in files
+        for row, place, here in zip(file.rows, file.places, _prepared(file, study, config).here, strict=True)
+        if here and len(row.answer) > MAX_CHARACTERS
+    ]
+
+
+def _left_out(file: Dialogues, graded: Graded, config: EvaluateConfig) -> list[str]:
+    """A sentence about the dialogues that nobody can grade, one about those for which the sandbox has failed."""
+    places = list(zip(file.places, graded.rows, strict=True))
+    unknown = [place for place, row in places if row.reward is None and not can_be_graded(row)]
+    failed = [place for (place, row), here in zip(places, graded.here, strict=True) if here and row.reward is None]
+    notes = []
+    if unknown:
+        hint = "" if config.tasks is not None else "; --tasks=FILE supplies them"
+        notes.append(
+            f"{file.path}: {len(unknown)} of {len(places)} dialogues have no reward, and their tasks no reference or "
+            f"no tests: they are left out, not scored 0 ({lines_text(unknown)}){hint}"
+        )
+    if failed:
+        notes.append(
+            f"{file.path}: {len(failed)} of {len(places)} answers could not be graded for lack of a working sandbox: "
+            f"they are left out, not scored 0 ({lines_text(failed)})"
+        )
+    return notes
+
+
+def _common_tasks(first: Graded, second: Graded) -> set[str]:
+    return set.intersection(*({row.task.task_id for row in graded.rows} for graded in (first, second)))
+
+
+def _kept(graded: Graded) -> dict[str, int]:
+    """How many rewards were in the file, by the grader that the rows name."""
+    found: Counter[str] = Counter()
+    for row, here in zip(graded.rows, graded.here, strict=True):
+        if row.reward is not None and not here:
+            named = row.extra.get("grader")
+            found[named if isinstance(named, str) else "not recorded"] += 1
+    return dict(found.most_common())
+
+
+def _write_pairs(
+    config: EvaluateConfig, file: Dialogues, graded: Graded, chat: Chat | None, console: Console
+) -> list[str]:
+    """Writes the pairs that can be made; gives a sentence for each dialogue that stands in the way of one."""
+    from launch.pairing import Sample, preferences, recorded_pair, tokenised_pair  # takes seconds to import
+
+    pairs, defects = [], {}
+    preferred = preferences(Sample(place, row) for place, row in zip(file.places, graded.rows, strict=True))
+    for chosen, rejected in preferred:
+        try:
+            if config.privileged and not chosen.trajectory.task.ground_truth:
+                raise BadInput(
+                    f"{chosen.where}: the task has no reference to stand before the pair: --tasks=FILE supplies it, "
+                    "--no-privileged leaves it out"
+                )
+            if chat is not None and not all(_recorded(sample.trajectory) for sample in (chosen, rejected)):
+                system = chosen.trajectory.extra.get("system")
+                pairs.append(
+                    tokenised_pair(chosen, rejected, chat, system if isinstance(system, str) else "", config.privileged)
+                )
+            else:
+                pairs.append(recorded_pair(chosen, rejected, config.privileged))
+        except BadInput as problem:
+            defects[str(problem)] = None
+    if not preferred:
+        return [
+            f"{file.path}: no task has both a sample that passes all tests and a worse one, so there are no pairs and "
+            f"{config.pairs} is not written"
+        ]
+    if pairs:
+        write_rows(config.pairs, pairs)  # type: ignore[arg-type]
+        console.say(f"{len(pairs)} trajectory pairs written to {config.pairs}")
+    return list(defects)
+
+
+def _recorded(trajectory: Trajectory) -> bool:
+    last = trajectory.dialogue_history[-1]
+    return last.input is not None and last.output is not None

@@ -1,0 +1,48 @@
+"""What the references of the evaluated tasks show when they are read and run: defects, flags, the chance level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+
+from colbench_env.flags import Flag, outcome_flags, source_flags
+from colbench_env.grading import Grader
+from colbench_env.references import commonest_share, outcome_defect, source_defect
+from colbench_env.types import Task
+
+
+@dataclass(frozen=True)
+class Study:
+    """By task id: what is wrong with a task's reference or tests, its flags, and the share that guessing passes."""
+
+    defects: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, frozenset[Flag]] = field(default_factory=dict)
+    chances: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_references(tasks: Sequence[Task]) -> Study:
+    """What can be seen without running anything. Each of the tasks has a reference and tests."""
+    defects = {task.task_id: defect for task in tasks if (defect := source_defect(task))}
+    return Study(defects, {task.task_id: source_flags(task) for task in tasks})
+
+
+def run_references(tasks: Sequence[Task], read: Study, grader: Grader, progress: Callable[[int, int], None]) -> Study:
+    """`read`, and what one run of each reference shows that is not defective by its looks."""
+    defects, flags, chances = dict(read.defects), dict(read.flags), {}
+    left = [task for task in tasks if task.task_id not in defects]
+    with ThreadPoolExecutor(grader.workers) as pool:
+        waiting = {pool.submit(grader.run_reference, task): task for task in left}
+        try:
+            for done, future in enumerate(as_completed(waiting), start=1):
+                task, outcomes = waiting[future], future.result()
+                flags[task.task_id] |= outcome_flags(outcomes, outcomes)
+                if defect := outcome_defect(task, outcomes):
+                    defects[task.task_id] = defect
+                else:
+                    chances[task.task_id] = commonest_share(outcomes, grader.mode)
+                progress(done, len(left))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return Study(defects, flags, chances)

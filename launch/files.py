@@ -1,0 +1,42 @@
+"""Files that are there whole or not at all, and whether a file can be written, known before the work it is for."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from colbench_env.types import BadInput
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the file whole or not at all; a lone surrogate, which is no UTF-8, is written escaped. BadInput where the
+    disk refuses."""
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(beside, path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes the data as JSON, whole or not at all. BadInput where the disk refuses."""
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def check_writable(path: Path) -> None:
+    """BadInput unless the file can be written: a new one in a folder that takes it, or a file that is there."""
+    try:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path}: cannot be written: there is something else of that name")
+        if path.exists():
+            with path.open("ab"):
+                pass
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from error

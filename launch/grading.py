@@ -1,0 +1,122 @@
+"""Grading the rows of a file: each graded row is written as soon as it and all before it are done.
+
+So a run that was killed has left a beginning of the file it would have written, and goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from colbench_env.grading import Grade, Grader
+from colbench_env.tasks import append_rows, read_complete
+from colbench_env.types import BadInput, Trajectory
+
+GRADE_KEYS = ("grader", "verdicts")  # what a grade adds to a row, besides its reward
+
+
+def with_grade(trajectory: Trajectory, grade: Grade, mode: str) -> Trajectory:
+    """The row with its reward and verdicts; without a reward where the machine has failed in a test."""
+    verdicts = {verdict.name: str(verdict.verdict) for verdict in grade.verdicts}
+    return replace(
+        trajectory,
+        reward=None if grade.excluded else grade.fraction,
+        extra=trajectory.extra | {"grader": mode, "verdicts": verdicts},
+    )
+
+
+def without_grade(trajectory: Trajectory) -> Trajectory:
+    """The row without reward and verdicts."""
+    rest = {name: value for name, value in trajectory.extra.items() if name not in GRADE_KEYS}
+    return replace(trajectory, reward=None, extra=rest)
+
+
+def can_be_graded(trajectory: Trajectory) -> bool:
+    """Whether the row's task has a reference and tests."""
+    return bool(trajectory.task.ground_truth and trajectory.task.test_cases)
+
+
+def grade_rows(
+    rows: Sequence[Trajectory],
+    wanted: Sequence[bool],
+    grader: Grader | None,
+    target: Path | None,
+    progress: Callable[[int, int], None],
+) -> list[Trajectory]:
+    """The rows, those that are `wanted` graded, in order; what `target` already has of them is not graded again.
+
+    grader: may be None where no row is wanted. progress: is told how many of the wanted rows are done, and how many
+    there are. BadInput where `target` holds something else than a beginning of the result.
+    """
+    done = read_complete(target, Trajectory) if target is not None else []
+    _check_begins(target, done, rows, wanted, grader)
+    found: dict[int, Trajectory] = dict(enumerate(done))
+    found |= {index: rows[index] for index in range(len(done), len(rows)) if not wanted[index]}
+    left = [index for index in range(len(done), len(rows)) if wanted[index]]
+    written, graded, total = len(done), sum(wanted[: len(done)]), sum(wanted)
+
+    def write_ready() -> None:
+        nonlocal written
+        ready = written
+        while ready in found:
+            ready += 1
+        if target is not None:
+            append_rows(target, [found[index] for index in range(written, ready)])
+        written = ready
+
+    def keep(position: int, grade: Grade) -> None:
+        nonlocal graded
+        index = left[position]
+        found[index] = with_grade(rows[index], grade, grader.mode)
+        graded += 1
+        write_ready()
+        progress(graded, total)
+
+    write_ready()
+    if left:
+        grader.grade_many([(rows[index].task, rows[index].answer) for index in left], on_done=keep)
+    return [found[index] for index in range(len(rows))]
+
+
+def _check_begins(
+    target: Path | None,
+    done: Sequence[Trajectory],
+    rows: Sequence[Trajectory],
+    wanted: Sequence[bool],
+    grader: Grader | None,
+) -> None:
+    """BadInput with the first row of `target` that is not the row that would be written there."""
+    if len(done) > len(rows):
+        raise BadInput(f"{target}:{len(rows) + 1}: the file has more rows than there are to grade, {len(rows)}")
+    for number, (found, row, grade) in enumerate(zip(done, rows, wanted, strict=False), start=1):
+        if row.reward is None or grade:
+            found, row = without_grade(found), without_grade(row)
+        if found != row:
+            raise BadInput(
+                f"{target}:{number}: this is not row {number} of what is graded here, so the file belongs to another "
+                "run: name another file, or remove it"
+            )
+        mode = done[number - 1].extra.get("grader")
+        if grade and mode != grader.mode:
+            raise BadInput(f"{target}:{number}: the row was graded by {mode!r}, not {grader.mode!r}: name another file")
+
+
+@contextlib.contextmanager
+def alone_on(target: Path | None) -> Iterator[None]:
+    """Inside, no other process grades into the file, which is made where there is none. BadInput where one does."""
+    if target is None:
+        yield
+        return
+    try:
+        file = target.open("ab")
+    except OSError as error:
+        raise BadInput(f"{target}: cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput(f"{target}: another process is writing this file") from None
+        yield

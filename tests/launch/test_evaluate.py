@@ -1,0 +1,454 @@
+"""`launch.evaluate`: what it grades, writes and says, and what it does with bad input."""
+
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from colbench_env.tasks import read_rows, write_rows
+from colbench_env.types import NO_ANSWER, Message, Pair, Task, Trajectory
+from launch import evaluate as command
+from launch.evaluation.inputs import lines_text
+from launch.grading import alone_on
+
+ROOT = Path(__file__).parents[2]
+START_POLICY = ROOT / "sweet_jax" / "start_policy"
+SHARED = ROOT.parent / "shared" / "data"
+HUMAN = {"name": "scripted", "settings": {"hash": "abc"}}
+
+
+def task(number, reference=None, tests=4):
+    reference = reference or f"def f(x):\n    return x + {number}"
+    return Task(f"Add {number}.", reference, {f"test{i}": f"f({i})" for i in range(1, tests + 1)}, "adding: yes")
+
+
+def right(number, passed=4):
+    """An answer for `task(number)` that passes so many of the four tests."""
+    return f"def f(x):\n    return x + {number} if x <= {passed} else None"
+
+
+def dialogue(of, answer, replies=1, **extra):
+    history = [Message("user", of.problem_description)]
+    for turn in range(replies):
+        history += [
+            Message("assistant", f"Ask {turn}?", f"<in {turn}>", f"Ask {turn}?", {"tokens": 3}),
+            Message("user", "Add it."),
+        ]
+    history.append(Message("assistant", "I WANT TO ANSWER: code", "<prompt>", f"ANSWER {answer}", {"tokens": 30}))
+    return Trajectory(of, tuple(history), answer, extra={"human": HUMAN} | extra)
+
+
+@pytest.fixture
+def evaluate(in_process):
+    return functools.partial(in_process, command.main)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Three tasks, two samples of each, sample-major."""
+    first = [dialogue(task(1), right(1)), dialogue(task(2), right(2, 3), 0), dialogue(task(3), right(3, 1), 2)]
+    second = [dialogue(task(1), right(1, 2)), dialogue(task(2), right(2)), dialogue(task(3), NO_ANSWER)]
+    write_rows(tmp_path / "rows.jsonl", first + second)
+    return tmp_path / "rows.jsonl"
+
+
+def read_json(path):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+# --- what it grades and reports ---------------------------------------------------------------------------------------
+
+
+def test_a_file_is_graded_and_everything_is_told_three_ways(evaluate, file, tmp_path):
+    flags = [f"--{name}={tmp_path / name}" for name in ("output", "json", "html", "pairs")]
+    ended = evaluate(f"--trajectories={file}", "--samples=2", *flags)
+    assert (ended.status, ended.errors) == (0, [])
+
+    graded = read_rows(tmp_path / "output", Trajectory)
+    assert [row.reward for row in graded] == [1.0, 0.75, 0.25, 0.5, 1.0, 0.0]
+    assert graded[3].extra["verdicts"] == {"test1": "pass", "test2": "pass", "test3": "wrong", "test4": "wrong"}
+    assert graded[5].extra["verdicts"] == dict.fromkeys(("test1", "test2", "test3", "test4"), "no-answer")
+    assert {row.extra["grader"] for row in graded} == {"strict"}
+    plain = [replace(row, reward=None, extra={"human": HUMAN}) for row in graded]
+    assert plain == read_rows(file, Trajectory)
+
+    found = read_json(tmp_path / "json")
+    summary = found["policies"]["evaluated"]
+    assert (summary["success"]["mean"], summary["tests_passed"]["mean"]) == (
+        pytest.approx(1 / 3),
+        pytest.approx(3.5 / 6),
+    )
+    assert summary["verdicts"] == {"pass": 14, "wrong": 6, "no-answer": 4}
+    assert (summary["unasked"], summary["unanswered"], summary["dialogues"]) == (1, 1, 6)
+    assert [(b["k"], b["tests_passed"]["mean"], b["success"]["mean"]) for b in found["best_of"]] == [
+        (1, pytest.approx(3.5 / 6), pytest.approx(1 / 3)),
+        (2, pytest.approx(2.25 / 3), pytest.approx(2 / 3)),
+    ]
+    assert found["chance"] == {"tasks": 3, "tests_passed": 0.25, "success": 0.0}
+    assert found["lengths"] == {
+        "unit": "tokens",
+        "total": 6 * 30 + 6 * 3,
+        "bins": [
+            {"low": 2, "high": 4, "count": 6},
+            {"low": 5, "high": 9, "count": 0},
+            {"low": 10, "high": 19, "count": 0},
+            {"low": 20, "high": 49, "count": 6},
+        ],
+    }
+    assert found["layout"] == {"tasks": 3, "samples": 2, "kind": "sample-major", "first_wrong": None}
+    assert (found["graded"], found["kept"], found["defects"], found["flags"]) == (6, {}, [], {})
+    assert found["simulator"]["simulators"] == {'scripted {"hash": "abc"}': 6}
+    assert {"policy": "8B SWEET-RL", "tests_passed": 56.8, "success": 40.4} in found["paper"]["rows"]
+    assert found["paper"]["differences"][0].startswith("Tasks: 3 here, 1000 test tasks in the paper")
+
+    assert "Success 33.3 % [0.0, 50.0], 58.3 %" in ended.stdout
+    for line in (r"pass +14 \(58.3 %\)", r"chance level +25.0 +0.0", r"8B zero-shot +34.2 +22.4", r"sandbox +\w+"):
+        assert re.search(rf"^{line}", ended.stdout, re.MULTILINE), line
+    assert "Success 33.3 %" in (tmp_path / "html").read_text()
+    pairs = read_rows(tmp_path / "pairs", Pair)
+    assert [(pair.chosen, pair.rejected) for pair in pairs] == [
+        (
+            f"In light that the final answer is: {task(n).ground_truth}.<prompt>ANSWER {right(n)}",
+            f"In light that the final answer is: {task(n).ground_truth}.<prompt>ANSWER {right(n, passed)}",
+        )
+        for n, passed in ((1, 2), (2, 3))
+    ]
+
+
+def test_the_page_loads_nothing_and_shows_text_as_text(evaluate, tmp_path):
+    evil = "<script>alert(1)</script>"
+    write_rows(tmp_path / "rows.jsonl", [dialogue(task(1), "x", human={"name": evil})])
+    with (tmp_path / "rows.jsonl").open("a") as rows:
+        rows.write(f'{{"{evil}": 1}}\n')
+    ended = evaluate(f"--trajectories={tmp_path / 'rows.jsonl'}", f"--html={tmp_path / 'page.html'}")
+    assert ended.status == 2
+    html = (tmp_path / "page.html").read_text()
+    assert "<script" not in html and html.count("&lt;script&gt;") == 3  # simulator, twice, and key
+    assert "://" not in html and "@import" not in html and 'src="' not in html
+    assert "prefers-color-scheme: dark" in html and html.count("<svg") == 3
+
+
+def test_a_reward_is_kept_unless_it_is_to_be_graded_again(evaluate, tmp_path):
+    kept = replace(dialogue(task(1), right(1)), reward=0.0, extra={"grader": "official"})
+    bare = replace(dialogue(Task("Add 2."), right(2)), reward=1.0)
+    write_rows(tmp_path / "rows.jsonl", [kept, bare])
+    flags = [f"--trajectories={tmp_path / 'rows.jsonl'}", f"--json={tmp_path / 'json'}"]
+    assert evaluate(*flags).status == 0
+    found = read_json(tmp_path / "json")
+    assert found["policies"]["evaluated"]["success"]["mean"] == 0.5
+    assert (found["graded"], found["kept"]) == (0, {"official": 1, "not recorded": 1})
+
+    ended = evaluate(*flags, "--regrade")
+    assert ended.status == 0
+    found = read_json(tmp_path / "json")
+    assert (found["policies"]["evaluated"]["success"]["mean"], found["graded"]) == (1.0, 1)
+    assert found["excluded"] == {"no reference or no tests": 1}
+    assert "1 of 2 dialogues have no reward" in ended.stderr and "left out, not scored 0 (line 2)" in ended.stderr
+
+
+def test_a_tasks_file_supplies_what_the_dialogues_lack(evaluate, tmp_path):
+    rows, tasks, output = (tmp_path / name for name in ("rows.jsonl", "tasks.jsonl", "output.jsonl"))
+    write_rows(rows, [dialogue(Task("Add 1.", extra={"n": 7}), right(1)), dialogue(Task("Add 9."), right(9))])
+    write_rows(tasks, [task(1), task(2)])
+    ended = evaluate(f"--trajectories={rows}", f"--tasks={tasks}", f"--output={output}")
+    assert ended.status == 0
+    graded = read_rows(output, Trajectory)
+    assert [row.reward for row in graded] == [1.0, None]
+    assert graded[0].task == replace(task(1), extra={"n": 7})
+    assert "(line 2)" in ended.stderr and "--tasks=FILE" not in ended.stderr
+
+
+def test_nothing_that_can_be_graded_is_bad_input_and_says_what_would_help(evaluate, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [dialogue(Task("Add 1."), right(1))] * 3)
+    ended = evaluate(f"--trajectories={tmp_path / 'rows.jsonl'}")
+    assert "no dialogue has a reward, and none could be graded" in ended.refuses()
+    assert "(lines 1-3); --tasks=FILE supplies them" in ended.stderr
+
+
+def test_two_different_tasks_of_one_description_supply_nothing(evaluate, tmp_path):
+    rows, tasks = tmp_path / "rows.jsonl", tmp_path / "tasks.jsonl"
+    write_rows(rows, [dialogue(Task("Add 1."), right(1)), dialogue(Task("Add 2."), right(2))])
+    write_rows(tasks, [task(1), task(2), replace(task(1), ground_truth="def f(x): return 1"), task(2)])
+    ended = evaluate(f"--trajectories={rows}", f"--tasks={tasks}", f"--json={tmp_path / 'json'}")
+    ended.refuses()
+    assert f"{tasks}:3: the task has the problem_description of line 1 and is another one" in ended.stderr
+    assert read_json(tmp_path / "json")["graded"] == 1
+
+
+def test_json_alone_goes_to_standard_output_and_the_text_does_not(evaluate, file):
+    for flag in ("--json", "--json=-"):
+        ended = evaluate(f"--trajectories={file}", flag, "--no-references")
+        found = json.loads(ended.stdout)
+        assert (found["format"], found["rows"], found["chance"]) == (1, 6, None)
+        assert "Success 33.3 %" in ended.stderr
+
+
+def test_a_share_of_successes_below_the_wanted_one_ends_with_status_1(evaluate, file):
+    for share, status in (("0.3", 0), ("0.34", 1)):
+        ended = evaluate(f"--trajectories={file}", "--no-references", f"--fail-under={share}")
+        assert ended.status == status
+    assert ended.errors == ["error: success is 33.3 %, below --fail-under=0.34"]
+
+
+def test_a_baseline_is_compared_on_the_tasks_that_both_have(evaluate, tmp_path):
+    base, rows = tmp_path / "base.jsonl", tmp_path / "rows.jsonl"
+    write_rows(base, [dialogue(task(n), right(n) if n == 1 else "") for n in range(1, 8)])
+    write_rows(rows, [dialogue(task(n), right(n) if n > 1 else "") for n in range(1, 7)] + [dialogue(task(8), "")])
+    json_file = tmp_path / "json"
+    ended = evaluate(f"--trajectories={rows}", f"--baseline={base}", f"--json={json_file}", "--no-references")
+    assert ended.status == 0
+    change = read_json(json_file)["difference"]
+    assert (change["tasks"], change["only_before"], change["only_after"]) == (6, 1, 1)
+    assert (change["gained"], change["lost"], change["success"]["mean"]) == (5, 1, pytest.approx(4 / 6))
+    assert change["p_success"] == pytest.approx(2 * (1 + 6) / 2**6)  # McNemar's exact test, 5 against 1
+    assert re.search(r"tasks in the baseline only +1\n", ended.stdout)
+    assert "+66.7 points [+0.0, +100.0] against the baseline, p = 0.22" in ended.stdout
+
+
+def test_flagged_tasks_and_failed_replies_are_left_out_in_figures_of_their_own(evaluate, tmp_path):
+    coin = task(2, "import random\ndef f(x):\n    return random.random()")
+    spoilt = dialogue(task(3), "")
+    history = (*spoilt.dialogue_history[:2], Message("user", "No response."), *spoilt.dialogue_history[3:])
+    spoilt = replace(spoilt, dialogue_history=history)
+    write_rows(tmp_path / "rows.jsonl", [dialogue(task(1), right(1)), dialogue(coin, "x"), spoilt])
+    ended = evaluate(f"--trajectories={tmp_path / 'rows.jsonl'}", f"--json={tmp_path / 'json'}")
+    found = read_json(tmp_path / "json")
+    assert [(part["name"], part["tasks"], part["success"]["mean"]) for part in found["parts"]] == [
+        ("all", 3, pytest.approx(1 / 3)),
+        ("without flagged tasks", 2, 0.5),
+        ("without failed replies", 2, 0.5),
+    ]
+    assert (found["flags"], found["flagged"], found["simulator"]["failed"]) == ({"random": 1}, 1, 1)
+    assert ended.status == 0
+
+
+def test_the_two_modes_of_the_grader_are_named(evaluate, tmp_path):
+    answer = "import math\ndef f(x):\n    return math.floor(x) + 1"  # an import at the top: 0 as released
+    write_rows(tmp_path / "rows.jsonl", [dialogue(task(1), answer)])
+    for mode, success in (("strict", 1.0), ("official", 0.0)):
+        evaluate(f"--trajectories={tmp_path / 'rows.jsonl'}", f"--json={tmp_path / 'json'}", f"--grader={mode}")
+        found = read_json(tmp_path / "json")
+        assert (found["grader"], found["policies"]["evaluated"]["success"]["mean"]) == (mode, success)
+        assert any(mode in difference for difference in found["paper"]["differences"])
+
+
+# --- tokens and pairs -------------------------------------------------------------------------------------------------
+
+
+def without_records(row):
+    """The row as another tool has it: texts alone."""
+    history = tuple(Message(message.role, message.content) for message in row.dialogue_history)
+    return replace(row, dialogue_history=history)
+
+
+def test_turns_without_counts_are_measured_in_characters_or_by_a_tokenizer(evaluate, file, tmp_path):
+    rows = [without_records(row) for row in read_rows(file, Trajectory)]
+    write_rows(tmp_path / "bare.jsonl", rows)
+    flags = [f"--trajectories={tmp_path / 'bare.jsonl'}", f"--json={tmp_path / 'json'}", "--no-references"]
+    evaluate(*flags)
+    assert read_json(tmp_path / "json")["lengths"]["unit"] == "characters"
+    evaluate(*flags, f"--model={START_POLICY}")
+    lengths = read_json(tmp_path / "json")["lengths"]
+    assert lengths["unit"] == "tokens" and 12 < lengths["total"] < 6 * 22 + 6 * 6  # fewer than there are characters
+
+
+def test_pairs_of_rows_without_prompts_need_a_tokenizer(evaluate, file, tmp_path):
+    rows = [without_records(row) for row in read_rows(file, Trajectory)]
+    write_rows(tmp_path / "bare.jsonl", rows)
+    flags = [f"--trajectories={tmp_path / 'bare.jsonl'}", f"--pairs={tmp_path / 'pairs'}", "--no-privileged"]
+    ended = evaluate(*flags)
+    ended.refuses()
+    assert f"{tmp_path / 'bare.jsonl'}:1: the last turn has no 'input'; --model=DIR" in ended.stderr
+    assert not (tmp_path / "pairs").exists()
+    assert evaluate(*flags, f"--model={START_POLICY}").status == 0
+    pair = read_rows(tmp_path / "pairs", Pair)[0]
+    assert pair.chosen == "<|bos|><|user|>Add 1.<|end|><|assistant|>Ask 0?<|end|><|user|>Add it.<|end|>" + (
+        "<|assistant|>I WANT TO ANSWER: code"
+    )
+    assert {"chosen_tokens", "rejected_tokens"} <= pair.extra.keys()
+
+
+def test_no_pairs_are_no_file(evaluate, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [dialogue(task(1), right(1)), dialogue(task(2), "")])
+    ended = evaluate(f"--trajectories={tmp_path / 'rows.jsonl'}", f"--pairs={tmp_path / 'pairs'}", "--no-references")
+    ended.refuses()
+    assert "no task has both a sample that passes all tests and a worse one" in ended.stderr
+    assert not (tmp_path / "pairs").exists()
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_every_defect_is_named_by_its_line_and_the_rest_is_graded_and_written(evaluate, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    good, big = dialogue(task(1), right(1)), dialogue(task(2), right(2) + "\n#" + "x" * 2_000_000)
+    broken = dialogue(task(3, "def f(x:"), right(3))
+    endless = dialogue(task(4, "def f(x):\n    while True: pass", tests=1), right(4))
+    no_call = dialogue(replace(task(5), test_cases={"test1": "f(1)", "test2": "y = f(2)"}), right(5))
+    raising = dialogue(task(6, "def f(x):\n    raise KeyError(x)"), right(6))
+    lines = [json.dumps(row.to_json()) for row in (good, big, broken, endless, no_call, raising)]
+    missing = json.dumps({name: value for name, value in good.to_json().items() if name != "answer"})
+    text = f"{lines[0]}\r\n\n{lines[1]}\n{missing}\r\n[1]\n" + "\n".join(lines[2:]) + "\n" + lines[0][:90]
+    rows.write_bytes(text.encode())
+    outputs = [tmp_path / name for name in ("output", "json", "html")]
+    ended = evaluate(f"--trajectories={rows}", *(f"--{path.name}={path}" for path in outputs))
+    assert ended.refuses() == "error: 8 defects in the input, named above; everything else was evaluated"
+    said = {
+        3: "the answer has 2,000,042 characters, more than the 1,000,000 that are run: it passes no test",
+        4: "'answer' is missing",
+        5: "found a list, expected a JSON object",
+        6: "the reference is not Python ('(' was never closed in line 1); the dialogue is not graded",
+        7: "the reference runs for too long in test1",
+        8: "test2 is not an expression (invalid syntax in line 1): 'y = f(2)'; the dialogue is not graded",
+        9: "the reference gives no value in any of its 4 tests (KeyError: 1); the dialogue is not graded",
+        10: "the last line is cut off or invalid JSON",
+    }
+    assert [line for line in said if f"{rows}:{line}: {said[line]}" in ended.stderr] == list(said)
+    graded = read_rows(outputs[0], Trajectory)
+    assert [row.reward for row in graded] == [1.0, 0.0, None, None, None, None]
+    found = read_json(outputs[1])
+    assert (found["rows"], len(found["defects"])) == (6, 8)
+    assert found["excluded"] == {"defective reference or test": 4}
+    assert found["policies"]["evaluated"]["success"]["mean"] == 0.5
+    assert outputs[2].stat().st_size < 200_000
+
+
+@pytest.mark.parametrize(
+    ("order", "samples", "line", "says"),
+    [
+        ((1, 1, 2, 2), 2, 4, "the file is task-major"),
+        ((1, 2, 2, 1), 2, 4, "is of the task 'Add 2.', expected that of row"),
+        ((1, 2, 1), 2, 5, "row 4 is missing"),
+        ((1, 2, 3), 3, 3, "is of the task 'Add 2.'"),
+    ],
+)
+def test_a_wrong_layout_is_named_and_the_rest_goes_on(evaluate, tmp_path, order, samples, line, says):
+    rows = tmp_path / "rows.jsonl"
+    texts = [json.dumps(dialogue(task(n), right(n)).to_json()) for n in order]
+    rows.write_text(texts[0] + "\n\n" + "\n".join(texts[1:]) + "\n")  # a blank line: row 2 is line 3
+    ended = evaluate(f"--trajectories={rows}", f"--samples={samples}", f"--json={tmp_path / 'json'}", "--no-references")
+    ended.refuses()
+    assert re.search(rf"{re.escape(str(rows))}:{line}: .*{re.escape(says)}", ended.stderr), ended.stderr
+    assert read_json(tmp_path / "json")["graded"] == len(order)
+
+
+def test_files_that_cannot_be_read_or_written_are_one_sentence_before_any_work(evaluate, file, tmp_path):
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "bad").write_text("{}\n{}\n")
+    for flag, says in (
+        ("--trajectories=" + str(tmp_path / "none"), "none: cannot read the file: No such file"),
+        ("--trajectories=" + str(tmp_path / "empty"), "empty: the file has no rows"),
+        ("--trajectories=" + str(tmp_path / "bad"), "bad:1: 'task' is missing, the row has no keys (and 1 more such"),
+        ("--output=" + str(tmp_path / "none" / "x"), "x: cannot be written: No such file or directory"),
+        ("--html=" + str(tmp_path), "cannot be written: there is something else of that name"),
+        ("--tasks=" + str(tmp_path / "none"), "none: cannot read the file"),
+        ("--baseline=" + str(tmp_path / "empty"), "empty: the file has no rows"),
+        ("--model=" + str(tmp_path / "none"), "none: no such directory"),
+    ):  # fmt: skip
+        ended = evaluate(f"--trajectories={file}", flag)
+        assert says in ended.refuses()
+        assert "stage=" not in ended.stderr
+
+
+def test_an_output_that_is_an_input_or_another_output_is_refused(evaluate, file, tmp_path):
+    for flags in ((f"--output={file}",), (f"--json={tmp_path / 'a'}", f"--html={tmp_path / 'a'}")):
+        ended = evaluate(f"--trajectories={file}", *flags)
+        assert ended.status == 2 and "are the same file" in " ".join(ended.stderr.split())
+
+
+# --- killed and started again -----------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path):
+    tasks = [task(n) for n in range(1, 41)]
+    rows = [dialogue(t, right(n, n % 5)) for n, t in enumerate(tasks, start=1)]
+    write_rows(tmp_path / "rows.jsonl", rows)
+
+    def start(output):
+        flags = [f"--trajectories={tmp_path / 'rows.jsonl'}", f"--output={output}", "--no-references"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "launch.evaluate", *flags],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    straight, killed = tmp_path / "straight.jsonl", tmp_path / "killed.jsonl"
+    told, errors = start(straight).communicate()
+    assert len(read_rows(straight, Trajectory)) == 40, errors
+    process = start(killed)
+    while process.poll() is None and (not killed.exists() or killed.read_bytes().count(b"\n") < 10):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    left = killed.read_bytes()
+    assert 10 <= left.count(b"\n") < 40 and straight.read_bytes().startswith(left)
+    killed.write_bytes(left[:-20])  # a line that was not written to its end
+    again, errors = start(killed).communicate()
+    assert killed.read_bytes() == straight.read_bytes()
+    without_time = [re.sub(r"time +.*", "", text) for text in (told, again)]
+    assert without_time[0] == without_time[1]
+
+
+def test_a_finished_output_is_not_graded_again(evaluate, file, tmp_path, monkeypatch):
+    flags = (f"--trajectories={file}", f"--output={tmp_path / 'out'}", "--no-references")
+    first = evaluate(*flags)
+    from colbench_env.grading import Grader
+
+    monkeypatch.setattr(Grader, "grade", None)  # nothing is graded
+    second = evaluate(*flags)
+    assert second.status == 0
+    assert [re.sub(r"time +.*", "", ended.stdout) for ended in (first, second)] == 2 * [
+        re.sub(r"time +.*", "", first.stdout)
+    ]
+
+
+def test_an_output_of_other_rows_or_another_grader_is_refused(evaluate, file, tmp_path):
+    flags = (f"--trajectories={file}", f"--output={tmp_path / 'out'}", "--no-references")
+    assert evaluate(*flags).status == 0
+    assert "out:1: the row was graded by 'strict', not 'official'" in evaluate(*flags, "--grader=official").refuses()
+    rows = read_rows(file, Trajectory)
+    write_rows(file, [rows[0], *rows[2:]])
+    assert "out:6: the file has more rows than there are to grade, 5" in evaluate(*flags).refuses()
+    write_rows(file, [rows[0], *rows[2:], rows[1]])
+    assert "out:2: this is not row 2 of what is graded here" in evaluate(*flags).refuses()
+
+
+def test_two_runs_do_not_write_one_output(evaluate, file, tmp_path):
+    with alone_on(tmp_path / "out"):
+        ended = evaluate(f"--trajectories={file}", f"--output={tmp_path / 'out'}")
+    assert "out: another process is writing this file" in ended.refuses()
+
+
+def test_lines_are_told_in_few_words():
+    assert lines_text(["f:1", "f:2", "f:3", "f:9"]) == "lines 1-3, 9"
+    assert lines_text(["a:b:7"]) == "line 7"
+    assert lines_text([f"f:{2 * n}" for n in range(1, 24)]).endswith("38, 40 and 3 more stretches")
+
+
+# --- real data --------------------------------------------------------------------------------------------------------
+
+
+def test_real_dialogues_keep_their_rewards_and_say_what_is_unknown(evaluate, tmp_path):
+    rows = SHARED / "trajectories" / "qwen3_4b_40.jsonl"
+    if not rows.exists():
+        pytest.skip(f"{rows}: the real dialogues are not here")
+    ended = evaluate(f"--trajectories={rows}", f"--json={tmp_path / 'json'}")
+    assert ended.status == 0
+    found = read_json(tmp_path / "json")
+    rewards = [row.reward for row in read_rows(rows, Trajectory)]
+    assert found["policies"]["evaluated"]["success"]["mean"] == pytest.approx(rewards.count(1.0) / 40)
+    assert (found["graded"], found["kept"], found["chance"]) == (0, {"not recorded": 40}, None)
+    assert found["layout"] == {"tasks": 20, "samples": 2, "kind": "task-major", "first_wrong": None}
+    ended = evaluate(f"--trajectories={rows}", "--samples=2")
+    ended.refuses()
+    assert f"{rows}:21: row 21 is of the task" in ended.stderr and "the file is task-major" in ended.stderr
