@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -113,9 +114,12 @@ def ask_oracle(python: str, tasks: list[Task], made: list[list[tuple[str, str]]]
         + "\n"
         for task, answers in zip(tasks, made, strict=True)
     )
-    oracle = Path(__file__).with_name("released_oracle.py")
+    oracle = Path(__file__).resolve().with_name("released_oracle.py")
     environment = {"PATH": os.environ.get("PATH", ""), "PYTHONHASHSEED": "0", "TZ": "UTC", "LANG": "C.UTF-8"}
-    done = subprocess.run([python, str(oracle)], input=rows, stdout=subprocess.PIPE, text=True, env=environment)
+    with tempfile.TemporaryDirectory() as folder:  # references and answers may write files
+        done = subprocess.run(
+            [python, str(oracle)], input=rows, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
+        )
     lines = done.stdout.splitlines()
     if len(lines) != len(tasks):
         raise BadInput(f"the oracle ended with status {done.returncode} after {len(lines)} of {len(tasks)} rows")

@@ -11,21 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from colbench_env.episodes import with_grade
 from colbench_env.grading import Grade, Grader
 from colbench_env.tasks import append_rows, read_complete
 from colbench_env.types import BadInput, Trajectory
 
 GRADE_KEYS = ("grader", "verdicts")  # what a grade adds to a row, besides its reward
-
-
-def with_grade(trajectory: Trajectory, grade: Grade, mode: str) -> Trajectory:
-    """The row with its reward and verdicts; without a reward where the machine has failed in a test."""
-    verdicts = {verdict.name: str(verdict.verdict) for verdict in grade.verdicts}
-    return replace(
-        trajectory,
-        reward=None if grade.excluded else grade.fraction,
-        extra=trajectory.extra | {"grader": mode, "verdicts": verdicts},
-    )
 
 
 def without_grade(trajectory: Trajectory) -> Trajectory:
