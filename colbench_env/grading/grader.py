@@ -188,6 +188,13 @@ class Grader:
         with self._bench() as bench:
             return self._run_all(bench.references, task.ground_truth, cases)
 
+    def expected(self, task: Task) -> tuple[Outcome, ...]:
+        """What each test of the task gives with its reference, as answers are compared with it: run when it is first
+        asked for, by `grade` or here. Raises BadInput as `grade` does."""
+        cases = _cases(task)
+        with self._bench() as bench:
+            return tuple(self._expected(bench.references, task, cases).outcomes[case.name] for case in cases)
+
     @contextmanager
     def _bench(self) -> Iterator[_Bench]:
         bench = self._benches.get()

@@ -32,7 +32,7 @@ def run_references(tasks: Sequence[Task], read: Study, grader: Grader, progress:
     defects, flags, chances = dict(read.defects), dict(read.flags), {}
     left = [task for task in tasks if task.task_id not in defects]
     with ThreadPoolExecutor(grader.workers) as pool:
-        waiting = {pool.submit(grader.run_reference, task): task for task in left}
+        waiting = {pool.submit(grader.expected, task): task for task in left}
         try:
             for done, future in enumerate(as_completed(waiting), start=1):
                 task, outcomes = waiting[future], future.result()

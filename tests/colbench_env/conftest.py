@@ -1,4 +1,4 @@
-"""What the tests of the grader's attacks share: a grader, a canary, and a look at what an attack has left."""
+"""What the tests of the grader share: graders, a canary, and a look at what an attack has left."""
 
 import os
 import socket
@@ -15,6 +15,18 @@ TASK = Task("A task.", "def f(x): return x*7+3  # marker-91", {f"test{x}": f"f({
 LIMITS = Limits(test_seconds=1.0, answer_seconds=1.2, memory_bytes=512 << 20)
 CLOCK = 15.0  # seconds for any attack, on a busy machine
 CANARY = "canary-5e1f0c"
+
+
+@pytest.fixture(scope="module")
+def strict():
+    with Grader(workers=1) as grader:
+        yield grader
+
+
+@pytest.fixture(scope="module")
+def official():
+    with Grader(mode="official", workers=1) as grader:
+        yield grader
 
 
 @pytest.fixture(scope="module")

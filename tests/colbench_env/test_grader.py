@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from colbench_env.grading import Grader, Limits, TestVerdict, Verdict
+from colbench_env.grading import Grader, Limits, TestVerdict, Verdict, encoding
 from colbench_env.grading import grader as grader_module
 from colbench_env.grading.isolation import LAYERS
 from colbench_env.grading.sandbox import Sandbox, SandboxError
@@ -19,18 +19,6 @@ REFERENCE = "def f(x): return x*7+3"
 def task(reference=REFERENCE, *calls):
     calls = calls or [f"f({x})" for x in range(1, 11)]
     return Task("A task.", reference, {f"test{number}": call for number, call in enumerate(calls, 1)})
-
-
-@pytest.fixture(scope="module")
-def strict():
-    with Grader(workers=1) as grader:
-        yield grader
-
-
-@pytest.fixture(scope="module")
-def official():
-    with Grader(mode="official", workers=1) as grader:
-        yield grader
 
 
 def verdicts(grade):
@@ -317,3 +305,10 @@ def test_a_task_without_tests_is_refused(strict):
         strict.grade(Task("A page.", "<html>"), "x")
     with pytest.raises(BadInput, match="has no reference"):
         strict.grade(Task("A task.", "", {"test1": "f(1)"}), "x")
+
+
+def test_what_is_expected_is_what_the_reference_gives_and_a_random_one_is_asked_once(strict):
+    first, second = strict.expected(task(REFERENCE, "f(1)", "g(1)"))
+    assert (first.verdict, encoding.decode(first.encoded), second.verdict) == ("pass", 10, "error")
+    drawn = task("import random\ndef f(x): return random.random()", "f(1)")
+    assert strict.expected(drawn) == strict.expected(drawn)

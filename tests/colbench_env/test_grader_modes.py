@@ -17,18 +17,6 @@ def task(reference, *calls):
     return Task("A task.", reference, {f"test{number}": call for number, call in enumerate(calls, 1)})
 
 
-@pytest.fixture(scope="module")
-def strict():
-    with Grader(workers=1) as grader:
-        yield grader
-
-
-@pytest.fixture(scope="module")
-def official():
-    with Grader(mode="official", workers=1) as grader:
-        yield grader
-
-
 def verdicts(grade):
     return [str(test.verdict) for test in grade.verdicts]
 
