@@ -71,7 +71,7 @@ def judge(row):
     """The result row of a row. Names that an answer puts into this module are taken out again: they decide what later
     answers score in the released grader, so that its verdicts depend on their order. That is not compared."""
     reference, calls = row["reference"], row["calls"]
-    runs, missing = [], ""
+    runs, missing, live_value.error = [], "", None
     for _ in range(3):
         runs.append([repr(live_value(reference, call)) for call in calls])
         if isinstance(getattr(live_value, "error", None), ImportError):

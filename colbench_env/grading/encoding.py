@@ -31,6 +31,7 @@ MAX_BYTES = 1 << 20  # one encoded value
 MAX_DEPTH = 64  # containers inside containers
 MAX_NODES = 200_000  # values inside values
 MAX_HASHED = 10_000  # dict keys and set elements
+MAX_FRACTIONS = 1_000
 MAX_COLLISIONS = 100  # keys in one dict or set whose hash another one has: forged keys must not cost minutes
 MAX_DIGITS = 1 << 14  # bytes of one int, characters of one Decimal
 
@@ -173,6 +174,7 @@ def _as_object(value: object, kind: type) -> tuple[str, tuple]:
 def decode(data: bytes, nan: float | None = None) -> object:
     """The plain value of encoded bytes; every float NaN becomes the object `nan` if one is given. Raises Malformed."""
     position, nodes, hashed = 0, 0, 0
+    fractions: list[int] = []  # hashes: since 3.12 Python keeps fractions in a dict of its own to hash them
 
     def take(count: int) -> bytes:
         nonlocal position
@@ -234,6 +236,10 @@ def decode(data: bytes, nan: float | None = None) -> object:
                 raise Malformed("arguments are not a tuple of the right length")
             if not all(kind is None or type(each) in kind for each, kind in zip(arguments, kinds, strict=True)):
                 raise Malformed("an argument of a wrong type")
+            if build is Fraction:
+                fractions.append(hash(arguments))
+                if len(fractions) - len(set(fractions)) > MAX_COLLISIONS or len(fractions) > MAX_FRACTIONS:
+                    raise Malformed("too many fractions, or fractions that collide")
             return build(*arguments)
         raise Malformed(f"no value starts with {tag!r}")
 

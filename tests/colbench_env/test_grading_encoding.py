@@ -270,7 +270,7 @@ def test_keys_that_collide_are_refused_before_they_cost_the_grader_time():
         keys = b"".join(encode(make(n)) for n in range(1, encoding.MAX_HASHED // 2))
         count = struct.pack("<I", encoding.MAX_HASHED // 2 - 1)
         start = time.monotonic()
-        with pytest.raises(Malformed, match="keys that collide"):
+        with pytest.raises(Malformed, match="collide"):
             decode(b"S" + count + keys)
         assert time.monotonic() - start < 5
 
