@@ -305,7 +305,7 @@ def test_every_defect_is_named_by_its_line_and_the_rest_is_graded_and_written(ev
     ended = evaluate(f"--trajectories={rows}", *(f"--{path.name}={path}" for path in outputs))
     assert ended.refuses() == "error: 8 defects in the input, named above; everything else was evaluated"
     said = {
-        3: "the answer has 2,000,042 characters, more than the 1,000,000 that are run: it passes no test",
+        3: "the answer has 2,000,048 characters, more than the 1,000,000 that are run: it passes no test",
         4: "'answer' is missing",
         5: "found a list, expected a JSON object",
         6: "the reference is not Python ('(' was never closed in line 1); the dialogue is not graded",
