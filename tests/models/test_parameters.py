@@ -101,7 +101,7 @@ def test_an_axis_without_a_rule_or_with_two_is_refused(tiny, mesh_of):
     with pytest.raises(ModelError, match="parameter layers/mlp/gate: axis 'mlp' has 0 sharding rules"):
         param_shardings(tiny, mesh_of(4, 2), without)
     with pytest.raises(ModelError, match="axis 'vocab' has 2 sharding rules"):
-        param_shardings(tiny, mesh_of(4, 2), (*WEIGHT_RULES, ("vocab", "data")))
+        param_shardings(tiny, mesh_of(4, 2), (*WEIGHT_RULES, ("vocab", ("data",))))
 
 
 def test_two_axes_of_a_parameter_on_one_mesh_axis_are_refused(tiny, mesh_of):
