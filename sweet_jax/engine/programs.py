@@ -79,7 +79,7 @@ class Programs:
     read: Callable[..., State]
     read_on: Callable[..., State]
     decode: Callable[..., tuple[State, Drawn]]
-    park: Callable[..., KVCache]
+    park: Callable[..., tuple[Array, Array]]
     unpark: Callable[..., State]
 
 
@@ -88,7 +88,7 @@ def make_programs(model: Llama, end_ids: tuple[int, ...], rows: int, slots: int,
     """The programs for `rows` rows of `slots` tokens that draw up to `chunk` tokens a call."""
     config, mesh = model.config, model.mesh
     caches = cache_sharding(config, rows, slots, mesh)
-    shardings = State(KVCache(caches, caches), activation_sharding(mesh, (rows, config.vocab_size), "batch", "vocab"))
+    shardings = State(caches, activation_sharding(mesh, (rows, config.vocab_size), "batch", "vocab"))
     whole = replicated(mesh)
 
     def state() -> State:
@@ -120,17 +120,18 @@ def make_programs(model: Llama, end_ids: tuple[int, ...], rows: int, slots: int,
     def decode(params: Any, state: State, inputs: RowInputs) -> tuple[State, Drawn]:
         return _decode(model, params, state, inputs, end_ids, slots)
 
-    def park(state: State, row: Array, length: int) -> KVCache:
+    def park(state: State, row: Array, length: int) -> tuple[Array, Array]:
         def cut(all_lrsgh: Array) -> Array:
             return jax.lax.dynamic_index_in_dim(all_lrsgh, row, axis=1, keepdims=False)[:, :length]
 
-        return jax.tree.map(cut, state.cache)
+        return cut(state.cache.k_lbsgh), cut(state.cache.v_lbsgh)
 
-    def unpark(state: State, parked: KVCache, row: Array) -> State:
+    def unpark(state: State, parked: tuple[Array, Array], row: Array) -> State:
         def back(all_lrsgh: Array, one_lpgh: Array) -> Array:
             return jax.lax.dynamic_update_slice(all_lrsgh, one_lpgh[:, None], (0, row, 0, 0, 0))
 
-        return State(jax.tree.map(back, state.cache, parked), state.logits_rv)
+        k_lpgh, v_lpgh = parked
+        return State(KVCache(back(state.cache.k_lbsgh, k_lpgh), back(state.cache.v_lbsgh, v_lpgh)), state.logits_rv)
 
     return Programs(
         state=jax.jit(state, out_shardings=shardings),

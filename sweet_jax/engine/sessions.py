@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-import jax
+import numpy as np
 
 from colbench_env.types import BadInput
-from models.kv_cache import KVCache
+
+Parked = tuple[np.ndarray, np.ndarray]
+"""Keys and values [L, P, G, H] of one row, cut to a bucket of lengths."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Session:
 
     parts: list[Part] = field(default_factory=list)
     row: int | None = None
-    parked: KVCache | None = None
+    parked: Parked | None = None
     busy: bool = False
 
     @property
@@ -76,7 +78,7 @@ class Sessions:
             self.unpark(session)
         return session
 
-    def park(self, session: Session, cache: KVCache) -> None:
+    def park(self, session: Session, cache: Parked) -> None:
         """Keeps the cache; what is over the limit is dropped."""
         session.parked = cache
         self._bytes += _bytes(cache)
@@ -85,7 +87,7 @@ class Sessions:
                 return
             self.unpark(other)
 
-    def unpark(self, session: Session) -> KVCache | None:
+    def unpark(self, session: Session) -> Parked | None:
         """The parked cache, which is kept no longer."""
         cache, session.parked = session.parked, None
         self._bytes -= 0 if cache is None else _bytes(cache)
@@ -98,5 +100,5 @@ class Sessions:
         )
 
 
-def _bytes(cache: KVCache) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(cache))
+def _bytes(cache: Parked) -> int:
+    return sum(array.nbytes for array in cache)
