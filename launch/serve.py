@@ -47,9 +47,7 @@ def _api_key(config: ServeConfig) -> str | None:
     if not config.api_key_env:
         return None
     if not os.environ.get(config.api_key_env):
-        raise cli.bad_input(
-            f"--api-key-env={config.api_key_env}: the environment has no such variable, or an empty one"
-        )
+        raise cli.bad_input(f"--api-key-env={config.api_key_env}: there is no such variable, or an empty one")
     return os.environ[config.api_key_env]
 
 

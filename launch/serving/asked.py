@@ -69,7 +69,7 @@ def read_asked(body: bytes, model: str) -> Asked:
     options = fields.take("stream_options", dict) or {}
     if unknown := options.keys() - {"include_usage", "include_obfuscation"}:
         raise Refused(
-            400, f"stream_options: {_shown(min(unknown))} is not served", "unsupported_parameter", "stream_options"
+            400, f"stream_options.{min(unknown)[:80]!a} is not served", "unsupported_parameter", "stream_options"
         )
     include_usage = _Fields(options, "stream_options.").take("include_usage", bool, False)
     stream = fields.take("stream", bool, False)

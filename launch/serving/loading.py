@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,8 @@ class Served:
     name: str
     engine: Engine
     chat: Chat
+    model: Llama
+    params: Any
     seed: int = 0
     api_key: str | None = None
 
@@ -46,6 +49,4 @@ def load_served(config: ServeConfig, api_key: str | None) -> Served:
     model = Llama(llama, mesh, dtype, remat="none", attention=config.attention)
     length = config.max_length or min(USUAL_LENGTH, llama.max_position_embeddings)
     engine = Engine(model, params, chat.end_ids, chat.pad_id, config.rows, length)
-    return Served(
-        config.name or (EMBEDDED if config.model == EMBEDDED else directory.name), engine, chat, config.seed, api_key
-    )
+    return Served(config.name or name, engine, chat, model, params, config.seed, api_key)

@@ -184,7 +184,7 @@ def test_a_client_that_leaves_frees_its_row(client, served, stream):
     ("settings", "status", "code", "complaint"),
     [
         ({"model": "gpt"}, 404, "model_not_found", "there is no model 'gpt', only 'embedded'"),
-        ({"max_tokens": 300}, 400, "context_length_exceeded", "256 tokens long; the messages are 7 tokens and up to 300"),
+        ({"max_tokens": 300}, 400, "context_length_exceeded", "the messages are 7 tokens and up to 300 more"),
         ({"messages": []}, 400, None, "messages is missing or empty"),
         ({"messages": [{"role": "king", "content": "?"}]}, 400, None, "'king', it must be system, user or assistant"),
         ({"messages": [{"role": "user", "content": 3}]}, 400, "invalid_type", r"messages\[0\].content must be"),
@@ -210,6 +210,7 @@ def test_a_wrong_key_a_wrong_path_and_a_long_body_are_refused(client, served):
     with pytest.raises(openai.AuthenticationError, match="the API key is missing or wrong"):
         ask(client.with_options(api_key="guess"))
     assert post(served[1], b"{}", path="/v1/completions")[0] == 404
+    assert post(served[1], b"[" * 100_000)[0] == 400
     assert post(served[1], b" " * (4 * 2**20 + 1))[0] == 413
 
 
@@ -230,7 +231,6 @@ FIELDS = st.sampled_from(
     | VALUES.map(json.dumps)
     | st.dictionaries(FIELDS, VALUES).map(lambda extra: json.dumps({"model": "embedded", "n": 0} | extra))
     | VALUES.map(lambda value: json.dumps({"model": "embedded", "messages": [{"role": "user", "content": [value]}]}))
-    | st.just("[" * 100_000)
     | st.just('{"model": "embedded", "messages": [{"role": "user", "content": "\\ud800"}]}')
 )
 def test_malformed_requests_get_a_4xx_in_the_shape_of_openai(served, body):

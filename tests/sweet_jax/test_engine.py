@@ -23,7 +23,7 @@ ONE, MANY = MeshShape(1, 1), MeshShape(4, 2)
 END = (7,)
 PLAIN = Sampling(max_new_tokens=NEW)
 SETTINGS = [PLAIN, Sampling(0.7, 6, 0.8, NEW), Sampling(0.0, 0, 1.0, NEW), Sampling(1.3, 0, 0.5, 5)]
-PROMPTS = [np.random.default_rng(n).integers(8, VOCAB, 1 + 11 * n % 90).tolist() for n in range(30)]
+PROMPTS = [np.random.default_rng(n).integers(8, VOCAB, 1 + 11 * n % 60).tolist() for n in range(30)]
 
 
 @functools.cache
