@@ -2,8 +2,8 @@
 
     python -m benchmarks.server [--model=DIR] [--clients=64] [--tokens=64] [--runs=3] [--malformed=10000]
 
-Each client's tokens (their log-probs, as told) are compared with those of the sampler for the same prompt and seed: none
-lost, none mixed. Throughput is measured with all clients staying; the peer is `Sampler` with as many rows, in this run.
+Each client's tokens are compared with those of the sampler for the same prompt and seed.
+Throughput is measured with all clients staying; the peer is `Sampler` with as many rows, in this run.
 """
 
 import argparse

@@ -49,4 +49,5 @@ def load_served(config: ServeConfig, api_key: str | None) -> Served:
     model = Llama(llama, mesh, dtype, remat="none", attention=config.attention)
     length = config.max_length or min(USUAL_LENGTH, llama.max_position_embeddings)
     engine = Engine(model, params, chat.end_ids, chat.pad_id, config.rows, length)
+    name = EMBEDDED if config.model == EMBEDDED else directory.name
     return Served(config.name or name, engine, chat, model, params, config.seed, api_key)
