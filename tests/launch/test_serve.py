@@ -301,6 +301,6 @@ def test_sigterm_ends_the_command_with_status_0():
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         line = process.stderr.readline()
-        assert line.startswith("serving embedded at http://127.0.0.1:") and line.endswith("/v1, 2 rows of 1024\n")
         process.send_signal(signal.SIGTERM)
+        assert line.startswith("serving embedded at http://127.0.0.1:") and line.endswith("/v1, 2 rows of 1024\n")
         assert (process.stderr.read(), process.wait()) == ("ended\n", 0)
