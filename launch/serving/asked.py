@@ -126,7 +126,7 @@ class _Fields:
         value = self.take(name, kind, default)
         if value is not None and not least <= value <= most:  # NaN is neither
             raise Refused(400, f"{name} is {_shown(value)}, it must be at least {least} and at most {most}", None, name)
-        return value
+        return value if value is None else kind(value)
 
     def refuse_rest(self) -> None:
         for name, value in self._left.items():
