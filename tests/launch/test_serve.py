@@ -189,7 +189,7 @@ def test_a_client_that_leaves_frees_its_row(client, served, stream):
         ({"messages": [{"role": "king", "content": "?"}]}, 400, None, "'king', it must be system, user or assistant"),
         ({"messages": [{"role": "user", "content": 3}]}, 400, "invalid_type", r"messages\[0\].content must be"),
         ({"temperature": 3}, 400, None, "temperature is 3, it must be at least 0 and at most 2"),
-        ({"top_p": 0}, 400, None, "top_p is 0, it must be above 0"),
+        ({"top_p": 0}, 400, None, "top_p is 0.0, it must be above 0"),
         ({"n": 0}, 400, None, "n is 0, it must be at least 1"),
         ({"stop": ["a"] * 5}, 400, None, "stop must be a string or up to 4"),
         ({"top_logprobs": 2}, 400, None, "top_logprobs needs logprobs"),
