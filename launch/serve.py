@@ -1,0 +1,72 @@
+"""`python -m launch.serve`: a model behind OpenAI's chat completions. Read `main`, then `launch.serving.app`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+from launch import cli
+from launch.serving.config import ServeConfig
+
+GRACE_SECONDS = 5  # for streams that are under way when the server is told to end
+
+
+def main() -> None:
+    """Parses the flags, takes the port, loads the model, serves until SIGTERM or Ctrl-C."""
+    config: ServeConfig = cli.parse_plain(ServeConfig, sys.argv[1:])
+    key = _api_key(config)
+    with _listener(config) as listener:
+        _serve(config, key, listener)
+
+
+def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> None:
+    # jax and what imports it only now: `--help`, bad flags and a busy port should be answered at once.
+    import uvicorn
+
+    from launch.console import Console
+    from launch.serving.app import make_app
+    from launch.serving.loading import load_served
+
+    console = Console()
+    served = load_served(config, key)
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(served), log_level="warning", lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS)
+    )
+    # uvicorn has handlers of its own while it runs, and afterwards raises the signal again. These hear of it before and
+    # after: the end is clean, and the status 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    host, port = listener.getsockname()[:2]
+    console.say(f"serving {served.name} at http://{host}:{port}/v1, {config.rows} rows of {served.engine.max_length}")
+    try:
+        server.run(sockets=[listener])
+    finally:
+        served.engine.close()
+    console.say("ended")
+
+
+def _api_key(config: ServeConfig) -> str | None:
+    if not config.api_key_env:
+        return None
+    if not os.environ.get(config.api_key_env):
+        raise cli.bad_input(f"--api-key-env={config.api_key_env}: there is no such variable, or an empty one")
+    return os.environ[config.api_key_env]
+
+
+def _listener(config: ServeConfig) -> socket.socket:
+    """The socket that is served; taken first, so that a busy port is told before a model is read."""
+    listener = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise cli.bad_input(f"--host={config.host} --port={config.port}: {error.strerror}") from error
+    return listener
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,260 @@
+"""The ASGI application: /v1/models, /v1/chat/completions, /health."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import itertools
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from colbench_env.types import BadInput
+from launch.serving.asked import Asked, Refused, read_asked
+from launch.serving.loading import Served
+from launch.serving.reply import Detokenizer, StopStrings
+from sweet_jax.engine import EngineClosed, Request, Token
+
+MOST_BYTES = 4 * 2**20  # of a body
+LEAST_LOGPROB = -9999.0  # as OpenAI tells that of a token that cannot be drawn
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some text of one choice with the tokens it came from; the last piece says why it is the last."""
+
+    choice: int
+    text: str
+    tokens: tuple[Token, ...]
+    finish: str | None = None
+
+
+def make_app(served: Served) -> Starlette:
+    """The application that serves the model."""
+    seeds = itertools.count(served.seed)
+
+    async def health(_: HttpRequest) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def models(request: HttpRequest) -> Response:
+        _check_key(request, served)
+        return JSONResponse({"object": "list", "data": [_model(served)]})
+
+    async def model(request: HttpRequest) -> Response:
+        _check_key(request, served)
+        if request.path_params["name"] != served.name:
+            raise Refused(404, f"there is no such model, only {served.name!r}", "model_not_found", "model")
+        return JSONResponse(_model(served))
+
+    async def chat(request: HttpRequest) -> Response:
+        _check_key(request, served)
+        asked = read_asked(await _body(request), served.name)
+        seed = next(seeds) % 2**32 if asked.seed is None else asked.seed
+        completion = _Completion(served, asked, _wanted(served, asked, seed))
+        if asked.stream:
+            return StreamingResponse(completion.events(), media_type="text/event-stream")
+        answer = asyncio.ensure_future(completion.whole())
+        gone = asyncio.ensure_future(_disconnected(request))
+        try:
+            await asyncio.wait([answer, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise ClientDisconnect()
+            return JSONResponse(answer.result())
+        finally:
+            answer.cancel()
+            gone.cancel()
+
+    def refused(_: HttpRequest, error: Exception) -> Response:
+        match error:
+            case Refused():
+                found = error
+            case EngineClosed():
+                found = Refused(503, str(error), "engine_closed")
+            case HTTPException():
+                found = Refused(error.status_code, str(error.detail))
+            case ClientDisconnect():
+                return Response(status_code=499)
+            case _:
+                found = Refused(500, f"{type(error).__name__}: {error}")
+        return JSONResponse(found.to_json(), found.status)
+
+    kinds = (Refused, EngineClosed, HTTPException, ClientDisconnect, Exception)
+    return Starlette(
+        routes=[
+            Route("/health", health),
+            Route("/v1/models", models),
+            Route("/v1/models/{name:path}", model),
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+        ],
+        exception_handlers={kind: refused for kind in kinds},
+    )
+
+
+def _model(served: Served) -> dict[str, Any]:
+    return {"id": served.name, "object": "model", "created": 0, "owned_by": "sweet-jax"}
+
+
+def _check_key(request: HttpRequest, served: Served) -> None:
+    given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+    if served.api_key is not None and not hmac.compare_digest(given, served.api_key.encode()):
+        raise Refused(401, "the API key is missing or wrong", "invalid_api_key")
+
+
+async def _body(request: HttpRequest) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BYTES:
+            raise Refused(413, f"the body is longer than {MOST_BYTES} bytes", "request_too_large")
+    return bytes(body)
+
+
+async def _disconnected(request: HttpRequest) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _wanted(served: Served, asked: Asked, seed: int) -> list[Request]:
+    """What the engine is asked for, one request a choice; Refused where there is no room."""
+    try:
+        ids = served.chat.prompt_ids(asked.messages)
+    except BadInput as error:
+        raise Refused(400, str(error), param="messages") from error
+    room = served.engine.max_length - len(ids)
+    wanted = max(room, 1) if asked.max_tokens is None else asked.max_tokens
+    if wanted > room:
+        raise Refused(
+            400,
+            f"the model's context is {served.engine.max_length} tokens long; the messages are {len(ids)} tokens and "
+            f"up to {wanted} more were asked for",
+            "context_length_exceeded",
+            "messages",
+        )
+    sampling = asked.sampling(wanted)
+    return [Request(ids, seed, sampling, sample=number, tops=asked.tops or 0) for number in range(asked.n)]
+
+
+class _Completion:
+    """The answer to one request, as one JSON object or as a stream of events."""
+
+    def __init__(self, served: Served, asked: Asked, wanted: list[Request]):
+        self._served, self._asked, self._wanted = served, asked, wanted
+        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": served.name}
+        self._drawn = 0
+
+    async def whole(self) -> dict[str, Any]:
+        texts, tokens, finishes = ([""] * self._asked.n, [[] for _ in range(self._asked.n)], [None] * self._asked.n)
+        async with contextlib.aclosing(self._pieces()) as pieces:
+            async for piece in pieces:
+                texts[piece.choice] += piece.text
+                tokens[piece.choice] += piece.tokens
+                finishes[piece.choice] = piece.finish
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": texts[index], "refusal": None},
+                "logprobs": self._logprobs(tokens[index]),
+                "finish_reason": finishes[index],
+            }
+            for index in range(self._asked.n)
+        ]
+        return self._head | {"object": "chat.completion", "choices": choices, "usage": self._usage()}
+
+    async def events(self) -> AsyncIterator[str]:
+        usage = {"usage": None} if self._asked.include_usage else {}
+        head = self._head | {"object": "chat.completion.chunk"} | usage
+        try:
+            for index in range(self._asked.n):
+                yield _event(head | {"choices": [_choice(index, {"role": "assistant", "content": ""}, None, None)]})
+            async with contextlib.aclosing(self._pieces()) as pieces:
+                async for piece in pieces:
+                    delta = {"content": piece.text} if piece.text else {}
+                    choice = _choice(piece.choice, delta, self._logprobs(piece.tokens), piece.finish)
+                    yield _event(head | {"choices": [choice]})
+            if self._asked.include_usage:
+                yield _event(head | {"choices": [], "usage": self._usage()})
+            yield "data: [DONE]\n\n"
+        except EngineClosed as error:  # the status is sent already
+            yield _event(Refused(503, str(error), "engine_closed").to_json())
+
+    async def _pieces(self) -> AsyncIterator[Piece]:
+        """The pieces of all choices as they come."""
+        queue: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
+
+        async def put(choice: int, request: Request) -> None:
+            try:
+                async with contextlib.aclosing(self._choice(choice, request)) as pieces:
+                    async for piece in pieces:
+                        queue.put_nowait(piece)
+            except Exception as error:
+                queue.put_nowait(error)
+
+        tasks = [asyncio.ensure_future(put(choice, request)) for choice, request in enumerate(self._wanted)]
+        try:
+            left = len(tasks)
+            while left:
+                piece = await queue.get()
+                if isinstance(piece, BaseException):
+                    raise piece
+                left -= piece.finish is not None
+                yield piece
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _choice(self, choice: int, request: Request) -> AsyncIterator[Piece]:
+        chat, text, stop = self._served.chat, Detokenizer(self._served.chat.tokenizer), StopStrings(self._asked.stop)
+        pending: list[Token] = []
+        finish = "length"
+        async with contextlib.aclosing(self._served.engine.stream(request)) as tokens:
+            async for token in tokens:
+                self._drawn += 1
+                pending.append(token)
+                if token.id in chat.end_ids:
+                    finish = "stop"
+                    break
+                shown = stop.add(text.add(token.id))
+                if stop.found:
+                    yield Piece(choice, shown, tuple(pending), "stop")
+                    return
+                if shown:
+                    yield Piece(choice, shown, tuple(pending))
+                    pending = []
+        shown = stop.add(text.end())
+        yield Piece(choice, shown + stop.end(), tuple(pending), "stop" if stop.found else finish)
+
+    def _usage(self) -> dict[str, int]:
+        read = len(self._wanted[0].ids)
+        return {"prompt_tokens": read, "completion_tokens": self._drawn, "total_tokens": read + self._drawn}
+
+    def _logprobs(self, tokens: tuple[Token, ...] | list[Token]) -> dict[str, Any] | None:
+        if self._asked.tops is None:
+            return None
+        tops = [[self._told(*each) for each in token.top] for token in tokens]
+        told = [
+            self._told(token.id, token.logp) | {"top_logprobs": top} for token, top in zip(tokens, tops, strict=True)
+        ]
+        return {"content": told, "refusal": None}
+
+    def _told(self, token: int, logp: float) -> dict[str, Any]:
+        text = self._served.chat.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return {"token": text, "logprob": max(logp, LEAST_LOGPROB), "bytes": list(text.encode("utf-8"))}
+
+
+def _choice(index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None, finish: str | None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data)}\n\n"

@@ -1,0 +1,41 @@
+"""Everything that `launch.serve` can be told; imports no jax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from colbench_env.types import BadInput
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Serves a model to clients of OpenAI's chat completions.
+
+    model: "embedded" (the small start policy that comes with the package) or a Hugging Face directory of a Llama model.
+    mesh: DATAxTENSOR devices. name: what clients call the model; by default its directory's name.
+    host, port: where to listen; port 0 takes a free one. rows: turns that are drawn side by side.
+    max_length: tokens of a prompt and its turn together; 0: 2048, or what the network was made for where that is less.
+    seed: requests without a seed of their own are given seeds that follow from it.
+    api_key_env: an environment variable with the key that clients must send; without it nobody is asked for one.
+    """
+
+    model: str = "embedded"
+    mesh: str = "1x1"
+    name: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    rows: int = 32
+    max_length: int = 0
+    seed: int = 0
+    api_key_env: str = ""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["xla", "splash", "cudnn"] = "xla"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise BadInput(f"port is {self.port}, it must be at least 0 and below 65536")
+        if self.rows < 1 or self.max_length < 0 or self.seed < 0:
+            raise BadInput(
+                f"rows is {self.rows}, max_length {self.max_length} and seed {self.seed}: at least 1, 0 and 0"
+            )

@@ -1,0 +1,310 @@
+"""The chat server on a real port, asked by the real `openai` client: the embedded start policy answers."""
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import hypothesis
+import hypothesis.strategies as st
+import openai
+import pytest
+import uvicorn
+
+from launch import serve
+from launch.run import EMBEDDED_DIRECTORY
+from launch.serving.app import make_app
+from launch.serving.config import ServeConfig
+from launch.serving.loading import load_served
+from launch.serving.reply import Detokenizer, StopStrings
+from sweet_jax.chat import Chat
+
+ASK = [{"role": "user", "content": "I need a function that counts words"}]
+WILD = {"temperature": 2.0, "max_tokens": 24}  # long turns of odd tokens
+
+
+@pytest.fixture(scope="module")
+def served():
+    found = load_served(ServeConfig(rows=16, max_length=256), "secret")
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(make_app(found), log_level="warning", lifespan="off", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield found, listener.getsockname()[1]
+    server.should_exit = True
+    thread.join()
+    found.engine.close()
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{served[1]}/v1", api_key="secret", max_retries=0) as client:
+        yield client
+
+
+def ask(client, **settings):
+    return client.chat.completions.create(**{"model": "embedded", "messages": ASK, "seed": 1} | settings)
+
+
+def streamed(client, **settings):
+    with ask(client, stream=True, **settings) as chunks:
+        return list(chunks)
+
+
+def joined(chunks):
+    return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+
+
+def post(port, body, path="/v1/chat/completions", headers=None):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("POST", path, body, headers or {"Authorization": "Bearer secret"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def test_models_and_health_are_told(client, served):
+    assert [model.id for model in client.models.list()] == ["embedded"]
+    assert client.models.retrieve("embedded").id == "embedded"
+    connection = http.client.HTTPConnection("127.0.0.1", served[1])
+    connection.request("GET", "/health")
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (200, b'{"status":"ok"}')
+    connection.close()
+
+
+def test_a_seed_gives_the_same_answer_again_streamed_or_not(client):
+    whole = ask(client, **WILD)
+    chunks = streamed(client, **WILD, stream_options={"include_usage": True})
+    assert joined(chunks) == whole.choices[0].message.content == ask(client, **WILD).choices[0].message.content
+    assert len({ask(client, **WILD | {"seed": seed}).choices[0].message.content for seed in range(4)}) == 4
+    assert chunks[-1].usage == whole.usage and chunks[-1].choices == []
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+    assert [c.choices[0].finish_reason for c in chunks[:-1]][-1] == whole.choices[0].finish_reason
+
+
+def test_finish_reason_and_usage_tell_how_a_turn_ended(client):
+    ended = ask(client, temperature=0).choices[0]
+    assert (ended.finish_reason, ended.message.content) == ("stop", "I WANT TO ANSWER:\n")
+    cut = ask(client, temperature=0, max_completion_tokens=1)
+    assert (cut.choices[0].finish_reason, cut.usage.completion_tokens) == ("length", 1)
+
+
+def test_choices_differ_and_the_first_is_that_of_a_single_one(client):
+    many, one = ask(client, n=4, **WILD), ask(client, **WILD)
+    texts = [choice.message.content for choice in many.choices]
+    assert [choice.index for choice in many.choices] == [0, 1, 2, 3] and len(set(texts)) == 4
+    assert texts[0] == one.choices[0].message.content
+    apart = ["", "", "", ""]
+    for chunk in streamed(client, n=4, **WILD):
+        for choice in chunk.choices:
+            apart[choice.index] += choice.delta.content or ""
+    assert apart == texts
+
+
+def test_a_stop_string_ends_the_turn_and_is_not_shown(client):
+    text = ask(client, **WILD).choices[0].message.content
+    stop = text[9:14]
+    expected = text[: text.index(stop)]
+    found = ask(client, stop=["never said", stop], **WILD).choices[0]
+    assert (found.message.content, found.finish_reason) == (expected, "stop")
+    chunks = streamed(client, stop=stop, **WILD)
+    assert joined(chunks) == expected and chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_log_probs_are_told_of_every_token_with_as_many_alternatives_as_asked(client):
+    found = ask(client, logprobs=True, top_logprobs=3, **WILD)
+    content = found.choices[0].logprobs.content
+    assert len(content) == found.usage.completion_tokens and {len(each.top_logprobs) for each in content} == {3}
+    assert all(each.logprob <= each.top_logprobs[0].logprob + 1e-6 <= 1e-5 for each in content)
+    chunks = streamed(client, logprobs=True, top_logprobs=3, **WILD)
+    told = [each for chunk in chunks if chunk.choices[0].logprobs for each in chunk.choices[0].logprobs.content]
+    assert told == content
+    assert ask(client).choices[0].logprobs is None
+
+
+def test_64_clients_of_whom_some_leave_half_way_get_what_each_gets_alone(served):
+    port = served[1]
+
+    async def one(client, seed, leaves=False):
+        chunks = await client.chat.completions.create(model="embedded", messages=ASK, seed=seed, stream=True, **WILD)
+        text = ""
+        async with chunks:
+            async for chunk in chunks:
+                text += chunk.choices[0].delta.content or ""
+                if leaves and text:
+                    return None
+        return text
+
+    async def main():
+        async with openai.AsyncOpenAI(
+            base_url=f"http://127.0.0.1:{port}/v1", api_key="secret", max_retries=0
+        ) as client:
+            alone = [await one(client, seed) for seed in range(0, 64, 4)]
+            found = await asyncio.gather(*(one(client, seed, leaves=seed % 3 == 1) for seed in range(64)))
+        return alone, found
+
+    alone, found = asyncio.run(main())
+    expected = [None if seed % 3 == 1 else text for seed, text in zip(range(0, 64, 4), alone, strict=True)]
+    assert found[::4] == expected
+    assert sum(text is None for text in found) == 21 and len(set(found)) > 20
+    wait_until_idle(served[0].engine)
+
+
+def wait_until_idle(engine):
+    for _ in range(200):
+        if engine._batch.idle and engine._orders.empty():
+            return
+        time.sleep(0.05)
+    raise AssertionError("rows are still taken")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_row(client, served, stream):
+    with pytest.raises(openai.APITimeoutError):
+        found = ask(
+            client.with_options(timeout=0.05), stream=stream, n=128, temperature=2.0, max_tokens=200,
+            logit_bias={}, stop="\x00",
+        )  # fmt: skip
+        list(found)
+        raise openai.APITimeoutError(request=None)
+    wait_until_idle(served[0].engine)
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "code", "complaint"),
+    [
+        ({"model": "gpt"}, 404, "model_not_found", "there is no model 'gpt', only 'embedded'"),
+        ({"max_tokens": 300}, 400, "context_length_exceeded", "the messages are 7 tokens and up to 300 more"),
+        ({"messages": []}, 400, None, "messages is missing or empty"),
+        ({"messages": [{"role": "king", "content": "?"}]}, 400, None, "'king', it must be system, user or assistant"),
+        ({"messages": [{"role": "user", "content": 3}]}, 400, "invalid_type", r"messages\[0\].content must be"),
+        ({"temperature": 3}, 400, None, "temperature is 3, it must be at least 0 and at most 2"),
+        ({"top_p": 0}, 400, None, "top_p is 0.0, it must be above 0"),
+        ({"n": 0}, 400, None, "n is 0, it must be at least 1"),
+        ({"stop": ["a"] * 5}, 400, None, "stop must be a string or up to 4"),
+        ({"top_logprobs": 2}, 400, None, "top_logprobs needs logprobs"),
+        ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "'tools' = .* is not served"),
+        ({"logit_bias": {"5": 1}}, 400, "unsupported_parameter", "'logit_bias' = .* is not served"),
+        ({"extra_body": {"chat_template_kwargs": {"a": 1}}}, 400, "unsupported_parameter", "'chat_template_kwargs'"),
+        ({"stream_options": {"include_usage": True}}, 400, None, "set stream to true"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_honoured_is_refused_by_name(client, settings, status, code, complaint):
+    with pytest.raises(openai.APIStatusError, match=complaint) as caught:
+        ask(client, **settings)
+    assert (caught.value.status_code, caught.value.code) == (status, code)
+    assert caught.value.type == "invalid_request_error"
+
+
+def test_a_wrong_key_a_wrong_path_and_a_long_body_are_refused(client, served):
+    with pytest.raises(openai.AuthenticationError, match="the API key is missing or wrong"):
+        ask(client.with_options(api_key="guess"))
+    assert post(served[1], b"{}", path="/v1/completions")[0] == 404
+    assert post(served[1], b"[" * 100_000)[0] == 400
+    assert post(served[1], b" " * (4 * 2**20 + 1))[0] == 413
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from(
+    ["model", "messages", "stream", "stop", "seed", "n", "temperature", "top_p", "top_k", "max_tokens", "tools", "user",
+     "logprobs", "top_logprobs", "stream_options", "max_completion_tokens", "response_format", "x"]
+)  # fmt: skip
+
+
+@hypothesis.settings(max_examples=150, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(
+    st.binary(max_size=40)
+    | VALUES.map(json.dumps)
+    | st.dictionaries(FIELDS, VALUES).map(lambda extra: json.dumps({"model": "embedded", "n": 0} | extra))
+    | VALUES.map(lambda value: json.dumps({"model": "embedded", "messages": [{"role": "user", "content": [value]}]}))
+    | st.just('{"model": "embedded", "messages": [{"role": "user", "content": "\\ud800"}]}')
+)
+def test_malformed_requests_get_a_4xx_in_the_shape_of_openai(served, body):
+    if isinstance(body, str):
+        body = body.encode()
+    status, told = post(served[1], body)
+    assert 400 <= status < 500, (status, told)
+    assert told["error"].keys() == {"message", "type", "param", "code"} and told["error"]["message"]
+
+
+@pytest.mark.parametrize("text", ["plain words", "naïve façade — 漢字 🙂🙃 done", "🙂" * 5, "a\n\n b  c"])
+def test_pieces_of_text_are_whole_characters_and_join_to_the_text(text):
+    chat = Chat.load(EMBEDDED_DIRECTORY)
+    ids = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
+    detokenizer = Detokenizer(chat.tokenizer)
+    pieces = [detokenizer.add(token) for token in ids]
+    assert "".join(pieces) == text and "\ufffd" not in "".join(pieces) and detokenizer.end() == ""
+
+
+def test_half_a_character_at_the_end_is_told_at_the_end():
+    chat = Chat.load(EMBEDDED_DIRECTORY)
+    ids = chat.tokenizer("a🙂", add_special_tokens=False)["input_ids"]
+    assert len(ids) > 2
+    detokenizer = Detokenizer(chat.tokenizer)
+    assert "".join(detokenizer.add(token) for token in ids[:-1]) == "a"
+    assert set(detokenizer.end()) == {"\ufffd"}
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stops", "shown", "found"),
+    [
+        (["ab", "cd", "ef"], ["cde"], ["ab", "", ""], True),
+        (["ab", "cd", "xf"], ["cde"], ["ab", "", "cdxf"], False),
+        (["one END two"], ["END", "two"], ["one "], True),
+        (["a", "a", "b"], ["aab"], ["", "", ""], True),
+        (["a", "a", "a", "b"], ["aab"], ["", "", "a", ""], True),
+        (["no", "thing"], [], ["no", "thing"], False),
+    ],
+)
+def test_stop_strings_are_found_across_pieces(pieces, stops, shown, found):
+    stop = StopStrings(stops)
+    assert [stop.add(piece) for piece in pieces] == shown
+    assert stop.found == found
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--port=0", "--model=/nowhere"], "/nowhere"),
+        (["--port=0", "--mesh=4x2", "--rows=6"], "a batch of 6 cannot be divided"),
+        (["--port=0", "--max-length=5000"], "max_length is 5000, it must be at least 2 and at most the network's 1024"),
+        (["--api-key-env=NOT_THERE"], "--api-key-env=NOT_THERE: there is no such variable"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why_in_one_sentence(in_process, flags, complaint):
+    assert complaint in in_process(serve.main, *flags).refuses()
+
+
+@pytest.mark.parametrize(("flag", "complaint"), [("--port=70000", "port is 70000"), ("--rows=0", "rows is 0")])
+def test_flags_out_of_range_end_the_command_with_status_2(in_process, flag, complaint):
+    ended = in_process(serve.main, flag)
+    assert ended.status == 2 and complaint in ended.stderr
+
+
+def test_a_busy_port_is_told_before_a_model_is_read(in_process, served):
+    refusal = in_process(serve.main, f"--port={served[1]}", "--model=/nowhere").refuses()
+    assert refusal == f"error: --host=127.0.0.1 --port={served[1]}: Address already in use"
+
+
+def test_sigterm_ends_the_command_with_status_0():
+    command = [sys.executable, "-m", "launch.serve", "--port=0", "--rows=2"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        line = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert line.startswith("serving embedded at http://127.0.0.1:") and line.endswith("/v1, 2 rows of 1024\n")
+        assert (process.stderr.read(), process.wait()) == ("ended\n", 0)

@@ -1,0 +1,282 @@
+"""The engine against the sampler, and against itself in other company, order and rows."""
+
+import asyncio
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sweet_jax.engine.batch
+from colbench_env.types import BadInput
+from models.config import LlamaConfig
+from models.llama import Llama
+from models.parameters import inference_shardings, init_params
+from sweet_jax.engine import Engine, EngineClosed, Request
+from sweet_jax.engine.drawing import RowSampling, row_scores
+from sweet_jax.mesh import MeshShape, make_mesh
+from sweet_jax.sampler import Sampler, Sampling, sampling_logits
+
+VOCAB, NEW, ROOM = 40, 8, 128
+ONE, MANY = MeshShape(1, 1), MeshShape(4, 2)
+END = (7,)
+PLAIN = Sampling(max_new_tokens=NEW)
+SETTINGS = [PLAIN, Sampling(0.7, 6, 0.8, NEW), Sampling(0.0, 0, 1.0, NEW), Sampling(1.3, 0, 0.5, 5)]
+PROMPTS = [np.random.default_rng(n).integers(8, VOCAB, 1 + 11 * n % 60).tolist() for n in range(30)]
+
+
+@functools.cache
+def setting(shape=ONE):
+    config = LlamaConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=24, num_layers=2, num_heads=4, num_kv_heads=2, head_size=8,
+        max_position_embeddings=ROOM, initializer_range=0.3,
+    )  # fmt: skip
+    mesh = make_mesh(shape)
+    params = init_params(config, jax.random.key(0), mesh)
+    return Llama(config, mesh, remat="none"), jax.device_put(params, inference_shardings(config, mesh))
+
+
+@pytest.fixture
+def engine():
+    made = []
+
+    def make(shape=ONE, rows=8, **settings):
+        made.append(Engine(*setting(shape), END, 0, rows=rows, max_length=ROOM, chunk=4, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def request(number, **settings):
+    return Request(PROMPTS[number], 100 + number, SETTINGS[number % 4], **settings)
+
+
+def bits(sample):
+    return sample.ids.tolist(), sample.logps.tobytes(), sample.ended
+
+
+async def together(engine, numbers):
+    return [bits(sample) for sample in await asyncio.gather(*(engine.sample(request(n)) for n in numbers))]
+
+
+async def dialogue(engine, name, turns=3, between=None):
+    """The turns of a session whose human says three ids, or seventy in the second turn."""
+    ids, found = list(PROMPTS[3])[:20], []
+    for turn in range(turns):
+        sample = await engine.sample(Request(ids, turn, PLAIN, session=name))
+        found.append(bits(sample))
+        ids = [*ids, *sample.ids.tolist(), *range(8, 11 if turn else 38), *([9] * (0 if turn else 25))]
+        if between is not None:
+            await between(turn)
+    return found
+
+
+@pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
+def test_a_fresh_request_has_the_ids_of_the_sampler(engine, shape):
+    found = asyncio.run(together(engine(shape), range(0, 30, 4)))
+    sampler = Sampler(*setting(), END, 0, PLAIN, 4, (64, 128 - NEW))
+    expected = sampler.sample([PROMPTS[n] for n in range(0, 30, 4)], [100 + n for n in range(0, 30, 4)])
+    assert [ids for ids, _, _ in found] == [turn.ids.tolist() for (turn,) in expected]
+    assert [ended for _, _, ended in found] == [turn.ended for (turn,) in expected]
+    assert {ended for _, _, ended in found} == {True, False}
+    for (_, logps, _), (turn,) in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.frombuffer(logps, np.float32), turn.logps, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
+def test_a_result_is_the_same_to_the_bit_alone_among_others_and_in_another_order(engine, shape):
+    made = engine(shape)
+
+    async def main():
+        alone = [(await together(made, [n]))[0] for n in range(30)]
+        assert await together(made, range(30)) == alone
+        assert await together(made, range(29, -1, -1)) == alone[::-1]
+
+    asyncio.run(main())
+
+
+def test_the_samples_of_a_prompt_are_those_of_the_sampler(engine):
+    made = engine()
+
+    async def main():
+        wanted = [Request(PROMPTS[4], 5, PLAIN, sample=n) for n in range(4)]
+        return await asyncio.gather(*map(made.sample, wanted))
+
+    ((*expected,),) = Sampler(*setting(), END, 0, PLAIN, 4, (64,)).sample([PROMPTS[4]], [5], samples=4)
+    assert [s.ids.tolist() for s in asyncio.run(main())] == [s.ids.tolist() for s in expected]
+
+
+@pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
+def test_a_session_goes_on_alike_in_its_row_parked_and_dropped(engine, shape):
+    staying, parking, dropping = engine(shape), engine(shape), engine(shape, parked_bytes=0)
+
+    async def crowded(made):
+        parked = []
+
+        async def crowd(turn):
+            await asyncio.gather(*(made.sample(request(n, session=(turn, n))) for n in range(8)))
+            parked.append(made._batch._sessions._by_name["x"].parked is not None)
+
+        return await dialogue(made, "x", between=crowd), parked
+
+    expected = asyncio.run(dialogue(staying, "x"))
+    assert asyncio.run(crowded(parking)) == (expected, [True] * 3)
+    assert asyncio.run(crowded(dropping)) == (expected, [False] * 3)
+
+
+def test_a_session_draws_the_ids_of_whole_prompts_read_at_once(engine):
+    made = engine()
+
+    async def main():
+        ids = PROMPTS[3][:20]
+        for turn in range(3):
+            kept = await made.sample(Request(ids, turn, PLAIN, session="x"))
+            whole = await made.sample(Request(ids, turn, PLAIN))
+            assert kept.ids.tolist() == whole.ids.tolist()
+            np.testing.assert_allclose(kept.logps, whole.logps, atol=1e-5)
+            ids = [*ids, *kept.ids.tolist(), 8, 9, 10]
+
+    asyncio.run(main())
+
+
+def test_alternatives_are_told_where_asked_and_change_nothing(engine):
+    made = engine()
+
+    async def main():
+        plain = [token async for token in made.stream(request(1))]
+        told = [token async for token in made.stream(request(1, tops=3))]
+        assert [(t.id, t.logp) for t in told] == [(t.id, t.logp) for t in plain]
+        assert all(token.top == () for token in plain)
+        for token in told:
+            assert len(token.top) == 3 and [p for _, p in token.top] == sorted((p for _, p in token.top), reverse=True)
+            assert token.logp <= token.top[0][1] and dict(token.top).get(token.id, token.logp) == token.logp
+
+    asyncio.run(main())
+
+
+def test_leaving_half_way_frees_the_row_and_forgets_the_session(engine):
+    made = engine(rows=1)
+
+    async def main():
+        expected = await together(made, [4])
+        endless = Request([9], 0, Sampling(max_new_tokens=ROOM - 1), session="x")
+        async for _ in made.stream(endless):
+            break
+        tasks = [asyncio.create_task(made.sample(endless)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        assert await together(made, [4]) == expected
+        assert made._batch._sessions._by_name == {}
+
+    asyncio.run(main())
+
+
+def test_two_loops_in_two_threads_use_one_engine(engine):
+    made = engine()
+    expected = asyncio.run(together(made, range(6)))
+
+    async def main():
+        return await asyncio.gather(*(asyncio.to_thread(asyncio.run, together(made, range(6))) for _ in range(2)))
+
+    assert asyncio.run(main()) == [expected, expected]
+
+
+def test_an_error_in_the_thread_reaches_everybody_who_waits(engine, monkeypatch):
+    made = engine(rows=1)
+
+    def broken(self):
+        raise ValueError("the device is gone")
+
+    monkeypatch.setattr(sweet_jax.engine.batch.Batch, "_draw", broken)
+
+    async def main():
+        found = await asyncio.gather(*(made.sample(request(n)) for n in range(3)), return_exceptions=True)
+        assert [str(e) for e in found] == ["the engine has ended: ValueError: the device is gone"] * 3
+        with pytest.raises(EngineClosed, match="the device is gone"):
+            await made.sample(request(0))
+
+    asyncio.run(main())
+
+
+def test_closing_tells_those_who_wait(engine):
+    made = engine(rows=1)
+
+    async def main():
+        endless = Request([9], 0, Sampling(max_new_tokens=ROOM - 1))
+        tasks = [asyncio.create_task(made.sample(endless)) for _ in range(3)]
+        await asyncio.sleep(0)
+        made.close()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [str(e) for e in found] == ["the engine was closed"] * 3
+
+    asyncio.run(main())
+
+
+def test_as_many_programs_are_compiled_as_buckets_are_used(engine):
+    model, params = setting()
+    fresh = Llama(model.config, model.mesh, jnp.float32, remat="full")  # no other test has its programs
+    made = Engine(fresh, params, END, 0, rows=4, max_length=ROOM, chunk=4)
+
+    async def main():
+        for _ in range(2):
+            await asyncio.gather(*(made.sample(request(n, session=n)) for n in range(12)))
+            for n in range(12):
+                made.forget(n)
+            await dialogue(made, "x")
+            made.forget("x")
+
+    asyncio.run(main())
+    made.close()
+    programs = made._batch._programs
+    compiled = {name: getattr(programs, name)._cache_size() for name in vars(programs)}
+    # Buckets of 64, 96 and 128 tokens.
+    assert compiled == {"state": 1, "read": 2, "read_on": 1, "decode": 1, "park": 2, "unpark": 0}
+
+
+@pytest.mark.parametrize("sampling", [*SETTINGS, Sampling(0.5, 3), Sampling(2.0, 99, 0.9), Sampling(1.0, 1, 0.1)])
+def test_scores_of_rows_are_those_of_the_sampler(sampling):
+    logits_bv = jax.random.normal(jax.random.key(1), (6, VOCAB)) * 3
+    row = RowSampling(
+        jnp.full(6, sampling.temperature), jnp.full(6, sampling.top_k, jnp.int32), jnp.full(6, sampling.top_p)
+    )
+    np.testing.assert_allclose(row_scores(logits_bv, row), sampling_logits(logits_bv, sampling), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "complaint"),
+    [
+        (lambda: Request([], 0, PLAIN), "the prompt is empty"),
+        (lambda: Request([1], -1, PLAIN), "seed is -1 and sample 0"),
+        (lambda: Request([1], 0, PLAIN, tops=21), "tops is 21"),
+        (lambda: Request([1] * 121, 0, PLAIN), "121 tokens and a turn of up to 8 are 129 tokens, more than the 128"),
+    ],
+)
+def test_requests_that_cannot_be_served_are_bad_input(engine, wanted, complaint):
+    with pytest.raises(BadInput, match=complaint):
+        asyncio.run(engine().sample(wanted()))
+
+
+def test_a_prompt_that_does_not_go_on_from_its_session_is_bad_input_and_leaves_it_alone(engine):
+    made = engine()
+
+    async def main():
+        sample = await made.sample(Request([9, 10], 0, PLAIN, session="x"))
+        known = [9, 10, *sample.ids.tolist()]
+        with pytest.raises(BadInput, match="token 1 of the prompt is 11, and the session holds 10 there"):
+            await made.sample(Request([9, 11, *known], 0, PLAIN, session="x"))
+        with pytest.raises(BadInput, match=f"holds {len(known)} tokens, and the prompt of {len(known)} adds none"):
+            await made.sample(Request(known, 0, PLAIN, session="x"))
+        assert len((await made.sample(Request([*known, 8], 0, PLAIN, session="x"))).ids)
+
+    asyncio.run(main())
+
+
+def test_engines_that_cannot_be_built_are_bad_input():
+    with pytest.raises(BadInput, match="max_length is 129"):
+        Engine(*setting(), END, 0, max_length=129)
+    with pytest.raises(BadInput, match="a batch of 6 cannot be divided .* over a data axis of 4"):
+        Engine(*setting(MANY), END, 0, rows=6, max_length=ROOM)
