@@ -1,12 +1,24 @@
-"""Eight emulated CPU devices for every test; set before jax starts."""
+"""Eight emulated CPU devices for every test, and compiled programs shared by all its processes; before jax starts."""
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+_COMPILED = None  # of the process that the user has started; its workers and the commands they start inherit it
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _COMPILED = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sweet-jax-compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax  # noqa: E402
 
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_unconfigure() -> None:
+    if _COMPILED is not None:
+        shutil.rmtree(_COMPILED, ignore_errors=True)
