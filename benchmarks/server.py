@@ -1,6 +1,7 @@
 """64 streaming clients of whom a third leaves half-way, and malformed requests, against the chat server.
 
-    python -m benchmarks.server [--model=DIR] [--clients=64] [--tokens=64] [--runs=3] [--malformed=10000]
+    python -m benchmarks.server [--model=DIR] [--clients=64] [--tokens=64] [--temperature=1] [--leave-after=1]
+        [--runs=3] [--malformed=10000]
 
 Each client's tokens are compared with those of the sampler for the same prompt and seed.
 Throughput is measured with all clients staying; the peer is `Sampler` with as many rows, in this run.
@@ -34,6 +35,8 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--temperature", type=float, default=1.0)  # the embedded model ends early below 2
+    parser.add_argument("--leave-after", type=int, default=1)  # tokens
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--malformed", type=int, default=10_000)
     arguments = parser.parse_args()
@@ -47,7 +50,7 @@ def main() -> None:
     thread.start()
     sampler = Sampler(
         served.model, served.params, served.chat.end_ids, served.chat.pad_id,
-        Sampling(max_new_tokens=tokens), clients, (64,),
+        Sampling(arguments.temperature, max_new_tokens=tokens), clients, (64,),
     )  # fmt: skip
     messages = [[{"role": "user", "content": f"Tell me about the number {n}."}] for n in range(clients)]
     prompts = [served.chat.prompt_ids(each) for each in messages]
@@ -57,9 +60,9 @@ def main() -> None:
         expected = [turn for (turn,) in sampler.sample(prompts, range(clients))]
         theirs.append(time.perf_counter() - started)
         started = time.perf_counter()
-        found = asyncio.run(_ask(port, served, messages, tokens, leaving=False))
+        found = asyncio.run(_ask(port, served, messages, tokens, arguments.temperature, 0))
         ours.append(time.perf_counter() - started)
-        leaving = asyncio.run(_ask(port, served, messages, tokens, leaving=True))
+        leaving = asyncio.run(_ask(port, served, messages, tokens, arguments.temperature, arguments.leave_after))
         for name, each in (("all stay", found), ("a third leaves", leaving)):
             wrong = sum(
                 not _same(served, got, turn.ids.tolist())
@@ -84,20 +87,26 @@ def main() -> None:
 
 
 async def _ask(
-    port: int, served: Served, messages: Sequence[Any], tokens: int, leaving: bool
+    port: int, served: Served, messages: Sequence[Any], tokens: int, temperature: float, leave_after: int
 ) -> list[tuple[str, ...] | None]:
-    """The tokens of each client as text; None for those who left after a quarter of them."""
+    """The tokens of each client as text; None for those who left after `leave_after`, if that is not 0."""
 
     async def one(client: openai.AsyncOpenAI, number: int) -> tuple[str, ...] | None:
         found: list[str] = []
         stream = await client.chat.completions.create(
-            model=served.name, messages=messages[number], seed=number, stream=True, max_tokens=tokens, logprobs=True
+            model=served.name,
+            messages=messages[number],
+            seed=number,
+            stream=True,
+            max_tokens=tokens,
+            logprobs=True,
+            temperature=temperature,
         )
         async with stream:
             async for chunk in stream:
                 told = chunk.choices[0].logprobs
                 found += [each.token for each in told.content] if told else []
-                if leaving and number % 3 == 0 and len(found) >= tokens // 4:
+                if leave_after and number % 3 == 0 and len(found) >= leave_after:
                     return None
         return tuple(found)
 
