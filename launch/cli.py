@@ -79,14 +79,15 @@ def _hush_late_writes() -> None:
     sys.unraisablehook = hook
 
 
-def preset_name(argv: Sequence[str], default: str) -> str:
-    """The value of --preset in the arguments: it has to be known before the other flags get their defaults."""
+def flag_value(argv: Sequence[str], name: str, default: str) -> str:
+    """The last value of --NAME in the arguments, for what has to be known before the other flags get their defaults."""
+    found = default
     for index, argument in enumerate(argv):
-        if argument == "--preset" and index + 1 < len(argv):
-            return argv[index + 1]
-        if argument.startswith("--preset="):
-            return argument.removeprefix("--preset=")
-    return default
+        if argument == f"--{name}" and index + 1 < len(argv):
+            found = argv[index + 1]
+        if argument.startswith(f"--{name}="):
+            found = argument.removeprefix(f"--{name}=")
+    return found
 
 
 def parse(kind: type[Any], argv: Sequence[str], presets: dict[str, Callable[[], Any]], default_preset: str) -> Any:
@@ -95,7 +96,7 @@ def parse(kind: type[Any], argv: Sequence[str], presets: dict[str, Callable[[], 
 
     from colbench_env.types import BadInput
 
-    name = preset_name(argv, default_preset)
+    name = flag_value(argv, "preset", default_preset)
     if name not in presets:
         raise BadInput(f"--preset={name}: there is no such preset, expected one of {', '.join(presets)}")
     return tyro.cli(kind, args=list(argv), default=presets[name](), description=kind.__doc__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,18 @@ StageName = Literal[
     "policy",
     "evaluation",
 ]
+PresetName = Literal["embedded", "paper-backend", "paper-frontend", "released-backend", "tiny"]
+READS: Mapping[str, tuple[str, ...]] = {
+    "rollouts": ("tasks",),
+    "grading": ("rollouts",),
+    "pairs": ("grading",),
+    "critic": ("pairs",),
+    "candidates": ("grading",),
+    "ranking": ("critic", "candidates"),
+    "turn-pairs": ("ranking",),
+}
+"""The stages whose files a stage reads; "policy" and "evaluation" read what the algorithm says."""
+
 EMBEDDED, SCRATCH = "embedded", "scratch"
 MINI_TASKS = 800  # of the miniature, to train on
 
@@ -211,8 +224,9 @@ class TrainConfig:
     model: "embedded" (the small start policy that comes with the package), "scratch" (train that start policy here), or
     a Hugging Face directory of a Llama model. preset: where the defaults below come from.
     stage: all of them, or one whose inputs are in the run directory.
-    tasks, eval_tasks: JSON Lines of tasks; without them the miniature makes its own. trajectories: start from these
-    dialogues instead of sampling them. num_tasks: how many of the tasks are used, 0 for all of the file.
+    tasks, eval_tasks: JSON Lines of tasks; without them the miniature makes its own. num_tasks: how many of the tasks
+    are used, 0 for all of the file. trajectories, pairs, candidates, turn_pairs: start from this file, in our layout or
+    the released one, in place of the stage that would write it (rollouts, pairs, candidates, turn-pairs).
     human: who answers the agent: "scripted" needs tasks of the miniature, "model" is played by the same model.
     agent_prompt: "none", the name of a prompt in colbench_env/prompts, or a file with the system prompt.
     compute_dtype: of activations; parameters and optimiser are float32. attention: the kernel in training, scoring and
@@ -228,11 +242,14 @@ class TrainConfig:
     model: str = EMBEDDED
     algorithm: Algorithm = "sweet"
     stage: StageName = "all"
-    preset: Literal["embedded", "paper-backend", "tiny"] = "embedded"
+    preset: PresetName = "embedded"
     seed: int = 42
     tasks: Path | None = None
     eval_tasks: Path | None = None
     trajectories: Path | None = None
+    pairs: Path | None = None
+    candidates: Path | None = None
+    turn_pairs: Path | None = None
     num_tasks: int = 0
     human: Literal["scripted", "model"] = "scripted"
     agent_prompt: str = "none"
@@ -273,53 +290,38 @@ class TrainConfig:
             raise BadInput(
                 f"start.privileged_share is {self.start.privileged_share}, it must be at least 0 and at most 1"
             )
+        for name, stage in (("pairs", "pairs"), ("candidates", "candidates"), ("turn_pairs", "turn-pairs")):
+            used_by = ("sweet", "mtdpo") if name == "pairs" else ("sweet",)
+            if self.given(stage) is not None and self.algorithm not in used_by:
+                raise BadInput(f"{name} is {self.given(stage)}, which --algorithm={self.algorithm} does not read")
         if self.critic.parameterisation == "value-head" and self.critic.nll_coef:
             raise BadInput(
                 f"critic.nll_coef is {self.critic.nll_coef}, a critic with a value head has no NLL: it must be 0"
             )
 
+    def given(self, stage: str) -> Path | None:
+        """The file that the user gave in place of what the stage would write."""
+        files = {
+            "rollouts": self.trajectories, "pairs": self.pairs, "candidates": self.candidates,
+            "turn-pairs": self.turn_pairs,
+        }  # fmt: skip
+        return files.get(stage)
+
+    def reads(self, stage: str) -> tuple[str, ...]:
+        """The stages whose files this one reads; none where it takes a file of the user's."""
+        if self.given(stage) is not None:
+            return ()
+        trains_on = {"sweet": "turn-pairs", "mtdpo": "pairs", "rft": "grading", "zero-shot": "tasks"}[self.algorithm]
+        by_algorithm = {
+            "policy": (trains_on,),
+            "evaluation": ("tasks",) if self.algorithm == "zero-shot" else ("tasks", "policy"),
+        }
+        return by_algorithm[stage] if stage in by_algorithm else READS.get(stage, ())
+
     @property
     def embedded(self) -> bool:
         """Whether the model is the miniature's own."""
         return self.model in (EMBEDDED, SCRATCH)
-
-
-def _paper() -> TrainConfig:
-    """The paper's backend column (section 4 of the appendix): Llama-3.1-8B, 15,000 trajectories."""
-    return TrainConfig(
-        preset="paper-backend", agent_prompt="backend_agent", human="model", compute_dtype="bfloat16",
-        rollouts=Rollouts(rows=64), evaluation=Evaluation(num_tasks=1000),
-    )  # fmt: skip
-
-
-def _embedded() -> TrainConfig:
-    """The miniature with its small start policy, on a small machine."""
-    short = dict(batch_size=16, max_length=512, log_every=5, save_every=50)
-    return TrainConfig(
-        num_tasks=MINI_TASKS,
-        sampler_mesh="rows",
-        rollouts=Rollouts(samples=4, max_turns=8, max_new_tokens=32, rows=128),
-        critic=Critic(training=Training(**short, epochs=3, hyper=Hyper(learning_rate=4e-4))),
-        ranking=Ranking(data_fraction=0.1),
-        policy=Policy(training=Training(**short, epochs=1, max_steps=100, hyper=Hyper(learning_rate=1e-4))),
-        evaluation=Evaluation(num_tasks=300),
-    )
-
-
-def _tiny() -> TrainConfig:
-    """A real model on a few real tasks, to see every stage run to its end on a small machine."""
-    short = dict(batch_size=2, max_length=2048, truncation="left", max_steps=2)
-    return TrainConfig(
-        preset="tiny", num_tasks=6, human="model", agent_prompt="backend_agent",
-        rollouts=Rollouts(samples=2, max_turns=3, max_new_tokens=48, rows=4),
-        critic=Critic(without_pairs="hindsight", training=Training(**short)),
-        ranking=Ranking(candidates=4, data_fraction=0.25, num_pairs=2),
-        policy=Policy(training=Training(**short)),
-        evaluation=Evaluation(num_tasks=2),
-    )  # fmt: skip
-
-
-PRESETS = {"embedded": _embedded, "paper-backend": _paper, "tiny": _tiny}
 
 
 def settings_of(config: TrainConfig) -> dict[str, object]:

@@ -38,22 +38,21 @@ def check_inputs(config: TrainConfig, directory: RunDir) -> None:
     """Raises BadInput where a single stage is asked for and one whose files it reads has not finished."""
     if config.stage == "all":
         return
-    trains_on = {"sweet": "turn-pairs", "mtdpo": "pairs", "rft": "grading", "zero-shot": "tasks"}[config.algorithm]
-    reads: dict[str, tuple[str, ...]] = {
-        "rollouts": () if config.trajectories else ("tasks",),
-        "grading": ("rollouts",),
-        "pairs": ("grading",),
-        "critic": ("pairs",),
-        "candidates": ("grading",),
-        "ranking": ("critic", "candidates"),
-        "turn-pairs": ("ranking",),
-        "policy": (trains_on,),
-        "evaluation": ("tasks",) if config.algorithm == "zero-shot" else ("tasks", "policy"),
-    }
     model = ("start",) if config.model == SCRATCH and config.stage not in ("tasks", "start", "grading") else ()
-    for needed in (*model, *reads.get(config.stage, ())):
+    for needed in (*model, *config.reads(config.stage)):
         if directory.note(needed) is None:
             raise BadInput(
                 f"{directory.path}: --stage={config.stage} reads what stage {needed} writes, which has not finished "
                 f"here: run --stage={needed} first"
             )
+
+
+def check_frontend(config: TrainConfig, stages: Sequence[str]) -> None:
+    """Raises BadInput where a stage is asked for that needs a frontend task to be played or graded."""
+    missing = [stage for stage in ("tasks", "rollouts", "grading", "pairs", "evaluation") if stage in stages]
+    if config.preset == "paper-frontend" and any(config.given(stage) is None for stage in missing):
+        raise BadInput(
+            f"--preset=paper-frontend: stage {missing[0]} cannot be done, frontend tasks are neither played nor graded "
+            "here yet: train from files, --stage=critic after --stage=pairs --pairs=FILE, or --stage=policy after "
+            "--stage=turn-pairs --turn-pairs=FILE"
+        )

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 from colbench_env.statistics import compare, summarise
 from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
-from launch.config import PRESETS, STAGES, Hosts, TrainConfig, settings_of
+from launch.config import STAGES, Hosts, TrainConfig, settings_of
 from launch.console import peak_memory_gib
+from launch.presets import PRESETS
 from launch.results import Line, Results, conclusion, remark, result_lines
 from launch.run_dir import write_json, write_text
 from models.config import from_hf
@@ -184,7 +185,7 @@ def next_commands(config: TrainConfig) -> list[str]:
 def command_line(config: TrainConfig) -> str:
     """The command that makes this run with all its stages: the flags in which it differs from its preset."""
     preset = [] if config.preset == TrainConfig().preset else [f"--preset={config.preset}"]
-    flags = _flags(dataclasses.replace(config, stage="all", hosts=Hosts()), PRESETS[config.preset]())
+    flags = _flags(dataclasses.replace(config, stage="all", hosts=Hosts()), PRESETS[config.preset](config.algorithm))
     return shlex.join(["python", "-m", "launch.train", *preset, *flags])
 
 

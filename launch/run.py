@@ -46,14 +46,25 @@ def start_model(model: str, run: Path) -> Path:
 
 
 @dataclass(frozen=True)
+class GivenCritic:
+    """A critic that another run trained. directory: of that stage, or a Hugging Face directory; pairs: that the stage
+    trained on, None for a Hugging Face directory."""
+
+    directory: Path
+    pairs: int | None
+
+
+@dataclass(frozen=True)
 class Run:
-    """One run of `launch.train`. Models and the tokenizer are read when they are first needed and then kept."""
+    """One run of `launch.train`, or of `launch.rank`, which is given a critic. Models and the tokenizer are read when
+    they are first needed and then kept."""
 
     config: TrainConfig
     directory: RunDir
     console: Console
     devices: DeviceReport
     shape: MeshShape
+    given_critic: GivenCritic | None = None
 
     @functools.cached_property
     def mesh(self) -> Mesh:

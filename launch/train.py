@@ -9,14 +9,17 @@ import time
 from importlib import metadata
 
 from launch import cli
-from launch.config import PRESETS, TrainConfig, settings_of
+from launch.config import TrainConfig, settings_of
 from launch.console import Console, peak_memory_gib
 from launch.hosts import connected
+from launch.presets import presets_for
 
 
 def main() -> None:
     """Parses the flags and runs the stages that are not finished yet."""
-    config: TrainConfig = cli.parse(TrainConfig, sys.argv[1:], PRESETS, "embedded")
+    argv = sys.argv[1:]
+    presets = presets_for(cli.flag_value(argv, "algorithm", "sweet"))
+    config: TrainConfig = cli.parse(TrainConfig, argv, presets, "embedded")
 
     with connected(config.hosts):
         _train(config)
@@ -24,7 +27,7 @@ def main() -> None:
 
 def _train(config: TrainConfig) -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
-    from launch.preflight import check_inputs, check_mesh
+    from launch.preflight import check_frontend, check_inputs, check_mesh
     from launch.report import write_report
     from launch.run import Run
     from launch.run_dir import RunDir
@@ -41,6 +44,7 @@ def _train(config: TrainConfig) -> None:
         )
     shape = parse_mesh(config.mesh)
     check_mesh(config, shape, stages)
+    check_frontend(config, stages)
     devices = start_devices(shape)
     with directory.opened(settings_of(config)), console.logged_to(config.run_dir / "log.txt"):
         check_inputs(config, directory)

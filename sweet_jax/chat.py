@@ -178,6 +178,21 @@ class Chat:
         row = self._row(dialogue, spans)
         return self.with_prefix(row, prefix) if prefix else row
 
+    def text_prompt_ids(self, text: str) -> list[int]:
+        """Ids of a prompt in the released layout: a dialogue as the template formats it, up to an assistant header."""
+        return self._encode(self._one_bos(text))[0].tolist()
+
+    def text_turn_ids(self, text: str) -> list[int]:
+        """Ids of an agent turn given as text without its end, as they would be sampled after a header."""
+        text = text.removesuffix(self.format.end)
+        return self._encode(self.format.end + text + self.format.end)[0][1:].tolist()
+
+    def without_prefix(self, row: TokenRow) -> TokenRow:
+        """The row without its privileged text; the begin-of-text token stays."""
+        front = int(row.ids.size > 0 and row.ids[0] == self.bos_id)
+        kept = np.r_[0:front, row.prefix : len(row)]
+        return TokenRow(row.ids[kept], row.turns[kept], front) if row.prefix > front else row
+
     def with_prefix(self, row: TokenRow, text: str) -> TokenRow:
         """The row with privileged text in front: the single begin-of-text token, the text, then the rest as it was."""
         front = row.prefix

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from launch.config import SCRATCH, TrainConfig
+from launch.config import SCRATCH, STAGES, TrainConfig
 from launch.run import Run
 from launch.stages import critic, policy, ranking, rollouts, start
 from sweet_jax import hosts
@@ -49,11 +49,15 @@ def run_stage(run: Run, stage: str) -> dict[str, Any]:
 
 
 def planned(config: TrainConfig) -> tuple[str, ...]:
-    """The stages that the algorithm needs, in order."""
-    learning = {
-        "sweet": ("rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs", "policy"),
-        "mtdpo": ("rollouts", "grading", "pairs", "policy"),
-        "rft": ("rollouts", "grading", "policy"),
-        "zero-shot": (),
-    }[config.algorithm]
-    return ("tasks", *(("start",) if config.model == SCRATCH else ()), *learning, "evaluation")
+    """The stages that the algorithm needs, in order: what the evaluation reads, what that reads, and so on."""
+    return ("tasks", *(("start",) if config.model == SCRATCH else ()), *needed(config, "evaluation")[1:])
+
+
+def needed(config: TrainConfig, last: str) -> tuple[str, ...]:
+    """The stage `last` and every one whose files it reads, directly or not, in order."""
+    wanted, left = set(), [last]
+    while left:
+        stage = left.pop()
+        wanted.add(stage)
+        left += config.reads(stage)
+    return tuple(stage for stage in STAGES if stage in wanted)

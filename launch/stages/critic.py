@@ -7,23 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from colbench_env.tasks import read_rows
-from colbench_env.types import BadInput, Trajectory
+from colbench_env.types import BadInput, Pair, Trajectory
 from launch.pairing import Sample, preferences, tokenised_pair
 from launch.run import Run
 from launch.run_dir import write_rows
 from launch.stages.learning import fitted_pairs, shows_reference, train_on_pairs
+from models.hf_io import load_llama
 from sweet_jax.batch import RowPair, bucket, default_buckets, pad_pairs
 from sweet_jax.critic import value_head_objective, value_head_shapes, with_value_head
 from sweet_jax.objectives import Preference
+from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, pair_rows, row_to_json
 from sweet_jax.step import combined
 from sweet_jax.training import fit, restore_params
 
 
 def pairs(run: Run) -> dict[str, Any]:
     """Trajectory pairs: of each task's samples the best, if it passes all tests, against every worse one."""
+    if run.config.pairs is not None:
+        return _given_pairs(run, run.config.pairs)
     path = run.directory.path / "grading" / "trajectories.jsonl"
     samples = [Sample(f"{path}:{n}", t) for n, t in enumerate(read_rows(path, Trajectory), start=1)]
     tasks = {sample.trajectory.task.task_id for sample in samples if sample.trajectory.reward is not None}
@@ -36,6 +41,27 @@ def pairs(run: Run) -> dict[str, Any]:
         return {"pairs": 0, "tasks": len(tasks)}
     write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
     return {"pairs": len(rows), "tasks": len(tasks)}
+
+
+def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
+    """Trajectory pairs of a file, made into token rows where they are text; without the reference where it is not to
+    be seen. BadInput where it is, and a row does not begin with it."""
+    privileged, chat, rows = shows_reference(run), run.chat, []
+    for line, pair in enumerate(read_rows(path, Pair), start=1):
+        made, where = pair_rows(pair, chat, False, f"{path}:{line}"), f"{path}:{line}"
+        sides, texts = [made.chosen, made.rejected], [pair.chosen, pair.rejected]
+        if privileged and any(side.prefix <= int(chat.bos_id is not None) for side in sides):
+            raise BadInput(
+                f"{where}: the dialogue does not begin with the reference solution, which the critic is to see: "
+                "--critic.no-privileged trains one that does not"
+            )
+        if not privileged:
+            sides = [chat.without_prefix(side) for side in sides]
+            texts = [text[max(text.find(chat.format.opening), 0) :] for text in texts]
+        tokens = [row_to_json(side) for side in sides]
+        rows.append(Pair(*texts, pair.extra | {CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}))
+    write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
+    return {"pairs": len(rows), "from": str(path)}
 
 
 def _without_pairs(run: Run, path: Path) -> None:
@@ -71,12 +97,18 @@ def critic(run: Run) -> dict[str, Any]:
 
 def critic_params(run: Run) -> Any:
     """The trained critic's parameters; under adapters the frozen network is among them."""
-    settings, num_pairs = run.config.critic, run.directory.note("critic")["pairs"]  # type: ignore[index]
+    settings, given = run.config.critic, run.given_critic
+    if given is not None and given.pairs is None:
+        return load_llama(given.directory, run.mesh, run.dtype if run.lora else jnp.float32).params
+    if given is not None:
+        directory, num_pairs = given.directory, given.pairs
+    else:
+        directory, num_pairs = run.directory.path / "critic", run.directory.note("critic")["pairs"]  # type: ignore[index]
     head = settings.parameterisation == "value-head"
     shapes = (
         value_head_shapes(run.trained_shapes, run.llama_config.hidden_size, run.mesh) if head else run.trained_shapes
     )
-    trained = restore_params(run.directory.path / "critic", shapes, settings.training, num_pairs)
+    trained = restore_params(directory, shapes, settings.training, num_pairs)
     return combined({"llama": run.frozen_params} if head else run.frozen_params, trained)
 
 

@@ -25,11 +25,13 @@ def shows_reference(run: Run) -> bool:
 
 def fitted_pairs(run: Run, stage: str, path: Path, training: Training, last_turn_only: bool) -> tuple[RowPair, ...]:
     """The pairs of a file as token rows within the length limit; what was cut, dropped or empty is told."""
+    given = read_rows(path, Pair)
+    first = held_out(training, len(given))
     rows = [
         pair_rows(pair, run.chat, last_turn_only, f"{path}:{line}")
-        for line, pair in enumerate(read_rows(path, Pair), start=1)
+        for line, pair in enumerate(given[first:], start=first + 1)
     ]
-    check_lengths(stage, path, [(line, len(pair)) for line, pair in enumerate(rows, start=1)], training)
+    check_lengths(stage, path, [(line, len(pair)) for line, pair in enumerate(rows, start=first + 1)], training)
     fitted = fit_pairs(rows, training.max_length, training.truncation)
     watch = CollapseWatch(len(rows))
     empty = uncounted([row for pair in fitted.pairs for row in (pair.chosen, pair.rejected)])
@@ -38,6 +40,11 @@ def fitted_pairs(run: Run, stage: str, path: Path, training: Training, last_turn
     if fitted.dropped:
         run.console.warn(f"stage {stage}: {len(fitted.dropped)} of {len(rows)} pairs were too long and were dropped")
     return fitted.pairs
+
+
+def held_out(training: Training, rows: int) -> int:
+    """How many of the rows, from the first on, are not trained on."""
+    return int(training.held_out_share * rows)
 
 
 def check_lengths(stage: str, path: Path, lengths: Sequence[tuple[int, int]], training: Training) -> None:

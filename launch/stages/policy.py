@@ -12,7 +12,7 @@ from colbench_env.types import BadInput, Task, Trajectory
 from launch.dialogues import Assignment, seed_of
 from launch.model_directory import export_trained
 from launch.run import Run
-from launch.stages.learning import check_lengths, fitted_pairs, train_on_pairs
+from launch.stages.learning import check_lengths, fitted_pairs, held_out, train_on_pairs
 from launch.stages.rollouts import grade, outcome, play
 from models.parameters import flatten
 from sweet_jax import hosts
@@ -50,6 +50,7 @@ def _imitate(run: Run) -> int:
         for line, t in enumerate(read_rows(path, Trajectory), start=1)
         if t.reward == 1.0
     ]
+    rows = rows[held_out(settings.training, len(rows)) :]
     check_lengths("policy", path, [(line, len(row)) for line, row in rows], settings.training)
     fitted = [truncate(row, settings.training.max_length, settings.training.truncation) for _, row in rows]  # type: ignore[arg-type]
     kept = [row for row in fitted if row is not None]

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
 from launch.dialogues import seed_of
 from launch.run import Run
 from launch.run_dir import append_rows, resume_rows, write_rows
-from launch.stages.critic import critic_params
 from launch.stages.learning import shows_reference
 from launch.stages.rollouts import WAVE
-from sweet_jax.batch import TokenRow, bucket, default_buckets, pad_rows, truncate
+from launch.stages.scoring import Turn, turn_scores
+from sweet_jax.batch import TokenRow
 from sweet_jax.chat import privileged_prefix
-from sweet_jax.critic import make_value_head_critic
-from sweet_jax.logprobs import ReferenceCache, reference_logps
-from sweet_jax.mesh import put_rows
 from sweet_jax.pairs import turn_pairs
 from sweet_jax.rows import (
     CHOSEN_TOKENS,
     REJECTED_TOKENS,
     candidate_row,
+    pair_rows,
     row_to_json,
     trajectory_row,
     turn_output,
@@ -36,6 +34,8 @@ from sweet_jax.rows import (
 
 def candidates(run: Run) -> dict[str, Any]:
     """16 turns of the start policy in every position of the first `data_fraction` of the trajectories."""
+    if run.config.candidates is not None:
+        return _given_candidates(run, run.config.candidates)
     settings = run.config.ranking
     path = run.directory.path / "grading" / "trajectories.jsonl"
     trajectories = read_rows(path, Trajectory)
@@ -66,6 +66,33 @@ def candidates(run: Run) -> dict[str, Any]:
     return {"trajectories": len(used), "positions": len(positions), "candidates": len(positions) * settings.candidates}
 
 
+def _given_candidates(run: Run, path: Path) -> dict[str, Any]:
+    """Candidates of a file, with token ids where they are text. BadInput where the privileged text is missing."""
+    rows, chat = [], run.chat
+    for line, row in enumerate(read_rows(path, Candidates), start=1):
+        if len(row.additional_outputs) < 2:
+            raise BadInput(f"{path}:{line}: {len(row.additional_outputs)} candidates, expected at least 2 to compare")
+        if not row.input_with_ground_truth.endswith(row.input):
+            raise BadInput(
+                f"{path}:{line}: 'input_with_ground_truth' does not end with 'input', expected text before it"
+            )
+        if shows_reference(run) and row.input_with_ground_truth == row.input:
+            row = replace(row, input_with_ground_truth=privileged_prefix(row.ground_truth) + row.input)
+        if not shows_reference(run):
+            row = replace(row, input_with_ground_truth=row.input)
+        extra = dict(row.extra)
+        if not {"prompt_ids", "output_ids", "prefix_length"} <= extra.keys():
+            prompt = chat.text_prompt_ids(row.input)
+            extra |= {
+                "prompt_ids": prompt,
+                "output_ids": [chat.text_turn_ids(output) for output in row.additional_outputs],
+                "prefix_length": int(prompt[0] == chat.bos_id),
+            }
+        rows.append(replace(row, extra=extra))
+    write_rows(run.directory.stage("candidates") / "candidates.jsonl", rows)
+    return {"positions": len(rows), "candidates": sum(len(row.additional_outputs) for row in rows), "from": str(path)}
+
+
 def _candidates(
     run: Run, trajectory: Trajectory, row: TokenRow, index: int, turn: int, prompt: list[int], drawn: Sequence[Any]
 ) -> Candidates:
@@ -87,82 +114,43 @@ def _candidates(
             "prompt_ids": prompt,
             "output_ids": [sample.ids.tolist() for sample in drawn],
             "prefix_length": row.prefix,
+            "older_ids": turn_output(row, turn),
         },
     )
 
 
 def ranking(run: Run) -> dict[str, Any]:
-    """The critic's advantage of every candidate."""
+    """The critic's advantage of every candidate, and of the turn that was played."""
     found = read_rows(run.directory.path / "candidates" / "candidates.jsonl", Candidates)
-    limit = run.config.critic.training.max_length
-    rows: dict[tuple[Any, ...], TokenRow] = {}  # equal candidates of a position are scored once
-    keys = []
-    for place, row in enumerate(found):
-        prefix = row.input_with_ground_truth[: len(row.input_with_ground_truth) - len(row.input)]
-        for ids in row.extra["output_ids"]:
-            key = (place, *ids)
-            if key not in rows:
-                made = candidate_row(row.extra["prompt_ids"], ids, row.extra["prefix_length"])
-                made = run.chat.with_prefix(made, prefix) if prefix else made
-                rows[key] = truncate(made, limit, "left", place) or made
-            keys.append(key)
-    hindsight = run.directory.note("critic")["pairs"] == 0  # type: ignore[index]
-    public = hindsight or run.config.ranking.reference_context == "public"
-    scores = dict(zip(rows, _advantages(run, list(rows.values()), hindsight, public), strict=True))
-    if public and (hindsight or run.config.critic.parameterisation == "log-ratio"):
-        summed = run.config.critic.aggregation == "sum"
-        bases = [
-            base
-            for row in found
-            for base in (row.additional_reference_logprobs_sum if summed else row.additional_reference_logprobs)
-        ]
-    else:
-        bases = [0.0] * len(keys)
-    judged = iter(scores[key] - base for key, base in zip(keys, bases, strict=True))
-    ranked = [Ranked(row, tuple(itertools.islice(judged, len(row.additional_outputs)))) for row in found]
+    turns = [Turn(place, tuple(ids)) for place, row in enumerate(found) for ids in row.extra["output_ids"]]
+    scores = iter(turn_scores(run, found, turns))
+    played = turn_scores(
+        run, found, [Turn(place, tuple(_played(run, row))) for place, row in enumerate(found)], "older"
+    )
+    ranked = []
+    for row, older in zip(found, played, strict=True):
+        mine = list(itertools.islice(scores, len(row.additional_outputs)))
+        extra = dict(row.extra)
+        if older.log_ratios is not None:
+            extra["token_log_ratios"] = [score.log_ratios for score in mine]
+            extra["older"] = {
+                "judge_result": older.advantage, "output_ids": _played(run, row), "token_log_ratios": older.log_ratios,
+            }  # fmt: skip
+        ranked.append(Ranked(replace(row, extra=extra), tuple(score.advantage for score in mine)))
     write_rows(run.directory.stage("ranking") / "ranked.jsonl", ranked)
-    return {"positions": len(ranked), "scored": len(rows)}
+    return {"positions": len(ranked), "scored": len({(turn.position, turn.ids) for turn in turns})}
 
 
-def _advantages(run: Run, rows: list[TokenRow], hindsight: bool, public: bool) -> list[float]:
-    """The critic's score of each row's one counted turn; with a public reference without its reference term.
-
-    hindsight: no critic was trained, the start model that sees the reference solution stands in for it.
-    """
-    settings, folder = run.config.critic, run.directory.stage("ranking")
-    buckets = default_buckets(settings.training.max_length)
-    options: dict[str, Any] = dict(batch_size=4 * settings.training.batch_size, buckets=buckets, pad_id=run.chat.pad_id)
-
-    def logps(params: Any, name: str) -> list[np.ndarray]:
-        return reference_logps(
-            run.model, params, rows, cache=ReferenceCache(folder / name),
-            progress=lambda done, total: run.console.progress(f"ranking: {name}", done, total), **options,
-        )  # fmt: skip
-
-    if settings.parameterisation == "value-head" and not hindsight:
-        return _value_head_scores(run, critic_params(run), rows, options)
-    scored = logps(run.start_params, "reference") if hindsight else logps(critic_params(run), "critic")
-    if not public:
-        scored = [mine - theirs for mine, theirs in zip(scored, logps(run.start_params, "reference"), strict=True)]
-    combine = np.sum if settings.aggregation == "sum" else np.mean
-    return [float(combine(values[row.turns > 0])) for values, row in zip(scored, rows, strict=True)]
-
-
-def _value_head_scores(run: Run, params: Any, rows: list[TokenRow], options: Mapping[str, Any]) -> list[float]:
-    score, size = make_value_head_critic(run.model, 1), options["batch_size"]
-    found: list[float] = []
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        filled = part + part[:1] * (size - len(part))
-        batch = pad_rows(filled, bucket(max(map(len, part)), options["buckets"]), options["pad_id"])
-        found += np.asarray(score(params, put_rows(batch, run.mesh)))[: len(part), 0].tolist()
-        run.console.progress("ranking: value head", len(found), len(rows))
-    return found
+def _played(run: Run, row: Candidates) -> list[int]:
+    """The ids of the turn that the trajectory has in this position: as sampled where the row has them."""
+    return row.extra["older_ids"] if "older_ids" in row.extra else run.chat.text_turn_ids(row.older_output)
 
 
 def turn_pairs_stage(run: Run) -> dict[str, Any]:
     """Pairs of one better and one worse turn, drawn from the upper and the lower half of each ranking."""
     settings = run.config.ranking
+    if run.config.turn_pairs is not None:
+        return _given_turn_pairs(run, run.config.turn_pairs)
     rows: list[Pair] = []
     for place, ranked in enumerate(read_rows(run.directory.path / "ranking" / "ranked.jsonl", Ranked)):
         row, rng = ranked.candidates, random.Random(f"{run.config.seed} {place}")
@@ -173,6 +161,7 @@ def turn_pairs_stage(run: Run) -> dict[str, Any]:
             tokens = [row_to_json(candidate_row(before, after, prefix)) for before, after in sides]
             extra = {
                 "position": place,
+                "picked": [pair.chosen, pair.rejected],
                 "advantages": [ranked.judge_result[pair.chosen], ranked.judge_result[pair.rejected]],
                 CHOSEN_TOKENS: tokens[0],
                 REJECTED_TOKENS: tokens[1],
@@ -185,3 +174,16 @@ def turn_pairs_stage(run: Run) -> dict[str, Any]:
         )
     write_rows(run.directory.stage("turn-pairs") / "pairs.jsonl", rows)
     return {"pairs": len(rows)}
+
+
+def _given_turn_pairs(run: Run, path: Path) -> dict[str, Any]:
+    """Turn pairs of a file, with token rows where they are text."""
+    rows = []
+    for line, pair in enumerate(read_rows(path, Pair), start=1):
+        made = pair_rows(pair, run.chat, True, f"{path}:{line}")
+        if max(made.chosen.prefix, made.rejected.prefix) > int(run.chat.bos_id is not None):
+            raise BadInput(f"{path}:{line}: text stands before the dialogue; the policy must not see the reference")
+        tokens = {CHOSEN_TOKENS: row_to_json(made.chosen), REJECTED_TOKENS: row_to_json(made.rejected)}
+        rows.append(replace(pair, extra=pair.extra | tokens))
+    write_rows(run.directory.stage("turn-pairs") / "pairs.jsonl", rows)
+    return {"pairs": len(rows), "from": str(path)}

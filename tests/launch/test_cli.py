@@ -11,8 +11,9 @@ from colbench_env.mini import make_tasks
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import BadInput, Message, Task, Trajectory
 from launch import cli
-from launch.config import PRESETS, Critic, Ranking, Rollouts, Start, TrainConfig
+from launch.config import Critic, Ranking, Rollouts, Start, TrainConfig
 from launch.preflight import check_mesh
+from launch.presets import PRESETS
 from launch.run_dir import RunDir
 from models.config import ModelError
 from sweet_jax.mesh import MeshShape
@@ -52,7 +53,8 @@ def small(tmp_path, tiny_model, graded):
 
 
 def test_an_unknown_preset_is_named_beside_the_known_ones(start):
-    sentence = "error: --preset=huge: there is no such preset, expected one of embedded, paper-backend, tiny"
+    names = "embedded, paper-backend, paper-frontend, released-backend, tiny"
+    sentence = f"error: --preset=huge: there is no such preset, expected one of {names}"
     assert start("--preset=huge").refuses() == sentence
     assert start("--preset", "huge").refuses() == sentence
 

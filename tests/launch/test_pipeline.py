@@ -16,7 +16,7 @@ import pytest
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import Candidates, Pair, Ranked, Task, Trajectory
-from launch.config import PRESETS
+from launch.presets import PRESETS
 from launch.stages.start import start_rows
 from models.config import from_hf
 from models.parameters import param_shapes

@@ -16,8 +16,9 @@ from colbench_env.statistics import Estimate
 from colbench_env.tasks import write_rows
 from colbench_env.types import NO_ANSWER, BadInput, Message, Task, Trajectory
 from launch import cli, page
-from launch.config import PRESETS, TrainConfig
+from launch.config import TrainConfig
 from launch.console import Console
+from launch.presets import PRESETS
 from launch.report import command_line, next_commands, write_report
 from launch.results import duration, points, share
 from launch.run import Run

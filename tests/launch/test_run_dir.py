@@ -8,7 +8,8 @@ import pytest
 
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import BadInput, Task
-from launch.config import PRESETS, TrainConfig, settings_of
+from launch.config import TrainConfig, settings_of
+from launch.presets import PRESETS
 from launch.run_dir import RunDir, resume_rows, write_json
 
 SETTINGS = {"seed": 1, "critic": {"beta": 0.1, "training": {"batch_size": 16}}}

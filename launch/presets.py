@@ -1,0 +1,102 @@
+"""Presets: the defaults of every flag of `launch.train`, by name and by algorithm.
+
+A preset leaves `algorithm` itself alone: `--preset` and `--algorithm` together give the defaults, and every other flag
+changes its own value, wherever it stands on the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+from launch.config import MINI_TASKS, Critic, Evaluation, Policy, Ranking, Rollouts, TrainConfig
+from sweet_jax.settings import Hyper, Training
+
+RELEASED_HELD_OUT = 0.03
+
+
+def _embedded(algorithm: str = "sweet") -> TrainConfig:
+    """The miniature with its small start policy, on a small machine."""
+    short = dict(batch_size=16, max_length=512, log_every=5, save_every=50)
+    return TrainConfig(
+        num_tasks=MINI_TASKS,
+        sampler_mesh="rows",
+        rollouts=Rollouts(samples=4, max_turns=8, max_new_tokens=32, rows=128),
+        critic=Critic(training=Training(**short, epochs=3, hyper=Hyper(learning_rate=4e-4))),
+        ranking=Ranking(data_fraction=0.1),
+        policy=Policy(training=Training(**short, epochs=1, max_steps=100, hyper=Hyper(learning_rate=1e-4))),
+        evaluation=Evaluation(num_tasks=300),
+    )
+
+
+def _paper_backend(algorithm: str = "sweet") -> TrainConfig:
+    """The paper's backend column: Llama-3.1-8B, 3 samples of each task."""
+    return TrainConfig(
+        preset="paper-backend", agent_prompt="backend_agent", human="model", compute_dtype="bfloat16",
+        rollouts=Rollouts(rows=64), critic=Critic(training=Training(epochs=4, max_length=8192)),
+        policy=Policy(training=_paper_policy(algorithm, epochs=4)), evaluation=Evaluation(num_tasks=1000),
+    )  # fmt: skip
+
+
+def _paper_frontend(algorithm: str = "sweet") -> TrainConfig:
+    """The paper's frontend column: 6 samples of each task, a critic with a regression head, so without NLL."""
+    return TrainConfig(
+        preset="paper-frontend", compute_dtype="bfloat16", rollouts=Rollouts(samples=6, rows=64),
+        critic=Critic(parameterisation="value-head", nll_coef=0.0, training=Training(epochs=8, max_length=8192)),
+        policy=Policy(training=_paper_policy(algorithm, epochs=8)),
+    )  # fmt: skip
+
+
+def _paper_policy(algorithm: str, epochs: int) -> Training:
+    """What the policy stage trains with. epochs: of the two baselines; per-turn DPO has one."""
+    match algorithm:
+        case "rft":
+            return Training(batch_size=32, epochs=epochs)
+        case "mtdpo":
+            return Training(batch_size=8, epochs=epochs)
+    return Training(batch_size=8, epochs=1)
+
+
+def _released_backend(algorithm: str = "sweet") -> TrainConfig:
+    """What the released commands and code do where they differ from the paper (docs/methods.md has the table)."""
+    paper = _paper_backend(algorithm)
+    critic = dataclasses.replace(
+        paper.critic, aggregation="token-mean", nll_coef=0.0, training=_without_first_rows(paper.critic.training)
+    )
+    policy = dataclasses.replace(paper.policy, nll_mask="all", training=_without_first_rows(paper.policy.training))
+    return dataclasses.replace(
+        paper, preset="released-backend", critic=critic, policy=policy, ranking=Ranking(reference_context="public")
+    )
+
+
+def _without_first_rows(training: Training) -> Training:
+    return dataclasses.replace(training, held_out_share=RELEASED_HELD_OUT)
+
+
+def _tiny(algorithm: str = "sweet") -> TrainConfig:
+    """A real model on a few real tasks, to see every stage run to its end on a small machine."""
+    short = dict(batch_size=2, max_length=2048, truncation="left", max_steps=2)
+    return TrainConfig(
+        preset="tiny", num_tasks=6, human="model", agent_prompt="backend_agent",
+        rollouts=Rollouts(samples=2, max_turns=3, max_new_tokens=48, rows=4),
+        critic=Critic(without_pairs="hindsight", training=Training(**short)),
+        ranking=Ranking(candidates=4, data_fraction=0.25, num_pairs=2),
+        policy=Policy(training=Training(**short)),
+        evaluation=Evaluation(num_tasks=2),
+    )  # fmt: skip
+
+
+PRESETS: Mapping[str, Callable[..., TrainConfig]] = {
+    "embedded": _embedded,
+    "paper-backend": _paper_backend,
+    "paper-frontend": _paper_frontend,
+    "released-backend": _released_backend,
+    "tiny": _tiny,
+}
+"""Name -> (algorithm, "sweet" if not given) -> the defaults."""
+
+
+def presets_for(algorithm: str) -> dict[str, Callable[[], TrainConfig]]:
+    """Name -> the defaults for this algorithm."""
+    return {name: functools.partial(make, algorithm) for name, make in PRESETS.items()}

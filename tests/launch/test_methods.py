@@ -1,0 +1,271 @@
+"""Every method and switch, end to end on files in the released layout, and what the released reader finds in ours."""
+
+import json
+
+import numpy as np
+import pytest
+import released
+
+from colbench_env.tasks import read_rows
+from colbench_env.types import Candidates, Pair, Ranked, Trajectory
+from launch.config import TrainConfig
+from launch.stages import planned
+from sweet_jax.chat import Chat, privileged_prefix
+from sweet_jax.rows import pair_rows, row_from_json, row_to_json, trajectory_row
+
+SMALL = (
+    "--rollouts.max-new-tokens=8", "--rollouts.rows=4", "--ranking.candidates=4", "--ranking.data-fraction=1.0",
+    *(
+        f"--{stage}.training.{flag}"
+        for stage in ("critic", "policy")
+        for flag in ("batch-size=2", "max-steps=1", "max-length=512")
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chat(tiny_model) -> Chat:
+    return Chat.load(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def given(chat, tmp_path_factory) -> dict:
+    """Flag -> a file in the released layout."""
+    folder, rows = tmp_path_factory.mktemp("released"), released.trajectories(chat)
+    made = {
+        "trajectories": rows,
+        "pairs": released.critic_pairs(rows),
+        "candidates": released.candidates(rows),
+        "turn-pairs": released.turn_pairs(rows, chat.format.end),
+    }
+    return {name: released.write(folder / f"{name}.jsonl", found) for name, found in made.items()}
+
+
+@pytest.fixture
+def run(start, tiny_model, given, tmp_path):
+    """Runs the stages one after another with flags; the names in `files` are given as released files."""
+
+    def stages(wanted, files, *flags):
+        run_dir = tmp_path / "run"
+        files = [f"--{name}={given[name]}" for name in files]
+        for stage in wanted:
+            ended = start(f"--run-dir={run_dir}", f"--model={tiny_model}", f"--stage={stage}", *SMALL, *files, *flags)
+            assert ended.status == 0, ended.stderr
+        return run_dir
+
+    return stages
+
+
+def note(run_dir, stage):
+    return json.loads((run_dir / stage / "done.json").read_text())
+
+
+# --- which stages a method has, and what a given file replaces -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "stages"),
+    [
+        ({"algorithm": "zero-shot"}, "tasks evaluation"),
+        ({"algorithm": "rft"}, "tasks rollouts grading policy evaluation"),
+        ({"algorithm": "mtdpo"}, "tasks rollouts grading pairs policy evaluation"),
+        (
+            {"algorithm": "sweet"},
+            "tasks rollouts grading pairs critic candidates ranking turn-pairs policy evaluation",
+        ),
+        ({"algorithm": "mtdpo", "pairs": "p"}, "tasks pairs policy evaluation"),
+        ({"turn_pairs": "p"}, "tasks turn-pairs policy evaluation"),
+        ({"pairs": "p", "candidates": "c"}, "tasks pairs critic candidates ranking turn-pairs policy evaluation"),
+        ({"model": "scratch", "algorithm": "zero-shot"}, "tasks start evaluation"),
+    ],
+)
+def test_a_given_file_replaces_the_stage_that_would_write_it_and_what_only_that_one_reads(settings, stages):
+    assert planned(TrainConfig(**settings)) == tuple(stages.split())
+
+
+@pytest.mark.parametrize(
+    ("flag", "algorithm"), [("pairs", "rft"), ("candidates", "mtdpo"), ("turn-pairs", "zero-shot")]
+)
+def test_a_file_that_the_method_does_not_read_is_refused(start, given, tmp_path, flag, algorithm):
+    ended = start(f"--run-dir={tmp_path}", f"--algorithm={algorithm}", f"--{flag}={given[flag]}")
+    assert ended.status == 2
+    assert f"which --algorithm={algorithm} does not read" in " ".join(ended.stderr.split())
+
+
+# --- methods and switches --------------------------------------------------------------------------------------------
+
+
+def test_imitation_trains_on_the_successes_alone_and_with_its_own_batch(run):
+    run_dir = run(
+        ("rollouts", "grading", "policy"), ["trajectories"], "--algorithm=rft", "--policy.training.batch-size=4",
+        "--policy.nll-mask=all",
+    )  # fmt: skip
+    assert note(run_dir, "policy") | {"seconds": 0} == {"rows": 4, "steps": 1, "seconds": 0}
+
+
+def test_trajectory_dpo_sees_no_reference_solution(run, given, chat):
+    run_dir = run(("pairs", "policy"), ["pairs"], "--algorithm=mtdpo", "--policy.nll-mask=all")
+    assert note(run_dir, "policy")["rows"] == 4
+    shown = read_rows(given["pairs"], Pair)
+    for pair, before in zip(read_rows(run_dir / "pairs" / "trajectory_pairs.jsonl", Pair), shown, strict=True):
+        row = row_from_json(pair.extra["chosen_tokens"], "row")
+        assert "In light that" not in pair.chosen + pair.rejected + chat.decode(row.ids)
+        assert before.chosen.endswith(pair.chosen) and row.num_turns == 2
+
+
+def test_long_pairs_are_refused_cut_or_dropped(run, start, tiny_model, given, tmp_path):
+    flags = ("--policy.training.truncation=drop-pair", "--policy.training.max-length=16")
+    run(("turn-pairs",), ["turn-pairs"], *flags)
+    shared = (f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}", "--stage=policy", *SMALL, *flags)
+    sentence = start(*shared, f"--turn-pairs={given['turn-pairs']}").refuses()
+    assert sentence == "error: stage policy: there are no rows to train on"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sum_of_mean"),
+    [
+        (("--critic.aggregation=token-mean",), "mean"),
+        (("--critic.aggregation=sum",), "sum"),
+        (("--critic.no-privileged",), "mean"),
+    ],
+)
+def test_a_turn_is_ranked_by_what_the_critic_was_trained_on(run, flags, sum_of_mean):
+    run_dir = run(("pairs", "critic", "candidates", "ranking", "turn-pairs"), ["pairs", "candidates"], *flags)
+    assert note(run_dir, "critic")["pairs"] == 4
+    for row in read_rows(run_dir / "ranking" / "ranked.jsonl", Ranked):
+        extra = row.candidates.extra
+        ratios, older = extra["token_log_ratios"], extra["older"]
+        assert [len(one) for one in ratios] == [len(ids) for ids in extra["output_ids"]]
+        combine = {"sum": np.sum, "mean": np.mean}[sum_of_mean]
+        np.testing.assert_allclose([combine(one) for one in ratios], row.judge_result, atol=1e-3)
+        np.testing.assert_allclose(combine(older["token_log_ratios"]), older["judge_result"], atol=1e-3)
+        shown = row.candidates.input_with_ground_truth.startswith("In light that")
+        assert shown == ("--critic.no-privileged" not in flags)
+
+
+def test_a_public_reference_is_the_samplers_own_log_prob_without_the_reference_solution(run):
+    flags = ("--ranking.reference-context=public", "--critic.aggregation=token-mean", "--policy.nll-mask=all")
+    run_dir = run(
+        ("pairs", "critic", "candidates", "ranking", "turn-pairs", "policy"), ["pairs", "candidates"], *flags
+    )  # fmt: skip
+    for row in read_rows(run_dir / "ranking" / "ranked.jsonl", Ranked):
+        shifted = np.array(row.judge_result) + row.candidates.additional_reference_logprobs  # the critic's own mean
+        assert (shifted < 0).all() and len(set(shifted)) == 4
+    for pair in read_rows(run_dir / "turn-pairs" / "pairs.jsonl", Pair):
+        better, worse = pair.extra["picked"]
+        ranked = read_rows(run_dir / "ranking" / "ranked.jsonl", Ranked)[pair.extra["position"]]
+        assert pair.extra["advantages"] == [ranked.judge_result[better], ranked.judge_result[worse]]
+        assert ranked.candidates.additional_outputs[better] in pair.chosen
+    assert note(run_dir, "policy")["steps"] == 1
+
+
+def test_a_critic_with_a_value_head_ranks_but_has_no_log_ratios(run):
+    flags = ("--critic.parameterisation=value-head", "--critic.nll-coef=0")
+    run_dir = run(("pairs", "critic", "candidates", "ranking", "turn-pairs"), ["pairs", "candidates"], *flags)
+    for row in read_rows(run_dir / "ranking" / "ranked.jsonl", Ranked):
+        assert len(set(row.judge_result)) > 1
+        assert {"token_log_ratios", "older"}.isdisjoint(row.candidates.extra)
+
+
+def test_the_first_rows_can_be_held_out_as_the_released_trainer_does(run):
+    run_dir = run(("turn-pairs", "policy"), ["turn-pairs"], "--policy.training.held-out-share=0.3")
+    assert note(run_dir, "policy")["rows"] == 6  # of 8
+
+
+# --- text or token columns -------------------------------------------------------------------------------------------
+
+
+def test_the_critic_refuses_pairs_without_the_reference_solution(run, start, tiny_model, chat, tmp_path):
+    rows = released.trajectories(chat)
+    path = released.write(tmp_path / "pairs.jsonl", released.turn_pairs(rows, chat.format.end))
+    flags = (f"--run-dir={tmp_path / 'other'}", f"--model={tiny_model}", f"--pairs={path}", "--stage=pairs")
+    assert start(*flags).refuses() == (
+        f"error: {path}:1: the dialogue does not begin with the reference solution, which the critic is to see: "
+        "--critic.no-privileged trains one that does not"
+    )
+    assert start(*flags, "--critic.no-privileged").status == 0
+
+
+def test_rows_made_of_text_are_the_rows_of_the_token_columns(chat, given):
+    rows = released.trajectories(chat)
+    for pair, text in zip(released.critic_pairs(rows), read_rows(given["pairs"], Pair), strict=True):
+        assert pair == text
+    for index, pair in enumerate(released.critic_pairs(rows)):
+        trajectory = rows[index]
+        plain = trajectory_row(trajectory, chat, "", "row")
+        tokens = chat.with_prefix(plain, privileged_prefix(trajectory.task.ground_truth))
+        assert row_to_json(pair_rows(pair, chat, False, "row").chosen) == row_to_json(tokens)
+    for pair in released.turn_pairs(rows, chat.format.end):
+        made = pair_rows(pair, chat, True, "row").chosen
+        prompt = chat.text_prompt_ids(rows[0].agent_turns[0].input)
+        assert made.ids[made.turns > 0].tolist() == chat.text_turn_ids("which unit ?")
+        assert len(made) == len(chat.text_prompt_ids(pair.chosen)) and len(prompt) > 0
+
+
+def test_a_policy_trained_on_our_turn_pairs_is_the_one_trained_on_their_text(run, start, tiny_model, tmp_path):
+    steps = ("pairs", "critic", "candidates", "ranking", "turn-pairs", "policy")
+    ours = run(steps, ["pairs", "candidates"])
+    stripped = [Pair(pair.chosen, pair.rejected) for pair in read_rows(ours / "turn-pairs" / "pairs.jsonl", Pair)]
+    path = released.write(tmp_path / "text.jsonl", stripped)
+    for stage in ("turn-pairs", "policy"):
+        ended = start(
+            f"--run-dir={tmp_path / 'text'}", f"--model={tiny_model}", f"--stage={stage}", *SMALL,
+            f"--turn-pairs={path}",
+        )  # fmt: skip
+        assert ended.status == 0, ended.stderr
+    mine, theirs = (
+        read_rows(folder / "turn-pairs" / "pairs.jsonl", Pair) for folder in (ours, tmp_path / "text")
+    )  # fmt: skip
+    for one, other in zip(mine, theirs, strict=True):
+        assert one.extra["chosen_tokens"] == other.extra["chosen_tokens"]
+        assert one.extra["rejected_tokens"] == other.extra["rejected_tokens"]
+    weights = [(folder / "policy" / "model" / "model.safetensors").read_bytes() for folder in (ours, tmp_path / "text")]
+    assert weights[0] == weights[1]
+
+
+# --- our files, as the released scripts read them --------------------------------------------------------------------
+
+
+def test_our_files_hold_what_the_released_scripts_read(run, chat):
+    steps = ("rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs")
+    run_dir = run(steps, ["trajectories"])
+
+    def objects(name):
+        return [json.loads(line) for line in (run_dir / name).read_text().splitlines()]
+
+    dialogues = objects("grading/trajectories.jsonl")
+    assert len(dialogues) == 8  # sample-major: rows i and i + 4 are of one task
+    for number, row in enumerate(dialogues):
+        assert row["task"]["problem_description"] == dialogues[number % 4]["task"]["problem_description"]
+        assert isinstance(row["task"]["ground_truth"], str) and isinstance(row["answer"], str)
+        assert isinstance(row["reward"], float)
+        assert [message["role"] for message in row["dialogue_history"]][::2] == ["user"] * (
+            len(row["dialogue_history"]) // 2
+        )
+        assert all({"role", "content", "input", "output"} <= set(m) for m in row["dialogue_history"][1::2])
+    for row in objects("pairs/trajectory_pairs.jsonl"):
+        for side in (row["chosen"], row["rejected"]):
+            prefix, opening, _ = side.partition(chat.format.opening)
+            assert prefix.startswith("In light that the final answer is: def ") and opening == chat.format.opening
+            assert not side.endswith(chat.format.end)
+    lists = ("additional_outputs", "additional_reference_logprobs", "additional_reference_logprobs_sum", "judge_result")
+    for row in objects("ranking/ranked.jsonl"):
+        assert [len(row[name]) for name in lists] == [4, 4, 4, 4]
+        assert all(isinstance(value, float) for name in lists[1:] for value in row[name])
+        assert (
+            row["input_with_ground_truth"]
+            == f"In light that the final answer is: {row['ground_truth']}." + row["input"]
+        )
+        assert row["messages"][-1]["role"] == "user" and isinstance(row["older_output"], str)
+        assert row["older"]["output_ids"] == row["older_ids"]
+    for row in objects("turn-pairs/pairs.jsonl"):
+        assert row["chosen"].startswith(chat.format.opening) and row["rejected"].startswith(chat.format.opening)
+
+
+def test_the_readers_give_back_a_released_row_as_it_was(given):
+    kinds = {"trajectories": Trajectory, "pairs": Pair, "candidates": Candidates, "turn-pairs": Pair}
+    for name, kind in kinds.items():
+        lines = [json.loads(line) for line in given[name].read_text().splitlines()]
+        assert [row.to_json() for row in read_rows(given[name], kind)] == lines
+    pairs = [json.loads(line) for line in given["pairs"].read_text().splitlines()]
+    assert {tuple(row) for row in pairs} == {("chosen", "rejected")}

@@ -1,0 +1,103 @@
+"""The hyper-parameters of the paper and of the released code, by name: every number of the table, literally."""
+
+import dataclasses
+
+import pytest
+
+from launch import cli
+from launch.config import TrainConfig
+from launch.presets import PRESETS, presets_for
+
+
+def parsed(*flags: str) -> TrainConfig:
+    algorithm = cli.flag_value(flags, "algorithm", "sweet")
+    return cli.parse(TrainConfig, list(flags), presets_for(algorithm), "embedded")
+
+
+@pytest.mark.parametrize(
+    ("preset", "algorithm", "batch", "epochs"),
+    [
+        ("paper-backend", "rft", 32, 4),
+        ("paper-backend", "mtdpo", 8, 4),
+        ("paper-backend", "sweet", 8, 1),
+        ("paper-frontend", "rft", 32, 8),
+        ("paper-frontend", "mtdpo", 8, 8),
+        ("paper-frontend", "sweet", 8, 1),
+    ],
+)
+def test_the_policy_trains_as_in_the_column_of_the_paper(preset, algorithm, batch, epochs):
+    config = parsed(f"--preset={preset}", f"--algorithm={algorithm}")
+    assert (config.preset, config.algorithm) == (preset, algorithm)
+    policy, training = config.policy, config.policy.training
+    assert (training.batch_size, training.epochs, training.max_length, training.max_steps) == (batch, epochs, 16384, 0)
+    assert (policy.beta, policy.nll_coef, policy.nll_mask, training.truncation) == (0.1, 0.01, "turn", "raise")
+
+
+@pytest.mark.parametrize(
+    ("preset", "epochs", "head", "nll"),
+    [("paper-backend", 4, "log-ratio", 0.01), ("paper-frontend", 8, "value-head", 0.0)],
+)
+def test_the_critic_trains_as_in_the_column_of_the_paper(preset, epochs, head, nll):
+    critic = PRESETS[preset]().critic
+    assert (critic.training.batch_size, critic.training.epochs, critic.training.max_length) == (8, epochs, 8192)
+    assert (critic.parameterisation, critic.beta, critic.nll_coef) == (head, 0.1, nll)
+    assert (critic.aggregation, critic.privileged) == ("turn-mean", True)
+
+
+@pytest.mark.parametrize("preset", ["paper-backend", "paper-frontend", "released-backend"])
+@pytest.mark.parametrize("algorithm", ["sweet", "mtdpo", "rft"])
+def test_the_optimiser_is_the_papers_in_every_stage(preset, algorithm):
+    config = PRESETS[preset](algorithm)
+    for training in (config.critic.training, config.policy.training):
+        assert dataclasses.asdict(training.hyper) == {
+            "learning_rate": 2e-7, "warmup_share": 0.03, "final_share": 0.1, "beta1": 0.9, "beta2": 0.95,
+            "weight_decay": 0.0, "clip": 1.0, "moment_dtype": "float32",
+        }  # fmt: skip
+    assert (config.seed, config.compute_dtype) == (42, "bfloat16")
+
+
+def test_dialogues_and_candidates_are_as_many_as_in_the_paper():
+    backend, frontend = PRESETS["paper-backend"](), PRESETS["paper-frontend"]()
+    assert (backend.rollouts.samples, frontend.rollouts.samples) == (3, 6)
+    for config in (backend, frontend):
+        rollouts, ranking = config.rollouts, config.ranking
+        assert (rollouts.max_turns, rollouts.max_new_tokens, rollouts.temperature) == (10, 1024, 1.0)
+        assert (ranking.candidates, ranking.num_pairs, ranking.data_fraction) == (16, 4, 0.1)
+        assert ranking.reference_context == "privileged"
+    assert backend.evaluation.num_tasks == 1000
+
+
+def test_the_released_preset_differs_from_the_paper_in_what_the_table_names_and_in_nothing_else():
+    paper, released = (dataclasses.asdict(PRESETS[name]()) for name in ("paper-backend", "released-backend"))
+    assert dict(differences(paper, released)) == {
+        "preset": "released-backend",
+        "critic.aggregation": "token-mean",
+        "critic.nll_coef": 0.0,
+        "critic.training.held_out_share": 0.03,
+        "ranking.reference_context": "public",
+        "policy.nll_mask": "all",
+        "policy.training.held_out_share": 0.03,
+    }
+
+
+def differences(one, other, prefix=""):
+    for name in one:
+        if isinstance(one[name], dict):
+            yield from differences(one[name], other[name], f"{prefix}{name}.")
+        elif one[name] != other[name]:
+            yield prefix + name, other[name]
+
+
+def test_a_flag_wins_over_preset_and_algorithm_wherever_it_stands():
+    for flags in (
+        ("--policy.training.batch-size=64", "--algorithm=rft", "--preset=paper-backend"),
+        ("--preset", "paper-backend", "--algorithm", "rft", "--policy.training.batch-size", "64"),
+    ):
+        config = parsed(*flags)
+        assert (config.policy.training.batch_size, config.policy.training.epochs) == (64, 4)
+
+
+def test_the_frontend_preset_says_what_it_cannot_do(start, tmp_path):
+    sentence = start(f"--run-dir={tmp_path / 'run'}", "--preset=paper-frontend", "--algorithm=rft").refuses()
+    assert sentence.startswith("error: --preset=paper-frontend: stage tasks cannot be done, frontend tasks are neither")
+    assert not (tmp_path / "run").exists()
