@@ -17,8 +17,11 @@ def main() -> None:
     """Parses the flags, takes the port, loads the model, serves until SIGTERM or Ctrl-C."""
     config: ServeConfig = cli.parse_plain(ServeConfig, sys.argv[1:])
     key = _api_key(config)
-    listener = _listener(config)
+    with _listener(config) as listener:
+        _serve(config, key, listener)
 
+
+def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> None:
     # jax and what imports it only now: `--help`, bad flags and a busy port should be answered at once.
     import uvicorn
 
@@ -28,16 +31,17 @@ def main() -> None:
 
     console = Console()
     served = load_served(config, key)
-    # uvicorn raises the signal that ended it again when it has ended: the end is clean, and the status 0.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    options = uvicorn.Config(
-        make_app(served), log_level="warning", lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(served), log_level="warning", lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS)
     )
+    # uvicorn has handlers of its own while it runs, and afterwards raises the signal again. These hear of it before and
+    # after: the end is clean, and the status 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     host, port = listener.getsockname()[:2]
     console.say(f"serving {served.name} at http://{host}:{port}/v1, {config.rows} rows of {served.engine.max_length}")
     try:
-        uvicorn.Server(options).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         served.engine.close()
     console.say("ended")
@@ -59,6 +63,7 @@ def _listener(config: ServeConfig) -> socket.socket:
         listener.bind((config.host, config.port))
         listener.listen(2048)
     except OSError as error:
+        listener.close()
         raise cli.bad_input(f"--host={config.host} --port={config.port}: {error.strerror}") from error
     return listener
 

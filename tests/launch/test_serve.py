@@ -279,8 +279,6 @@ def test_stop_strings_are_found_across_pieces(pieces, stops, shown, found):
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--port=70000"], "port is 70000"),
-        (["--rows=0"], "rows is 0"),
         (["--port=0", "--model=/nowhere"], "/nowhere"),
         (["--port=0", "--mesh=4x2", "--rows=6"], "a batch of 6 cannot be divided"),
         (["--port=0", "--max-length=5000"], "max_length is 5000, it must be at least 2 and at most the network's 1024"),
@@ -289,6 +287,12 @@ def test_stop_strings_are_found_across_pieces(pieces, stops, shown, found):
 )
 def test_a_server_that_cannot_start_says_why_in_one_sentence(in_process, flags, complaint):
     assert complaint in in_process(serve.main, *flags).refuses()
+
+
+@pytest.mark.parametrize(("flag", "complaint"), [("--port=70000", "port is 70000"), ("--rows=0", "rows is 0")])
+def test_flags_out_of_range_end_the_command_with_status_2(in_process, flag, complaint):
+    ended = in_process(serve.main, flag)
+    assert ended.status == 2 and complaint in ended.stderr
 
 
 def test_a_busy_port_is_told_before_a_model_is_read(in_process, served):
@@ -301,6 +305,6 @@ def test_sigterm_ends_the_command_with_status_0():
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         line = process.stderr.readline()
-        assert line.startswith("serving embedded at http://127.0.0.1:") and line.endswith("/v1, 2 rows of 1024\n")
         process.send_signal(signal.SIGTERM)
+        assert line.startswith("serving embedded at http://127.0.0.1:") and line.endswith("/v1, 2 rows of 1024\n")
         assert (process.stderr.read(), process.wait()) == ("ended\n", 0)
