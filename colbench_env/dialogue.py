@@ -122,7 +122,9 @@ class Episode:
             raise ValueError(f"the human cannot reply after {self.turns} turns: {self._state()}")
         if not reply.strip():
             raise ValueError("the human's reply is empty: a failed simulator must not become a turn of the dialogue")
-        return replace(self, history=(*self.history, Message("user", reply[: self.human_limit], extra=dict(extra or {}))))
+        return replace(
+            self, history=(*self.history, Message("user", reply[: self.human_limit], extra=dict(extra or {})))
+        )
 
     def give_up(self) -> Self:
         """The episode ended here without an answer, for instance because the context is full.

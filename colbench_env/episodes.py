@@ -81,7 +81,12 @@ class Settings:
             "seed": self.seed,
             "agent": self.agent_name,
             "human": {"name": human.name, "settings": dict(human.settings)},
-            "rules": {"max_turns": self.max_turns, "human_limit": self.human_limit, "system": told, "no_leaks": self.no_leaks},
+            "rules": {
+                "max_turns": self.max_turns,
+                "human_limit": self.human_limit,
+                "system": told,
+                "no_leaks": self.no_leaks,
+            },
         }
         return json.loads(json.dumps(about))
 

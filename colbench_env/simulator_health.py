@@ -97,7 +97,11 @@ def human_replies(trajectory: Trajectory) -> list[str]:
 def leaks(task: Task, reply: str) -> list[str]:
     """How the reply gives the solution away: of "fence", "definition" and "overlap", those that hold."""
     found = {"fence": "```" in reply, "definition": _DEFINITION.search(reply) is not None}
-    return [kind for kind, holds in (found | {"overlap": not _runs_of(task.ground_truth).isdisjoint(_runs(reply))}).items() if holds]
+    return [
+        kind
+        for kind, holds in (found | {"overlap": not _runs_of(task.ground_truth).isdisjoint(_runs(reply))}).items()
+        if holds
+    ]
 
 
 def has_failed(reply: str) -> bool:

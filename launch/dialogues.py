@@ -15,7 +15,7 @@ import numpy as np
 
 from colbench_env.dialogue import Episode, chat_messages
 from colbench_env.episodes import Settings, play_on, seed_of
-from colbench_env.humans import Human, HumanRequest, human_prompt
+from colbench_env.humans import Human, HumanRequest, NoReply, human_prompt
 from colbench_env.prompts import BACKEND_HUMAN, Prompt
 from colbench_env.types import BadInput, Task, Trajectory
 from sweet_jax.batch import TokenRow
@@ -225,6 +225,7 @@ class ModelHuman:
     source: Source | None = None
     prompt: Prompt = BACKEND_HUMAN
     sampling: Sampling | None = None
+    max_prompt: int | None = None
 
     @property
     def name(self) -> str:
@@ -242,11 +243,13 @@ class ModelHuman:
 
     def at(self, source: Source) -> ModelHuman:
         """This human, its words drawn from `source`."""
-        return ModelHuman(self.chat, self.sampler, self.model_name, source, self.prompt, self.sampling)
+        return ModelHuman(self.chat, self.sampler, self.model_name, source, self.prompt, self.sampling, self.max_prompt)
 
     async def reply(self, request: HumanRequest) -> str:
         """One reply; a blank one is an error, after which the episode asks again with another seed."""
         ids = self.chat.prompt_ids([{"role": "user", "content": human_prompt(request, self.prompt)}])
+        if self.max_prompt is not None and len(ids) > self.max_prompt:
+            raise NoReply(f"the human's prompt has {len(ids)} tokens, more than {self.max_prompt}")
         sample = await self.source.draw(ids, request.seed, None)
         text = self.chat.reply_text(sample.ids).strip()
         if not text:
