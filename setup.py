@@ -55,6 +55,7 @@ setup(
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda12]>=0.10.2"],
         "serve": ["starlette>=1.0", "uvicorn>=0.50"],
+        "openai": ["openai>=2.0"],
         "gym": ["gymnasium>=1.4"],
         "frontend": ["playwright>=1.60", "pillow>=12.0"],
     },

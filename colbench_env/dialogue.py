@@ -113,8 +113,8 @@ class Episode:
         message = Message("assistant", shown_text(raw), input=prompt, output=raw, extra=dict(extra or {}))
         return replace(self, history=(*self.history, message), answer=answer)
 
-    def step_human(self, reply: str) -> Self:
-        """The state after the human's reply, cut to `human_limit` characters.
+    def step_human(self, reply: str, extra: Mapping[str, Any] | None = None) -> Self:
+        """The state after the human's reply, cut to `human_limit` characters; `extra` is kept in the message.
 
         An empty reply raises ValueError: a simulator that failed must not become a turn of the dialogue.
         """
@@ -122,7 +122,9 @@ class Episode:
             raise ValueError(f"the human cannot reply after {self.turns} turns: {self._state()}")
         if not reply.strip():
             raise ValueError("the human's reply is empty: a failed simulator must not become a turn of the dialogue")
-        return replace(self, history=(*self.history, Message("user", reply[: self.human_limit])))
+        return replace(
+            self, history=(*self.history, Message("user", reply[: self.human_limit], extra=dict(extra or {})))
+        )
 
     def give_up(self) -> Self:
         """The episode ended here without an answer, for instance because the context is full.

@@ -4,25 +4,28 @@ An agent is a function: chat messages in, the text of its turn out. An episode t
 function raised, the human could not reply) is an `EpisodeFailed`: it has no answer, so it is never graded.
 """
 
+import asyncio
 import hashlib
 import json
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from colbench_env import background
 from colbench_env.dialogue import BACKEND_REPLY_LIMIT, MAX_TURNS, Episode, chat_messages
 from colbench_env.grading import Grade, Grader
-from colbench_env.humans import Human, HumanRequest
+from colbench_env.humans import Human, HumanRequest, NoReply
 from colbench_env.prompts import load_prompt
+from colbench_env.simulator_health import leaks
 from colbench_env.tasks import append_rows, read_complete, write_rows
 from colbench_env.types import BadInput, Task, Trajectory, Verdict
 
 Agent = Callable[[list[dict[str, str]]], str]
+Turn = Callable[[Episode], Awaitable[Episode]]
 
 MAX_ERROR = 500  # characters of an error that are kept
 
@@ -38,6 +41,8 @@ class Settings:
 
     `system` is the agent's system prompt: "" for none, None for the prompt `backend_agent`. `agent_name` is for whoever
     reads a row. The human is asked up to `attempts` times for a reply, with pauses of `retry_seconds`, twice that, ...
+    A reply that gives the solution away (`simulator_health.leaks`) is marked; with `no_leaks` it is asked for again, up
+    to `attempts` times, and then the human has failed.
     """
 
     max_turns: int = MAX_TURNS
@@ -47,6 +52,7 @@ class Settings:
     agent_name: str = "agent"
     attempts: int = 3
     retry_seconds: float = 1.0
+    no_leaks: bool = False
 
     def __post_init__(self) -> None:
         if self.max_turns < 1 or self.human_limit < 1 or self.attempts < 1 or not self.retry_seconds >= 0:
@@ -75,7 +81,12 @@ class Settings:
             "seed": self.seed,
             "agent": self.agent_name,
             "human": {"name": human.name, "settings": dict(human.settings)},
-            "rules": {"max_turns": self.max_turns, "human_limit": self.human_limit, "system": told},
+            "rules": {
+                "max_turns": self.max_turns,
+                "human_limit": self.human_limit,
+                "system": told,
+                "no_leaks": self.no_leaks,
+            },
         }
         return json.loads(json.dumps(about))
 
@@ -134,27 +145,52 @@ def _agent_turn(episode: Episode, agent: Agent, settings: Settings, sample: int)
     return episode.step_agent(text)
 
 
-def human_turn(episode: Episode, human: Human, settings: Settings, sample: int) -> Episode:
+async def play_on(episode: Episode, agent: Turn, human: Human, settings: Settings, sample: int) -> Episode:
+    """The episode played to its end; `agent` gives the state after each of its turns. Raises as `play`."""
+    while not episode.done:
+        episode = await agent(episode)
+        if not episode.done:
+            episode = await answered(episode, human, settings, sample)
+    return episode
+
+
+async def answered(episode: Episode, human: Human, settings: Settings, sample: int) -> Episode:
     """The episode after the human's reply. Raises EpisodeFailed when every attempt failed, BadInput at the first."""
     seed = seed_of(settings.seed, "human", episode.task.task_id, sample, episode.turns)
-    problems = []
+    problems: list[Exception] = []
+    reasked = 0
     for attempt in range(settings.attempts):
-        if attempt:
-            time.sleep(settings.retry_seconds * 2 ** (attempt - 1))
         try:
-            (reply,) = human.replies([HumanRequest(episode.task, episode.shown_messages, (seed + attempt) % 2**32)])
-            return episode.step_human(reply)
+            request = HumanRequest(episode.task, episode.shown_messages, (seed + attempt) % 2**32)
+            reply = await human.reply(request)
+            found = leaks(episode.task, reply[: episode.human_limit])
+            if not (found and settings.no_leaks):
+                marks = {"leaks": found} if found else {}
+                return episode.step_human(reply, marks | ({"reasked": reasked} if reasked else {}))
+            reasked += 1
+            problems.append(ValueError(f"the reply gives the solution away ({', '.join(found)})"))
         except BadInput:
             raise
         except Exception as problem:
             problems.append(problem)
+            if isinstance(problem, NoReply):
+                break
+            if attempt + 1 < settings.attempts:
+                await asyncio.sleep(settings.retry_seconds * 2**attempt)
     last = _sentence(problems[-1])
     raise EpisodeFailed("human", episode, sample, f"{last} (attempts: {len(problems)})") from problems[-1]
 
 
+def human_turn(episode: Episode, human: Human, settings: Settings, sample: int) -> Episode:
+    """`answered` for those who are not asynchronous: the human speaks on the background loop."""
+    return background.run(answered(episode, human, settings, sample))
+
+
 def finished(episode: Episode, human: Human, settings: Settings, sample: int) -> Trajectory:
     """The ungraded trajectory of an episode that is done, with what a row says of how it was played."""
-    return episode.to_trajectory({"sample": sample, **settings.about(human)})
+    said = [message.extra for message in episode.history if message.role == "user"]
+    counts = {"leaks": sum("leaks" in marks for marks in said), "reasked": sum(m.get("reasked", 0) for m in said)}
+    return episode.to_trajectory({"sample": sample, **settings.about(human), **counts})
 
 
 def play_many(
@@ -179,7 +215,7 @@ def play_many(
         raise BadInput(f"{samples} samples of each task in {threads} threads, expected at least 1 and 1")
     tasks = list(tasks)
     wanted = [(task, sample) for sample in range(samples) for task in tasks]
-    results = _already_played(output, wanted, settings.about(human)) if output else [None] * len(wanted)
+    results = already_played(output, wanted, settings.about(human)) if output else [None] * len(wanted)
     missing = [place for place, result in enumerate(results) if result is None]
 
     one_at_a_time = threading.Lock()
@@ -215,7 +251,7 @@ def failures_file(output: str | Path) -> Path:
     return Path(str(output).removesuffix(".jsonl") + ".failures.jsonl")
 
 
-def _already_played(
+def already_played(
     output: str | Path, wanted: Sequence[tuple[Task, int]], about: dict[str, Any]
 ) -> list[Trajectory | None]:
     """For each wanted episode its trajectory in the file, or None. Raises BadInput for rows of another run."""

@@ -3,6 +3,7 @@
 Looks at the human's replies only, never at the opening. Each rate has a fixed rule, written where it is computed.
 """
 
+import functools
 import json
 import re
 from collections import Counter
@@ -66,9 +67,7 @@ class SimulatorHealth:
 def simulator_health(trajectories: Sequence[Trajectory]) -> SimulatorHealth:
     """The health of whoever has answered in these dialogues."""
     said = [(trajectory.task, reply) for trajectory in trajectories for reply in human_replies(trajectory)]
-    fenced = ["```" in reply for _, reply in said]
-    defined = [_DEFINITION.search(reply) is not None for _, reply in said]
-    overlapping = _overlapping(said)
+    leaking = [leaks(task, reply) for task, reply in said]
 
     def count(rule: Callable[[str], object]) -> int:
         return sum(bool(rule(reply)) for _, reply in said)
@@ -81,10 +80,10 @@ def simulator_health(trajectories: Sequence[Trajectory]) -> SimulatorHealth:
         failed=count(has_failed),
         unknown=count(_UNKNOWN.search),
         truncated=sum(len(reply) == _limit(task) for task, reply in said),
-        fenced=sum(fenced),
-        definitions=sum(defined),
-        overlaps=sum(overlapping),
-        leaks=sum(map(any, zip(fenced, defined, overlapping, strict=True))),
+        fenced=sum("fence" in kinds for kinds in leaking),
+        definitions=sum("definition" in kinds for kinds in leaking),
+        overlaps=sum("overlap" in kinds for kinds in leaking),
+        leaks=sum(map(bool, leaking)),
         compared=sum(bool(task.ground_truth) for task, _ in said),
         spoilt=sum(map(is_spoilt, trajectories)),
     )
@@ -93,6 +92,16 @@ def simulator_health(trajectories: Sequence[Trajectory]) -> SimulatorHealth:
 def human_replies(trajectory: Trajectory) -> list[str]:
     """What the human said after the opening."""
     return [message.content for message in trajectory.dialogue_history[1:] if message.role == "user"]
+
+
+def leaks(task: Task, reply: str) -> list[str]:
+    """How the reply gives the solution away: of "fence", "definition" and "overlap", those that hold."""
+    found = {"fence": "```" in reply, "definition": _DEFINITION.search(reply) is not None}
+    return [
+        kind
+        for kind, holds in (found | {"overlap": not _runs_of(task.ground_truth).isdisjoint(_runs(reply))}).items()
+        if holds
+    ]
 
 
 def has_failed(reply: str) -> bool:
@@ -121,10 +130,9 @@ def _limit(task: Task) -> int:
     return BACKEND_REPLY_LIMIT if task.test_cases or "<html" not in task.ground_truth[:200] else FRONTEND_REPLY_LIMIT
 
 
-def _overlapping(said: Sequence[tuple[Task, str]]) -> list[bool]:
-    """Of each reply, whether OVERLAP pieces in a row stand in its task's reference. References are cut up once."""
-    known = {task.ground_truth: frozenset(_runs(task.ground_truth)) for task in {task for task, _ in said}}
-    return [any(run in known[task.ground_truth] for run in _runs(reply)) for task, reply in said]
+@functools.lru_cache(maxsize=256)
+def _runs_of(reference: str) -> frozenset[int]:
+    return frozenset(_runs(reference))
 
 
 def _runs(text: str) -> Iterator[int]:

@@ -1,11 +1,15 @@
-"""Who answers the agent: one protocol, in batches, for scripted humans, models and endpoints."""
+"""Who answers the agent: one asynchronous protocol for scripted humans, models and endpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from colbench_env.prompts import load_prompt
-from colbench_env.types import Message, Task
+from colbench_env.prompts import BACKEND_HUMAN, Prompt
+from colbench_env.types import BadInput, Message, Task
+
+
+class NoReply(Exception):
+    """A reply that cannot be had, and that it is useless to ask for again: the context is full, for instance."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +46,29 @@ class Human(Protocol):
         """Everything that the replies depend on besides the requests, as plain JSON values."""
         ...
 
-    def replies(self, requests: Sequence[HumanRequest]) -> list[str]:
-        """One reply for each request, in order and never empty. Raises if a reply cannot be had: it invents none."""
+    async def reply(self, request: HumanRequest) -> str:
+        """The reply, never empty. Raises where it cannot be had, and invents none.
+
+        BadInput ends the run, NoReply the episode; after any other error the human is asked again.
+        """
         ...
 
 
-def human_prompt(request: HumanRequest, prompt: str = "backend_human") -> str:
+def human_prompt(request: HumanRequest, prompt: Prompt = BACKEND_HUMAN) -> str:
     """What a language model in the human's place is told: its part, the hidden information and the dialogue so far.
 
     The hidden information is the task's own, else its reference solution.
     """
     hidden = request.task.hidden_information or request.task.ground_truth
     if not hidden:
-        raise ValueError(f"task {request.task.task_id} has neither hidden information nor a reference to answer from")
+        raise BadInput(f"task {request.task.task_id} has neither hidden information nor a reference to answer from")
     speakers = {"user": "You", "assistant": "Programmer"}
     dialogue = "\n".join(f"{speakers[message.role]}: {message.content}" for message in request.messages)
-    return load_prompt(prompt, hidden_information=hidden, dialogue=dialogue)
+    return prompt.fill(
+        {
+            "problem_description": request.task.problem_description,
+            "hidden_information": hidden,
+            "dialogue": dialogue,
+            "dialogue_history": dialogue,
+        }
+    )

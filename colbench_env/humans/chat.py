@@ -1,6 +1,7 @@
 """A human played by a language model that someone else runs: an endpoint, another library, a function."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,12 +29,10 @@ class ChatHuman:
         """The prompt, and what `model` says."""
         return {"prompt": "backend_human", **self.model}
 
-    def replies(self, requests: Sequence[HumanRequest]) -> list[str]:
-        """One reply for each request, in order, each from a call of its own. Raises what `chat` raises."""
-        return [self._reply(request) for request in requests]
-
-    def _reply(self, request: HumanRequest) -> str:
-        text = self.chat([{"role": "user", "content": human_prompt(request)}], request.seed)
+    async def reply(self, request: HumanRequest) -> str:
+        """One reply, from a call of `chat` in a thread of its own. Raises what `chat` raises."""
+        messages = [{"role": "user", "content": human_prompt(request)}]
+        text = await asyncio.to_thread(self.chat, messages, request.seed)
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"the simulated human said {text!r} about task {request.task.task_id}, expected some text")
         return text.strip()

@@ -84,7 +84,7 @@ class ScriptedHuman:
         table = json.dumps([{topic: list(words) for topic, words in self.keywords.items()}, self.shrugs])
         return {"topics": list(self.keywords), "hash": hashlib.sha256(table.encode()).hexdigest()[:12]}
 
-    def reply(self, task: Task, question: str, seed: int) -> str:
+    def say(self, task: Task, question: str, seed: int) -> str:
         """The fact that was asked for, or a shrug chosen by the seed. Raises BadInput for a task without fact lines."""
         facts = read_facts(task)
         for topic in facts:
@@ -93,9 +93,9 @@ class ScriptedHuman:
         topic = first_topic(question, self.keywords)
         return facts[topic] if topic in facts else self.shrugs[seed % len(self.shrugs)]
 
-    def replies(self, requests: Sequence[HumanRequest]) -> list[str]:
-        """One reply for each request, in order."""
-        return [self.reply(request.task, request.question, request.seed) for request in requests]
+    async def reply(self, request: HumanRequest) -> str:
+        """The reply to what the agent has just said; see `say`."""
+        return self.say(request.task, request.question, request.seed)
 
 
 def _no_facts(task: Task, reason: str) -> BadInput:

@@ -1,19 +1,27 @@
-"""What the agent and a simulated human are told, one text file each; `$name` marks what is filled in."""
+"""What the agent and a simulated human are told, one text file each.
 
+A field is `$name`, as in the files here, or `{name}`, as in the released ones (where `{{` stands for a brace). A file
+has fields of one kind. A value is put in as it is, so source code with dollar signs or braces is safe.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
-from string import Template
+from pathlib import Path
+from string import Formatter, Template
+
+from colbench_env.types import BadInput
+
+HUMAN_FIELDS = frozenset({"problem_description", "hidden_information", "dialogue", "dialogue_history"})
 
 
 def load_prompt(name: str, **values: object) -> str:
     """The text of `NAME.txt` with its fields filled in.
 
-    Every field of the file must be given and no other: else ValueError names both. A value is put in as it is, so
-    source code with dollar signs or braces is safe.
+    Every field of the file must be given and no other: else ValueError names both.
     """
-    file = resources.files(__name__) / f"{name}.txt"
-    if not file.is_file():
-        raise ValueError(f"there is no prompt {name!r}, there are: {', '.join(prompt_names())}")
-    template = Template(file.read_text(encoding="utf-8").strip())
+    template = Template(_own_text(name))
     if set(template.get_identifiers()) != set(values):
         wanted, given = sorted(template.get_identifiers()), sorted(values)
         raise ValueError(f"prompt {name!r} has the fields {wanted}, given were {given}")
@@ -24,3 +32,76 @@ def prompt_names() -> list[str]:
     """The names of all prompts."""
     files = resources.files(__name__).iterdir()
     return sorted(file.name.removesuffix(".txt") for file in files if file.name.endswith(".txt"))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt with fields. name: what rows say of it; for a file of the user's with a hash of its text."""
+
+    name: str
+    text: str
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        """The text with its fields filled in. BadInput where it has a field that is not among the values."""
+        template = Template(self.text)
+        if set(template.get_identifiers()) & set(values):
+            unknown, filled = set(template.get_identifiers()) - set(values), template.safe_substitute(values)
+        else:
+            unknown, filled = self._format(values)
+        if unknown:
+            raise BadInput(f"prompt {self.name}: unknown fields {sorted(unknown)}, expected some of {sorted(values)}")
+        return filled
+
+    def _format(self, values: Mapping[str, str]) -> tuple[set[str], str]:
+        try:
+            parts = list(Formatter().parse(self.text))
+        except ValueError as problem:
+            if not any(f"{{{name}}}" in self.text for name in values):
+                return set(), self.text  # braces of its own, and no field
+            raise BadInput(f"prompt {self.name}: {problem}, expected {{{{ and }}}} for braces") from None
+        names = {name for _, name, _, _ in parts if name is not None}
+        if not names & set(values):
+            return set(), self.text
+        filled = "".join(text + (values.get(name, "") if name is not None else "") for text, name, _, _ in parts)
+        return names - set(values), filled
+
+
+def read_human_prompt(name: str) -> Prompt:
+    """The prompt of this name here, else of this file, for a human: it has to show what is hidden, and the dialogue."""
+    prompt = _read(name, "--human-prompt")
+    blank = {field: f"\0{field}\0" for field in HUMAN_FIELDS}
+    filled = prompt.fill(blank)
+    shows_dialogue = any(blank[field] in filled for field in ("dialogue", "dialogue_history"))
+    if blank["hidden_information"] not in filled or not shows_dialogue:
+        raise BadInput(
+            f"--human-prompt={name}: expected the fields $hidden_information and $dialogue, "
+            "or {hidden_information} and {dialogue_history}"
+        )
+    return prompt
+
+
+def read_agent_prompt(name: str, max_turns: int) -> str:
+    """What the agent is told: "" for "none", else the prompt of this name here or of this file, filled in."""
+    return "" if name == "none" else _read(name, "--agent-prompt").fill({"max_turns": str(max_turns)})
+
+
+def _read(name: str, flag: str) -> Prompt:
+    if name in prompt_names():
+        return Prompt(name, _own_text(name))
+    if not Path(name).is_file():
+        raise BadInput(f"{flag}={name}: no such file, and none of {', '.join(prompt_names())}")
+    try:
+        text = Path(name).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BadInput(f"{flag}={name}: cannot be read as UTF-8 text: {problem}") from problem
+    return Prompt(f"{Path(name).name} {hashlib.sha256(text.encode()).hexdigest()[:12]}", text)
+
+
+def _own_text(name: str) -> str:
+    file = resources.files(__name__) / f"{name}.txt"
+    if not file.is_file():
+        raise ValueError(f"there is no prompt {name!r}, there are: {', '.join(prompt_names())}")
+    return file.read_text(encoding="utf-8").strip()
+
+
+BACKEND_HUMAN = Prompt("backend_human", _own_text("backend_human"))

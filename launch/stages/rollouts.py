@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from colbench_env.episodes import EpisodeFailed
 from colbench_env.grading import Grader
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Task, Trajectory
+from launch.cli import Stopped
 from launch.dialogues import Assignment
 from launch.grading import can_be_graded, grade_rows
 from launch.run import Run
@@ -33,7 +35,12 @@ def play(
     while done < len(wanted):
         part = wanted[done : done + wave]
         so_far = done
-        played = table.play(part, lambda ended, so_far=so_far: run.console.progress(stage, so_far + ended, len(wanted)))
+        try:
+            played = table.play(
+                part, lambda ended, so_far=so_far: run.console.progress(stage, so_far + ended, len(wanted))
+            )
+        except EpisodeFailed as failure:
+            raise Stopped(f"stage {stage}: {failure}; run the same command again to continue") from failure
         append_rows(path, played)
         done += len(part)
         tokens = [turn.extra["tokens"] for trajectory in played for turn in trajectory.agent_turns]

@@ -1,6 +1,7 @@
 """colbench_env without the rest of the project, and the examples of docs/colbench.md, word for word."""
 
 import ast
+import asyncio
 import json
 import re
 import subprocess
@@ -108,6 +109,7 @@ def test_the_distribution_of_its_own_needs_nothing_and_ships_what_the_whole_one_
     assert alone["tool"]["setuptools"]["package-data"] == ours
     extras = ast.literal_eval(whole["extras_require"])
     assert alone["project"]["optional-dependencies"]["gym"] == extras["gym"]
+    assert alone["project"]["optional-dependencies"]["openai"] == extras["openai"]
     for extra in ("statistics", "tfds"):
         assert set(alone["project"]["optional-dependencies"][extra]) <= set(ast.literal_eval(whole["install_requires"]))
 
@@ -142,7 +144,8 @@ class Completions:
 def test_the_examples_of_the_document_run_word_for_word(tmp_path, monkeypatch, capsys):
     client = types.SimpleNamespace(chat=types.SimpleNamespace(completions=Completions()))
     monkeypatch.setitem(sys.modules, "openai", types.SimpleNamespace(OpenAI=lambda timeout: client))
-    monkeypatch.setattr("colbench_env.episodes.time.sleep", lambda seconds: None)
+    pause = asyncio.sleep
+    monkeypatch.setattr("colbench_env.episodes.asyncio.sleep", lambda seconds: pause(0))
     monkeypatch.chdir(tmp_path)
     write_rows("backend_test.jsonl", mini.make_tasks("test", count=6, seed=1))
     blocks = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

@@ -29,7 +29,7 @@ def grader():
 class Mute:
     name, settings = "mute", {}
 
-    def replies(self, requests):
+    async def reply(self, request):
         raise OSError("busy")
 
 

@@ -1,5 +1,6 @@
 """Episodes with functions as agents: one, many, failing ones, stopped runs, and their grades."""
 
+import asyncio
 import json
 import pickle
 import threading
@@ -34,11 +35,11 @@ class Human:
     name, settings = "own", {}
 
     def __init__(self, reply):
-        self.reply, self.requests = reply, []
+        self.say, self.requests = reply, []
 
-    def replies(self, requests):
-        self.requests += requests
-        return [self.reply(request, len(self.requests)) for request in requests]
+    async def reply(self, request):
+        self.requests.append(request)
+        return self.say(request, len(self.requests))
 
 
 def raise_(problem):
@@ -61,7 +62,9 @@ def test_a_plain_function_plays_an_episode():
             "seed": 3,
             "agent": "asker",
             "human": {"name": "scripted", "settings": dict(HUMAN.settings)},
-            "rules": {"max_turns": 10, "human_limit": 400, "system": "213c22ed7234"},
+            "rules": {"max_turns": 10, "human_limit": 400, "system": "213c22ed7234", "no_leaks": False},
+            "leaks": 0,
+            "reasked": 0,
         },
     )
 
@@ -138,7 +141,11 @@ def test_a_human_that_fails_is_asked_again_with_another_seed():
 
 def test_the_pauses_between_attempts_grow(monkeypatch):
     slept = []
-    monkeypatch.setattr("colbench_env.episodes.time.sleep", slept.append)
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    monkeypatch.setattr("colbench_env.episodes.asyncio.sleep", sleep)
     with pytest.raises(EpisodeFailed):
         play(TASKS[0], asks_then_answers, Human(lambda *_: raise_(OSError("busy"))), Settings(attempts=4))
     assert slept == [1.0, 2.0, 4.0]
@@ -265,10 +272,10 @@ def test_an_episode_under_way_when_the_run_stops_is_kept(tmp_path):
     class Stopping:
         name, settings = "stopping", {}
 
-        def replies(self, requests):
-            begun.wait(timeout=30)
+        async def reply(self, request):
+            await asyncio.to_thread(begun.wait, 30)
             stopped.set()
-            return HUMAN.replies(requests)
+            return await HUMAN.reply(request)
 
     with pytest.raises(BadInput, match="a scripted human needs fact lines"):
         play_many(tasks, agent, Stopping(), threads=2, output=output)
@@ -370,7 +377,7 @@ def test_a_chat_human_is_told_its_part_and_its_words_are_trimmed():
 
     human = ChatHuman(chat, {"model": "m"})
     request = HumanRequest(TASKS[0], (Message("user", "Task a."), Message("assistant", "Which unit?")), 5)
-    assert human.replies([request]) == ["Euros."]
+    assert asyncio.run(human.reply(request)) == "Euros."
     ((message,), seed) = calls[0]
     assert (message["role"], seed) == ("user", 5)
     assert "unit: Euros." in message["content"] and "Programmer: Which unit?" in message["content"]
@@ -381,4 +388,4 @@ def test_a_chat_human_is_told_its_part_and_its_words_are_trimmed():
 def test_a_chat_human_without_words_has_failed(said):
     request = HumanRequest(TASKS[0], (Message("user", "Task a."), Message("assistant", "Which unit?")), 5)
     with pytest.raises(ValueError, match="expected some text"):
-        ChatHuman(lambda messages, seed: said).replies([request])
+        asyncio.run(ChatHuman(lambda messages, seed: said).reply(request))

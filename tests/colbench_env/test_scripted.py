@@ -1,3 +1,4 @@
+import asyncio
 import dataclasses
 
 import pytest
@@ -22,6 +23,10 @@ HUMAN = ScriptedHuman(KEYWORDS)
 
 def asked(question, seed=0, task=TASK):
     return HumanRequest(task, (Message("user", task.problem_description), Message("assistant", question)), seed)
+
+
+def reply(request):
+    return asyncio.run(HUMAN.reply(request))
 
 
 def test_facts_are_lines_of_topic_and_sentence():
@@ -54,33 +59,32 @@ def test_a_keyword_with_signs_is_no_pattern():
 
 
 def test_a_hidden_fact_that_is_asked_for_is_told_whatever_the_seed():
-    assert {HUMAN.reply(TASK, "Should I round?", seed) for seed in range(8)} == {"Round down."}
+    assert {HUMAN.say(TASK, "Should I round?", seed) for seed in range(8)} == {"Round down."}
 
 
 def test_only_the_first_question_of_a_turn_is_answered():
-    assert HUMAN.reply(TASK, "Empty list? Rounding? Unit?", 0) == "An empty list gives 3: three."
-    assert HUMAN.reply(TASK, "Unit? Rounding?", 0) in SHRUGS
+    assert HUMAN.say(TASK, "Empty list? Rounding? Unit?", 0) == "An empty list gives 3: three."
+    assert HUMAN.say(TASK, "Unit? Rounding?", 0) in SHRUGS
 
 
 def test_anything_else_gets_a_shrug_that_the_seed_chooses():
     for question in ("Which unit?", "Hello?"):
-        assert [HUMAN.reply(TASK, question, seed) for seed in range(5)] == [*SHRUGS, SHRUGS[0]]
+        assert [HUMAN.say(TASK, question, seed) for seed in range(5)] == [*SHRUGS, SHRUGS[0]]
     own = ScriptedHuman(KEYWORDS, shrugs=("No idea.", "Up to you."))
-    assert [own.reply(TASK, "Hello?", seed) for seed in (0, 1, 2**63)] == ["No idea.", "Up to you.", "No idea."]
+    assert [own.say(TASK, "Hello?", seed) for seed in (0, 1, 2**63)] == ["No idea.", "Up to you.", "No idea."]
 
 
 def test_no_reply_says_anything_of_a_fact_that_was_not_asked_for():
     secret = dataclasses.replace(TASK, hidden_information="unit: SECRET.")
     for question in ("Round?", "Tell me everything.", "What is your hidden information?", "SECRET"):
-        assert HUMAN.reply(secret, question, 1) in SHRUGS
+        assert HUMAN.say(secret, question, 1) in SHRUGS
 
 
 def test_a_reply_does_not_depend_on_the_rest_of_the_batch():
     requests = [asked("Round?"), asked("Hello?", seed=3), asked("Empty list?"), asked("Hello?", seed=1)]
-    together = HUMAN.replies(requests)
+    together = [reply(request) for request in requests]
     assert together == ["Round down.", SHRUGS[3], "An empty list gives 3: three.", SHRUGS[1]]
-    assert [HUMAN.replies([request])[0] for request in requests] == together
-    assert HUMAN.replies([]) == []
+    assert [reply(request) for request in requests] == together
 
 
 @pytest.mark.parametrize(
@@ -97,7 +101,7 @@ def test_a_reply_does_not_depend_on_the_rest_of_the_batch():
 def test_a_task_without_fact_lines_is_refused(hidden, reason):
     task = dataclasses.replace(TASK, hidden_information=hidden)
     with pytest.raises(BadInput) as caught:
-        HUMAN.replies([asked("Round?", task=task)])
+        reply(asked("Round?", task=task))
     message = str(caught.value)
     assert message.startswith(f"task {task.task_id} ('Add up prices.'): a scripted human needs fact lines")
     assert reason in message and "\n" not in message
@@ -124,8 +128,8 @@ def test_the_settings_change_with_anything_that_replies_depend_on():
 def test_a_scripted_human_plays_an_episode_through_the_common_protocol():
     human: Human = HUMAN
     episode = Episode(TASK).step_agent("Unit is my secret thought. OUTPUT: Round?")
-    (reply,) = human.replies([HumanRequest(TASK, episode.shown_messages, seed=0)])
-    assert episode.step_human(reply).messages[-1] == Message("user", "Round down.")
+    said = asyncio.run(human.reply(HumanRequest(TASK, episode.shown_messages, seed=0)))
+    assert episode.step_human(said).messages[-1] == Message("user", "Round down.")
     assert human.name == "scripted"
 
 

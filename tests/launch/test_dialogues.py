@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from colbench_env.episodes import EpisodeFailed
 from colbench_env.humans.scripted import ScriptedHuman
 from colbench_env.mini import keywords, make_tasks
 from colbench_env.types import NO_ANSWER, BadInput
@@ -153,5 +154,5 @@ def test_a_human_played_by_a_model_draws_again_after_a_blank_reply(chat, tasks):
 def test_a_human_that_stays_blank_is_an_error_that_names_the_task(chat, tasks):
     human = ModelHuman(chat, Scripted(*[([chat.turn_end_id], True)] * 4), "a model")
     agent = Scripted((spelled(chat, "Who will use it?") + [chat.turn_end_id], True))
-    with pytest.raises(RuntimeError, match=f"no reply about task {tasks[0].task_id} in 4 attempts"):
+    with pytest.raises(EpisodeFailed, match=rf"no reply about task {tasks[0].task_id} \(attempts: 4\)"):
         Table(chat, agent, human, "", 3, 400, 5).play([Assignment(tasks[0], 0)])

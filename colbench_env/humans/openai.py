@@ -1,0 +1,32 @@
+"""A human played by a model behind an endpoint that speaks OpenAI's protocol."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from colbench_env.endpoint import Endpoint
+from colbench_env.humans import HumanRequest, human_prompt
+from colbench_env.prompts import BACKEND_HUMAN, Prompt
+
+
+@dataclass(frozen=True)
+class OpenAIHuman:
+    """Asks `endpoint` with `prompt` filled in, as one user message."""
+
+    endpoint: Endpoint
+    prompt: Prompt = field(default=BACKEND_HUMAN)
+
+    @property
+    def name(self) -> str:
+        """The name of this kind of human: `openai`."""
+        return "openai"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The prompt, the model and how it is sampled."""
+        return {"prompt": self.prompt.name, **self.endpoint.settings.in_rows}
+
+    async def reply(self, request: HumanRequest) -> str:
+        """One reply. Raises what `Endpoint.complete` raises."""
+        return await self.endpoint.complete(
+            [{"role": "user", "content": human_prompt(request, self.prompt)}], request.seed
+        )
