@@ -16,7 +16,8 @@ function paintEpisode(one, view, page) {
 
 function header(one, view, page) {
   const place = "#" + one.id.join("/");
-  const facts = [["task", one.task_id], ...one.facts];
+  const ranked = one.turns.filter((turn) => turn.candidates.length).length;
+  const facts = [["task", one.task_id], ...one.facts, ["ranked turns", ranked ? String(ranked) : "not recorded"]];
   return el("header", {},
     el("div", { class: "title" },
       el("span", { class: "badge s-" + one.status.replace(/\W/g, "-"), id: "status" }, one.status),
@@ -50,12 +51,12 @@ function dialogueTab(one, view, page) {
 const said = (who, label, text) => el("div", { class: "said " + who }, el("small", {}, label), prose(text));
 
 function agentTurn(turn, number, view, page) {
-  const advantage = turn.advantage === null ? "advantage not recorded" : "advantage " + signed(turn.advantage);
+  const advantage = turn.advantage !== null ? " · advantage " + signed(turn.advantage) : turn.candidates.length ? " · advantage not recorded" : "";
   const side = turn.advantage === null ? "muted" : turn.advantage > 0 ? "good" : "bad";
   return el("div", { class: "turn" },
     turn.thought ? el("div", { class: "thought" }, el("small", {}, "thought, not shown to the human"), prose(turn.thought)) : null,
     el("div", { class: "said agent" },
-      el("small", {}, "agent, turn " + number + " · ", el("span", { class: side + " advantage" }, advantage)),
+      el("small", {}, "agent, turn " + number, el("span", { class: side + " advantage" }, advantage)),
       turn.log_ratios ? ratioTokens(turn.ids, turn.log_ratios, page.pieces) : prose(turn.said)),
     turn.candidates.length ? candidates(turn, view, page) : null);
 }
@@ -75,8 +76,9 @@ function candidates(turn, view, page) {
 }
 
 function candidate(one, most, page) {
+  const share = Math.log1p(10 * Math.abs(one.advantage)) / Math.log1p(10 * most); // logarithmic: a few are far off
   const bar = el("span", { class: "bar " + (one.advantage > 0 ? "up" : "down") });
-  bar.style.width = (100 * Math.abs(one.advantage)) / most + "%";
+  bar.style.width = 100 * share + "%";
   const times = (count, word) => (count ? el("span", { class: "pick " + word }, word + (count > 1 ? " ×" + count : "")) : null);
   return el("li", { class: one.chosen ? "chosen" : one.rejected ? "rejected" : "" },
     el("div", { class: "score" }, el("span", { class: "number" }, signed(one.advantage)), el("span", { class: "track" }, bar),

@@ -49,7 +49,7 @@ const ROW = 58; // pixels, as in show.css
       const word = index.statuses[status];
       const row = el("a", { class: "row", href: "#" + name + "/" + line, "aria-current": place === state.current ? "true" : "false" },
         el("span", { class: "dot s-" + word.replace(/\W/g, "-"), title: word }),
-        el("span", { class: "what" }, el("span", { class: "name" }, title), el("small", {}, name + "/" + line + " · " + outcome + " · " + turns + " turns")));
+        el("span", { class: "what" }, el("span", { class: "name" }, title), el("small", {}, name + "/" + line + " · " + outcome + " · " + turns + (turns === 1 ? " turn" : " turns"))));
       row.style.transform = "translateY(" + (first + offset) * ROW + "px)";
       return row;
     }));
