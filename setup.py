@@ -35,6 +35,8 @@ setup(
         "tensorboardX>=2.6",
         "jinja2>=3.1",
         "matplotlib>=3.10",
+        "pygments>=2.19",
+        "rich>=14.0",
     ],
     extras_require={
         "dev": [
@@ -49,6 +51,7 @@ setup(
             "starlette>=1.0",
             "uvicorn>=0.50",
             "openai>=2.0",
+            "playwright>=1.60",  # the tests of launch.show drive an installed Chromium with it
             # libtpu, with which launch.plan compiles for TPUs that are not there
             "jax[tpu]>=0.10.2; sys_platform == 'linux' and platform_machine == 'x86_64'",
         ],

@@ -280,12 +280,16 @@ def grade_trajectories(trajectories: Iterable[Trajectory], grader: Grader) -> li
 
 
 def with_grade(trajectory: Trajectory, grade: Grade, mode: str) -> Trajectory:
-    """The trajectory with its reward, and in `extra` the grader's mode and each test's verdict.
+    """The trajectory with its reward, and in `extra` the grader's mode, each test's verdict, and under `tests` what was
+    expected and got, or what went wrong; these texts are for people and at most 300 characters long.
 
     Where a test could not be run, for reasons of the machine, there is no reward (None).
     """
     verdicts = {test.name: str(test.verdict) for test in grade.verdicts}
-    extra = {**trajectory.extra, "grader": mode, "verdicts": verdicts}
+    texts = [{"name": test.name, "expected": test.expected, "got": test.got, "detail": test.detail or None}
+             for test in grade.verdicts]  # fmt: skip
+    tests = [{key: text for key, text in test.items() if text is not None} for test in texts]
+    extra = {**trajectory.extra, "grader": mode, "verdicts": verdicts, "tests": tests}
     return replace(trajectory, reward=None if grade.excluded else grade.reward, extra=extra)
 
 

@@ -340,30 +340,41 @@ def test_a_file_of_another_run_is_refused_and_left_as_it_is(tmp_path, tasks, set
 
 
 class FakeGrader:
-    """Gives the verdicts that the answers name: "pass wrong" is a test passed and one failed."""
+    """Gives the verdicts that the answers name: "pass wrong" is a test passed and one failed. What they got is "1"."""
 
     mode = "strict"
 
     def grade_many(self, items):
         return [
-            Grade(tuple(TestVerdict(f"test{i}", Verdict(word)) for i, word in enumerate(answer.split(), 1)))
+            Grade(tuple(TestVerdict(f"test{i}", Verdict(word), got="1") for i, word in enumerate(answer.split(), 1)))
             for _, answer in items
         ]
 
 
 def test_grades_add_reward_and_verdicts_and_a_test_that_was_not_run_leaves_no_reward():
     row = play(TASKS[0], asks_then_answers, HUMAN)
+    tests = [{"name": "test1", "got": "1"}, {"name": "test2", "got": "1"}]
     good, spoilt = replace(row, answer="pass wrong"), replace(row, answer="pass infrastructure-error")
     assert grade_trajectories([good, spoilt], FakeGrader()) == [
         replace(
             good,
             reward=0.5,
-            extra={**row.extra, "grader": "strict", "verdicts": {"test1": "pass", "test2": "wrong"}},
+            extra={
+                **row.extra,
+                "grader": "strict",
+                "verdicts": {"test1": "pass", "test2": "wrong"},
+                "tests": tests,
+            },  # fmt: skip
         ),
         replace(
             spoilt,
             reward=None,
-            extra={**row.extra, "grader": "strict", "verdicts": {"test1": "pass", "test2": "infrastructure-error"}},
+            extra={
+                **row.extra,
+                "grader": "strict",
+                "verdicts": {"test1": "pass", "test2": "infrastructure-error"},
+                "tests": tests,
+            },
         ),
     ]
 

@@ -1,0 +1,48 @@
+"""`python -m launch.show`: looks at dialogues and training rows, as one HTML file or in the terminal.
+
+Read `main`, then `launch.showing.inputs` (files to episodes), `episodes` (what is known of one), `page`, `terminal`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from launch import cli
+from launch.showing.config import ShowConfig
+
+
+def main() -> None:
+    """Parses the flags, reads everything, and only then writes the page or prints."""
+    config: ShowConfig = cli.parse_plain(ShowConfig, sys.argv[1:])
+
+    from launch.console import Console
+    from launch.files import check_writable, write_text
+    from launch.showing.inputs import find_groups, read_episodes
+    from launch.showing.tokens import Pieces, find_chat
+
+    if config.tokens is not None:
+        from launch.showing.training_rows import print_tokens
+
+        print_tokens(config.tokens, config.row, find_chat(config.model, config.run_dir), config.counted == "last")
+        return
+    if config.output is not None:
+        check_writable(config.output)
+    console = Console()
+    groups = find_groups(config)
+    chat = find_chat(config.model, config.run_dir)
+    if config.terminal:
+        from launch.showing.terminal import print_episode
+
+        episodes = read_episodes(config, groups[:1] if groups[0].baseline is None else groups, console.progress)
+        print_episode(episodes, groups[0], config.row, chat)
+        return
+    from launch.showing.page import page
+
+    episodes = read_episodes(config, groups, console.progress)
+    text = page(episodes, groups, Pieces(chat))
+    write_text(config.output, text)
+    print(f"{config.output}: {len(episodes)} episodes, {len(text) / 2**20:.1f} MiB; open it in a browser")
+
+
+if __name__ == "__main__":
+    cli.run(main)

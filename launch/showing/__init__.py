@@ -1,0 +1,1 @@
+"""Looking at dialogues and training rows: one page that opens from the disk, or text in a terminal."""

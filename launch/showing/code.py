@@ -1,0 +1,41 @@
+"""Source code cut into coloured pieces by pygments; the page and the terminal only have to paint them."""
+
+from __future__ import annotations
+
+from pygments.lexer import Lexer
+from pygments.lexers import HtmlLexer, PythonLexer
+from pygments.token import Comment, Keyword, Name, Number, Operator, String, _TokenType
+
+Piece = tuple[str, str]
+"""(kind, text): "k" keyword, "s" string, "n" number, "c" comment, "f" function or tag, "b" builtin, "o" operator, ""."""
+
+_KINDS = (
+    (Comment, "c"), (String, "s"), (Number, "n"), (Keyword, "k"), (Operator.Word, "k"), (Operator, "o"),
+    (Name.Function, "f"), (Name.Class, "f"), (Name.Tag, "f"), (Name.Attribute, "b"), (Name.Builtin, "b"),
+)  # fmt: skip
+_LEXERS = {"python": PythonLexer(ensurenl=False, stripnl=False), "html": HtmlLexer(ensurenl=False, stripnl=False)}
+
+
+def language_of(source: str) -> str:
+    """ "html" for what looks like a page, else "python"."""
+    return "html" if "<html" in source[:500].lower() or source.lstrip().startswith("<") else "python"
+
+
+def coloured(source: str) -> list[Piece]:
+    """The source in pieces, neighbours of one kind joined; together they are the source.
+
+    In: "x = 1"   Out: [("", "x "), ("o", "="), ("", " "), ("n", "1")]
+    """
+    lexer: Lexer = _LEXERS[language_of(source)]
+    pieces: list[Piece] = []
+    for _, token, text in lexer.get_tokens_unprocessed(source):
+        kind = _kind(token)
+        if pieces and pieces[-1][0] == kind:
+            pieces[-1] = (kind, pieces[-1][1] + text)
+        else:
+            pieces.append((kind, text))
+    return pieces
+
+
+def _kind(token: _TokenType) -> str:
+    return next((kind for parent, kind in _KINDS if token in parent), "")

@@ -1,0 +1,209 @@
+"""The files of a view: found, read, joined. Every defect is one sentence with FILE:LINE."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from colbench_env.episodes import failures_file
+from colbench_env.tasks import decode_line, scan_lines
+from colbench_env.types import BadInput, Pair, Ranked, Row, Trajectory
+from launch.grading import can_be_graded, grade_rows
+from launch.showing.config import ShowConfig
+from launch.showing.episodes import Episode, Joined, broken_episode, episode
+from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, TOKENS
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A file of trajectories, what is about it, and what it is called in permalinks."""
+
+    name: str
+    path: Path
+    ranked: Path | None = None
+    turn_pairs: Path | None = None
+    pairs: Path | None = None
+    baseline: str | None = None  # the name of another group
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A row, its line from 1 and its place, FILE:LINE."""
+
+    line: int
+    where: str
+    row: Any
+
+
+def find_groups(config: ShowConfig) -> list[Group]:
+    """What there is to show. Raises BadInput where there is nothing."""
+    run = config.run_dir
+    if run is not None and not run.is_dir():
+        raise BadInput(f"{run}: no such directory, expected a folder of launch.train")
+
+    def about(given: Path | None, *parts: str) -> Path | None:
+        found = run / Path(*parts) if run else None
+        return given or (found if found is not None and found.exists() else None)
+
+    joined = {
+        "ranked": about(config.ranked, "ranking", "ranked.jsonl"),
+        "turn_pairs": about(config.turn_pairs, "turn-pairs", "pairs.jsonl"),
+        "pairs": about(config.pairs, "pairs", "trajectory_pairs.jsonl"),
+    }
+    if config.trajectories is not None:
+        own = Group("episodes", config.trajectories, **joined, baseline="baseline" if config.baseline else None)
+        return [own, Group("baseline", config.baseline)] if config.baseline else [own]
+    groups = []
+    if graded := about(None, "grading", "trajectories.jsonl"):
+        groups.append(Group("training", graded, **joined))
+    elif played := about(None, "rollouts", "trajectories.jsonl"):
+        groups.append(Group("training", played))
+    names = [path.stem for path in sorted((run / "evaluation").glob("*.jsonl")) if not path.stem.endswith("_ungraded")]
+    for name in names:
+        baseline = "start" if name != "start" and "start" in names else None
+        groups.append(Group(name, run / "evaluation" / f"{name}.jsonl", baseline=baseline))
+    if not groups:
+        raise BadInput(f"{run}: no dialogues in it, expected grading/trajectories.jsonl or evaluation/*.jsonl")
+    return groups
+
+
+def read_numbered(path: Path, kind: type[RowT], limit: int = 0) -> list[Numbered]:
+    """The rows of a file with their places, the first `limit` (0: all). Raises BadInput, and where there is none."""
+    rows = []
+    for line in scan_lines(path):
+        rows.append(
+            Numbered(line.number, line.where, kind.from_json(decode_line(line.content, line.where), line.where))
+        )
+        if len(rows) == limit:
+            break
+    if not rows:
+        raise BadInput(f"{path}: the file has no rows, expected one JSON object a line")
+    return rows
+
+
+def read_episodes(
+    config: ShowConfig, groups: Sequence[Group], progress: Callable[[str, int, int], None]
+) -> list[Episode]:
+    """All episodes of all groups, in order, a group's failures after its rows. Raises BadInput."""
+    rows = {group.name: read_numbered(group.path, Trajectory, config.limit) for group in groups}
+    if config.grade:
+        rows = {name: _graded(found, lambda d, t, n=name: progress(n, d, t)) for name, found in rows.items()}
+    episodes = []
+    for group in groups:
+        mine = rows[group.name]
+        others = _same_tasks(mine, rows[group.baseline], group.baseline) if group.baseline else [None] * len(mine)
+        ranked, pairs = _ranked(group, mine, config.limit), _trajectory_pairs(group, mine)
+        episodes += [
+            episode(group.name, one.line, one.where, one.row, Joined(ranked[place], tuple(pairs[place]), others[place]))
+            for place, one in enumerate(mine)
+        ]
+        episodes += _failures(group, mine, config.limit)
+    return episodes
+
+
+def _graded(rows: Sequence[Numbered], progress: Callable[[int, int], None]) -> list[Numbered]:
+    from colbench_env.grading import Grader
+
+    trajectories = [one.row for one in rows]
+    wanted = [can_be_graded(row) and (row.reward is None or "tests" not in row.extra) for row in trajectories]
+    if not any(wanted):
+        return list(rows)
+    with Grader() as grader:
+        graded = grade_rows(trajectories, wanted, grader, None, progress)
+    return [replace(one, row=row) for one, row in zip(rows, graded, strict=True)]
+
+
+def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int, Any]]:
+    """For each trajectory turn -> (place, ranked row, picks of its turn pairs). Raises BadInput."""
+    found: list[dict[int, Any]] = [{} for _ in rows]
+    if group.ranked is None:
+        return found
+    picks = _picks(group.turn_pairs)
+    for position, one in enumerate(read_numbered(group.ranked, Ranked)):
+        extra = one.row.candidates.extra
+        index, turn = extra.get("trajectory"), extra.get("turn")
+        if not isinstance(index, int) or not isinstance(turn, int):
+            raise BadInput(
+                f"{one.where}: 'trajectory' or 'turn' is missing, expected the numbers of a ranked row of ours"
+            )
+        if limit and index >= limit:
+            continue
+        if not 0 <= index < len(rows) or not 1 <= turn <= len(rows[index].row.agent_turns):
+            raise BadInput(
+                f"{one.where}: turn {turn} of trajectory {index} is not in {group.path}: other trajectories?"
+            )
+        messages, history = one.row.candidates.messages, rows[index].row.dialogue_history
+        if [m.content for m in messages] != [m.content for m in history[: len(messages)]]:
+            raise BadInput(f"{one.where}: the dialogue is not that of {rows[index].where}: other trajectories?")
+        # None: there are pairs, but they do not say which candidates they are of
+        mine = None if picks is None else tuple(picks.get(position, ()))
+        found[index][turn] = (one.where, one.row, mine)
+    return found
+
+
+def _picks(path: Path | None) -> dict[int, list[tuple[int, int]]] | None:
+    """Line of the ranked row -> (chosen, rejected) of each pair; None where pairs or picks are not recorded."""
+    if path is None:
+        return None
+    found = defaultdict(list)
+    for one in read_numbered(path, Pair):
+        picked, position = one.row.extra.get("picked"), one.row.extra.get("position")
+        if picked is None or position is None:
+            return None
+        if not (isinstance(picked, list) and len(picked) == 2):
+            raise BadInput(f"{one.where}: 'picked' is not a pair of numbers, expected those of chosen and rejected")
+        found[position].append(tuple(picked))
+    return found
+
+
+def _trajectory_pairs(group: Group, rows: Sequence[Numbered]) -> list[list[tuple[str, str, Pair]]]:
+    """For each trajectory the trajectory pairs in which its sampled ids stand. Raises BadInput."""
+    found: list[list[tuple[str, str, Pair]]] = [[] for _ in rows]
+    if group.pairs is None:
+        return found
+    places = defaultdict(list)
+    for place, one in enumerate(rows):
+        if TOKENS in one.row.extra:
+            tokens = one.row.extra[TOKENS]
+            places[one.row.task.task_id, tuple(tokens["ids"][tokens["prefix"] :])].append(place)
+    for one in read_numbered(group.pairs, Pair):
+        extra = one.row.extra
+        if "task" not in extra or CHOSEN_TOKENS not in extra or REJECTED_TOKENS not in extra:
+            continue  # a pair of another tool: nothing says which episode it is of
+        for side, key in (("chosen", CHOSEN_TOKENS), ("rejected", REJECTED_TOKENS)):
+            tokens = extra[key]
+            for place in places.get((extra["task"], tuple(tokens["ids"][tokens["prefix"] :])), ()):
+                found[place].append((one.where, side, one.row))
+    return found
+
+
+def _same_tasks(rows: Sequence[Numbered], others: Sequence[Numbered], name: str) -> list[tuple[str, int] | None]:
+    """For each row the place of the other policy's episode about its task: the first for its first, and so on."""
+    waiting = defaultdict(list)
+    for other in others:
+        waiting[other.row.task.problem_description].append((name, other.line))
+    mine = (waiting[one.row.task.problem_description] for one in rows)
+    return [same.pop(0) if same else None for same in mine]
+
+
+def _failures(group: Group, rows: Sequence[Numbered], limit: int) -> list[Episode]:
+    """Episodes that the machine spoilt, from the file beside. Their lines go on after the group's last."""
+    path, found = failures_file(group.path), []
+    if not path.exists():
+        return []
+    last = rows[-1].line
+    for line in scan_lines(path):
+        record = decode_line(line.content, line.where)
+        try:
+            problem = record["messages"][0]["content"]
+            found.append(broken_episode(group.name, last + line.number, record, problem))
+        except (KeyError, TypeError, IndexError, AttributeError):
+            raise BadInput(f"{line.where}: no record of a failed episode, expected 'error' and 'messages'") from None
+        if len(found) == limit:
+            break
+    return found

@@ -1,0 +1,116 @@
+"""`show.html`: all episodes in one file that opens from the disk and needs nothing else.
+
+Every episode is a line of base64 of gzip of JSON, unpacked by the browser when it is looked at; so is the list, and the
+text that is searched. Base64 cannot end a script element, and the page's script puts all text in as text nodes.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from markupsafe import Markup
+
+from launch.page import TEMPLATES, template
+from launch.showing.code import coloured
+from launch.showing.episodes import STATUSES, Episode, Turn
+from launch.showing.inputs import Group
+from launch.showing.tokens import Pieces, counts
+from sweet_jax.batch import TokenRow
+from sweet_jax.rows import row_to_json
+
+SCRIPTS = ("show_dom.js", "show_episode.js", "show_list.js")
+TITLE = 90  # characters of a problem in the list
+
+
+def page(episodes: Sequence[Episode], groups: Sequence[Group], pieces: Pieces) -> str:
+    """The HTML of the page."""
+    blocks = [packed(_episode(one, pieces)) for one in episodes]
+    index = {
+        "statuses": STATUSES,
+        "groups": {group.name: str(group.path) for group in groups},
+        "pieces": pieces.table(token for one in episodes for token in _tokens(one)),
+        "texts": pieces.chat is not None,
+        "rows": [
+            [one.group, one.line, STATUSES.index(one.status), " ".join(one.problem.split())[:TITLE], one.outcome,
+             len(one.turns)]
+            for one in episodes
+        ],
+    }  # fmt: skip
+    style = (TEMPLATES / "show.css").read_text(encoding="utf-8")
+    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return template("show.html").render(
+        title=", ".join(str(group.path) for group in groups),
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        index=Markup(packed(index)),
+        search=Markup(packed([_searched(one) for one in episodes])),
+        blocks=Markup("\n".join(blocks)),
+    )
+
+
+def packed(data: Any) -> str:
+    """Base64 of gzip of the data's JSON, the same for the same data."""
+    return base64.b64encode(gzip.compress(json.dumps(data, separators=(",", ":")).encode(), 6, mtime=0)).decode()
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _searched(one: Episode) -> str:
+    said = [text for turn in one.turns for text in (turn.thought, turn.said)]
+    return "\n".join([one.task_id, one.problem, *said, *one.replies, one.answer, one.error]).lower()
+
+
+def _tokens(one: Episode) -> Iterator[int]:
+    """Every token that the page may show."""
+    rows = [one.tokens] if one.tokens else []
+    for row in rows + [row for pair in one.pairs for row in (pair.chosen, pair.rejected)]:
+        yield from row.ids.tolist()
+    for turn in one.turns:
+        yield from turn.ids or ()
+        for candidate in turn.candidates:
+            yield from candidate.ids or ()
+
+
+def _episode(one: Episode, pieces: Pieces) -> dict[str, Any]:
+    """The episode as the page's script reads it: what is not recorded is null."""
+    plain = {
+        "id": [one.group, one.line],
+        "outcome": one.outcome,
+        "answer": coloured(one.answer),
+        "reference": coloured(one.reference),
+        "turns": [_turn(turn) for turn in one.turns],
+        "tests": [asdict(test) for test in one.tests],
+        "tokens": None if one.tokens is None else _row(one.tokens, pieces),
+        "pairs": [
+            {"side": pair.side, "chosen": _row(pair.chosen, pieces), "rejected": _row(pair.rejected, pieces)}
+            for pair in one.pairs
+        ],
+    }
+    same = ("task_id", "problem", "status", "reward", "facts", "error", "replies", "hidden", "more_pairs", "baseline")
+    return plain | {name: getattr(one, name) for name in same}
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    def rounded(ratios: Sequence[float] | None) -> list[float] | None:
+        return None if ratios is None else [round(ratio, 3) for ratio in ratios]
+
+    found = asdict(turn) | {"log_ratios": rounded(turn.log_ratios)}
+    for candidate in found["candidates"]:
+        candidate |= {"log_ratios": rounded(candidate["log_ratios"]), "advantage": round(candidate["advantage"], 4)}
+        if candidate["ids"] is not None and candidate["log_ratios"] is None:
+            candidate["ids"] = None  # nothing to colour: the text says as much
+    return found
+
+
+def _row(row: TokenRow, pieces: Pieces) -> dict[str, Any]:
+    return row_to_json(row) | {"counts": counts(row, pieces.chat).text}

@@ -1,0 +1,94 @@
+"""Token rows for people: the text of each token, the turn it counts for, log-ratios, and counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from colbench_env.types import BadInput
+from sweet_jax.batch import TokenRow
+from sweet_jax.chat import Chat
+
+
+@dataclass(frozen=True)
+class Counts:
+    """tokens: all of the row. counted: those that a loss sees. prefix: leading ones that left truncation keeps.
+    turns: counted tokens of each agent turn. cut: turns without an end-of-turn token; None without a tokenizer."""
+
+    tokens: int
+    counted: int
+    prefix: int
+    turns: dict[int, int]
+    cut: tuple[int, ...] | None
+
+    @property
+    def text(self) -> str:
+        """One line with all of it."""
+        turns = ", ".join(f"{turn}: {count}" for turn, count in self.turns.items()) or "none"
+        cut = "not known without a tokenizer" if self.cut is None else ", ".join(map(str, self.cut)) or "none"
+        return (
+            f"{self.tokens} tokens, {self.counted} counted, prefix {self.prefix}; counted per turn {turns}; "
+            f"turns cut off: {cut}"
+        )
+
+
+def counts(row: TokenRow, chat: Chat | None) -> Counts:
+    """The counts of a row. chat: knows the end ids."""
+    turns = {turn: int((row.turns == turn).sum()) for turn in sorted(set(row.turns[row.turns > 0].tolist()))}
+    lasts = {turn: int(row.ids[row.turns == turn][-1]) for turn in turns}
+    cut = None if chat is None else tuple(turn for turn, last in lasts.items() if last not in chat.end_ids)
+    return Counts(len(row), sum(turns.values()), row.prefix, turns, cut)
+
+
+class Pieces:
+    """The text of single tokens; the number in guillemets where no tokenizer is known, or it has no such id."""
+
+    def __init__(self, chat: Chat | None):
+        self.chat = chat
+        self._known: dict[int, str] = {}
+        if chat is not None:
+            # Behind another token, because sentencepiece takes the blank away from the first one it decodes.
+            self._before = int(chat.tokenizer("a", add_special_tokens=False)["input_ids"][-1])
+            self._text_before = chat.decode([self._before])
+
+    def text(self, token: int) -> str:
+        """In: 318   Out: " is", or "‹318›" without a tokenizer"""
+        if token not in self._known:
+            self._known[token] = self._read(token) or f"‹{token}›"
+        return self._known[token]
+
+    def table(self, tokens: Iterable[int]) -> dict[int, str]:
+        """Token -> text of all that occur."""
+        return {token: self.text(token) for token in sorted(set(tokens))}
+
+    def _read(self, token: int) -> str:
+        if self.chat is None or not 0 <= token < len(self.chat.tokenizer):
+            return ""
+        return self.chat.decode([self._before, token]).removeprefix(self._text_before)
+
+
+def find_chat(model: str | None, run_dir: Path | None) -> Chat | None:
+    """The tokenizer that `model` names, else the run directory's own, else None. BadInput where it cannot be read."""
+    from launch.config import EMBEDDED
+    from launch.run import start_model
+
+    if model is None and run_dir is not None:
+        path = run_dir / "config.json"
+        try:
+            model = json.loads(path.read_text(encoding="utf-8"))["model"]
+            directory = start_model(model, run_dir)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = error.strerror if isinstance(error, OSError) else "not a run's configuration"
+            raise BadInput(f"{path}: {what}, expected a folder of launch.train with its config.json") from None
+        return Chat.load(directory)
+    return None if model is None else Chat.load(start_model(model, Path(".")) if model == EMBEDDED else model)
+
+
+def check_ratios(ratios: object, count: int, where: str) -> Sequence[float]:
+    """The log-ratios of `count` tokens. Raises BadInput."""
+    numbers = isinstance(ratios, list) and all(isinstance(one, int | float) for one in ratios)
+    if not numbers or len(ratios) != count:
+        raise BadInput(f"{where}: 'token_log_ratios' is not a list of {count} numbers, one a token of its turn")
+    return ratios

@@ -1,0 +1,159 @@
+"use strict";
+// One episode as elements. `view` is what the user has switched: {tab, reference, colour, row, open}.
+
+const TABS = [["dialogue", "Dialogue"], ["answer", "Answer and tests"], ["tokens", "Tokens"]];
+
+function paintEpisode(one, view, page) {
+  const panels = { dialogue: dialogueTab, answer: answerTab, tokens: tokensTab };
+  return [
+    header(one, view, page),
+    el("div", { role: "tablist" }, TABS.map(([name, label]) =>
+      el("button", { role: "tab", id: "tab-" + name, "aria-selected": String(view.tab === name), onclick: () => page.show({ tab: name }) }, label))),
+    view.reference ? referencePanel(one) : null,
+    el("section", { id: "panel", role: "tabpanel", "aria-labelledby": "tab-" + view.tab }, panels[view.tab](one, view, page)),
+  ];
+}
+
+function header(one, view, page) {
+  const place = "#" + one.id.join("/");
+  const ranked = one.turns.filter((turn) => turn.candidates.length).length;
+  const facts = [["task", one.task_id], ...one.facts, ["ranked turns", ranked ? String(ranked) : "not recorded"]];
+  return el("header", {},
+    el("div", { class: "title" },
+      el("span", { class: "badge s-" + one.status.replace(/\W/g, "-"), id: "status" }, one.status),
+      el("h1", {}, one.outcome),
+      el("a", { class: "muted", href: place, title: "Permalink" }, place)),
+    one.error ? el("p", { class: "broken", role: "alert" }, "Infrastructure error. " + one.error) : null,
+    el("dl", { id: "facts" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    el("div", { class: "switches" },
+      el("label", {}, el("input", { type: "checkbox", id: "reference", checked: view.reference, onchange: () => page.show({ reference: !view.reference }) }),
+        " Training-time information (the policy never sees it)"),
+      one.baseline ? el("a", { id: "baseline", href: "#" + one.baseline.join("/") }, "Same task by " + one.baseline[0]) : null));
+}
+
+function referencePanel(one) {
+  return el("section", { id: "privileged" },
+    el("h2", {}, "Training-time information: the policy never sees this"),
+    one.hidden ? [el("h3", {}, "Hidden information"), el("pre", {}, one.hidden)] : null,
+    el("h3", {}, "Reference solution"),
+    one.reference.length ? code(one.reference) : el("p", { class: "muted" }, "Not recorded."));
+}
+
+function dialogueTab(one, view, page) {
+  const parts = [said("human", "human", one.problem)];
+  one.turns.forEach((turn, index) => {
+    parts.push(agentTurn(turn, index + 1, view, page));
+    if (index < one.replies.length) parts.push(said("human", "human", one.replies[index]));
+  });
+  return el("div", { class: "dialogue" }, parts);
+}
+
+const said = (who, label, text) => el("div", { class: "said " + who }, el("small", {}, label), prose(text));
+
+function agentTurn(turn, number, view, page) {
+  const advantage = turn.advantage !== null ? " · advantage " + signed(turn.advantage) : turn.candidates.length ? " · advantage not recorded" : "";
+  const side = turn.advantage === null ? "muted" : turn.advantage > 0 ? "good" : "bad";
+  return el("div", { class: "turn" },
+    turn.thought ? el("div", { class: "thought" }, el("small", {}, "thought, not shown to the human"), prose(turn.thought)) : null,
+    el("div", { class: "said agent" },
+      el("small", {}, "agent, turn " + number, el("span", { class: side + " advantage" }, advantage)),
+      turn.log_ratios ? ratioTokens(turn.ids, turn.log_ratios, page.pieces) : prose(turn.said)),
+    turn.candidates.length ? candidates(turn, view, page) : null);
+}
+
+function candidates(turn, view, page) {
+  const all = turn.candidates;
+  const range = all.length + " candidates, " + signed(all[0].advantage) + " to " + signed(all[all.length - 1].advantage);
+  const known = all[0].chosen !== null;
+  const most = Math.max(...all.map((one) => Math.abs(one.advantage)), 1e-9);
+  const details = el("details", { class: "candidates", open: view.open }, el("summary", {}, range + (known ? "" : " · picks not recorded")));
+  const fill = () => {
+    if (details.open && details.children.length === 1) details.append(el("ol", {}, all.map((one) => candidate(one, most, page))));
+  };
+  details.addEventListener("toggle", fill);
+  fill();
+  return details;
+}
+
+function candidate(one, most, page) {
+  const share = Math.log1p(10 * Math.abs(one.advantage)) / Math.log1p(10 * most); // logarithmic: a few are far off
+  const bar = el("span", { class: "bar " + (one.advantage > 0 ? "up" : "down") });
+  bar.style.width = 100 * share + "%";
+  const times = (count, word) => (count ? el("span", { class: "pick " + word }, word + (count > 1 ? " ×" + count : "")) : null);
+  return el("li", { class: one.chosen ? "chosen" : one.rejected ? "rejected" : "" },
+    el("div", { class: "score" }, el("span", { class: "number" }, signed(one.advantage)), el("span", { class: "track" }, bar),
+      times(one.chosen, "chosen"), times(one.rejected, "rejected")),
+    one.log_ratios ? ratioTokens(one.ids, one.log_ratios, page.pieces) : el("div", { class: "text" }, prose(one.text)));
+}
+
+function answerTab(one) {
+  const columns = ["test", "call", "verdict", "expected", "got"];
+  return [
+    el("h2", {}, "Answer"),
+    one.answer.length ? code(one.answer) : el("p", { class: "muted" }, "None."),
+    el("h2", {}, "Tests"),
+    one.tests.length ? el("div", { class: "scroll" }, el("table", { id: "tests" },
+      el("thead", {}, el("tr", {}, columns.map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, one.tests.map(testRow)))) : el("p", { class: "muted" }, "The task has none that are known here."),
+  ];
+}
+
+function testRow(test) {
+  const recorded = test.expected !== null || test.got !== null || test.detail !== null;
+  const value = (text) => (text === null ? el("span", { class: "muted" }, recorded ? "no value" : "not recorded") : el("code", {}, text));
+  const got = test.got === null && test.detail !== null ? el("span", { class: "muted" }, test.detail) : value(test.got);
+  const verdict = test.verdict === null ? el("span", { class: "muted" }, "not graded")
+    : el("span", { class: test.verdict === "pass" ? "good" : test.verdict === "infrastructure-error" ? "broken" : "bad" }, test.verdict);
+  return el("tr", {}, el("th", { scope: "row" }, test.name), el("td", {}, el("code", {}, test.call)), el("td", {}, verdict),
+    el("td", {}, value(test.expected)), el("td", {}, got));
+}
+
+function tokensTab(one, view, page) {
+  const rows = one.tokens ? [["dialogue", one.tokens]] : [];
+  one.pairs.forEach((pair, index) => {
+    const other = pair.side === "chosen" ? "rejected" : "chosen";
+    rows.push(["pair " + (index + 1) + ", " + pair.side + " (this episode)", pair[pair.side]], ["pair " + (index + 1) + ", " + other, pair[other]]);
+  });
+  if (!rows.length) return el("p", { class: "muted" }, "No token ids in this row. python -m launch.show --tokens FILE makes them with a tokenizer.");
+  const chosen = Math.min(view.row, rows.length - 1);
+  const [, row] = rows[chosen];
+  const colours = [["turns", "turn and mask"], ["ratios", "log-ratio"]];
+  return [
+    el("div", { class: "switches" },
+      el("select", { id: "token-row", "aria-label": "Row", onchange: (event) => page.show({ row: event.target.selectedIndex }) },
+        rows.map(([name], index) => el("option", { selected: index === chosen }, name))),
+      colours.map(([name, label]) => el("button", { id: "by-" + name, "aria-pressed": String(view.colour === name), onclick: () => page.show({ colour: name }) }, label))),
+    el("p", { class: "muted", id: "counts" }, row.counts + (one.more_pairs ? "; " + one.more_pairs + " more pairs of this episode not shown" : "")),
+    page.texts ? null : el("p", { class: "muted" }, "The texts of the tokens are not known: the page was made without --model."),
+    chosen === 0 && one.tokens && view.colour === "ratios" ? ratioRow(one, row, page) : turnRow(row, view, page),
+    view.colour === "ratios" && !(chosen === 0 && one.turns.some((turn) => turn.log_ratios)) ? el("p", { class: "muted" }, "Log-ratios are not recorded for this row.") : null,
+  ];
+}
+
+// Each token's agent turn, 0 where it does not count.
+function turnsOf(row) {
+  const turns = new Array(row.ids.length).fill(0);
+  for (const [turn, start, stop] of row.spans) turns.fill(turn, start, stop);
+  return turns;
+}
+
+function turnRow(row, view, page) {
+  const turns = turnsOf(row);
+  const hidden = row.prefix > 1 && !view.reference ? row.prefix : 0; // the first tokens of a pair are the reference
+  const note = hidden ? [el("span", { class: "tok hidden" }, "[" + hidden + " tokens of training-time information, key r]")] : [];
+  return el("div", { class: "tokens" }, note, row.ids.slice(hidden).map((id, i) => {
+    const place = i + hidden, turn = turns[place];
+    const kind = place < row.prefix ? "prefix" : turn ? "counted t" + (turn % 2) : "uncounted";
+    const what = place < row.prefix ? "prefix" : turn ? "counts for turn " + turn : "does not count";
+    return el("span", { class: "tok " + kind, title: "token " + place + ", id " + id + ", " + what }, tokenText(id, page.pieces));
+  }));
+}
+
+function ratioRow(one, row, page) {
+  const turns = turnsOf(row), seen = {};
+  return el("div", { class: "tokens" }, row.ids.map((id, place) => {
+    const turn = turns[place], ratios = turn && one.turns[turn - 1] ? one.turns[turn - 1].log_ratios : null;
+    const at = (seen[turn] = (seen[turn] ?? -1) + 1);
+    return ratios && at < ratios.length ? ratioToken(id, ratios[at], page.pieces) : el("span", { class: "tok uncounted" }, tokenText(id, page.pieces));
+  }));
+}
