@@ -1,7 +1,7 @@
 """`python -m benchmarks.rollout_slow_human`: rollouts with a human that takes 200 ms a reply, and with an instant one.
 
-Both play the same dialogues with the embedded model, 64 episodes in flight over fewer rows of one engine, in turns; prints
-the median tokens a second of each and their ratio (aim: at least 0.85).
+Both play the same dialogues with the embedded model, 64 episodes in flight over fewer rows of one engine, in turns;
+prints the median tokens a second of each and their ratio (aim: at least 0.85).
 """
 
 import asyncio
