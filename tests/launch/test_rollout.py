@@ -1,0 +1,128 @@
+"""`launch.rollout`: the same whatever is played beside, killed and continued, failures recorded and played again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from colbench_env.tasks import read_rows
+from colbench_env.types import Trajectory
+from launch import rollout
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = ("--num-tasks=4", "--samples=2", "--max-new-tokens=8", "--max-turns=3", "--max-length=512", "--rows=4")
+
+
+@pytest.fixture
+def flags(tiny_model):
+    return (*SMALL, f"--model={tiny_model}", "--agent-prompt=none")
+
+
+def test_a_dialogue_does_not_depend_on_how_many_are_under_way(in_process, flags, tmp_path):
+    written = []
+    for in_flight in (1, 7):
+        output = tmp_path / f"{in_flight}.jsonl"
+        ended = in_process(rollout.main, *flags, f"--in-flight={in_flight}", f"--output={output}")
+        assert ended.status == 0, ended.stderr
+        written.append(output.read_bytes())
+    assert written[0] == written[1]
+    rows = read_rows(output, Trajectory)
+    assert [row.extra["sample"] for row in rows] == [0] * 4 + [1] * 4
+    assert [row.task for row in rows[:4]] == [row.task for row in rows[4:]]
+    assert rows[0].dialogue_history != rows[4].dialogue_history
+
+
+def test_a_file_cut_off_anywhere_is_continued_to_the_same_bytes(in_process, flags, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    assert in_process(rollout.main, *flags, f"--output={output}").status == 0
+    whole = output.read_bytes()
+    output.write_bytes(whole[: len(whole) // 2])
+    ended = in_process(rollout.main, *flags, f"--output={output}")
+    assert (ended.status, output.read_bytes()) == (0, whole)
+    refused = in_process(rollout.main, *flags, f"--output={output}", "--temperature=0.5").refuses()
+    assert "was played with" in refused
+
+
+def test_a_killed_rollout_goes_on_with_what_is_missing(in_process, flags, tmp_path):
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    assert in_process(rollout.main, *flags, f"--output={whole}").status == 0
+    command = [sys.executable, "-m", "launch.rollout", *flags, "--in-flight=1", f"--output={output}"]
+    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    while child.poll() is None and not (output.exists() and output.stat().st_size):
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert output.stat().st_size
+    assert in_process(rollout.main, *flags, f"--output={output}").status == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_failed_episodes_are_recorded_left_out_and_played_again(in_process, flags, tmp_path, monkeypatch):
+    from colbench_env.humans import NoReply
+    from colbench_env.humans.scripted import ScriptedHuman
+
+    output, say = tmp_path / "rows.jsonl", ScriptedHuman.reply
+
+    async def sometimes(self, request):
+        if request.task.problem_description == first:
+            raise NoReply("the line is dead")
+        return await say(self, request)
+
+    from colbench_env.mini import make_tasks
+
+    first = make_tasks("test", 4, 42)[0].problem_description
+    monkeypatch.setattr(ScriptedHuman, "reply", sometimes)
+    ended = in_process(rollout.main, *flags, f"--output={output}")
+    assert ended.status == 1 and "2 episodes failed" in ended.errors[0]
+    assert len(read_rows(output, Trajectory)) == 6
+    records = [json.loads(line) for line in (tmp_path / "rows.failures.jsonl").read_text().splitlines()]
+    assert {(r["verdict"], r["by"], r["error"]) for r in records} == {
+        ("infrastructure-error", "human", "NoReply: the line is dead (attempts: 1)")
+    }
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", ["launch", *flags, f"--output={output}"])
+    rollout.main()
+    assert len(read_rows(output, Trajectory)) == 8
+
+
+def test_the_model_can_play_the_human_and_prompts_begin_twice_by_name(in_process, tmp_path, flags):
+    output, prompt = tmp_path / "rows.jsonl", tmp_path / "human.txt"
+    prompt.write_text("{hidden_information} {{}} {dialogue_history}")
+    flags = [flag for flag in flags if "max-turns" not in flag and "num-tasks" not in flag]
+    more = ("--num-tasks=1", "--max-turns=2", "--human=model", f"--human-prompt={prompt}", "--human-max-tokens=16")
+    ended = in_process(rollout.main, *flags, *more, "--quirks", "double-bos", f"--output={output}")
+    assert ended.status == 0, ended.stderr
+    rows = read_rows(output, Trajectory)
+    assert len(rows) == 2
+    for row in rows:
+        ids = row.extra["tokens"]["ids"]
+        assert ids[0] == ids[1] != ids[2]
+        assert (row.extra["human"]["name"], row.extra["human"]["settings"]["max_new_tokens"]) == ("model", 16)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--human=openai"], "--human=openai needs --human-model=NAME"),
+        (["--agent-url=http://x/v1"], "needs both --agent-url and --agent-model"),
+        (["--samples=0"], "samples is 0"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(in_process, wrong, message):
+    ended = in_process(rollout.main, *wrong)
+    shown = " ".join(word for word in ended.stderr.split() if word != "│")
+    assert ended.status == 2 and message in shown, shown
+
+
+def test_an_endpoint_that_is_down_is_one_sentence_before_anything_is_played(in_process, tmp_path):
+    down = [f"--{side}-{flag}" for side in ("human", "agent") for flag in ("url=http://127.0.0.1:9/v1", "model=m")]
+    output = tmp_path / "rows.jsonl"
+    ended = in_process(rollout.main, "--human=openai", *down, "--human-retries=0", f"--output={output}")
+    assert "http://127.0.0.1:9/v1: the endpoint cannot be reached" in ended.refuses()
+    assert not output.exists()
