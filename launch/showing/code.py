@@ -7,7 +7,7 @@ from pygments.lexers import HtmlLexer, PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, String, _TokenType
 
 Piece = tuple[str, str]
-"""(kind, text): "k" keyword, "s" string, "n" number, "c" comment, "f" function or tag, "b" builtin, "o" operator, ""."""
+"""(kind, text). Kinds: k keyword, s string, n number, c comment, f function or tag, b builtin, o operator, "" rest."""
 
 _KINDS = (
     (Comment, "c"), (String, "s"), (Number, "n"), (Keyword, "k"), (Operator.Word, "k"), (Operator, "o"),

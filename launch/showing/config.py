@@ -18,8 +18,8 @@ class ShowConfig:
     latter three, which must be about those.
     ranked, turn_pairs, pairs: candidates with the critic's advantages, turn pairs, trajectory pairs about the
     trajectories. baseline: trajectories of another policy on the same tasks.
-    model: "embedded" or a Hugging Face directory whose tokenizer has the texts of the tokens; of a run directory, its own
-    model is the default. Without one, token ids stand as numbers.
+    model: "embedded" or a Hugging Face directory whose tokenizer has the texts of the tokens; the default is the run
+    directory's own model. Without one, token ids stand as numbers.
     grade: run the tests of every row without a reward, or without a record of what its tests expected and got.
     limit: show the first so many trajectories of each file only; 0: all.
     output: the page. terminal: one episode in the terminal, of line `row` (from 1).
@@ -52,5 +52,5 @@ class ShowConfig:
         joined = (self.ranked, self.turn_pairs, self.pairs, self.baseline)
         if self.trajectories is None and any(path is not None for path in joined):
             raise BadInput(
-                "--ranked, --turn-pairs, --pairs and --baseline are about a file: expected --trajectories=FILE"
+                "--ranked, --turn-pairs, --pairs, --baseline: about which file? expected --trajectories=FILE"
             )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from colbench_env.dialogue import ANSWER_MARKER, OUTPUT_MARKER
 from colbench_env.grading.answers import is_no_answer
 from colbench_env.simulator_health import NOT_RECORDED, simulator_health
-from colbench_env.types import Message, Pair, Ranked, Trajectory, Verdict
+from colbench_env.types import BadInput, Message, Pair, Ranked, Trajectory, Verdict
 from launch.showing.tokens import check_ratios
 from sweet_jax.batch import TokenRow
 from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, TOKENS, row_from_json
@@ -202,29 +202,37 @@ def turn_of(message: Message, ranked: tuple[str, Ranked, tuple[tuple[int, int], 
         return Turn(thought, said, None, None, None, ())
     where, row, picks = ranked
     extra, outputs = row.candidates.extra, row.candidates.additional_outputs
-    ids, ratios = extra.get("output_ids"), extra.get("token_log_ratios")
-    found = [
-        Candidate(
-            text=text,
-            advantage=advantage,
-            chosen=None if picks is None else sum(better == i for better, _ in picks),
-            rejected=None if picks is None else sum(worse == i for _, worse in picks),
-            ids=tuple(ids[i]) if ids else None,
-            log_ratios=tuple(check_ratios(ratios[i], len(ids[i]), where)) if ids and ratios else None,
+    try:
+        ids, ratios, older = extra.get("output_ids"), extra.get("token_log_ratios"), extra.get("older") or {}
+        found = [
+            Candidate(
+                text=text,
+                advantage=advantage,
+                chosen=None if picks is None else sum(better == i for better, _ in picks),
+                rejected=None if picks is None else sum(worse == i for _, worse in picks),
+                ids=tuple(ids[i]) if ids else None,
+                log_ratios=_ratios(ratios[i], ids[i], where) if ids and ratios else None,
+            )
+            for i, (text, advantage) in enumerate(zip(outputs, row.judge_result, strict=True))
+        ]
+        played = older.get("output_ids")
+        return Turn(
+            thought,
+            said,
+            advantage=older.get("judge_result"),
+            ids=tuple(played) if played else None,
+            log_ratios=_ratios(older.get("token_log_ratios"), played, where) if played else None,
+            candidates=tuple(sorted(found, key=lambda one: -one.advantage)),
         )
-        for i, (text, advantage) in enumerate(zip(outputs, row.judge_result, strict=True))
-    ]
-    older = extra.get("older") or {}
-    older_ids = older.get("output_ids")
-    return Turn(
-        thought,
-        said,
-        advantage=older.get("judge_result"),
-        ids=tuple(older_ids) if older_ids else None,
-        log_ratios=tuple(check_ratios(older["token_log_ratios"], len(older_ids), where))
-        if older_ids and older.get("token_log_ratios") else None,
-        candidates=tuple(sorted(found, key=lambda one: -one.advantage)),
-    )  # fmt: skip
+    except (TypeError, IndexError, AttributeError):
+        raise BadInput(
+            f"{where}: 'output_ids', 'token_log_ratios' or 'older' cannot be read, expected a list a candidate, and an "
+            "object with judge_result and output_ids"
+        ) from None
+
+
+def _ratios(ratios: object, ids: Sequence[int], where: str) -> tuple[float, ...] | None:
+    return None if ratios is None else tuple(check_ratios(ratios, len(ids), where))
 
 
 def thought_and_said(message: Message) -> tuple[str, str]:

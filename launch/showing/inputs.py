@@ -14,7 +14,7 @@ from colbench_env.types import BadInput, Pair, Ranked, Row, Trajectory
 from launch.grading import can_be_graded, grade_rows
 from launch.showing.config import ShowConfig
 from launch.showing.episodes import Episode, Joined, broken_episode, episode
-from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, TOKENS
+from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, TOKENS, row_from_json
 
 RowT = TypeVar("RowT", bound=Row)
 
@@ -76,9 +76,8 @@ def read_numbered(path: Path, kind: type[RowT], limit: int = 0) -> list[Numbered
     """The rows of a file with their places, the first `limit` (0: all). Raises BadInput, and where there is none."""
     rows = []
     for line in scan_lines(path):
-        rows.append(
-            Numbered(line.number, line.where, kind.from_json(decode_line(line.content, line.where), line.where))
-        )
+        row = kind.from_json(decode_line(line.content, line.where), line.where)
+        rows.append(Numbered(line.number, line.where, row))
         if len(rows) == limit:
             break
     if not rows:
@@ -128,19 +127,17 @@ def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int
         extra = one.row.candidates.extra
         index, turn = extra.get("trajectory"), extra.get("turn")
         if not isinstance(index, int) or not isinstance(turn, int):
-            raise BadInput(
-                f"{one.where}: 'trajectory' or 'turn' is missing, expected the numbers of a ranked row of ours"
-            )
+            raise BadInput(f"{one.where}: 'trajectory' or 'turn' is no number, expected a ranked row of ours")
         if limit and index >= limit:
             continue
         if not 0 <= index < len(rows) or not 1 <= turn <= len(rows[index].row.agent_turns):
-            raise BadInput(
-                f"{one.where}: turn {turn} of trajectory {index} is not in {group.path}: other trajectories?"
-            )
+            what = f"turn {turn} of trajectory {index}"
+            raise BadInput(f"{one.where}: {what} is not in {group.path}, expected the file that was ranked")
         messages, history = one.row.candidates.messages, rows[index].row.dialogue_history
         if [m.content for m in messages] != [m.content for m in history[: len(messages)]]:
-            raise BadInput(f"{one.where}: the dialogue is not that of {rows[index].where}: other trajectories?")
-        # None: there are pairs, but they do not say which candidates they are of
+            raise BadInput(
+                f"{one.where}: the dialogue is not that of {rows[index].where}, expected the file that was ranked"
+            )
         mine = None if picks is None else tuple(picks.get(position, ()))
         found[index][turn] = (one.where, one.row, mine)
     return found
@@ -155,8 +152,8 @@ def _picks(path: Path | None) -> dict[int, list[tuple[int, int]]] | None:
         picked, position = one.row.extra.get("picked"), one.row.extra.get("position")
         if picked is None or position is None:
             return None
-        if not (isinstance(picked, list) and len(picked) == 2):
-            raise BadInput(f"{one.where}: 'picked' is not a pair of numbers, expected those of chosen and rejected")
+        if not (isinstance(picked, list) and len(picked) == 2 and isinstance(position, int)):
+            raise BadInput(f"{one.where}: 'picked' and 'position' are no pair of numbers and a number")
         found[position].append(tuple(picked))
     return found
 
@@ -169,17 +166,21 @@ def _trajectory_pairs(group: Group, rows: Sequence[Numbered]) -> list[list[tuple
     places = defaultdict(list)
     for place, one in enumerate(rows):
         if TOKENS in one.row.extra:
-            tokens = one.row.extra[TOKENS]
-            places[one.row.task.task_id, tuple(tokens["ids"][tokens["prefix"] :])].append(place)
+            places[one.row.task.task_id, _without_prefix(one.row.extra[TOKENS], one.where)].append(place)
     for one in read_numbered(group.pairs, Pair):
         extra = one.row.extra
         if "task" not in extra or CHOSEN_TOKENS not in extra or REJECTED_TOKENS not in extra:
             continue  # a pair of another tool: nothing says which episode it is of
         for side, key in (("chosen", CHOSEN_TOKENS), ("rejected", REJECTED_TOKENS)):
-            tokens = extra[key]
-            for place in places.get((extra["task"], tuple(tokens["ids"][tokens["prefix"] :])), ()):
+            for place in places.get((extra["task"], _without_prefix(extra[key], one.where)), ()):
                 found[place].append((one.where, side, one.row))
     return found
+
+
+def _without_prefix(tokens: Any, where: str) -> tuple[int, ...]:
+    """The ids behind begin-of-text and privileged text: the same for a dialogue and for a pair's side made of it."""
+    row = row_from_json(tokens, where)
+    return tuple(row.ids[row.prefix :].tolist())
 
 
 def _same_tasks(rows: Sequence[Numbered], others: Sequence[Numbered], name: str) -> list[tuple[str, int] | None]:

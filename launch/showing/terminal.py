@@ -52,7 +52,8 @@ def print_episode(episodes: Sequence[Episode], group: Group, line: int, chat: Ch
 
 def _head(console: Console, one: Episode, group: Group) -> None:
     style = STATUS_STYLES.get(one.status, "red")
-    console.print(Text(f"{group.path}:{one.line}  ").append(f"{one.status}: {one.outcome}", f"bold {style}"))
+    title = Text(f"{group.path}:{one.line}  ").append(f"{one.status}: {one.outcome}", f"bold {style}")
+    console.print(title, soft_wrap=True)
     facts = [("task", one.task_id), *one.facts]
     if one.baseline:
         facts.append(("baseline", f"{one.baseline[0]}, line {one.baseline[1]}"))

@@ -96,14 +96,17 @@ def rows_of_line(path: Path, number: int, chat: Chat | None, last_turn_only: boo
         raise BadInput(f"{where}: not a JSON object, expected a trajectory, a pair, candidates or a ranked row")
     if "dialogue_history" in data:
         trajectory = Trajectory.from_json(data, where)
-        needs = _needs(chat, TOKENS in trajectory.extra, where)
+        if TOKENS in trajectory.extra:
+            return [Shown("dialogue", row_from_json(trajectory.extra[TOKENS], where))]
         system = trajectory.extra.get("system")
-        row = trajectory_row(trajectory, needs, system if isinstance(system, str) else "", where)
-        return [Shown("dialogue", row)]
+        system = system if isinstance(system, str) else ""
+        return [Shown("dialogue", trajectory_row(trajectory, _needed(chat, where), system, where))]
     if "chosen" in data:
         pair = Pair.from_json(data, where)
-        stored = CHOSEN_TOKENS in pair.extra and REJECTED_TOKENS in pair.extra
-        both = pair_rows(pair, _needs(chat, stored, where), last_turn_only, where)
+        if CHOSEN_TOKENS in pair.extra and REJECTED_TOKENS in pair.extra:
+            stored = (row_from_json(pair.extra[key], where) for key in (CHOSEN_TOKENS, REJECTED_TOKENS))
+            return [Shown(side, row) for side, row in zip(("chosen", "rejected"), stored, strict=True)]
+        both = pair_rows(pair, _needed(chat, where), last_turn_only, where)
         return [Shown("chosen", both.chosen), Shown("rejected", both.rejected)]
     if "additional_outputs" in data:
         return _candidates(data, chat, where)
@@ -120,11 +123,9 @@ def _candidates(data: Mapping[str, Any], chat: Chat | None, where: str) -> list[
             rows = [row_from_json({"ids": [*prompt, *ids], "spans": [[1, len(prompt), len(prompt) + len(ids)]],
                                    "prefix": prefix}, where) for ids in row.extra["output_ids"]]  # fmt: skip
         except (KeyError, TypeError):
-            raise BadInput(
-                f"{where}: token ids cannot be read, expected prompt_ids, output_ids, prefix_length"
-            ) from None
+            raise BadInput(f"{where}: no token ids, expected prompt_ids, output_ids, prefix_length") from None
     else:
-        ratios, known = None, _needs(chat, False, where)
+        ratios, known = None, _needed(chat, where)
         rows = [_text_candidate(row.input, output, known) for output in row.additional_outputs]
     score = [f", advantage {value:+.4f}" for value in judged.judge_result] if judged else [""] * len(rows)
     return [
@@ -140,8 +141,8 @@ def _text_candidate(prompt: str, output: str, chat: Chat) -> TokenRow:
     return candidate_row(row.ids[: last[0]].tolist(), row.ids[last].tolist(), row.prefix)
 
 
-def _needs(chat: Chat | None, stored: bool, where: str) -> Any:
-    """The tokenizer, which may be missing only where token ids are stored. Raises BadInput."""
-    if chat is None and not stored:
+def _needed(chat: Chat | None, where: str) -> Chat:
+    """The tokenizer. Raises BadInput where there is none."""
+    if chat is None:
         raise BadInput(f"{where}: the row has text only, expected --model=DIR or --model=embedded to make its tokens")
     return chat

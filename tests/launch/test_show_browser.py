@@ -1,0 +1,120 @@
+"""The page of launch.show in headless Chromium, from the disk."""
+
+import os
+import shutil
+
+import pytest
+
+from launch import show
+from tests.launch.show_rows import everything
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
+    with sync_api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses its sandbox to root
+        with playwright.chromium.launch(executable_path=CHROMIUM, args=arguments) as found:
+            yield found
+
+
+@pytest.fixture
+def page(browser, in_process, tmp_path):
+    """A page of everything, opened; at the end nothing may have been said on its console."""
+    path = tmp_path / "show.html"
+    assert in_process(show.main, *everything(tmp_path), f"--output={path}").status == 0
+    said, opened = [], browser.new_page()
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+    opened.url_of_file = path.as_uri()
+    opened.goto(path.as_uri())
+    opened.wait_for_selector("body[data-ready='episodes/1']")
+    yield opened
+    opened.close()
+    assert said == []
+
+
+def ready(page, place):
+    page.wait_for_selector(f"body[data-ready='{place}']")
+
+
+def test_keys_walk_through_the_list_and_the_tabs(page):
+    page.keyboard.press("j")
+    ready(page, "episodes/2")
+    assert page.url.endswith("#episodes/2")
+    page.keyboard.press("k")
+    ready(page, "episodes/1")
+    page.keyboard.press("2")
+    assert page.locator("#tests tbody tr").first.inner_text().split() == ["test1", "f(1)", "pass", "3", "3"]
+    assert page.locator("pre.code .c-k").first.inner_text() == "def"
+    page.keyboard.press("3")
+    assert "7 tokens, 4 counted" in page.locator("#counts").inner_text()
+    assert page.locator(".tok.prefix").count() == 1
+    assert page.locator(".tok.counted").count() == 4
+    page.click("#by-ratios")
+    assert page.locator(".tok.up2").first.inner_text() == "‹11›"  # 0.4
+    page.keyboard.press("?")
+    assert page.locator("#help").is_visible()
+
+
+def test_turns_show_advantage_candidates_and_picks(page):
+    assert page.locator(".said.agent").count() == 2
+    assert page.locator(".advantage").first.inner_text().strip() == "· advantage +0.250"
+    page.keyboard.press("c")
+    rows = page.locator(".candidates li")
+    assert rows.count() == 3
+    assert "+0.300" in rows.nth(0).inner_text() and "chosen ×2" in rows.nth(0).inner_text()
+    assert "rejected ×2" in rows.nth(2).inner_text()
+    assert rows.nth(2).locator(".tok.down4").inner_text() == "‹30›"  # -0.9
+    assert "They hide it." in page.locator(".thought").inner_text()
+
+
+def test_the_list_is_filtered_and_searched(page):
+    page.select_option("#verdict", label="failed (1)")
+    assert page.locator("#rows a").count() == 1
+    page.select_option("#verdict", "")
+    page.keyboard.press("/")
+    page.keyboard.type("503 endpoint")
+    page.wait_for_function("document.querySelectorAll('#rows a').length === 1")
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    ready(page, "episodes/4")
+    assert "The human failed: 503" in page.locator("p.broken").inner_text()
+
+
+def test_a_permalink_opens_its_episode_and_the_baseline_is_one_key_away(page):
+    page.goto(page.url_of_file + "#episodes/3")
+    ready(page, "episodes/3")
+    page.keyboard.press("2")
+    assert "not graded" in page.locator("#tests").inner_text()
+    page.goto(page.url_of_file + "#episodes/1")
+    ready(page, "episodes/1")
+    page.keyboard.press("b")
+    ready(page, "baseline/1")
+    page.goto(page.url_of_file + "#episodes/99")
+    page.wait_for_selector("text=There is no episode episodes/99")
+
+
+def test_the_reference_is_behind_a_switch_that_says_the_policy_never_sees_it(page):
+    assert page.locator("#privileged").count() == 0
+    page.check("#reference")
+    text = page.locator("#privileged").inner_text()
+    assert "the policy never sees this" in text and "return x + 2" in text and "fee: two" in text
+    page.keyboard.press("j")
+    ready(page, "episodes/2")
+    assert page.locator("#privileged").count() == 1
+    page.uncheck("#reference")
+    assert page.locator("#privileged").count() == 0
+
+
+def test_hostile_text_is_text(page):
+    page.goto(page.url_of_file + "#episodes/2")
+    ready(page, "episodes/2")
+    assert "</script><script>" in page.locator(".said.agent").inner_text()
+    page.keyboard.press("2")
+    assert "<img src=x onerror" in page.locator("#tests").inner_text()
+    assert page.evaluate("[window.hit === undefined, document.images.length, document.scripts.length]") == [True, 0, 4]
