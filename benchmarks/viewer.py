@@ -1,9 +1,9 @@
 """How fast a page of launch.show opens, and how large it is.
 
 1,000 episodes of ten turns about tasks of the miniature, each with token ids; the turns of the first 100 were ranked,
-16 candidates each with log-ratios of their tokens. Opened in headless Chromium from the disk, each time in a new context:
-seconds until the list and the first episode are there. The peer is the same rows as one plain static page, as other
-viewers write them: everything is an element from the start.
+16 candidates each with log-ratios of their tokens. Opened in headless Chromium from the disk, each time in a new
+context: seconds until the list and the first episode are there. The peer is the same rows as one plain static page:
+everything is an element from the start.
 """
 
 from __future__ import annotations

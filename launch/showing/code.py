@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from pygments.lexer import Lexer
 from pygments.lexers import HtmlLexer, PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, String, _TokenType
@@ -21,10 +23,11 @@ def language_of(source: str) -> str:
     return "html" if "<html" in source[:500].lower() or source.lstrip().startswith("<") else "python"
 
 
-def coloured(source: str) -> list[Piece]:
+@functools.lru_cache(maxsize=4096)
+def coloured(source: str) -> tuple[Piece, ...]:
     """The source in pieces, neighbours of one kind joined; together they are the source.
 
-    In: "x = 1"   Out: [("", "x "), ("o", "="), ("", " "), ("n", "1")]
+    In: "x = 1"   Out: (("", "x "), ("o", "="), ("", " "), ("n", "1"))
     """
     lexer: Lexer = _LEXERS[language_of(source)]
     pieces: list[Piece] = []
@@ -34,8 +37,9 @@ def coloured(source: str) -> list[Piece]:
             pieces[-1] = (kind, pieces[-1][1] + text)
         else:
             pieces.append((kind, text))
-    return pieces
+    return tuple(pieces)
 
 
+@functools.cache
 def _kind(token: _TokenType) -> str:
     return next((kind for parent, kind in _KINDS if token in parent), "")

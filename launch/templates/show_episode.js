@@ -57,7 +57,7 @@ function agentTurn(turn, number, view, page) {
     turn.thought ? el("div", { class: "thought" }, el("small", {}, "thought, not shown to the human"), prose(turn.thought)) : null,
     el("div", { class: "said agent" },
       el("small", {}, "agent, turn " + number, el("span", { class: side + " advantage" }, advantage)),
-      turn.log_ratios ? ratioTokens(turn.ids, turn.log_ratios, page.pieces) : prose(turn.said)),
+      prose(turn.said)),
     turn.candidates.length ? candidates(turn, view, page) : null);
 }
 
@@ -68,7 +68,9 @@ function candidates(turn, view, page) {
   const most = Math.max(...all.map((one) => Math.abs(one.advantage)), 1e-9);
   const details = el("details", { class: "candidates", open: view.open }, el("summary", {}, range + (known ? "" : " · picks not recorded")));
   const fill = () => {
-    if (details.open && details.children.length === 1) details.append(el("ol", {}, all.map((one) => candidate(one, most, page))));
+    if (!details.open || details.children.length > 1) return;
+    details.append(turn.log_ratios ? el("div", { class: "played" }, el("small", {}, "the turn as played, coloured by log-ratio (green: the critic makes it likelier)"),
+      ratioTokens(turn.ids, turn.log_ratios, page.pieces)) : "", el("ol", {}, all.map((one) => candidate(one, most, page))));
   };
   details.addEventListener("toggle", fill);
   fill();

@@ -216,9 +216,9 @@ def test_missing_files_and_rows_are_named(in_process, tmp_path):
 
 
 def test_code_is_cut_into_kinds_and_loses_nothing():
-    assert coloured("x = 'a'  # b") == [
+    assert coloured("x = 'a'  # b") == (
         ("", "x "), ("o", "="), ("", " "), ("s", "'a'"), ("", "  "), ("c", "# b"),
-    ]  # fmt: skip
+    )  # fmt: skip
     html = "<html><p>a</p>\n"
     assert "".join(text for _, text in coloured(html)) == html
     assert ("f", "html") in coloured(html)
