@@ -87,11 +87,11 @@ def test_a_compared_literal_is_taken_off_the_call(expression, case):
 
 @pytest.mark.parametrize("part", [" ", "\n", "`", "``` ", "```\n", "~~~ x\n", "def ", "\t\n", "a"])
 def test_hostile_texts_take_linear_time(part):
-    start = time.monotonic()
+    start = time.process_time()
     strict_source(part * 300_000 + "x", CASES)
     strict_source("```python" + part * 300_000 + "\x00", CASES)
     official_source(part * 300_000)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_no_answer_is_recognised():

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -171,7 +171,13 @@ def test_candidates_are_as_many_as_asked_with_reference_log_probs_that_agree(str
 def test_ranked_rows_are_the_candidates_with_an_advantage_each(straight):
     found = rows(straight, "candidates/candidates.jsonl", Candidates)
     ranked = rows(straight, "ranking/ranked.jsonl", Ranked)
-    assert [row.candidates for row in ranked] == found
+    said = ("token_log_ratios", "older")  # what the critic adds
+    for row, before in zip(ranked, found, strict=True):
+        kept = {name: value for name, value in row.candidates.extra.items() if name not in said}
+        assert replace(row.candidates, extra=kept) == before
+        ratios = row.candidates.extra["token_log_ratios"]
+        assert [len(one) for one in ratios] == [len(ids) for ids in before.extra["output_ids"]]
+        np.testing.assert_allclose([np.mean(one) for one in ratios], row.judge_result, atol=1e-4)
     advantages = np.array([row.judge_result for row in ranked])
     assert advantages.shape == (len(found), CANDIDATES)
     assert np.ptp(advantages) > 0  # a critic that has learned nothing at all says 0 of everything

@@ -223,7 +223,9 @@ def test_as_many_programs_are_compiled_as_buckets_are_used(engine):
 
     async def main():
         for _ in range(2):
-            await asyncio.gather(*(made.sample(request(n, session=n)) for n in range(12)))
+            long = [Request([7] * 70, n, Sampling(max_new_tokens=4), session=n) for n in range(8, 12)]
+            await asyncio.gather(*map(made.sample, [*(request(n, session=n) for n in range(8)), *long]))
+            await asyncio.gather(*(made.sample(request(n)) for n in range(4)))  # which need the rows of the long ones
             for n in range(12):
                 made.forget(n)
             await dialogue(made, "x")
