@@ -79,11 +79,11 @@ def test_references_pass_their_tests_and_plain_functions_fail_some():
 def test_the_scripted_agent_is_told_what_the_scripted_human_would_say():
     human, rng = ScriptedHuman(keywords(), UNKNOWN_REPLIES), random.Random(2)
     for task in make_tasks("train", 5, 11):
-        assert human.reply(task, "Should I add a comment?", seed=rng.randrange(1000)) in UNKNOWN_REPLIES
+        assert human.say(task, "Should I add a comment?", seed=rng.randrange(1000)) in UNKNOWN_REPLIES
         for line in task.hidden_information.splitlines():
             topic, sentence = line.split(": ", 1)
             question = next(t.questions[0] for family in FAMILIES for t in family.topics if t.name == topic)
-            assert human.reply(task, question, seed=0) == sentence
+            assert human.say(task, question, seed=0) == sentence
 
 
 def test_an_agent_that_never_asks_leaves_everything_out_and_one_that_asks_all_is_complete():
