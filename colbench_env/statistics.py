@@ -19,6 +19,7 @@ from colbench_env.types import NO_ANSWER, BadInput, Trajectory, Verdict
 RESAMPLES = 2000
 FINEST = 10_000  # of the units in which differences are counted exactly; else they are rounded to COARSE
 COARSE = 1000
+TIE = 1e-6  # rewards that are closer are equal
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,16 @@ class TurnCount:
 class Summary:
     """What the dialogues of one policy are worth.
 
-    tests_passed, success: shares of the tests passed and of the answers that pass them all, means over `tasks` tasks.
-    excluded: dialogues without a reward, which count in neither. turns: mean over dialogues. reply_tokens: mean over
-    agent turns, None where tokens were not recorded. unasked: answers given in the first turn. unanswered: dialogues
-    without an answer. verdicts: tests by verdict, in the order of `Verdict`.
+    reward, success: the reward (backend: share of the tests passed; frontend: similarity) and the share of the answers
+    with a reward of 1, means over `tasks` tasks. excluded: dialogues without a reward, which count in neither. turns:
+    mean over dialogues. reply_tokens: mean over agent turns, None where tokens were not recorded. unasked: answers in
+    the first turn. unanswered: dialogues without an answer. verdicts: tests by verdict, in the order of `Verdict`.
     """
 
     dialogues: int
     excluded: int
     tasks: int
-    tests_passed: Estimate
+    reward: Estimate
     success: Estimate
     turns: float
     reply_tokens: float | None
@@ -77,13 +78,13 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as a JSON object."""
-        estimates = {"tests_passed": self.tests_passed.to_json(), "success": self.success.to_json()}
+        estimates = {"reward": self.reward.to_json(), "success": self.success.to_json()}
         return asdict(self) | estimates
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """The summary that `to_json` wrote."""
-        estimates = {name: Estimate.from_json(row[name]) for name in ("tests_passed", "success")}
+        estimates = {name: Estimate.from_json(row[name]) for name in ("reward", "success")}
         return cls(**{**row, **estimates, "by_turns": tuple(TurnCount(**count) for count in row["by_turns"])})
 
 
@@ -91,14 +92,16 @@ class Summary:
 class Difference:
     """After minus before, on the `tasks` tasks that count for both.
 
-    p_tests_passed, p_success: of the exact paired test `sign_flip_p`. only_before, only_after: tasks that count for one
-    of the two only. gained, lost: tasks whose share of successes rose, and fell.
+    p_reward, p_success: of the exact paired test `sign_flip_p`. wins: share of the pairs of dialogues about one task in
+    which the one after has the higher reward, a tie (rewards less than TIE apart) counting half. only_before,
+    only_after: tasks that count for one of the two only. gained, lost: tasks whose share of successes rose, and fell.
     """
 
     tasks: int
-    tests_passed: Estimate
+    reward: Estimate
     success: Estimate
-    p_tests_passed: float
+    wins: Estimate
+    p_reward: float
     p_success: float
     only_before: int
     only_after: int
@@ -107,29 +110,29 @@ class Difference:
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as a JSON object."""
-        return asdict(self) | {"tests_passed": self.tests_passed.to_json(), "success": self.success.to_json()}
+        return asdict(self) | {name: getattr(self, name).to_json() for name in ("reward", "success", "wins")}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """The difference that `to_json` wrote."""
-        return cls(**{**row, **{name: Estimate.from_json(row[name]) for name in ("tests_passed", "success")}})
+        return cls(**{**row, **{name: Estimate.from_json(row[name]) for name in ("reward", "success", "wins")}})
 
 
 @dataclass(frozen=True)
 class BestOf:
     """What the best of `k` samples of a task is worth, a mean over the `tasks` tasks that have so many.
 
-    tests_passed: share of the tests that it passes (best-of-k). success: whether it passes all (pass@k).
+    reward: that sample's reward (best-of-k). success: whether it is 1 (pass@k).
     """
 
     k: int
     tasks: int
-    tests_passed: Estimate
+    reward: Estimate
     success: Estimate
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as a JSON object."""
-        return asdict(self) | {"tests_passed": self.tests_passed.to_json(), "success": self.success.to_json()}
+        return asdict(self) | {"reward": self.reward.to_json(), "success": self.success.to_json()}
 
 
 def bootstrap(values: Iterable[float], resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -154,7 +157,7 @@ def summarise(trajectories: Sequence[Trajectory]) -> Summary:
         dialogues=len(trajectories),
         excluded=sum(trajectory.reward is None for trajectory in trajectories),
         tasks=len(rewards),
-        tests_passed=bootstrap(_mean(given) for given in rewards.values()),
+        reward=bootstrap(_mean(given) for given in rewards.values()),
         success=bootstrap(_success(given) for given in rewards.values()),
         turns=len(agent_turns) / len(trajectories),
         reply_tokens=_mean(tokens) if tokens else None,
@@ -173,9 +176,10 @@ def compare(before: Sequence[Trajectory], after: Sequence[Trajectory]) -> Differ
     solved = [_success(new[task]) - _success(old[task]) for task in both]
     return Difference(
         tasks=len(both),
-        tests_passed=bootstrap(passed),
+        reward=bootstrap(passed),
         success=bootstrap(solved),
-        p_tests_passed=sign_flip_p(passed),
+        wins=bootstrap(_wins(old[task], new[task]) for task in both),
+        p_reward=sign_flip_p(passed),
         p_success=sign_flip_p(solved),
         only_before=len(old) - len(both),
         only_after=len(new) - len(both),
@@ -236,32 +240,6 @@ def expected_best(values: Sequence[float], k: int) -> float:
     return sum(value * (math.comb(i, k - 1) / math.comb(n, k)) for i, value in enumerate(sorted(values)))
 
 
-@dataclass(frozen=True)
-class Bin:
-    """How many whole numbers lie from `low` to `high`, both included."""
-
-    low: int
-    high: int
-    count: int
-
-
-def histogram(values: Iterable[int]) -> tuple[Bin, ...]:
-    """The values in bins that begin at 0, 1, 2, 5, 10, 20, 50, ...; from the first bin that has any to the last.
-
-    In: [3, 4, 12]   Out: Bin(2, 4, 2), Bin(5, 9, 0), Bin(10, 19, 1)
-    """
-    counts: Counter[int] = Counter()
-    for value in values:
-        power = 10 ** (len(str(value)) - 1)
-        counts[max((start * power for start in (1, 2, 5) if start * power <= value), default=0)] += 1
-    starts = [0, *(start * 10**power for power in range(len(str(max(counts, default=0))) + 1) for start in (1, 2, 5))]
-    return tuple(
-        Bin(low, after - 1, counts[low])
-        for low, after in zip(starts, starts[1:], strict=False)
-        if min(counts, default=1) <= low <= max(counts, default=0)
-    )
-
-
 def rewards_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[float]]:
     """The rewards of each task that has any, by task id, in the order of the trajectories."""
     found: dict[str, list[float]] = defaultdict(list)
@@ -269,6 +247,11 @@ def rewards_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[float]
         if trajectory.reward is not None:
             found[trajectory.task.task_id].append(trajectory.reward)
     return dict(found)
+
+
+def _wins(before: Sequence[float], after: Sequence[float]) -> float:
+    pairs = [(old, new) for old in before for new in after]
+    return _mean([0.5 if abs(new - old) < TIE else float(new > old) for old, new in pairs])
 
 
 def _mean(values: Sequence[float]) -> float:

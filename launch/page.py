@@ -14,9 +14,10 @@ from markupsafe import Markup
 
 from colbench_env.types import BadInput, Task, Trajectory, Verdict
 from launch.config import TrainConfig
+from launch.measures import duration
 from launch.paper import PAPER
 from launch.plots import bars, curve
-from launch.results import Results, conclusion, duration, remark, result_lines, verdict_lines
+from launch.results import Results, conclusion, remark, result_lines, verdict_lines
 
 if TYPE_CHECKING:
     from launch.report import Report

@@ -33,7 +33,7 @@ from models.parameters import count_params
 if TYPE_CHECKING:
     from launch.run import Run
 
-FORMAT = 2  # of report.json
+FORMAT = 3  # of report.json
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain", "numpy", "matplotlib")
 
 

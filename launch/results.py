@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from colbench_env.statistics import Difference, Estimate, Summary
+from colbench_env.statistics import Difference, Summary
 from colbench_env.types import Verdict
+from launch.measures import MEASURES, BenchmarkName, Measure, p_value, percent, points, share
 
 
 @dataclass(frozen=True)
@@ -16,20 +16,27 @@ class Results:
     """How one policy did, or two on the same tasks.
 
     policies: of a run "start" and, except after zero-shot, "trained". difference: the second minus the first, None
-    where there is one only.
+    where there is one only. benchmark: what the rewards are of.
     """
 
     policies: Mapping[str, Summary]
     difference: Difference | None
+    benchmark: BenchmarkName = "backend"
+
+    @property
+    def measure(self) -> Measure:
+        """How the figures are called."""
+        return MEASURES[self.benchmark]
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as a JSON object, with the answer to whether the intervals of the two policies overlap."""
-        row: dict[str, Any] = {"policies": {name: summary.to_json() for name, summary in self.policies.items()}}
+        policies = {name: summary.to_json() for name, summary in self.policies.items()}
+        row: dict[str, Any] = {"benchmark": self.benchmark, "policies": policies}
         if self.difference is None:
             return row | {"difference": None, "intervals_overlap": None}
         first, second = self.policies.values()
         overlap = {
-            "tests_passed": first.tests_passed.overlaps(second.tests_passed),
+            "reward": first.reward.overlaps(second.reward),
             "success": first.success.overlaps(second.success),
         }
         return row | {"difference": self.difference.to_json(), "intervals_overlap": overlap}
@@ -38,7 +45,8 @@ class Results:
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """The results that `to_json` wrote."""
         difference = None if row["difference"] is None else Difference.from_json(row["difference"])
-        return cls({name: Summary.from_json(summary) for name, summary in row["policies"].items()}, difference)
+        policies = {name: Summary.from_json(summary) for name, summary in row["policies"].items()}
+        return cls(policies, difference, row["benchmark"])
 
 
 @dataclass(frozen=True)
@@ -52,21 +60,23 @@ class Line:
 
 def result_lines(results: Results) -> list[Line]:
     """The table of the policies and their difference."""
-    policies, change = list(results.policies.values()), results.difference
+    policies, change, measure = list(results.policies.values()), results.difference, results.measure
     start, last = policies[0], policies[-1]
     passed = solved = ""
     if change:
-        passed = f"{points(change.tests_passed)}, {p_value(change.p_tests_passed)}"
+        passed = f"{points(change.reward)}, {p_value(change.p_reward)}"
         solved = f"{points(change.success)}, {p_value(change.p_success)}"
     lines = [
-        Line("tests passed", [share(p.tests_passed) for p in policies], passed),
-        Line("success", [share(p.success) for p in policies], solved),
+        Line(measure.reward, [share(p.reward, measure.unit) for p in policies], passed),
+        Line(measure.success, [share(p.success) for p in policies], solved),
         Line("turns", [f"{p.turns:.2f}" for p in policies], f"{last.turns - start.turns:+.2f}" if change else ""),
         Line("tokens a reply", ["n/a" if p.reply_tokens is None else f"{p.reply_tokens:.1f}" for p in policies]),
         Line("answers without a question", [f"{p.unasked} of {p.dialogues}" for p in policies]),
         Line("dialogues without an answer", [f"{p.unanswered} of {p.dialogues}" for p in policies]),
         Line("tasks counted", [str(p.tasks) for p in policies], f"{change.tasks} in both" if change else ""),
     ]
+    if change:
+        lines.insert(2, Line("win rate, ties half", ["" for _ in policies], share(change.wins)))
     if any(policy.excluded for policy in policies):
         lines.append(Line("excluded: not graded", [f"{p.excluded} of {p.dialogues}" for p in policies]))
     return lines
@@ -74,14 +84,17 @@ def result_lines(results: Results) -> list[Line]:
 
 def conclusion(results: Results) -> str:
     """One sentence: what training changed, and how sure that is."""
-    start, change = results.policies["start"], results.difference
+    start, change, measure = results.policies["start"], results.difference, results.measure
+    key, unit = measure.headline, measure.headline_unit
+    name, before = measure.headline_name, getattr(start, measure.headline)
     if change is None:
-        return f"Success of the start policy on {start.tasks} held-out tasks: {share(start.success)}."
-    trained = results.policies["trained"]
-    overlap = "overlap" if start.success.overlaps(trained.success) else "do not overlap"
+        return f"{name} of the start policy on {start.tasks} held-out tasks: {share(before, unit)}."
+    after = getattr(results.policies["trained"], key)
+    overlap = "overlap" if before.overlaps(after) else "do not overlap"
     return (
-        f"Success went from {percent(start.success.mean)} to {percent(trained.success.mean)}: {points(change.success)} "
-        f"on the same {change.tasks} held-out tasks; the 95 % intervals of the two policies {overlap}."
+        f"{name} went from {percent(before.mean, unit)} to {percent(after.mean, unit)}: "
+        f"{points(getattr(change, key))} on the same {change.tasks} held-out tasks; the 95 % intervals of the two "
+        f"policies {overlap}."
     )
 
 
@@ -89,7 +102,7 @@ def remark(critic: Mapping[str, Any] | None) -> str:
     """A sentence about a critic that had nothing to learn from, given its stage's note; else empty."""
     if critic is None or critic.get("pairs") != 0:
         return ""
-    return " No critic was trained: no task had a sample that passed all tests and a worse one."
+    return " No critic was trained: no task had two samples of which one is to be preferred."
 
 
 def verdict_lines(results: Results) -> list[Line]:
@@ -101,36 +114,3 @@ def verdict_lines(results: Results) -> list[Line]:
         for verdict, given in ((verdict, [count.get(verdict, 0) for count in counts]) for verdict in Verdict)
         if any(given)
     ]
-
-
-def percent(value: float) -> str:
-    """In: 0.125   Out: "12.5 %" """
-    return "n/a" if math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def share(estimate: Estimate) -> str:
-    """In: Estimate(0.5, 0.25, 0.75)   Out: "50.0 % [25.0, 75.0]" """
-    if math.isnan(estimate.mean):
-        return "n/a"
-    return f"{percent(estimate.mean)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
-def points(estimate: Estimate) -> str:
-    """In: Estimate(0.5, 0.25, 0.75)   Out: "+50.0 points [+25.0, +75.0]" """
-    if math.isnan(estimate.mean):
-        return "n/a"
-    return f"{100 * estimate.mean:+.1f} points [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
-
-
-def p_value(p: float) -> str:
-    """In: 0.0234   Out: "p = 0.023" """
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
-
-
-def duration(seconds: float) -> str:
-    """In: 754.2   Out: "12 min 34 s" """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from colbench_env.flags import Flag
+from colbench_env.histogram import Bin, histogram
 from colbench_env.samples import Layout
 from colbench_env.simulator_health import SimulatorHealth, is_spoilt, simulator_health
-from colbench_env.statistics import BestOf, Bin, Estimate, best_of, bootstrap, compare, histogram, summarise
+from colbench_env.statistics import BestOf, Estimate, best_of, bootstrap, compare, summarise
 from colbench_env.types import Trajectory
 from launch.evaluation.studying import Study
 from launch.grading import can_be_graded
@@ -22,7 +23,7 @@ from launch.results import Results
 if TYPE_CHECKING:
     from sweet_jax.chat import Chat
 
-FORMAT = 1  # of the JSON file
+FORMAT = 2  # of the JSON file
 EVALUATED, BASELINE = "evaluated", "baseline"
 
 
@@ -33,7 +34,7 @@ class Part:
     name: str
     dialogues: int
     tasks: int
-    tests_passed: Estimate
+    reward: Estimate
     success: Estimate
 
     def to_json(self) -> dict[str, Any]:
@@ -46,7 +47,7 @@ class Chance:
     """What blind guessing scores: each task's commonest result as the answer to every call."""
 
     tasks: int
-    tests_passed: float
+    reward: float
     success: float
 
 
@@ -160,7 +161,7 @@ def _part(name: str, rows: Sequence[Trajectory]) -> Part:
     if not rows:
         return Part(name, 0, 0, bootstrap([]), bootstrap([]))
     summary = summarise(rows)
-    return Part(name, summary.dialogues, summary.tasks, summary.tests_passed, summary.success)
+    return Part(name, summary.dialogues, summary.tasks, summary.reward, summary.success)
 
 
 def turn_lengths(rows: Sequence[Trajectory], chat: Chat | None) -> Lengths:

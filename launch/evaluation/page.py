@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from colbench_env.statistics import Bin
+from colbench_env.histogram import Bin
 from launch.evaluation import text
 from launch.evaluation.evaluation import Evaluation
 from launch.page import Plot, template, turn_plots

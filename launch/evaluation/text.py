@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from colbench_env.histogram import Bin
 from colbench_env.simulator_health import OVERLAP, SimulatorHealth
-from colbench_env.statistics import Bin, Difference
+from colbench_env.statistics import Difference
 from launch.evaluation.evaluation import BASELINE, Evaluation, Part
+from launch.measures import duration, p_value, percent, points, share
 from launch.paper import PAPER
-from launch.results import Line, duration, p_value, percent, points, result_lines, share, verdict_lines
+from launch.results import Line, result_lines, verdict_lines
 
 BAR = 30  # characters of the longest bar
 
@@ -48,7 +50,7 @@ def conclusion(evaluation: Evaluation) -> str:
     if not found.tasks:
         return f"None of the {found.dialogues} dialogues has a reward: there is nothing to say of their success."
     text = (
-        f"Success {share(found.success)}, {share(found.tests_passed)} of the tests passed: {found.tasks} tasks, "
+        f"Success {share(found.success)}, {share(found.reward)} of the tests passed: {found.tasks} tasks, "
         f"{found.dialogues - found.excluded} dialogues"
     )
     if change is not None and change.tasks:
@@ -70,7 +72,7 @@ def comparison_rows(change: Difference) -> Rows:
 def part_rows(parts: Iterable[Part]) -> Rows:
     """What some of the dialogues are worth."""
     head = ("dialogues", "tests passed", "success", "tasks")
-    return [head, *((p.name, share(p.tests_passed), share(p.success), str(p.tasks)) for p in parts)]
+    return [head, *((p.name, share(p.reward), share(p.success), str(p.tasks)) for p in parts)]
 
 
 def flag_rows(evaluation: Evaluation) -> Rows:
@@ -81,7 +83,7 @@ def flag_rows(evaluation: Evaluation) -> Rows:
 def best_rows(evaluation: Evaluation) -> Rows:
     """pass@k and best-of-k."""
     head = ("k", "best-of-k, tests passed", "pass@k", "tasks")
-    found = [(str(b.k), share(b.tests_passed), share(b.success), str(b.tasks)) for b in evaluation.best_of]
+    found = [(str(b.k), share(b.reward), share(b.success), str(b.tasks)) for b in evaluation.best_of]
     return [head, *found] if found else []
 
 
@@ -136,12 +138,12 @@ def paper_rows(evaluation: Evaluation) -> Rows:
 def own_rows(evaluation: Evaluation) -> Rows:
     """What stands beside the paper's rows: in per cent."""
     chance = evaluation.chance
-    figures = ("n/a", "n/a") if chance is None else (f"{100 * x:.1f}" for x in (chance.tests_passed, chance.success))
+    figures = ("n/a", "n/a") if chance is None else (f"{100 * x:.1f}" for x in (chance.reward, chance.success))
     rows = [("chance level", *figures)]
     for name, summary in evaluation.results.policies.items():
         if summary.tasks:
             label = "baseline" if name == BASELINE else "these dialogues"
-            rows.append((label, f"{100 * summary.tests_passed.mean:.1f}", f"{100 * summary.success.mean:.1f}"))
+            rows.append((label, f"{100 * summary.reward.mean:.1f}", f"{100 * summary.success.mean:.1f}"))
     return rows
 
 

@@ -91,7 +91,7 @@ def grading(run: Run) -> dict[str, Any]:
 def outcome(graded: Sequence[Trajectory]) -> dict[str, float]:
     rewards = [t.reward for t in graded if t.reward is not None]
     return {
-        "tests_passed": float(np.mean(rewards)) if rewards else math.nan,
+        "reward": float(np.mean(rewards)) if rewards else math.nan,
         "success": float(np.mean([reward == 1.0 for reward in rewards])) if rewards else math.nan,
         "turns": float(np.mean([len(t.agent_turns) for t in graded])),
     }

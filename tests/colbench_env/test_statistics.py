@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from colbench_env.histogram import Bin, histogram
 from colbench_env.statistics import (
     BestOf,
-    Bin,
     Difference,
     Estimate,
     Summary,
@@ -17,7 +17,6 @@ from colbench_env.statistics import (
     bootstrap,
     compare,
     expected_best,
-    histogram,
     rewards_by_task,
     sign_flip_p,
     summarise,
@@ -75,7 +74,7 @@ def test_a_summary_counts_what_has_a_reward_and_tells_what_has_none():
         trajectory("d", None, turns=1, verdicts={"test1": "infrastructure-error"}, answer=NO_ANSWER),
     ])  # fmt: skip
     assert (found.dialogues, found.excluded, found.tasks) == (4, 1, 3)
-    assert (found.tests_passed.mean, found.success.mean) == (0.5, 1 / 3)
+    assert (found.reward.mean, found.success.mean) == (0.5, 1 / 3)
     assert (found.turns, found.reply_tokens) == (2.0, (3 * 4 + 10 + 3 * 5) / 7)
     assert (found.unasked, found.unanswered) == (1, 2)
     assert list(found.verdicts.items()) == [("pass", 3), ("wrong", 1), ("no-answer", 2), ("infrastructure-error", 1)]
@@ -88,7 +87,7 @@ def test_samples_of_one_task_make_one_value():
     assert rewards_by_task(rows) == {ids[0]: [1.0, 0.0], ids[1]: [0.0, 0.5]}
     found = summarise(rows)
     assert (found.tasks, found.dialogues) == (2, 4)
-    assert found.tests_passed == Estimate(0.375, 0.25, 0.5)  # task means 0.5 and 0.25
+    assert found.reward == Estimate(0.375, 0.25, 0.5)  # task means 0.5 and 0.25
     assert found.success == Estimate(0.25, 0.0, 0.5)  # task means 0.5 and 0.0
 
 
@@ -100,9 +99,9 @@ def test_the_paired_difference_is_certain_where_every_task_gains_the_same():
     before = [trajectory("a", 0.0), trajectory("b", 0.25), trajectory("c", 0.5)]
     after = [trajectory("a", 0.5), trajectory("b", 0.75), trajectory("c", 1.0)]
     found = compare(before, after)
-    assert (found.tasks, found.tests_passed) == (3, Estimate(0.5, 0.5, 0.5))
+    assert (found.tasks, found.reward) == (3, Estimate(0.5, 0.5, 0.5))
     assert found.success == Estimate(1 / 3, 0.0, 1.0)
-    before_alone, after_alone = summarise(before).tests_passed, summarise(after).tests_passed
+    before_alone, after_alone = summarise(before).reward, summarise(after).reward
     assert before_alone.overlaps(after_alone)  # what pairing removes: the tasks differ more than the policies
 
 
@@ -110,7 +109,7 @@ def test_a_task_without_reward_on_one_side_is_left_out_of_the_difference():
     before = [trajectory("a", 0.0), trajectory("b", None)]
     after = [trajectory("b", 1.0), trajectory("a", 1.0)]  # paired by task, not by line
     one = Estimate(1.0, 1.0, 1.0)
-    assert compare(before, after) == Difference(1, one, one, 1.0, 1.0, only_before=0, only_after=1, gained=1, lost=0)
+    assert compare(before, after) == Difference(1, one, one, one, 1.0, 1.0, 0, only_after=1, gained=1, lost=0)
 
 
 def test_policies_are_compared_on_the_tasks_that_both_have():
@@ -118,12 +117,18 @@ def test_policies_are_compared_on_the_tasks_that_both_have():
     after = [trajectory("b", 1.0), trajectory("c", 0.0), trajectory("d", 1.0), trajectory("e", 1.0)]
     found = compare(before, after)
     assert (found.tasks, found.only_before, found.only_after) == (2, 1, 2)
-    assert (found.tests_passed.mean, found.success.mean) == (-0.25, 0.0)
-    assert (found.gained, found.lost) == (1, 1)
+    assert (found.reward.mean, found.success.mean) == (-0.25, 0.0)
+    assert (found.gained, found.lost, found.wins.mean) == (1, 1, 0.5)
     nothing = compare(before[:1], after)
     assert (nothing.tasks, nothing.p_success) == (0, 1.0) and math.isnan(nothing.success.mean)
     with pytest.raises(BadInput, match="no trajectories"):
         summarise([])
+
+
+def test_the_win_rate_takes_every_pair_of_dialogues_about_a_task_and_counts_ties_half():
+    before = [trajectory("a", 0.5), trajectory("a", 0.9), trajectory("b", 0.2)]
+    after = [trajectory("a", 0.9), trajectory("b", 0.2 + 1e-9), trajectory("c", 1.0)]
+    assert compare(before, after).wins.mean == (0.75 + 0.5) / 2  # a: a win and a tie; b: a tie; c is in one file only
 
 
 @pytest.mark.parametrize(
@@ -173,7 +178,7 @@ def test_the_best_of_k_is_the_mean_over_all_choices_of_k(values, k, best):
 
 def test_the_best_of_k_is_told_for_doubling_k_over_the_tasks_that_have_so_many_samples():
     rows = [trajectory("a", reward) for reward in (1.0, 0.0, 0.5)] + [trajectory("b", 0.0), trajectory("b", 0.5)]
-    assert [(b.k, b.tasks, b.tests_passed.mean, b.success.mean) for b in best_of(rows)] == [
+    assert [(b.k, b.tasks, b.reward.mean, b.success.mean) for b in best_of(rows)] == [
         (1, 2, pytest.approx(0.375), pytest.approx(1 / 6)),
         (2, 2, pytest.approx((2.5 / 3 + 0.5) / 2), pytest.approx(1 / 3)),
         (3, 1, 1.0, 1.0),

@@ -85,17 +85,17 @@ def test_a_file_is_graded_and_everything_is_told_three_ways(evaluate, file, tmp_
 
     found = read_json(tmp_path / "json")
     summary = found["policies"]["evaluated"]
-    assert (summary["success"]["mean"], summary["tests_passed"]["mean"]) == (
+    assert (summary["success"]["mean"], summary["reward"]["mean"]) == (
         pytest.approx(1 / 3),
         pytest.approx(3.5 / 6),
     )
     assert summary["verdicts"] == {"pass": 14, "wrong": 6, "no-answer": 4}
     assert (summary["unasked"], summary["unanswered"], summary["dialogues"]) == (1, 1, 6)
-    assert [(b["k"], b["tests_passed"]["mean"], b["success"]["mean"]) for b in found["best_of"]] == [
+    assert [(b["k"], b["reward"]["mean"], b["success"]["mean"]) for b in found["best_of"]] == [
         (1, pytest.approx(3.5 / 6), pytest.approx(1 / 3)),
         (2, pytest.approx(2.25 / 3), pytest.approx(2 / 3)),
     ]
-    assert found["chance"] == {"tasks": 3, "tests_passed": 0.25, "success": 0.0}
+    assert found["chance"] == {"tasks": 3, "reward": 0.25, "success": 0.0}
     assert found["lengths"] == {
         "unit": "tokens",
         "total": 6 * 30 + 6 * 3,
@@ -190,7 +190,7 @@ def test_json_alone_goes_to_standard_output_and_the_text_does_not(evaluate, file
     for flag in ("--json", "--json=-"):
         ended = evaluate(f"--trajectories={file}", flag, "--no-references")
         found = json.loads(ended.stdout)
-        assert (found["format"], found["rows"], found["chance"]) == (1, 6, None)
+        assert (found["format"], found["rows"], found["chance"]) == (2, 6, None)
         assert "Success 33.3 %" in ended.stderr
 
 

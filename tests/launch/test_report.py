@@ -18,9 +18,9 @@ from colbench_env.types import NO_ANSWER, BadInput, Message, Task, Trajectory
 from launch import cli, page
 from launch.config import TrainConfig
 from launch.console import Console
+from launch.measures import duration, points, share
 from launch.presets import PRESETS
 from launch.report import command_line, next_commands, write_report
-from launch.results import duration, points, share
 from launch.run import Run
 from launch.run_dir import RunDir, write_json
 from models.config import LlamaConfig
@@ -131,12 +131,12 @@ def test_the_numbers_are_those_of_the_dialogues(run):
     found = read_json(run)
     start, trained = found["policies"]["start"], found["policies"]["trained"]
     assert (start["success"]["mean"], trained["success"]["mean"]) == (0.25, 0.8)
-    assert (start["tests_passed"]["mean"], trained["tests_passed"]["mean"]) == (0.625, 0.8)
+    assert (start["reward"]["mean"], trained["reward"]["mean"]) == (0.625, 0.8)
     assert start["success"]["low"] < 0.25 < start["success"]["high"]
     assert found["difference"]["tasks"] == 20
     assert found["difference"]["success"]["mean"] == pytest.approx(0.55)
-    assert found["difference"]["tests_passed"]["mean"] == pytest.approx(0.175)
-    assert found["intervals_overlap"] == {"tests_passed": True, "success": False}
+    assert found["difference"]["reward"]["mean"] == pytest.approx(0.175)
+    assert found["intervals_overlap"] == {"reward": True, "success": False}
     assert (start["turns"], start["reply_tokens"], start["unasked"]) == (1.0, 20.0, 20)
     assert (trained["turns"], trained["reply_tokens"], trained["unasked"]) == (3.0, 10.0, 0)
     assert [p["verdicts"] for p in (start, trained)] == [{"pass": 125, "wrong": 75}, {"pass": 160, "wrong": 40}]
