@@ -46,12 +46,20 @@ class Estimate:
 
 @dataclass(frozen=True)
 class TurnCount:
-    """The dialogues with `turns` agent turns: how many, how many of them have a reward, how many of these succeeded."""
+    """The dialogues with `turns` agent turns: how many, how many have a reward, how many of these succeeded, and the
+    sum of their rewards."""
 
     turns: int
     dialogues: int
     counted: int
     successes: int
+    rewards: float
+
+    def share(self, figure: str) -> float:
+        """The mean "reward", or the share of "success", of those that have a reward; NaN where none has."""
+        if not self.counted:
+            return math.nan
+        return (self.rewards if figure == "reward" else self.successes) / self.counted
 
 
 @dataclass(frozen=True)
@@ -273,6 +281,7 @@ def _by_turns(trajectories: Iterable[Trajectory]) -> tuple[TurnCount, ...]:
     for trajectory in trajectories:
         rewards[len(trajectory.agent_turns)].append(trajectory.reward)
     return tuple(
-        TurnCount(turns, len(given), sum(reward is not None for reward in given), given.count(1.0))
+        TurnCount(turns, len(given), len(known), known.count(1.0), sum(known))
         for turns, given in sorted(rewards.items())
+        for known in [[reward for reward in given if reward is not None]]
     )

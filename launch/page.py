@@ -106,7 +106,8 @@ def page(report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[s
         report=report,
         config=config,
         policies=list(report.results.policies),
-        paper=PAPER,
+        paper=PAPER[report.results.benchmark],
+        measure=report.results.measure,
         lines=result_lines(report.results),
         conclusion=conclusion(report.results) + remark(report.stages.get("critic")),
         verdicts=verdict_lines(report.results),
@@ -147,13 +148,18 @@ def stage_curves(folder: Path) -> dict[str, list[Plot]]:
 def turn_plots(results: Results) -> list[Plot]:
     """Success by number of turns, and how often each number of turns came up."""
     counts = {name: summary.by_turns for name, summary in results.policies.items()}
+    measure = results.measure
+    figure, unit = measure.headline_name, measure.headline_unit.replace(" ", ", ")
     success = {
-        name: {c.turns: (100 * c.successes / c.counted, str(c.counted)) for c in given if c.counted}
+        name: {c.turns: (100 * c.share(measure.headline), str(c.counted)) for c in given if c.counted}
         for name, given in counts.items()
     }
     dialogues = {name: {c.turns: (c.dialogues, str(c.dialogues)) for c in given} for name, given in counts.items()}
     return [
-        Plot("Success by number of turns (of how many dialogues)", Markup(bars("success", success, "success, %"))),
+        Plot(
+            f"{figure} by number of turns (of how many dialogues)",
+            Markup(bars("success", success, figure.lower() + unit)),
+        ),
         Plot("Dialogues by number of turns", Markup(bars("turns", dialogues, "dialogues"))),
     ]
 

@@ -109,7 +109,8 @@ class Evaluation:
         names = list(self.simulator.simulators)
         simulator = names[0].partition(" {")[0] if len(names) == 1 else f"{len(names)} different ones"
         graders = [*self.kept, *([self.grader] if self.graded else [])]
-        return paper_differences(self.evaluated.tasks, simulator, " and ".join(dict.fromkeys(graders)) or "none")
+        grader = " and ".join(dict.fromkeys(graders)) or "none"
+        return paper_differences(self.results.benchmark, self.evaluated.tasks, simulator, grader)
 
     def to_json(self) -> dict[str, Any]:
         """The evaluation as a JSON object; null for what is no number."""
@@ -117,7 +118,7 @@ class Evaluation:
         del rest["results"]
         paper = {
             "tasks": PAPER_TASKS,
-            "rows": [row._asdict() for row in PAPER],
+            "rows": PAPER[self.results.benchmark].to_json(),
             "differences": self.differences_to_paper,
         }
         return {"format": FORMAT, **self.results.to_json(), **rest, "paper": paper}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from colbench_env.histogram import Bin
 from colbench_env.simulator_health import OVERLAP, SimulatorHealth
 from colbench_env.statistics import Difference
-from launch.evaluation.evaluation import BASELINE, Evaluation, Part
+from launch.evaluation.evaluation import BASELINE, Evaluation
 from launch.measures import duration, p_value, percent, points, share
 from launch.paper import PAPER
 from launch.results import Line, result_lines, verdict_lines
@@ -26,17 +27,17 @@ def report_text(evaluation: Evaluation) -> str:
         (conclusion(evaluation), ()),
         ("", [heads, *_cells(result_lines(evaluation.results), difference is not None)]),
         ("Baseline", comparison_rows(difference) if difference else ()),
-        ("Parts", part_rows(evaluation.parts) if len(evaluation.parts) > 1 else ()),
+        ("Parts", part_rows(evaluation) if len(evaluation.parts) > 1 else ()),
         ("Flagged tasks", flag_rows(evaluation)),
         ("Best of k samples", best_rows(evaluation)),
         (
-            "Verdicts on single tests",
+            evaluation.results.measure.verdicts,
             _headed(heads[: len(names) + 1], _cells(verdict_lines(evaluation.results), False)),
         ),
         ("Turns", turn_rows(evaluation)),
         (f"Length of a turn, {evaluation.lengths.unit}", _bars(evaluation.lengths.bins)),
         ("Simulated human", health_rows(evaluation.simulator)),
-        ("Beside the paper (ColBench backend)", paper_rows(evaluation)),
+        (f"Beside the paper ({PAPER[evaluation.results.benchmark].title})", paper_rows(evaluation)),
         ("What differs from the paper", [(text,) for text in evaluation.differences_to_paper]),
         ("How it was made", making_rows(evaluation)),
     ]
@@ -49,12 +50,16 @@ def conclusion(evaluation: Evaluation) -> str:
     found, change = evaluation.evaluated, evaluation.results.difference
     if not found.tasks:
         return f"None of the {found.dialogues} dialogues has a reward: there is nothing to say of their success."
-    text = (
-        f"Success {share(found.success)}, {share(found.reward)} of the tests passed: {found.tasks} tasks, "
-        f"{found.dialogues - found.excluded} dialogues"
-    )
+    measure = evaluation.results.measure
+    text = f"Success {share(found.success)}, {share(found.reward)} of the tests passed"
+    if measure.headline == "reward":
+        text = f"{measure.headline_name} {share(found.reward, '')}, {share(found.success)} {measure.success}"
+    text += f": {found.tasks} tasks, {found.dialogues - found.excluded} dialogues"
     if change is not None and change.tasks:
-        text += f"; success {points(change.success)} against the baseline, {p_value(change.p_success)}"
+        changed, p = getattr(change, measure.headline), getattr(change, f"p_{measure.headline}")
+        text += f"; {measure.headline_name.lower()} {points(changed)} against the baseline, {p_value(p)}"
+        if measure.headline == "reward":
+            text += f", win rate {share(change.wins)}"
     return text + "."
 
 
@@ -69,10 +74,11 @@ def comparison_rows(change: Difference) -> Rows:
     ]
 
 
-def part_rows(parts: Iterable[Part]) -> Rows:
+def part_rows(evaluation: Evaluation) -> Rows:
     """What some of the dialogues are worth."""
-    head = ("dialogues", "tests passed", "success", "tasks")
-    return [head, *((p.name, share(p.reward), share(p.success), str(p.tasks)) for p in parts)]
+    measure, parts = evaluation.results.measure, evaluation.parts
+    head = ("dialogues", measure.reward, measure.success, "tasks")
+    return [head, *((p.name, share(p.reward, measure.unit), share(p.success), str(p.tasks)) for p in parts)]
 
 
 def flag_rows(evaluation: Evaluation) -> Rows:
@@ -82,22 +88,23 @@ def flag_rows(evaluation: Evaluation) -> Rows:
 
 def best_rows(evaluation: Evaluation) -> Rows:
     """pass@k and best-of-k."""
-    head = ("k", "best-of-k, tests passed", "pass@k", "tasks")
-    found = [(str(b.k), share(b.reward), share(b.success), str(b.tasks)) for b in evaluation.best_of]
+    measure = evaluation.results.measure
+    head = ("k", f"best-of-k, {measure.reward}", "pass@k", "tasks")
+    found = [(str(b.k), share(b.reward, measure.unit), share(b.success), str(b.tasks)) for b in evaluation.best_of]
     return [head, *found] if found else []
 
 
 def turn_rows(evaluation: Evaluation) -> Rows:
-    """Dialogues and success by the number of agent turns."""
-    counts = evaluation.evaluated.by_turns
+    """Dialogues, and the first of the benchmark's figures, by the number of agent turns."""
+    counts, measure = evaluation.evaluated.by_turns, evaluation.results.measure
     most = max(count.dialogues for count in counts)
     return [
-        ("turns", "dialogues", "success", ""),
+        ("turns", "dialogues", measure.headline_name.lower(), ""),
         *(
             (
                 str(count.turns),
                 str(count.dialogues),
-                f"{percent(count.successes / count.counted)}" if count.counted else "n/a",
+                percent(count.share(measure.headline), measure.headline_unit),
                 _bar(count.dialogues, most),
             )
             for count in counts
@@ -130,8 +137,8 @@ def health_rows(health: SimulatorHealth) -> Rows:
 
 def paper_rows(evaluation: Evaluation) -> Rows:
     """The paper's policies, blind guessing and these dialogues."""
-    rows = [("", "tests passed, %", "success, %")]
-    rows += [(row.policy, f"{row.tests_passed:.1f}", f"{row.success:.1f}") for row in PAPER]
+    table = PAPER[evaluation.results.benchmark]
+    rows = [("", *table.heads), *((row.policy, f"{row.first:.1f}", f"{row.second:.1f}") for row in table.rows)]
     return [*rows, *own_rows(evaluation)]
 
 
@@ -139,12 +146,21 @@ def own_rows(evaluation: Evaluation) -> Rows:
     """What stands beside the paper's rows: in per cent."""
     chance = evaluation.chance
     figures = ("n/a", "n/a") if chance is None else (f"{100 * x:.1f}" for x in (chance.reward, chance.success))
-    rows = [("chance level", *figures)]
+    rows = [] if evaluation.results.benchmark == "frontend" else [("chance level", *figures)]
     for name, summary in evaluation.results.policies.items():
         if summary.tasks:
             label = "baseline" if name == BASELINE else "these dialogues"
-            rows.append((label, f"{100 * summary.reward.mean:.1f}", f"{100 * summary.success.mean:.1f}"))
+            second = summary.success.mean if evaluation.results.benchmark == "backend" else _wins(evaluation, name)
+            rows.append((label, f"{100 * summary.reward.mean:.1f}", percent(second, "")))
     return rows
+
+
+def _wins(evaluation: Evaluation, name: str) -> float:
+    """The win rate against the baseline, 0.5 for the baseline itself; NaN without one."""
+    if name == BASELINE:
+        return 0.5
+    change = evaluation.results.difference
+    return math.nan if change is None else change.wins.mean
 
 
 def making_rows(evaluation: Evaluation) -> Rows:

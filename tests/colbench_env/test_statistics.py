@@ -78,7 +78,7 @@ def test_a_summary_counts_what_has_a_reward_and_tells_what_has_none():
     assert (found.turns, found.reply_tokens) == (2.0, (3 * 4 + 10 + 3 * 5) / 7)
     assert (found.unasked, found.unanswered) == (1, 2)
     assert list(found.verdicts.items()) == [("pass", 3), ("wrong", 1), ("no-answer", 2), ("infrastructure-error", 1)]
-    assert found.by_turns == (TurnCount(1, 2, 1, 0), TurnCount(3, 2, 2, 1))
+    assert found.by_turns == (TurnCount(1, 2, 1, 0, 0.5), TurnCount(3, 2, 2, 1, 1.0))
 
 
 def test_samples_of_one_task_make_one_value():

@@ -140,7 +140,7 @@ def test_the_numbers_are_those_of_the_dialogues(run):
     assert (start["turns"], start["reply_tokens"], start["unasked"]) == (1.0, 20.0, 20)
     assert (trained["turns"], trained["reply_tokens"], trained["unasked"]) == (3.0, 10.0, 0)
     assert [p["verdicts"] for p in (start, trained)] == [{"pass": 125, "wrong": 75}, {"pass": 160, "wrong": 40}]
-    assert trained["by_turns"] == [{"turns": 3, "dialogues": 20, "counted": 20, "successes": 16}]
+    assert trained["by_turns"] == [{"turns": 3, "dialogues": 20, "counted": 20, "successes": 16, "rewards": 16.0}]
 
 
 def test_the_report_says_how_the_run_was_made(run):
