@@ -3,15 +3,21 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
+def submit(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """The future result of the coroutine, which runs on the background loop."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop())
+
+
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """What the coroutine returns or raises; it runs on the background loop while this thread waits."""
-    future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
+    future = submit(coroutine)
     try:
         return future.result()
     except BaseException:
