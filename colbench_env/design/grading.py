@@ -1,0 +1,117 @@
+"""Grades designs: the answer and the reference are rendered, and a measure of similarity says how alike they look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from colbench_env.design.page import Page
+from colbench_env.types import NO_ANSWER, BadInput, Task, Verdict
+
+BATCH = 32  # answers that are rendered and compared together
+SHOWN, NOT_SHOWN, BLANK = Verdict.PASS, Verdict.ERROR, Verdict.WRONG
+
+
+class Pages(Protocol):
+    """What makes pages of HTML texts: a `Renderer`, or one that remembers."""
+
+    def render_many(self, htmls: Sequence[str]) -> list[Page]:
+        """The pages, in order."""
+        ...
+
+
+class Similarity(Protocol):
+    """A measure of how alike pages and references look; 1 for equal ones."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
+
+    def scores(self, pages: Sequence[Page | None], references: Sequence[Page]) -> list[float]:
+        """The score of each page with the reference at its place; None says that there is no page."""
+        ...
+
+
+@dataclass(frozen=True)
+class DesignGrade:
+    """The grade of one design.
+
+    similarity: to the reference, None where the machine failed. verdict: PASS where the page was shown, WRONG where it
+    was blank, ERROR where it could not be shown, NO_ANSWER where there is none. problem: why it could not be shown.
+    refused: requests that the page made and did not get.
+    """
+
+    similarity: float | None
+    verdict: Verdict
+    problem: str | None = None
+    refused: int = 0
+
+    @property
+    def excluded(self) -> int:
+        """1 where the grader's machine failed, so that there is no statement on the design."""
+        return int(self.similarity is None)
+
+    @property
+    def reward(self) -> float:
+        """The similarity, NaN where there is none."""
+        return math.nan if self.similarity is None else self.similarity
+
+    def in_row(self) -> dict[str, Any]:
+        """What a graded row keeps besides its reward."""
+        verdict = Verdict.INFRASTRUCTURE_ERROR if self.similarity is None else self.verdict
+        told = {"problem": self.problem} if self.problem else {}
+        return {"verdicts": {"page": str(verdict)}, "tests": [], "page": {"refused": self.refused, **told}}
+
+
+@dataclass(frozen=True)
+class DesignGrader:
+    """Grades designs with a renderer and a similarity. An answer that equals its reference scores 1 exactly."""
+
+    pages: Pages
+    similarity: Similarity
+
+    @property
+    def mode(self) -> str:
+        """The name of the similarity: rows tell by it how they were graded."""
+        return self.similarity.name
+
+    def grade_many(
+        self,
+        answers: Iterable[tuple[Task, str]],
+        on_done: Callable[[int, DesignGrade], None] = lambda place, grade: None,
+    ) -> list[DesignGrade]:
+        """The grades, in order; `on_done` is told each as soon as it is there. BadInput for a reference that fails."""
+        answers, grades = list(answers), []
+        for start in range(0, len(answers), BATCH):
+            for grade in self._graded(answers[start : start + BATCH]):
+                grades.append(grade)
+                on_done(len(grades) - 1, grade)
+        return grades
+
+    def _graded(self, answers: Sequence[tuple[Task, str]]) -> list[DesignGrade]:
+        htmls = [html for task, answer in answers for html in (task.ground_truth, answer) if html != NO_ANSWER]
+        wanted = list(dict.fromkeys(htmls))
+        rendered = dict(zip(wanted, self.pages.render_many(wanted), strict=True))
+        references = [rendered[task.ground_truth] for task, _ in answers]
+        for (task, _), reference in zip(answers, references, strict=True):
+            if reference.problem is not None:
+                raise BadInput(
+                    f"task {task.task_id} ({task.problem_description[:40]!r}...): the reference page cannot be shown: "
+                    f"{reference.problem}"
+                )
+        pages = [None if answer == NO_ANSWER else rendered[answer] for _, answer in answers]
+        scores = self.similarity.scores(pages, references)
+        return [
+            _grade(page, 1.0 if page is not None and page.png == reference.png else score)
+            for page, reference, score in zip(pages, references, scores, strict=True)
+        ]
+
+
+def _grade(page: Page | None, score: float) -> DesignGrade:
+    if page is None:
+        return DesignGrade(score, Verdict.NO_ANSWER)
+    verdict = NOT_SHOWN if page.problem is not None else SHOWN if page.blocks else BLANK
+    return DesignGrade(score, verdict, page.problem, page.refused)
