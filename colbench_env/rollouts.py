@@ -16,6 +16,10 @@ Result = Trajectory | EpisodeFailed
 FAILURES_IN_A_ROW = 20  # after so many the fault is not the episodes': the run ends, and can be continued
 
 
+class FailedInARow(Exception):
+    """FAILURES_IN_A_ROW episodes have failed: one sentence."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What a file of rollouts shall hold: row j * num_tasks + i is sample j of task i; `about` is in every row."""
@@ -69,7 +73,8 @@ async def play_all(
     """Plays what is missing, at most `in_flight` episodes at once; each row is in the file as soon as it is played.
 
     A failed episode is recorded in `failures_file` and has no row, so that another run plays it again. Whatever else
-    `play_one` raises ends the run, and so do FAILURES_IN_A_ROW (as BadInput).
+    `play_one` raises ends the run, and so do FAILURES_IN_A_ROW (as
+    FailedInARow).
     """
     left = iter(wanted.missing())
     failed_in_a_row = 0
@@ -86,7 +91,7 @@ async def play_all(
             failed_in_a_row = failed_in_a_row + 1 if failed else 0
             on_done(result)
             if failed_in_a_row >= FAILURES_IN_A_ROW:
-                raise BadInput(
+                raise FailedInARow(
                     f"{wanted.output}: {failed_in_a_row} episodes failed one after the other, the last one: {result}; "
                     "run the same command again to continue"
                 )

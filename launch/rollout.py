@@ -15,7 +15,7 @@ def main() -> None:
 
     from colbench_env.episodes import EpisodeFailed, failures_file
     from colbench_env.mini import make_tasks
-    from colbench_env.rollouts import Result, Wanted, play_all
+    from colbench_env.rollouts import FailedInARow, Result, Wanted, play_all
     from colbench_env.tasks import read_rows
     from colbench_env.types import Task
     from launch.console import Console
@@ -51,7 +51,10 @@ def main() -> None:
                     console.warn(str(result))
                 console.progress("rollout", done, total)
 
-            await play_all(wanted, sides.play, config.in_flight, on_done)
+            try:
+                await play_all(wanted, sides.play, config.simulator.in_flight, on_done)
+            except FailedInARow as failure:
+                raise cli.Stopped(str(failure)) from failure
         return failed
 
     with seated(config) as sides:
