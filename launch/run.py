@@ -25,7 +25,7 @@ from models.parameters import inference_shardings, param_shapes, with_matrices_i
 from sweet_jax.batch import default_buckets
 from sweet_jax.chat import Chat, check_vocabulary
 from sweet_jax.engine import Engine
-from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh
+from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh, own_copies, own_mesh
 from sweet_jax.sampler import Sampler, Sampling
 from sweet_jax.step import combined
 from sweet_jax.training import Reporter, restore_params
@@ -179,11 +179,6 @@ class Run:
         params = params if self.dtype == jnp.float32 else cast(params)
         return jax.device_put(params, inference_shardings(self.llama_config, self.sampler_mesh))
 
-    @property
-    def _sampled(self) -> Llama:
-        """The network on the mesh on which turns are drawn."""
-        return Llama(self.llama_config, self.sampler_mesh, self.dtype, remat="none", attention=self.attention)
-
     def sampling(self, temperature: float) -> Sampling:
         """How the agent's tokens are drawn."""
         settings = self.config.rollouts
@@ -192,7 +187,7 @@ class Run:
     def sampler(self, params: Any, sampling: Sampling) -> Sampler:
         """A sampler of turns with these parameters, moved to the sampler's layout."""
         return Sampler(
-            self._sampled,
+            Llama(self.llama_config, self.sampler_mesh, self.dtype, remat="none", attention=self.attention),
             self._laid_out(params),
             self.chat.end_ids,
             self.chat.pad_id,
@@ -202,9 +197,11 @@ class Run:
         )
 
     def engine(self, params: Any) -> Engine:
-        """An engine with these parameters, as `sampler`; to be closed."""
-        laid_out, rows = self._laid_out(params), self.config.rollouts.rows
-        return Engine(self._sampled, laid_out, self.chat.end_ids, self.chat.pad_id, rows, self.max_length)
+        """An engine with these parameters on the devices of this process, to be closed."""
+        mesh = own_mesh(self.sampler_mesh)
+        own = own_copies(self._laid_out(params), inference_shardings(self.llama_config, mesh))
+        model = Llama(self.llama_config, mesh, self.dtype, remat="none", attention=self.attention)
+        return Engine(model, own, self.chat.end_ids, self.chat.pad_id, self.config.rollouts.rows, self.max_length)
 
     @property
     def max_length(self) -> int:

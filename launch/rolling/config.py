@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
+from launch.config import Hosts
 from launch.simulator import FLAT, Simulator
 
 MINI_TASKS = 40
@@ -26,6 +28,7 @@ class RolloutConfig:
     quirks: of the released roll-out, off by default; "double-bos" begins prompts with two begin-of-text tokens.
     rows: turns that are drawn side by side. max_length: tokens of a dialogue; 0: 2048, or what the network was made for
     where that is less. output: failures go beside it, to OUTPUT.failures.jsonl.
+    hosts: several processes that play a share each; then mesh counts the devices of all, and rows are of each.
     """
 
     model: str = "embedded"
@@ -52,6 +55,7 @@ class RolloutConfig:
     seed: int = 42
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     output: Path = Path("rollouts.jsonl")
+    hosts: Hosts = field(default_factory=Hosts)
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.num_tasks < 0 or self.rows < 1:
@@ -71,3 +75,9 @@ class RolloutConfig:
         if self.agent_prompt != "default":
             return self.agent_prompt
         return "none" if self.model == "embedded" and not self.agent_url else "backend_agent"
+
+
+def settings_of(config: RolloutConfig) -> dict[str, object]:
+    """What all processes have to be told alike, as plain JSON values."""
+    plain = dataclasses.asdict(dataclasses.replace(config, hosts=Hosts()))
+    return plain | {"tasks": str(config.tasks), "output": str(config.output)}

@@ -14,10 +14,11 @@ from colbench_env.episodes import EpisodeFailed, Settings, already_played, failu
 from colbench_env.humans.scripted import ScriptedHuman
 from colbench_env.mini import UNKNOWN_REPLIES, keywords
 from colbench_env.prompts import read_human_prompt
-from colbench_env.rollouts import FailedInARow, Result, Wanted, play_all
+from colbench_env.rollouts import FailedInARow, Result, Wanted
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.cli import Stopped
 from launch.dialogues import Drawn, ModelHuman, Table
+from launch.rolling import shares
 from launch.run import Run
 from launch.run_dir import append_rows, write_rows
 from launch.waves import Step, Wave, play_wave
@@ -117,18 +118,14 @@ def _one_by_one(
     """Plays as `launch.rollout` does: every episode on its own, and in the file as soon as it is over."""
     simulator, human = run.config.simulator, run.config.simulator.behind_endpoint()
     wanted = Wanted(path, tasks, samples, settings.about(human))
-    total = len(wanted.episodes)
-    if hosts.count() > 1:
-        raise BadInput(
-            "--human=openai is for one process: play the dialogues with launch.rollout and give --trajectories"
-        )
-    done = total - len(wanted.missing())
+    episodes, total = shares.share(wanted), len(tasks) * samples
+    done = total - len(episodes)
 
     def on_done(result: Result) -> None:
         nonlocal done
         done += 1
         if isinstance(result, EpisodeFailed):
-            run.console.warn(str(result))
+            run.console.warn(f"stage {stage}: {result}")
         run.console.progress(stage, done, total)
 
     engine = run.engine(agent.params)
@@ -136,7 +133,7 @@ def _one_by_one(
 
     async def roll() -> None:
         await human.endpoint.check()
-        await play_all(wanted, table.play, simulator.in_flight, on_done)
+        await shares.play_share(wanted, episodes, table.play, simulator.in_flight, on_done)
 
     try:
         asyncio.run(roll())
@@ -144,7 +141,7 @@ def _one_by_one(
         raise Stopped(f"stage {stage}: {failure}") from failure
     finally:
         engine.close()
-    return len(wanted.missing())
+    return shares.gather(wanted)
 
 
 def _longest(run: Run) -> int:
