@@ -2,18 +2,24 @@
 
 import asyncio
 import contextlib
-import fcntl
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+import glob
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from colbench_env.episodes import EpisodeFailed, already_played, failures_file
-from colbench_env.tasks import append_rows, write_rows
-from colbench_env.types import BadInput, Task, Trajectory
+from colbench_env.locking import locked
+from colbench_env.tasks import append_rows, read_complete, write_rows
+from colbench_env.types import Task, Trajectory
 
 Result = Trajectory | EpisodeFailed
 FAILURES_IN_A_ROW = 20  # after so many the fault is not the episodes': the run ends, and can be continued
+
+
+class FailedInARow(Exception):
+    """FAILURES_IN_A_ROW episodes have failed: one sentence."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,12 @@ class Wanted:
     def missing(self) -> list[tuple[Task, int]]:
         """The episodes that the file has not. BadInput where it has rows of another run."""
         episodes = self.episodes
-        rows = already_played(self.output, episodes, dict(self.about))
-        return [episode for episode, row in zip(episodes, rows, strict=True) if row is None]
+        return [episodes[number] for number in self.missing_numbers()]
+
+    def missing_numbers(self) -> list[int]:
+        """Their numbers among `episodes`."""
+        rows = already_played(self.output, self.episodes, dict(self.about))
+        return [number for number, row in enumerate(rows) if row is None]
 
     def put_in_order(self) -> int:
         """Puts the rows of the file in order; how many there are. Failed episodes have none."""
@@ -43,21 +53,36 @@ class Wanted:
             write_rows(self.output, rows)
         return len(rows)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> contextlib.AbstractContextManager[None]:
         """Inside, no other process plays into the file. BadInput where one does, or where it cannot be written."""
-        path = self.output.with_name(f".{self.output.name}.lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = path.open("w")
-        except OSError as problem:
-            raise BadInput(f"{self.output}: cannot be written: {problem.strerror}") from problem
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as problem:
-                raise BadInput(f"{self.output}: another process is playing into this file") from problem
-            yield
+        lock, taken = self.output.with_name(f".{self.output.name}.lock"), "another process is playing into this file"
+        return locked(lock, f"{self.output}:", f"{self.output}: {taken}")
+
+    def part(self, number: int) -> Path:
+        """Where process `number` of several puts its rows: beside the file, `rows.part-1.jsonl` for `rows.jsonl`."""
+        return Path(f"{str(self.output).removesuffix('.jsonl')}.part-{number}.jsonl")
+
+    def gather(self) -> None:
+        """Moves what lies in parts into the file and its failures, and puts the rows in order.
+
+        It may be killed at any moment: a row that is in the file and still in a part is one row.
+        """
+        parts = [path for path in self._parts() if not path.name.endswith(".failures.jsonl")]
+        if parts:
+            rows = read_complete(self.output, Trajectory)
+            there = {json.dumps(row.to_json()) for row in rows}
+            found = [row for path in parts for row in read_complete(path, Trajectory)]
+            write_rows(self.output, rows + [row for row in found if json.dumps(row.to_json()) not in there])
+        for path in set(self._parts()) - set(parts):
+            with open(failures_file(self.output), "ab") as file:
+                file.write(path.read_bytes())
+        for path in self._parts():
+            path.unlink()
+        self.put_in_order()
+
+    def _parts(self) -> list[Path]:
+        name = glob.escape(self.output.name.removesuffix(".jsonl"))
+        return sorted(self.output.parent.glob(f"{name}.part-*.jsonl"))
 
 
 async def play_all(
@@ -66,12 +91,24 @@ async def play_all(
     in_flight: int,
     on_done: Callable[[Result], None] = lambda result: None,
 ) -> None:
-    """Plays what is missing, at most `in_flight` episodes at once; each row is in the file as soon as it is played.
+    """Plays what the file has not yet, as `play_into`, and puts the file in order."""
+    await play_into(wanted.output, wanted.missing(), play_one, in_flight, on_done)
+    wanted.put_in_order()
+
+
+async def play_into(
+    output: Path,
+    episodes: Sequence[tuple[Task, int]],
+    play_one: Callable[[Task, int], Awaitable[Trajectory]],
+    in_flight: int,
+    on_done: Callable[[Result], None] = lambda result: None,
+) -> None:
+    """Plays the episodes, at most `in_flight` at once; each row is in the file as soon as it is played.
 
     A failed episode is recorded in `failures_file` and has no row, so that another run plays it again. Whatever else
-    `play_one` raises ends the run, and so do FAILURES_IN_A_ROW (as BadInput).
+    `play_one` raises ends the run, and so do FAILURES_IN_A_ROW (as FailedInARow).
     """
-    left = iter(wanted.missing())
+    left = iter(episodes)
     failed_in_a_row = 0
 
     async def work() -> None:
@@ -82,12 +119,12 @@ async def play_all(
             except EpisodeFailed as failure:
                 result = failure
             failed = isinstance(result, EpisodeFailed)
-            append_rows(failures_file(wanted.output) if failed else wanted.output, [result])
+            append_rows(failures_file(output) if failed else output, [result])
             failed_in_a_row = failed_in_a_row + 1 if failed else 0
             on_done(result)
             if failed_in_a_row >= FAILURES_IN_A_ROW:
-                raise BadInput(
-                    f"{wanted.output}: {failed_in_a_row} episodes failed one after the other, the last one: {result}; "
+                raise FailedInARow(
+                    f"{output}: {failed_in_a_row} episodes failed one after the other, the last one: {result}; "
                     "run the same command again to continue"
                 )
 
@@ -98,4 +135,3 @@ async def play_all(
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-    wanted.put_in_order()

@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
-from sweet_jax.settings import Hyper, Training
+from launch.simulator import FLAT, Simulator
+from launch.stage_settings import Critic, Evaluation, Lora, Policy, Ranking, Rollouts, Start
 
 Algorithm = Literal["sweet", "mtdpo", "rft", "zero-shot"]
 STAGES = (
@@ -56,121 +57,6 @@ READS: Mapping[str, tuple[str, ...]] = {
 
 EMBEDDED, SCRATCH = "embedded", "scratch"
 MINI_TASKS = 800  # of the miniature, to train on
-
-
-@dataclass(frozen=True)
-class Start:
-    """Making the start policy of the miniature from scripted dialogues (only with --model=scratch).
-
-    dialogues: how many are written. privileged_share: part of them that begins with the reference solution, as the
-    critic's rows do; the agent in them does not know it either, but the human's replies follow from it, so the model
-    learns to read it. training: on all tokens of each.
-    """
-
-    dialogues: int = 12_800
-    privileged_share: float = 0.5
-    training: Training = field(
-        default_factory=lambda: Training(
-            batch_size=32, epochs=4, max_length=256, log_every=20, save_every=200,
-            hyper=Hyper(learning_rate=2e-3),
-        )
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Training of low-rank adapters in place of all weights (arXiv:2106.09685), for critic and policy.
-
-    rank: 0 trains all weights. alpha: adapters are scaled by alpha / rank. targets: which weights have adapters. The
-    frozen network is held in compute_dtype and is the reference as well: no second copy.
-    """
-
-    rank: int = 0
-    alpha: float = 32.0
-    targets: tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...] = (
-        "q", "k", "v", "o", "gate", "up", "down",
-    )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        if self.rank < 0 or self.alpha <= 0:
-            raise BadInput(f"lora.rank is {self.rank} and lora.alpha {self.alpha}: at least 0, and above 0")
-        if not self.targets:
-            raise BadInput("lora.targets is empty: name at least one weight")
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """Dialogues of the start policy with the simulated human.
-
-    samples: dialogues about each task. max_turns: agent turns at most. max_new_tokens: longest agent turn.
-    rows: dialogues that are sampled side by side. temperature, top_k, top_p: how tokens are drawn (0 and 1: off).
-    """
-
-    samples: int = 3
-    max_turns: int = 10
-    max_new_tokens: int = 1024
-    rows: int = 32
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-
-@dataclass(frozen=True)
-class Critic:
-    """The step-level critic (section 4.1 of the paper).
-
-    aggregation: how a turn's log-ratios become its advantage. parameterisation: the LM head, or a regression head.
-    privileged: it sees the reference solution. beta, nll_coef, label_smoothing: of its loss. without_pairs: what
-    happens where no task has a sample that passes all tests and a worse one: "stop", or "hindsight": no critic is
-    trained, and a turn's advantage is how much likelier the start model finds it when it sees the reference solution (a
-    privileged critic only).
-    """
-
-    aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean"
-    parameterisation: Literal["log-ratio", "value-head"] = "log-ratio"
-    privileged: bool = True
-    beta: float = 0.1
-    nll_coef: float = 0.01
-    label_smoothing: float = 0.0
-    without_pairs: Literal["stop", "hindsight"] = "stop"
-    training: Training = field(default_factory=lambda: Training(epochs=4, max_length=8192))
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Candidates for each agent turn and the pairs among them (section 4.2).
-
-    candidates: turns sampled in each position. data_fraction: share of the trajectories whose turns are used.
-    num_pairs: pairs drawn among the candidates of a turn. reference_context: whether the frozen reference sees the
-    reference solution as well when candidates are scored ("public": as the released code).
-    """
-
-    candidates: int = 16
-    data_fraction: float = 0.1
-    num_pairs: int = 4
-    reference_context: Literal["privileged", "public"] = "privileged"
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The policy's training: DPO on turn pairs (sweet), DPO on trajectory pairs (mtdpo), or imitation (rft).
-
-    nll_mask: which tokens of the chosen row the NLL term covers.
-    """
-
-    beta: float = 0.1
-    nll_coef: float = 0.01
-    nll_mask: Literal["turn", "all"] = "turn"
-    label_smoothing: float = 0.0
-    training: Training = field(default_factory=Training)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Start and trained policy on held-out tasks, with the same seeds. temperature: 0 is greedy."""
-
-    num_tasks: int = 300
-    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -227,7 +113,7 @@ class TrainConfig:
     tasks, eval_tasks: JSON Lines of tasks; without them the miniature makes its own. num_tasks: how many of the tasks
     are used, 0 for all of the file. trajectories, pairs, candidates, turn_pairs: start from this file, in our layout or
     the released one, in place of the stage that would write it (rollouts, pairs, candidates, turn-pairs).
-    human: who answers the agent: "scripted" needs tasks of the miniature, "model" is played by the same model.
+    simulator: who answers the agent.
     agent_prompt: "none", the name of a prompt in colbench_env/prompts, or a file with the system prompt.
     compute_dtype: of activations; parameters and optimiser are float32. attention: the kernel in training, scoring and
     prefill; "auto" is splash on TPU, cudnn on GPU in bfloat16, else xla. remat: what the backward pass computes again:
@@ -251,7 +137,7 @@ class TrainConfig:
     candidates: Path | None = None
     turn_pairs: Path | None = None
     num_tasks: int = 0
-    human: Literal["scripted", "model"] = "scripted"
+    simulator: Annotated[Simulator, FLAT] = field(default_factory=Simulator)
     agent_prompt: str = "none"
     grader: Literal["strict", "official"] = "strict"
     grader_workers: int = 2
@@ -330,4 +216,6 @@ def settings_of(config: TrainConfig) -> dict[str, object]:
     for name in ("run_dir", "stage", "grader_workers", "hosts"):
         del plain[name]
     del plain["critic"]["without_pairs"]  # changes nothing that is already there
+    for name in ("human_key", "human_timeout", "human_retries", "attempts", "in_flight"):
+        del plain["simulator"][name]
     return plain

@@ -6,13 +6,13 @@ So a run that was killed has left a beginning of the file it would have written,
 from __future__ import annotations
 
 import contextlib
-import fcntl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from colbench_env.episodes import with_grade
 from colbench_env.grading import Grade, Grader
+from colbench_env.locking import locked
 from colbench_env.tasks import append_rows, read_complete
 from colbench_env.types import BadInput, Trajectory
 
@@ -95,19 +95,10 @@ def _check_begins(
             raise BadInput(f"{target}:{number}: the row was graded by {mode!r}, not {grader.mode!r}: name another file")
 
 
-@contextlib.contextmanager
-def alone_on(target: Path | None) -> Iterator[None]:
+def alone_on(target: Path | None) -> contextlib.AbstractContextManager[None]:
     """Inside, no other process grades into the file, which is made where there is none. BadInput where one does."""
     if target is None:
-        yield
-        return
-    try:
-        file = target.open("ab")
-    except OSError as error:
-        raise BadInput(f"{target}: cannot be written: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadInput(f"{target}: another process is writing this file") from None
-        yield
+        return contextlib.nullcontext()
+    if not target.parent.is_dir():
+        raise BadInput(f"{target}: cannot be written: No such file or directory")
+    return locked(target, f"{target}:", f"{target}: another process is writing this file")

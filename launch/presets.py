@@ -10,7 +10,9 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
-from launch.config import MINI_TASKS, Critic, Evaluation, Policy, Ranking, Rollouts, TrainConfig
+from launch.config import MINI_TASKS, TrainConfig
+from launch.simulator import Simulator
+from launch.stage_settings import Critic, Evaluation, Policy, Ranking, Rollouts
 from sweet_jax.settings import Hyper, Training
 
 RELEASED_HELD_OUT = 0.03
@@ -33,8 +35,9 @@ def _embedded(algorithm: str = "sweet") -> TrainConfig:
 def _paper_backend(algorithm: str = "sweet") -> TrainConfig:
     """The paper's backend column: Llama-3.1-8B, 3 samples of each task."""
     return TrainConfig(
-        preset="paper-backend", agent_prompt="backend_agent", human="model", compute_dtype="bfloat16",
-        rollouts=Rollouts(rows=64), critic=Critic(training=Training(epochs=4, max_length=8192)),
+        preset="paper-backend", agent_prompt="backend_agent", simulator=Simulator(human="model"),
+        compute_dtype="bfloat16", rollouts=Rollouts(rows=64),
+        critic=Critic(training=Training(epochs=4, max_length=8192)),
         policy=Policy(training=_paper_policy(algorithm, epochs=4)), evaluation=Evaluation(num_tasks=1000),
     )  # fmt: skip
 
@@ -78,7 +81,8 @@ def _tiny(algorithm: str = "sweet") -> TrainConfig:
     """A real model on a few real tasks, to see every stage run to its end on a small machine."""
     short = dict(batch_size=2, max_length=2048, truncation="left", max_steps=2)
     return TrainConfig(
-        preset="tiny", num_tasks=6, human="model", agent_prompt="backend_agent",
+        preset="tiny", num_tasks=6, agent_prompt="backend_agent",
+        simulator=Simulator(human="model", human_max_tokens=48),
         rollouts=Rollouts(samples=2, max_turns=3, max_new_tokens=48, rows=4),
         critic=Critic(without_pairs="hindsight", training=Training(**short)),
         ranking=Ranking(candidates=4, data_fraction=0.25, num_pairs=2),

@@ -12,6 +12,7 @@ import math
 import platform
 import re
 import shlex
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from launch.console import peak_memory_gib
 from launch.presets import PRESETS
 from launch.results import Line, Results, conclusion, remark, result_lines
 from launch.run_dir import write_json, write_text
+from launch.simulator import FLAT
 from models.config import from_hf
 from models.parameters import count_params
 
@@ -190,11 +192,13 @@ def command_line(config: TrainConfig) -> str:
 
 
 def _flags(config: Any, default: Any, prefix: str = "") -> Iterator[str]:
+    hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value, usual = getattr(config, field.name), getattr(default, field.name)
         name = field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
-            yield from _flags(value, usual, f"{prefix}{name}.")
+            flat = FLAT in getattr(hints[field.name], "__metadata__", ())
+            yield from _flags(value, usual, prefix if flat else f"{prefix}{name}.")
         elif isinstance(value, bool) and value != usual:
             yield f"--{prefix}{name}" if value else f"--{prefix}no-{name}"
         elif value != usual:

@@ -4,64 +4,84 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import TYPE_CHECKING
 
 from launch import cli
-from launch.rolling.config import MINI_TASKS, RolloutConfig
+from launch.hosts import connected
+from launch.rolling.config import MINI_TASKS, RolloutConfig, settings_of
+
+if TYPE_CHECKING:
+    from colbench_env.types import Task
 
 
 def main() -> None:
     """Parses the flags, seats both sides and plays what the file does not have yet."""
     config: RolloutConfig = cli.parse_plain(RolloutConfig, sys.argv[1:])
+    with connected(config.hosts):
+        _roll(config)
 
+
+def _roll(config: RolloutConfig) -> None:
     from colbench_env.episodes import EpisodeFailed, failures_file
-    from colbench_env.mini import make_tasks
-    from colbench_env.rollouts import Result, Wanted, play_all
-    from colbench_env.tasks import read_rows
-    from colbench_env.types import Task
+    from colbench_env.rollouts import FailedInARow, Result, Wanted
     from launch.console import Console
+    from launch.rolling import shares
     from launch.rolling.sides import Sides, seated
+    from launch.run_dir import check_same
+    from sweet_jax import hosts
 
-    console = Console()
-    if config.tasks is None:
-        tasks = make_tasks("test", config.num_tasks or MINI_TASKS, config.seed)
-    else:
-        tasks = read_rows(config.tasks, Task)
-        if config.num_tasks > len(tasks):
-            raise cli.bad_input(f"--num-tasks={config.num_tasks}: {config.tasks} has {len(tasks)} tasks")
-        tasks = tasks[: config.num_tasks or None]
+    check_same(settings_of(config))
+    console, tasks = Console(audible=hosts.is_first()), _tasks(config)
 
-    async def roll(sides: Sides) -> int:
+    async def roll(sides: Sides, wanted: Wanted) -> None:
         for endpoint in sides.endpoints:
             await endpoint.check()
-        wanted = Wanted(config.output, tasks, config.samples, sides.about)
-        failed, total = 0, len(tasks) * config.samples
-        with wanted.locked():
-            done = total - len(wanted.missing())
-            human = sides.about["human"]["name"]
-            console.say(
-                f"{sides.about['agent']} (prompt {config.prompt_name}) with human {human}: {total} dialogues, "
-                f"{done} of them are in {config.output}"
-            )
+        episodes, told = shares.share(wanted), 0
+        total = len(tasks) * config.samples
+        done = total - len(episodes)
+        human = sides.about["human"]["name"]
+        console.say(
+            f"{sides.about['agent']} (prompt {config.prompt_name}) with human {human}: {total} dialogues, "
+            + (f"{done} of them are in {config.output}" if hosts.count() == 1 else f"{len(episodes)} are played here")
+        )
 
-            def on_done(result: Result) -> None:
-                nonlocal done, failed
-                done += 1
-                failed += isinstance(result, EpisodeFailed)
-                if isinstance(result, EpisodeFailed) and failed <= 3:
-                    console.warn(str(result))
-                console.progress("rollout", done, total)
+        def on_done(result: Result) -> None:
+            nonlocal done, told
+            done += 1
+            if isinstance(result, EpisodeFailed) and told < 3:
+                told += 1
+                console.warn(str(result))
+            console.progress("rollout", done, total)
 
-            await play_all(wanted, sides.play, config.in_flight, on_done)
-        return failed
+        await shares.play_share(wanted, episodes, sides.play, config.simulator.in_flight, on_done)
 
     with seated(config) as sides:
-        failed = asyncio.run(roll(sides))
+        wanted = Wanted(config.output, tasks, config.samples, sides.about)
+        with shares.alone(wanted):
+            try:
+                asyncio.run(roll(sides, wanted))
+            except FailedInARow as failure:
+                raise cli.Stopped(str(failure)) from failure
+            failed = shares.gather(wanted)
     if failed:
         raise cli.Stopped(
             f"{failed} episodes failed for reasons of the machine, see {failures_file(config.output)}; "
             "run the same command again to play them"
         )
     console.say(f"{len(tasks) * config.samples} dialogues in {config.output}")
+
+
+def _tasks(config: RolloutConfig) -> list[Task]:
+    from colbench_env.mini import make_tasks
+    from colbench_env.tasks import read_rows
+    from colbench_env.types import Task
+
+    if config.tasks is None:
+        return make_tasks("test", config.num_tasks or MINI_TASKS, config.seed)
+    tasks = read_rows(config.tasks, Task)
+    if config.num_tasks > len(tasks):
+        raise cli.bad_input(f"--num-tasks={config.num_tasks}: {config.tasks} has {len(tasks)} tasks")
+    return tasks[: config.num_tasks or None]
 
 
 if __name__ == "__main__":

@@ -12,14 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from colbench_env.humans import Human
-from colbench_env.humans.scripted import ScriptedHuman
-from colbench_env.mini import UNKNOWN_REPLIES, keywords
-from colbench_env.prompts import load_prompt, prompt_names
-from colbench_env.types import BadInput
+from colbench_env.prompts import read_agent_prompt
 from launch.config import EMBEDDED, SCRATCH, TrainConfig
 from launch.console import Console
-from launch.dialogues import ModelHuman, Table
 from launch.run_dir import RunDir
 from models.attention import AttentionName
 from models.config import LlamaConfig
@@ -29,7 +24,8 @@ from models.lora import LoraConfig, init_lora, lora_shapes, merged
 from models.parameters import inference_shardings, param_shapes, with_matrices_in
 from sweet_jax.batch import default_buckets
 from sweet_jax.chat import Chat, check_vocabulary
-from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh
+from sweet_jax.engine import Engine
+from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh, own_copies, own_mesh
 from sweet_jax.sampler import Sampler, Sampling
 from sweet_jax.step import combined
 from sweet_jax.training import Reporter, restore_params
@@ -114,7 +110,7 @@ class Run:
 
     @functools.cached_property
     def _start_laid_out(self) -> Any:
-        return self._laid_out(self.start_params)
+        return self._moved(self.start_params)
 
     def free_start_params(self) -> None:
         """Forgets the start policy's parameters, so that training has their room; they are read again when needed."""
@@ -161,14 +157,7 @@ class Run:
     @functools.cached_property
     def system(self) -> str:
         """The agent's system prompt, empty for none."""
-        name = self.config.agent_prompt
-        if name == "none":
-            return ""
-        if name in prompt_names():
-            return load_prompt(name, max_turns=self.config.rollouts.max_turns)
-        if Path(name).is_file():
-            return Path(name).read_text(encoding="utf-8").strip()
-        raise BadInput(f"--agent-prompt={name}: no such file, and not 'none' or one of {', '.join(prompt_names())}")
+        return read_agent_prompt(self.config.agent_prompt, self.config.rollouts.max_turns)
 
     def policy_params(self, num_rows: int) -> Any:
         """The trained policy's weights, from the last checkpoint of its stage; adapters are merged into them."""
@@ -180,50 +169,45 @@ class Run:
 
     def _laid_out(self, params: Any) -> Any:
         """The parameters in the sampler's layout; matrices in the dtype in which they are read."""
+        # Agent and human may both be the start policy: one copy serves both.
+        if params is self.__dict__.get("start_params"):
+            return self._start_laid_out
+        return self._moved(params)
+
+    def _moved(self, params: Any) -> Any:
         cast = jax.jit(lambda params: with_matrices_in(params, self.dtype))
         params = params if self.dtype == jnp.float32 else cast(params)
         return jax.device_put(params, inference_shardings(self.llama_config, self.sampler_mesh))
 
-    def sampler(self, params: Any, temperature: float, rows: int | None = None) -> Sampler:
-        """A sampler of the agent's turns with these parameters, moved to the sampler's layout."""
+    def sampling(self, temperature: float) -> Sampling:
+        """How the agent's tokens are drawn."""
         settings = self.config.rollouts
-        mesh = self.sampler_mesh
-        # Agent and human may both be the start policy: one copy serves both.
-        is_start = params is self.__dict__.get("start_params")
-        laid_out = self._start_laid_out if is_start else self._laid_out(params)
+        return Sampling(temperature, settings.top_k, settings.top_p, settings.max_new_tokens)
+
+    def sampler(self, params: Any, sampling: Sampling) -> Sampler:
+        """A sampler of turns with these parameters, moved to the sampler's layout."""
         return Sampler(
-            Llama(self.llama_config, mesh, self.dtype, remat="none", attention=self.attention),
-            laid_out,
+            Llama(self.llama_config, self.sampler_mesh, self.dtype, remat="none", attention=self.attention),
+            self._laid_out(params),
             self.chat.end_ids,
             self.chat.pad_id,
-            Sampling(temperature, settings.top_k, settings.top_p, settings.max_new_tokens),
-            rows or settings.rows,
+            sampling,
+            self.config.rollouts.rows,
             tuple(size for size in default_buckets(self.max_length, SMALLEST_PROMPT)),
         )
+
+    def engine(self, params: Any) -> Engine:
+        """An engine with these parameters on the devices of this process, to be closed."""
+        mesh = own_mesh(self.sampler_mesh)
+        own = own_copies(self._laid_out(params), inference_shardings(self.llama_config, mesh))
+        model = Llama(self.llama_config, mesh, self.dtype, remat="none", attention=self.attention)
+        return Engine(model, own, self.chat.end_ids, self.chat.pad_id, self.config.rollouts.rows, self.max_length)
 
     @property
     def max_length(self) -> int:
         """The longest row that any stage of the run takes, and that the network was made for."""
         wanted = max(self.config.critic.training.max_length, self.config.policy.training.max_length)
         return min(wanted, self.llama_config.max_position_embeddings)
-
-    def human(self) -> Human:
-        """Who answers the agent. The model human is the start policy, whoever the agent is."""
-        if self.config.human == "scripted":
-            return ScriptedHuman(keywords(), UNKNOWN_REPLIES)
-        return ModelHuman(self.chat, self.sampler(self.start_params, 1.0), self.config.model)
-
-    def table(self, params: Any, temperature: float, seed: int) -> Table:
-        """An agent with these parameters and the run's human, ready to play."""
-        settings = self.config.rollouts
-        longest = self.max_length - settings.max_new_tokens
-        if longest < 1:
-            raise BadInput(
-                f"rollouts.max_new_tokens is {settings.max_new_tokens}, which leaves no room for a prompt "
-                f"in rows of {self.max_length} tokens"
-            )
-        sampler = self.sampler(params, temperature)
-        return Table(self.chat, sampler, self.human(), self.system, settings.max_turns, longest, seed)
 
     def reporter(self, stage: str) -> Reporter:
         """The console as the training loop wants it."""

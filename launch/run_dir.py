@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from colbench_env import tasks
+from colbench_env.locking import locked
 from colbench_env.types import BadInput, Row
 from launch.files import write_json, write_text
 from sweet_jax import hosts
@@ -37,9 +37,14 @@ class RunDir:
         where the processes have other settings or do not share the directory.
         """
         wanted = json.loads(json.dumps(settings))
-        _check_same(wanted)
+        check_same(wanted)
         with contextlib.ExitStack() as held:
-            hosts.from_first(lambda: held.enter_context(self._locked()) or self._check(wanted))
+            lock = locked(
+                self.path / ".lock",
+                f"{self.path}: the run directory",
+                f"{self.path}: another process is working in this run directory",
+            )
+            hosts.from_first(lambda: held.enter_context(lock) or self._check(wanted))
             # A text that no earlier start can have left there.
             hosts.publish(self.path / ".hosts", lambda: self._tell_hosts())
             try:
@@ -48,20 +53,6 @@ class RunDir:
                 if error.filename is not None or error.errno not in DISK_ERRORS:
                     raise
                 raise BadInput(f"{self.path}: a file of the run cannot be written: {error.strerror}") from error
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise BadInput(f"{self.path}: the run directory cannot be written: {error.strerror}") from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise BadInput(f"{self.path}: another process is working in this run directory") from error
-            yield
 
     def _tell_hosts(self) -> None:
         if hosts.count() > 1:
@@ -110,7 +101,8 @@ class RunDir:
         hosts.publish(path, lambda: write_json(path, dict(note)))
 
 
-def _check_same(settings: Mapping[str, Any]) -> None:
+def check_same(settings: Mapping[str, Any]) -> None:
+    """BadInput unless all processes have the same settings; each has to call this."""
     first = hosts.from_first(lambda: settings)
     differing = [f"{name} is {was!r} there and {now!r} here" for name, was, now in _differences(first, settings)]
     if differing:

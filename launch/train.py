@@ -103,7 +103,7 @@ def _header(run: object) -> None:
     rows += [
         ("sandbox", hosts.from_first(lambda: _sandbox(config))),
         ("grader", config.grader),
-        ("algorithm", f"{config.algorithm}, preset {config.preset}, human {config.human}"),
+        ("algorithm", f"{config.algorithm}, preset {config.preset}, human {config.simulator.human}"),
         ("seed", str(config.seed)),
         ("run", f"{config.run_dir} (process {os.getpid()}, {peak_memory_gib():.2f} GiB so far)"),
     ]

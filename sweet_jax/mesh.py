@@ -175,6 +175,33 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
     return Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names))
 
 
+def own_mesh(mesh: Mesh) -> Mesh:
+    """The part of the mesh that this process holds: its rows over "data", whole along the other axes.
+
+    BadInput where one of the other axes spans processes.
+    """
+    mine = [
+        [device.process_index == jax.process_index() for device in row.flat]
+        for row in np.moveaxis(mesh.devices, mesh.axis_names.index("data"), 0)
+    ]
+    if not all(all(row) or not any(row) for row in mine):
+        raise BadInput(
+            f"mesh {dict(mesh.shape)}: only its data axis may span processes here, as each process has its own work"
+        )
+    grid = np.compress([all(row) for row in mine], mesh.devices, axis=mesh.axis_names.index("data"))
+    return Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def own_copies(tree: Any, shardings: Any) -> Any:
+    """The arrays of a mesh, whole along "data", as arrays of `shardings` on the `own_mesh`: nothing is copied."""
+
+    def put(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+        shards = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, shards)
+
+    return jax.tree.map(put, tree, shardings)
+
+
 def rows_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of every array whose first axis is B: rows over "data", whole over the other axes."""
     return NamedSharding(mesh, PartitionSpec("data"))

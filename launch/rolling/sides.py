@@ -31,48 +31,59 @@ class Sides:
 @contextlib.contextmanager
 def seated(config: RolloutConfig) -> Iterator[Sides]:
     """Both sides, ready to play; the engine ends with the context."""
+    simulator = config.simulator
     settings = Settings(
         config.max_turns,
         config.human_limit,
         read_agent_prompt(config.prompt_name, config.max_turns),
         config.seed,
         config.agent_model or config.model,
-        config.attempts,
-        no_leaks=config.no_leaks,
+        simulator.attempts,
+        no_leaks=simulator.no_leaks,
     )
     sampling = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
     sampling |= {"max_new_tokens": config.max_new_tokens, "quirks": list(config.quirks)}
-    human, endpoints = _human(config)
+    human: Human | None = None
+    if simulator.human == "openai":
+        human = simulator.behind_endpoint()
+    elif simulator.human == "scripted":
+        human = ScriptedHuman(keywords(), UNKNOWN_REPLIES)
+    endpoints = (human.endpoint,) if isinstance(human, OpenAIHuman) else ()
     if config.agent_url:
-        agent = Endpoint(
-            EndpointSettings(
-                config.agent_url, config.agent_model, config.temperature, config.top_p, config.max_new_tokens,
-                config.agent_key, config.human_timeout, config.human_retries, config.in_flight,
-            )
-        )  # fmt: skip
-        assert human is not None
-        about = settings.about(human) | {"sampling": sampling | {"url": config.agent_url}}
-
-        async def play(task: Task, sample: int) -> Trajectory:
-            async def turn(episode: Episode) -> Episode:
-                seed = seed_of(settings.seed, "agent", task.task_id, sample, episode.turns + 1)
-                try:
-                    return episode.step_agent(await agent.complete(settings.agent_messages(episode), seed))
-                except BadInput:
-                    raise
-                except Exception as problem:
-                    reason = f"{type(problem).__name__}: {problem}"
-                    raise EpisodeFailed("agent", episode, sample, reason) from problem
-
-            episode = await play_on(settings.begin(task), turn, human, settings, sample)
-            row = finished(episode, human, settings, sample)
-            row.extra["sampling"] = about["sampling"]
-            return row
-
-        yield Sides(play, about, (*endpoints, agent))
+        assert human is not None  # no --human=model beside --agent-url
+        yield _with_endpoint(config, settings, sampling, human, endpoints)
         return
     with contextlib.ExitStack() as held:
         yield _with_engine(config, settings, sampling, human, endpoints, held)
+
+
+def _with_endpoint(
+    config: RolloutConfig, settings: Settings, sampling: dict[str, Any], human: Human, endpoints: tuple[Endpoint, ...]
+) -> Sides:
+    agent = Endpoint(
+        EndpointSettings(
+            config.agent_url, config.agent_model, config.temperature, config.top_p, config.max_new_tokens,
+            config.agent_key, config.agent_timeout, config.agent_retries, config.simulator.in_flight,
+        )
+    )  # fmt: skip
+    about = settings.about(human) | {"sampling": sampling | {"url": config.agent_url}}
+
+    async def play(task: Task, sample: int) -> Trajectory:
+        async def turn(episode: Episode) -> Episode:
+            seed = seed_of(settings.seed, "agent", task.task_id, sample, episode.turns + 1)
+            try:
+                return episode.step_agent(await agent.complete(settings.agent_messages(episode), seed))
+            except BadInput:
+                raise
+            except Exception as problem:
+                raise EpisodeFailed("agent", episode, sample, f"{type(problem).__name__}: {problem}") from problem
+
+        episode = await play_on(settings.begin(task), turn, human, settings, sample)
+        row = finished(episode, human, settings, sample)
+        row.extra["sampling"] = about["sampling"]
+        return row
+
+    return Sides(play, about, (*endpoints, agent))
 
 
 def _with_engine(
@@ -84,12 +95,12 @@ def _with_engine(
     held: contextlib.ExitStack,
 ) -> Sides:
     # jax and what imports it only now: an agent behind an endpoint needs none of it.
-    from launch.dialogues import Assignment, Drawn, ModelHuman, Player
+    from launch.dialogues import Drawn, ModelHuman, Table
     from launch.serving.config import ServeConfig
     from launch.serving.loading import load_served
     from sweet_jax.sampler import Sampling
 
-    drawn = Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens)
+    simulator = config.simulator
     served = load_served(
         ServeConfig(
             config.model,
@@ -111,40 +122,16 @@ def _with_engine(
             f"{engine.max_length} tokens"
         )
     if human is None:
-        spoken = Sampling(config.human_temperature, 0, 1.0, config.human_max_tokens)
-        human = ModelHuman(
-            chat, None, config.model, Drawn(engine, spoken), read_human_prompt(config.human_prompt), spoken,
-            engine.max_length - config.human_max_tokens,
-        )  # fmt: skip
+        spoken = Sampling(simulator.human_temperature, 0, 1.0, simulator.human_max_tokens)
+        prompt, room = read_human_prompt(simulator.human_prompt), engine.max_length - simulator.human_max_tokens
+        human = ModelHuman(chat, Drawn(engine, spoken), config.model, prompt, spoken, room)
     about = settings.about(human) | {"sampling": sampling | {"max_length": engine.max_length}}
+    drawn = Drawn(engine, Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens))
+    table = Table(chat, drawn, human, settings, longest, "double-bos" in config.quirks)
 
     async def play(task: Task, sample: int) -> Trajectory:
-        player = Player(
-            chat, Drawn(engine, drawn), Assignment(task, sample), settings.system_prompt, longest, settings.seed,
-            "double-bos" in config.quirks,
-        )  # fmt: skip
-        try:
-            player.open(settings.begin(task))
-            episode = await play_on(settings.begin(task), player.turn, human, settings, sample)
-        finally:
-            player.leave()
-        row = finished(episode, human, settings, sample)
-        row.extra.update({"sampling": about["sampling"]} | player.in_row())
+        row = await table.play(task, sample)
+        row.extra["sampling"] = about["sampling"]
         return row
 
     return Sides(play, about, endpoints)
-
-
-def _human(config: RolloutConfig) -> tuple[Human | None, tuple[Endpoint, ...]]:
-    """The human and its endpoints; None where it is the model's part."""
-    if config.human == "scripted":
-        return ScriptedHuman(keywords(), UNKNOWN_REPLIES), ()
-    if config.human == "model":
-        return None, ()
-    endpoint = Endpoint(
-        EndpointSettings(
-            config.human_url, config.human_model, config.human_temperature, 1.0, config.human_max_tokens,
-            config.human_key, config.human_timeout, config.human_retries, config.in_flight, config.template,
-        )
-    )  # fmt: skip
-    return OpenAIHuman(endpoint, read_human_prompt(config.human_prompt)), (endpoint,)

@@ -17,7 +17,7 @@ from models.llama import Llama
 from models.parameters import inference_shardings
 from sweet_jax.chat import Chat, check_vocabulary
 from sweet_jax.engine import Engine
-from sweet_jax.mesh import check_rows, make_mesh, parse_mesh, start_devices
+from sweet_jax.mesh import check_rows, make_mesh, own_mesh, parse_mesh, start_devices
 
 USUAL_LENGTH = 2048  # tokens of a row, where the network was made for as many
 
@@ -40,7 +40,7 @@ def load_served(config: ServeConfig, api_key: str | None) -> Served:
     directory = EMBEDDED_DIRECTORY if config.model == EMBEDDED else Path(config.model)
     shape = parse_mesh(config.mesh).folded()
     start_devices(shape)
-    mesh = make_mesh(shape)
+    mesh = own_mesh(make_mesh(shape))
     check_rows(config.rows, mesh)
     llama, chat = check_llama(directory, mesh), Chat.load(directory)
     check_vocabulary(chat, llama)

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from colbench_env.episodes import seed_of
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Task, Trajectory
-from launch.dialogues import Assignment, seed_of
 from launch.model_directory import export_trained
 from launch.run import Run
 from launch.stages.learning import check_lengths, fitted_pairs, held_out, train_on_pairs
-from launch.stages.rollouts import grade, outcome, play
+from launch.stages.playing import Agent, play
+from launch.stages.rollouts import grade, outcome
 from models.parameters import flatten
 from sweet_jax import hosts
 from sweet_jax.batch import bucket, default_buckets, pad_rows, truncate
@@ -74,7 +75,6 @@ def evaluation(run: Run) -> dict[str, Any]:
     """Start policy and trained policy on held-out tasks: the same tasks, the same seeds."""
     folder = run.directory.stage("evaluation")
     held_out = read_rows(run.directory.path / "tasks" / "eval.jsonl", Task)
-    wanted = [Assignment(task, 0) for task in held_out]
     seed = seed_of(run.config.seed, "evaluation")
     policies: dict[str, Callable[[], Any]] = {"start": lambda: run.start_params}
     if run.config.algorithm != "zero-shot":
@@ -85,8 +85,10 @@ def evaluation(run: Run) -> dict[str, Any]:
     note: dict[str, Any] = {}
     for name, params in policies.items():
         played, graded = folder / f"{name}_ungraded.jsonl", folder / f"{name}.jsonl"
-        play(run, f"evaluation: {name}", played, params(), wanted, run.config.evaluation.temperature, seed)
-        note[name] = hosts.from_first(
+        agent = Agent(name, params(), run.config.evaluation.temperature)
+        counts = play(run, f"evaluation: {name}", played, agent, held_out, 1, seed)
+        found = hosts.from_first(
             lambda name=name, played=played, graded=graded: outcome(grade(run, f"evaluation: {name}", played, graded))
         )
+        note[name] = found | {key: count for key, count in counts.items() if key == "failed"}
     return note

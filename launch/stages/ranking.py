@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from colbench_env.episodes import seed_of
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
-from launch.dialogues import seed_of
 from launch.run import Run
 from launch.run_dir import append_rows, resume_rows, write_rows
 from launch.stages.learning import shows_reference
-from launch.stages.rollouts import WAVE
+from launch.stages.playing import WAVE
 from launch.stages.scoring import Turn, turn_scores
 from sweet_jax.batch import TokenRow
 from sweet_jax.chat import privileged_prefix
@@ -45,7 +45,7 @@ def candidates(run: Run) -> dict[str, Any]:
     target = run.directory.stage("candidates") / "candidates.jsonl"
     chunk = WAVE * run.config.rollouts.rows // settings.candidates
     done = resume_rows(target, Candidates, chunk, len(positions))
-    sampler = run.sampler(run.start_params, run.config.rollouts.temperature)
+    sampler = run.sampler(run.start_params, run.sampling(run.config.rollouts.temperature))
     while done < len(positions):
         part = positions[done : done + chunk]
         prompts = [turn_prompt(rows[index], turn) for index, turn in part]

@@ -9,57 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from colbench_env.episodes import EpisodeFailed
 from colbench_env.grading import Grader
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Task, Trajectory
-from launch.cli import Stopped
-from launch.dialogues import Assignment
 from launch.grading import can_be_graded, grade_rows
 from launch.run import Run
-from launch.run_dir import append_rows, resume_rows, write_rows
-from sweet_jax.metrics import CollapseWatch
-
-WAVE = 4  # dialogues under way: this many sampler batches; also what is written, and redone after a kill, at once
-
-
-def play(
-    run: Run, stage: str, path: Path, params: Any, wanted: Sequence[Assignment], temperature: float, seed: int
-) -> None:
-    """Plays what is missing in `path`, a wave at a time."""
-    wave = WAVE * run.config.rollouts.rows
-    done = resume_rows(path, Trajectory, wave, len(wanted))
-    if done == len(wanted):
-        return
-    table, watch = run.table(params, temperature, seed), CollapseWatch(len(wanted))
-    while done < len(wanted):
-        part = wanted[done : done + wave]
-        so_far = done
-        try:
-            played = table.play(
-                part, lambda ended, so_far=so_far: run.console.progress(stage, so_far + ended, len(wanted))
-            )
-        except EpisodeFailed as failure:
-            raise Stopped(f"stage {stage}: {failure}; run the same command again to continue") from failure
-        append_rows(path, played)
-        done += len(part)
-        tokens = [turn.extra["tokens"] for trajectory in played for turn in trajectory.agent_turns]
-        for warning in watch.replies(float(np.mean(tokens))):
-            run.console.warn(f"stage {stage}: {warning}")
-        run.console.progress(stage, done, len(wanted))
+from launch.run_dir import write_rows
+from launch.stages.playing import Agent, play
 
 
 def rollouts(run: Run) -> dict[str, Any]:
-    """Dialogues of the start policy: row j * num_tasks + i is sample j of task i."""
+    """Dialogues of the start policy: row j * num_tasks + i is sample j of task i, unless episodes have failed."""
     path = run.directory.stage("rollouts") / "trajectories.jsonl"
     if run.config.trajectories is not None:
         given = read_rows(run.config.trajectories, Trajectory)
         write_rows(path, given)
         return {"trajectories": len(given), "from": str(run.config.trajectories)}
     train = read_rows(run.directory.path / "tasks" / "train.jsonl", Task)
-    wanted = [Assignment(task, sample) for sample in range(run.config.rollouts.samples) for task in train]
-    play(run, "rollouts", path, run.start_params, wanted, run.config.rollouts.temperature, run.config.seed)
-    return {"trajectories": len(wanted)}
+    agent = Agent("start", run.start_params, run.config.rollouts.temperature)
+    return play(run, "rollouts", path, agent, train, run.config.rollouts.samples, run.config.seed)
 
 
 def grade(run: Run, stage: str, source: Path, target: Path) -> list[Trajectory]:

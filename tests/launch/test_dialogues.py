@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from colbench_env.episodes import EpisodeFailed
+from colbench_env.episodes import EpisodeFailed, Settings, seed_of
 from colbench_env.humans.scripted import ScriptedHuman
 from colbench_env.mini import keywords, make_tasks
+from colbench_env.prompts import BACKEND_HUMAN
 from colbench_env.types import NO_ANSWER, BadInput
-from launch.dialogues import Assignment, ModelHuman, Table, seed_of
+from launch.dialogues import ModelHuman, Table
+from launch.waves import Step, Wave, play_wave
 from models.hf_io import load_llama
 from models.llama import Llama
 from models.parameters import inference_shardings
@@ -45,8 +47,11 @@ def tasks():
     return make_tasks("train", 4, 0)
 
 
-def table(chat, sampler, max_turns=3, max_prompt=400):
-    return Table(chat, sampler, ScriptedHuman(keywords(), (SHRUG,)), "", max_turns, max_prompt, seed=5)
+def played(chat, sampler, episodes, max_turns=3, max_prompt=400, seed=5):
+    """What a wave of these episodes comes to."""
+    settings, step = Settings(max_turns, system="", seed=seed), Step(sampler)
+    human = ScriptedHuman(keywords(), (SHRUG,))
+    return play_wave(Table(chat, Wave(step, sampler), human, settings, max_prompt), step, episodes)
 
 
 def spelled(chat, text):
@@ -59,54 +64,54 @@ def test_a_dialogue_holds_the_sampled_ids_and_not_those_of_its_text(chat, tasks)
     assert ask != chat.tokenizer("Who will use it?", add_special_tokens=False)["input_ids"]
     end = chat.turn_end_id
     sampler = Scripted((ask + [end], True), (answer + [end], True))
-    (played,) = table(chat, sampler).play([Assignment(tasks[0], 0)])
+    (row,) = played(chat, sampler, [(tasks[0], 0)])
     opening = chat.prompt_ids([{"role": "user", "content": tasks[0].problem_description}])
     between = chat.continue_ids([end], SHRUG)
     ids = [*opening, *ask, end, *between, *answer, end]
     first, second = len(opening), len(opening) + len(ask) + 1 + len(between)
-    assert played.extra["tokens"] == {
+    assert row.extra["tokens"] == {
         "ids": ids,
         "spans": [[1, first, first + len(ask) + 1], [2, second, len(ids)]],
         "prefix": 1,
     }
     assert sampler.prompts == [[opening], [ids[:second]]]
-    assert [message.content for message in played.dialogue_history[1:]] == [
+    assert [message.content for message in row.dialogue_history[1:]] == [
         "Who will use it?",
         SHRUG,
         "I WANT TO ANSWER:code",
     ]
-    assert played.agent_turns[1].input == chat.decode(ids[:second])
-    assert (played.answer, played.reward, played.extra["turns_cut"]) == ("code", None, 0)
+    assert row.agent_turns[1].input == chat.decode(ids[:second])
+    assert (row.answer, row.reward, row.extra["turns_cut"]) == ("code", None, 0)
 
 
 def test_a_turn_cut_for_length_is_ended_by_a_token_that_does_not_count(chat, tasks):
     cut = spelled(chat, "Hel")
     answer = spelled(chat, "I WANT TO ANSWER:x") + [chat.turn_end_id]
-    (played,) = table(chat, Scripted((cut, False), (answer, True))).play([Assignment(tasks[0], 0)])
-    (_, begin, stop), _ = played.extra["tokens"]["spans"]
+    (row,) = played(chat, Scripted((cut, False), (answer, True)), [(tasks[0], 0)])
+    (_, begin, stop), _ = row.extra["tokens"]["spans"]
     assert stop - begin == len(cut)
-    assert played.extra["tokens"]["ids"][stop] == chat.turn_end_id
-    assert played.extra["turns_cut"] == 1
+    assert row.extra["tokens"]["ids"][stop] == chat.turn_end_id
+    assert row.extra["turns_cut"] == 1
 
 
 def test_the_last_turn_is_the_answer_as_it_is(chat, tasks):
     turn = (spelled(chat, "Hm?") + [chat.turn_end_id], True)
-    (played,) = table(chat, Scripted(turn, turn), max_turns=2).play([Assignment(tasks[0], 0)])
-    assert (played.answer, len(played.agent_turns)) == ("Hm?", 2)
+    (row,) = played(chat, Scripted(turn, turn), [(tasks[0], 0)], max_turns=2)
+    assert (row.answer, len(row.agent_turns)) == ("Hm?", 2)
 
 
 def test_a_dialogue_that_outgrows_the_prompt_ends_without_an_answer_after_the_agents_turn(chat, tasks):
     opening = chat.prompt_ids([{"role": "user", "content": tasks[0].problem_description}])
     turn = (spelled(chat, "Who will use it?") + [chat.turn_end_id], True)
-    (played,) = table(chat, Scripted(turn), max_prompt=len(opening)).play([Assignment(tasks[0], 0)])
-    assert (played.answer, len(played.agent_turns)) == (NO_ANSWER, 1)
-    assert played.extra["tokens"]["spans"][-1][2] == len(played.extra["tokens"]["ids"])
+    (row,) = played(chat, Scripted(turn), [(tasks[0], 0)], max_prompt=len(opening))
+    assert (row.answer, len(row.agent_turns)) == (NO_ANSWER, 1)
+    assert row.extra["tokens"]["spans"][-1][2] == len(row.extra["tokens"]["ids"])
 
 
 def test_a_task_too_long_for_the_first_prompt_is_named(chat, tasks):
     opening = chat.prompt_ids([{"role": "user", "content": tasks[0].problem_description}])
     with pytest.raises(BadInput, match=rf"^task {tasks[0].task_id} .* has {len(opening)} tokens, more than the 5 that"):
-        table(chat, Scripted(), max_prompt=5).play([Assignment(tasks[0], 0)])
+        played(chat, Scripted(), [(tasks[0], 0)], max_prompt=5)
 
 
 @pytest.fixture(scope="module")
@@ -119,19 +124,16 @@ def sampler(tiny_model, chat):
 
 
 def test_a_dialogue_does_not_depend_on_what_is_played_beside_it(chat, tasks, sampler):
-    wanted = [Assignment(task, sample) for sample in range(2) for task in tasks]
-    played = table(chat, sampler)
-    together = played.play(wanted)
-    assert played.play(wanted[::-1])[::-1] == together
-    assert played.play(wanted[2:3]) == together[2:3]
+    wanted = [(task, sample) for sample in range(2) for task in tasks]
+    together = played(chat, sampler, wanted)
+    assert played(chat, sampler, wanted[::-1])[::-1] == together
+    assert played(chat, sampler, wanted[2:3]) == together[2:3]
     assert together[0].dialogue_history != together[4].dialogue_history  # two samples of one task
 
 
 def test_another_seed_plays_another_dialogue(chat, tasks, sampler):
-    here = table(chat, sampler)
-    there = Table(chat, sampler, here.human, "", 3, 400, seed=6)
-    wanted = [Assignment(tasks[0], 0)]
-    assert here.play(wanted)[0].dialogue_history != there.play(wanted)[0].dialogue_history
+    here, there = (played(chat, sampler, [(tasks[0], 0)], seed=seed)[0] for seed in (5, 6))
+    assert here.dialogue_history != there.dialogue_history
 
 
 def test_seeds_fit_32_bits_and_depend_on_every_part():
@@ -141,18 +143,43 @@ def test_seeds_fit_32_bits_and_depend_on_every_part():
     assert seed_of("a", 1) == 1532239161
 
 
+def with_model(chat, agent, speaker, episodes):
+    """What a wave comes to whose human is played by `speaker`."""
+    step = Step(agent, speaker)
+    human = ModelHuman(chat, Wave(step, speaker), "a model", BACKEND_HUMAN, Scripted.sampling, 4000)
+    settings = Settings(3, system="", seed=5, retry_seconds=0.0)
+    return play_wave(Table(chat, Wave(step, agent), human, settings, 400), step, episodes)
+
+
 def test_a_human_played_by_a_model_draws_again_after_a_blank_reply(chat, tasks):
     blank, said = ([chat.turn_end_id], True), (spelled(chat, "Yes.") + [chat.turn_end_id], True)
     ask = spelled(chat, "Who will use it?") + [chat.turn_end_id]
     answer = spelled(chat, "I WANT TO ANSWER:x") + [chat.turn_end_id]
-    human = ModelHuman(chat, Scripted(blank, said), "a model")
-    played = Table(chat, Scripted((ask, True), (answer, True)), human, "", 3, 400, 5).play([Assignment(tasks[0], 0)])
-    assert played[0].dialogue_history[2].content == "Yes."
-    assert played[0].extra["human"]["settings"]["model"] == "a model"
+    (row,) = with_model(chat, Scripted((ask, True), (answer, True)), Scripted(blank, said), [(tasks[0], 0)])
+    assert row.dialogue_history[2].content == "Yes."
+    assert row.extra["human"]["settings"]["model"] == "a model"
 
 
-def test_a_human_that_stays_blank_is_an_error_that_names_the_task(chat, tasks):
-    human = ModelHuman(chat, Scripted(*[([chat.turn_end_id], True)] * 4), "a model")
-    agent = Scripted((spelled(chat, "Who will use it?") + [chat.turn_end_id], True))
-    with pytest.raises(EpisodeFailed, match=rf"no reply about task {tasks[0].task_id} \(attempts: 4\)"):
-        Table(chat, agent, human, "", 3, 400, 5).play([Assignment(tasks[0], 0)])
+def test_a_human_that_stays_blank_is_a_failure_that_names_the_task_and_the_others_play_on(chat, tasks):
+    """Both are asked at the same time; the blank one leaves the step, and the other goes on alone."""
+    agent = Scripted(*[(spelled(chat, text) + [chat.turn_end_id], True) for text in ("Who?", "I WANT TO ANSWER:x")])
+    speaker = Speaker(chat, blank=tasks[0])
+    failed, row = with_model(chat, agent, speaker, [(tasks[0], 0), (tasks[1], 0)])
+    assert isinstance(failed, EpisodeFailed)
+    assert f"no reply about task {tasks[0].task_id} (attempts: 3)" in str(failed)
+    assert row.answer == "x"
+
+
+class Speaker:
+    """A sampler that says nothing about the task `blank`, and "Yes." of any other."""
+
+    def __init__(self, chat, blank):
+        self.chat, self.blank = chat, blank
+
+    def sample(self, prompts, seeds):
+        def said(prompt):
+            silent = self.blank.hidden_information.split("\n")[0] in self.chat.decode(prompt)
+            return [] if silent else spelled(self.chat, "Yes.")
+
+        ids = [np.array([*said(prompt), self.chat.turn_end_id], np.int32) for prompt in prompts]
+        return [[Sample(one, np.full(len(one), -0.5, np.float32), True)] for one in ids]

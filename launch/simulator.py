@@ -1,0 +1,75 @@
+"""The simulated human as `launch.rollout` and `launch.train` are told of it; imports no jax."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tyro
+
+from colbench_env.endpoint import Endpoint, EndpointSettings
+from colbench_env.humans.openai import OpenAIHuman
+from colbench_env.prompts import read_human_prompt
+from colbench_env.types import BadInput
+
+FLAT = tyro.conf.arg(name="")
+"""Marks a dataclass within another whose flags have no prefix."""
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """Who answers the agent.
+
+    human: "scripted" needs tasks of the miniature, "model" is played by the same model, "openai" by human_model at
+    human_url. human_prompt: a prompt of colbench_env/prompts, or a file. human_timeout: seconds for one request;
+    human_retries: of a request, by the client. human_template: chat_template_kwargs as a JSON object. human_key: the
+    environment variable with the API key. no_leaks: replies that give the solution away are asked for again.
+    attempts: of the human for one reply. in_flight: episodes under way at once, and so requests to an endpoint.
+    """
+
+    human: Literal["scripted", "model", "openai"] = "scripted"
+    human_url: str = "https://api.openai.com/v1"
+    human_model: str = ""
+    human_key: str = "OPENAI_API_KEY"
+    human_prompt: str = "backend_human"
+    human_temperature: float = 1.0
+    human_max_tokens: int = 256
+    human_timeout: float = 120.0
+    human_retries: int = 2
+    human_template: str = "{}"
+    no_leaks: bool = False
+    attempts: int = 3
+    in_flight: int = 64
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.in_flight < 1 or self.human_max_tokens < 1:
+            raise BadInput(
+                f"attempts is {self.attempts}, in_flight {self.in_flight} and human_max_tokens "
+                f"{self.human_max_tokens}: at least 1"
+            )
+        if self.human == "openai" and not self.human_model:
+            raise BadInput("--human=openai needs --human-model=NAME (and --human-url, unless it is OpenAI's own)")
+        if self.human != "openai" and self.human_model:
+            raise BadInput(f"--human={self.human} takes no --human-model, which is for --human=openai")
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """The chat-template arguments for the human."""
+        try:
+            value = json.loads(self.human_template)
+        except ValueError as problem:
+            raise BadInput(f"--human-template={self.human_template}: not JSON: {problem}") from None
+        if not isinstance(value, dict):
+            raise BadInput(f"--human-template={self.human_template}: expected a JSON object")
+        return value
+
+    def behind_endpoint(self) -> OpenAIHuman:
+        """The human of `--human=openai`."""
+        endpoint = Endpoint(
+            EndpointSettings(
+                self.human_url, self.human_model, self.human_temperature, 1.0, self.human_max_tokens,
+                self.human_key, self.human_timeout, self.human_retries, self.in_flight, self.template,
+            )
+        )  # fmt: skip
+        return OpenAIHuman(endpoint, read_human_prompt(self.human_prompt))
