@@ -6,11 +6,14 @@ The human opens with the problem. The agent writes at most `max_turns` turns; af
     OUTPUT:             what stands before it is the agent's thought, which the human does not see
 
 At the last turn the whole reply is the answer (without a marker). An empty answer is `No answer`.
+
+That is the backend's protocol, `BackendRules`; the frontend's differs in what is shown and what the answer is
+(`colbench_env.design.dialogue`).
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from colbench_env.types import NO_ANSWER, Message, Task, Trajectory
 
@@ -40,6 +43,51 @@ def marked_answer(raw: str) -> str | None:
     return (parts[1].strip() or NO_ANSWER) if len(parts) > 1 else None
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the rules make of an agent's turn: what the human sees of it, and the answer where it ends the episode."""
+
+    shown: str
+    answer: str | None
+
+
+class Rules(Protocol):
+    """The protocol of a benchmark. name: that of the benchmark. human_limit: characters kept of a human's reply."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def human_limit(self) -> int: ...
+
+    def read(self, raw: str, before: tuple[Message, ...], last: bool) -> Reading:
+        """The agent's turn, after the dialogue `before`; `last` says that no other turn is allowed."""
+        ...
+
+    def given_up(self, history: tuple[Message, ...]) -> str:
+        """The answer of an episode that ends after this dialogue because it cannot go on."""
+        ...
+
+
+@dataclass(frozen=True)
+class BackendRules:
+    """Questions first, then a marked answer; whoever is stopped has none."""
+
+    human_limit: int = BACKEND_REPLY_LIMIT
+    name: str = "backend"
+
+    def read(self, raw: str, before: tuple[Message, ...], last: bool) -> Reading:
+        """As `Rules.read`."""
+        answer = marked_answer(raw)
+        if answer is None and last:
+            answer = raw.strip() or NO_ANSWER
+        return Reading(shown_text(raw), answer)
+
+    def given_up(self, history: tuple[Message, ...]) -> str:
+        """As `Rules.given_up`."""
+        return NO_ANSWER
+
+
 def chat_messages(messages: Iterable[Message], system: str = "") -> list[dict[str, str]]:
     """The messages as a chat template takes them, after a system message if there is a system prompt.
 
@@ -58,13 +106,14 @@ class Episode:
 
     task: Task
     max_turns: int = MAX_TURNS
-    human_limit: int = BACKEND_REPLY_LIMIT
+    rules: Rules = BackendRules()
     history: tuple[Message, ...] = ()
     answer: str | None = None
 
     def __post_init__(self) -> None:
-        if self.max_turns < 1 or self.human_limit < 1:
-            raise ValueError(f"max_turns={self.max_turns} and human_limit={self.human_limit} must be at least 1")
+        if self.max_turns < 1 or self.rules.human_limit < 1:
+            limits = f"max_turns={self.max_turns} and human_limit={self.rules.human_limit}"
+            raise ValueError(f"{limits} must be at least 1")
         if not self.history:
             object.__setattr__(self, "history", (Message("user", self.task.problem_description),))
 
@@ -107,14 +156,12 @@ class Episode:
         """
         if not self.agent_is_next:
             raise ValueError(f"the agent cannot write after {self.turns} turns: {self._state()}")
-        answer = marked_answer(raw)
-        if answer is None and self.turns + 1 == self.max_turns:
-            answer = raw.strip() or NO_ANSWER
-        message = Message("assistant", shown_text(raw), input=prompt, output=raw, extra=dict(extra or {}))
-        return replace(self, history=(*self.history, message), answer=answer)
+        read = self.rules.read(raw, self.history, last=self.turns + 1 == self.max_turns)
+        message = Message("assistant", read.shown, input=prompt, output=raw, extra=dict(extra or {}))
+        return replace(self, history=(*self.history, message), answer=read.answer)
 
     def step_human(self, reply: str, extra: Mapping[str, Any] | None = None) -> Self:
-        """The state after the human's reply, cut to `human_limit` characters; `extra` is kept in the message.
+        """The state after the human's reply, cut to the rules' limit of characters; `extra` is kept in the message.
 
         An empty reply raises ValueError: a simulator that failed must not become a turn of the dialogue.
         """
@@ -123,18 +170,18 @@ class Episode:
         if not reply.strip():
             raise ValueError("the human's reply is empty: a failed simulator must not become a turn of the dialogue")
         return replace(
-            self, history=(*self.history, Message("user", reply[: self.human_limit], extra=dict(extra or {})))
+            self, history=(*self.history, Message("user", reply[: self.rules.human_limit], extra=dict(extra or {})))
         )
 
     def give_up(self) -> Self:
-        """The episode ended here without an answer, for instance because the context is full.
+        """The episode ended here without a last turn, for instance because the context is full.
 
         A human reply that the agent has not answered is dropped, so that the agent has the last word.
         """
         if self.done:
             raise ValueError(f"the episode cannot be given up: {self._state()}")
         history = self.history[:-1] if self.agent_is_next and self.turns else self.history
-        return replace(self, history=history, answer=NO_ANSWER)
+        return replace(self, history=history, answer=self.rules.given_up(history))
 
     def to_trajectory(self, extra: Mapping[str, Any] | None = None) -> Trajectory:
         """The ungraded trajectory of an episode that is done and has at least one agent turn; else ValueError."""

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from colbench_env import background
-from colbench_env.dialogue import BACKEND_REPLY_LIMIT, MAX_TURNS, Episode, chat_messages
+from colbench_env.design.grading import DesignGrade
+from colbench_env.dialogue import MAX_TURNS, BackendRules, Episode, Rules, chat_messages
 from colbench_env.grading import Grade, Grader
 from colbench_env.humans import Human, HumanRequest, NoReply
 from colbench_env.prompts import load_prompt
@@ -46,7 +47,7 @@ class Settings:
     """
 
     max_turns: int = MAX_TURNS
-    human_limit: int = BACKEND_REPLY_LIMIT
+    rules: Rules = BackendRules()
     system: str | None = None
     seed: int = 0
     agent_name: str = "agent"
@@ -55,9 +56,9 @@ class Settings:
     no_leaks: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_turns < 1 or self.human_limit < 1 or self.attempts < 1 or not self.retry_seconds >= 0:
+        if self.max_turns < 1 or self.rules.human_limit < 1 or self.attempts < 1 or not self.retry_seconds >= 0:
             raise BadInput(
-                f"max_turns={self.max_turns}, human_limit={self.human_limit}, attempts={self.attempts} and "
+                f"max_turns={self.max_turns}, human_limit={self.rules.human_limit}, attempts={self.attempts} and "
                 f"retry_seconds={self.retry_seconds}, expected at least 1, 1, 1 and 0"
             )
 
@@ -68,7 +69,7 @@ class Settings:
 
     def begin(self, task: Task) -> Episode:
         """The episode about a task before the agent's first turn."""
-        return Episode(task, self.max_turns, self.human_limit)
+        return Episode(task, self.max_turns, self.rules)
 
     def agent_messages(self, episode: Episode) -> list[dict[str, str]]:
         """The dialogue so far as chat messages for the agent, system prompt first."""
@@ -83,7 +84,8 @@ class Settings:
             "human": {"name": human.name, "settings": dict(human.settings)},
             "rules": {
                 "max_turns": self.max_turns,
-                "human_limit": self.human_limit,
+                "benchmark": self.rules.name,
+                "human_limit": self.rules.human_limit,
                 "system": told,
                 "no_leaks": self.no_leaks,
             },
@@ -163,7 +165,7 @@ async def answered(episode: Episode, human: Human, settings: Settings, sample: i
         try:
             request = HumanRequest(episode.task, episode.shown_messages, (seed + attempt) % 2**32)
             reply = await human.reply(request)
-            found = leaks(episode.task, reply[: episode.human_limit])
+            found = leaks(episode.task, reply[: episode.rules.human_limit])
             if not (found and settings.no_leaks):
                 marks = {"leaks": found} if found else {}
                 return episode.step_human(reply, marks | ({"reasked": reasked} if reasked else {}))
@@ -279,17 +281,12 @@ def grade_trajectories(trajectories: Iterable[Trajectory], grader: Grader) -> li
     return [with_grade(row, grade, grader.mode) for row, grade in zip(trajectories, grades, strict=True)]
 
 
-def with_grade(trajectory: Trajectory, grade: Grade, mode: str) -> Trajectory:
-    """The trajectory with its reward, and in `extra` the grader's mode, each test's verdict, and under `tests` what was
-    expected and got, or what went wrong; these texts are for people and at most 300 characters long.
+def with_grade(trajectory: Trajectory, grade: Grade | DesignGrade, mode: str) -> Trajectory:
+    """The trajectory with its reward, and in `extra` the grader's mode and what the grade leaves `in_row`.
 
-    Where a test could not be run, for reasons of the machine, there is no reward (None).
+    Where the answer could not be graded, for reasons of the machine, there is no reward (None).
     """
-    verdicts = {test.name: str(test.verdict) for test in grade.verdicts}
-    texts = [{"name": test.name, "expected": test.expected, "got": test.got, "detail": test.detail or None}
-             for test in grade.verdicts]  # fmt: skip
-    tests = [{key: text for key, text in test.items() if text is not None} for test in texts]
-    extra = {**trajectory.extra, "grader": mode, "verdicts": verdicts, "tests": tests}
+    extra = {**trajectory.extra, "grader": mode, **grade.in_row()}
     return replace(trajectory, reward=None if grade.excluded else grade.reward, extra=extra)
 
 

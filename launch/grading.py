@@ -16,7 +16,7 @@ from colbench_env.locking import locked
 from colbench_env.tasks import append_rows, read_complete
 from colbench_env.types import BadInput, Trajectory
 
-GRADE_KEYS = ("grader", "verdicts", "tests")  # what a grade adds to a row, besides its reward
+GRADE_KEYS = ("grader", "verdicts", "tests", "page")  # what a grade adds to a row, besides its reward
 
 
 def without_grade(trajectory: Trajectory) -> Trajectory:

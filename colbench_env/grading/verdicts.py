@@ -3,6 +3,7 @@
 import ast
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from ..types import BadInput, Verdict
 from . import encoding
@@ -95,6 +96,14 @@ class Grade:
     def success(self) -> bool:
         """Whether every test passed, at least one of them counted."""
         return 0 < self.total == self.passed
+
+    def in_row(self) -> dict[str, Any]:
+        """What a graded row keeps besides its reward: each test's verdict, and under `tests` what was expected and got,
+        or what went wrong; these texts are for people."""
+        texts = [{"name": test.name, "expected": test.expected, "got": test.got, "detail": test.detail or None}
+                 for test in self.verdicts]  # fmt: skip
+        tests = [{key: text for key, text in test.items() if text is not None} for test in texts]
+        return {"verdicts": {test.name: str(test.verdict) for test in self.verdicts}, "tests": tests}
 
 
 def judge(case: Case, expected: Outcome, got: Outcome, mode: str) -> TestVerdict:

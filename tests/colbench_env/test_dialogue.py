@@ -1,6 +1,6 @@
 import pytest
 
-from colbench_env.dialogue import Episode, chat_messages, marked_answer, shown_text
+from colbench_env.dialogue import BackendRules, Episode, chat_messages, marked_answer, shown_text
 from colbench_env.prompts import load_prompt, prompt_names
 from colbench_env.types import Message, Task, Trajectory
 
@@ -70,7 +70,7 @@ def test_the_agent_knows_its_thoughts_and_the_human_does_not():
 def test_human_replies_are_cut_to_the_limit():
     reply = "0123456789" * 150
     assert played("Why?", reply).history[-1].content == reply[:400]
-    assert played("Why?", reply, human_limit=1000).history[-1].content == reply[:1000]
+    assert played("Why?", reply, rules=BackendRules(1000)).history[-1].content == reply[:1000]
     assert played("Why?", reply[:400]).history[-1].content == reply[:400]
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from colbench_env.dialogue import BACKEND_REPLY_LIMIT
+from colbench_env.dialogue import BACKEND_REPLY_LIMIT, BackendRules
 from colbench_env.episodes import EpisodeFailed, Settings, failures_file, grade_trajectories, play, play_many
 from colbench_env.grading import Grade, TestVerdict
 from colbench_env.humans import HumanRequest
@@ -62,7 +62,13 @@ def test_a_plain_function_plays_an_episode():
             "seed": 3,
             "agent": "asker",
             "human": {"name": "scripted", "settings": dict(HUMAN.settings)},
-            "rules": {"max_turns": 10, "human_limit": 400, "system": "213c22ed7234", "no_leaks": False},
+            "rules": {
+                "max_turns": 10,
+                "benchmark": "backend",
+                "human_limit": 400,
+                "system": "213c22ed7234",
+                "no_leaks": False,
+            },
             "leaks": 0,
             "reasked": 0,
         },
@@ -100,7 +106,7 @@ def test_the_system_prompt_says_the_rules_unless_there_is_to_be_none(system, rol
 def test_the_rules_reach_the_dialogue():
     talker = Human(lambda request, call: "x" * 1000)
     assert len(play(TASKS[0], asks_then_answers, talker).dialogue_history[2].content) == BACKEND_REPLY_LIMIT
-    row = play(TASKS[0], lambda messages: "Go on.", talker, Settings(max_turns=3, human_limit=5))
+    row = play(TASKS[0], lambda messages: "Go on.", talker, Settings(max_turns=3, rules=BackendRules(5)))
     assert [message.content for message in row.dialogue_history] == ["Task a.", *["Go on.", "xxxxx"] * 2, "Go on."]
     assert row.answer == "Go on."
 
@@ -189,7 +195,9 @@ def test_bad_input_of_the_human_is_not_tried_again():
     assert len(human.requests) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"max_turns": 0}, {"human_limit": 0}, {"attempts": 0}, {"retry_seconds": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_turns": 0}, {"rules": BackendRules(0)}, {"attempts": 0}, {"retry_seconds": -1.0}]
+)
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(BadInput, match="expected at least 1, 1, 1 and 0"):
         Settings(**wrong)
