@@ -29,6 +29,22 @@ def trajectory_pairs(rewards: Sequence[float], success: float = 1.0) -> list[Ind
     return [IndexPair(best, other) for other, reward in enumerate(rewards) if reward < rewards[best]]
 
 
+def score_pairs(rewards: Sequence[float], margin: float = 0.1) -> list[IndexPair]:
+    """Pairs among the k samples of one frontend task (section 4.1, step 2): every two whose scores differ by `margin`.
+
+    The better one is chosen. Pairs are in the order of the chosen, then of the rejected samples.
+
+    In:  rewards [0.70, 0.85, 0.65, 0.74]     Out: (1, 0), (1, 2), (1, 3)
+    """
+    least = margin - 1e-9  # a difference of 0.1 in decimals counts, whatever its floating point
+    return [
+        IndexPair(better, worse)
+        for better, high in enumerate(rewards)
+        for worse, low in enumerate(rewards)
+        if high - low >= least
+    ]
+
+
 def turn_pairs(scores: Sequence[float], texts: Sequence[object], num_pairs: int, rng: random.Random) -> list[IndexPair]:
     """`num_pairs` pairs among the C candidates of one turn (section 4.2).
 

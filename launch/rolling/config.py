@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,4 +81,4 @@ class RolloutConfig:
 def settings_of(config: RolloutConfig) -> dict[str, object]:
     """What all processes have to be told alike, as plain JSON values."""
     plain = dataclasses.asdict(dataclasses.replace(config, hosts=Hosts()))
-    return plain | {"tasks": str(config.tasks), "output": str(config.output)}
+    return json.loads(json.dumps(plain, default=str))

@@ -5,6 +5,7 @@ import http.server
 import json
 import threading
 import time
+import types
 
 import pytest
 
@@ -188,16 +189,26 @@ def test_an_endpoint_that_is_down_is_one_sentence():
         asyncio.run(Endpoint(EndpointSettings("http://127.0.0.1:9/v1", "m", retries=0)).check())
 
 
-def test_no_more_requests_are_under_way_than_allowed(server):
-    server.script = ["SLOW", "SLOW", "SLOW"]
-    who = human(server, concurrency=1, retries=0)
+def test_no_more_requests_are_under_way_than_allowed(server, monkeypatch):
+    under_way, most = 0, 0
 
-    async def three():
-        await asyncio.gather(*(who.reply(REQUEST) for _ in range(3)))
+    async def create(*_, **__):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        for _ in range(5):  # whoever may begin beside this one has begun by then
+            await asyncio.sleep(0)
+        under_way -= 1
+        return types.SimpleNamespace(choices=[types.SimpleNamespace(message=types.SimpleNamespace(content="Euros."))])
 
-    began = time.monotonic()
-    asyncio.run(three())
-    assert time.monotonic() - began > 2.9  # one after the other: a lower bound that no machine can miss
+    monkeypatch.setattr("openai.resources.chat.completions.AsyncCompletions.create", create)
+    who = human(server, concurrency=2)
+
+    async def five():
+        return await asyncio.gather(*(who.reply(REQUEST) for _ in range(5)))
+
+    assert asyncio.run(five()) == ["Euros."] * 5
+    assert most == 2
 
 
 def test_leaks_are_marked_and_counted_and_asked_for_again_if_they_shall_not_be(server):

@@ -1,0 +1,261 @@
+"""The two benchmarks, backend and frontend: everything in which a run about one differs from a run about the other.
+
+An opened benchmark holds what its tasks need (a browser, a similarity) and is closed with the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from colbench_env.design.dialogue import DesignRules
+from colbench_env.dialogue import BackendRules, Rules
+from colbench_env.humans import Human
+from colbench_env.types import BadInput, Task, Trajectory
+from launch.measures import MEASURES, Measure
+
+if TYPE_CHECKING:
+    from colbench_env.design.grading import Similarity
+    from colbench_env.design.renderer import Renderer
+    from launch.simulator import Simulator
+    from sweet_jax.pairs import IndexPair
+
+
+@dataclass(frozen=True)
+class Design:
+    """How pages are rendered and compared (frontend).
+
+    clip: a Hugging Face directory of CLIP, "openai/clip-vit-base-patch32" being the paper's; without it a structural
+    similarity, which is not the paper's metric. failed: what a page is worth that could not be shown or is missing:
+    "zero", or "black": as much as a black picture, as the released code has it.
+    chromium: the browser, found where none is named. assets: where `launch.data assets` has put what pages load.
+    online_images: real pictures in place of placeholders. pages: rendered side by side.
+    """
+
+    clip: Path | None = None
+    failed: Literal["zero", "black"] = "zero"
+    chromium: Path | None = None
+    assets: Path | None = None
+    online_images: bool = False
+    pages: int = 4
+
+    def __post_init__(self) -> None:
+        if self.pages < 1:
+            raise BadInput(f"design.pages is {self.pages}, it must be at least 1")
+
+
+class Grades(Protocol):
+    """Who grades answers. mode: what rows say of it."""
+
+    @property
+    def mode(self) -> str: ...
+
+    def grade_many(self, answers: Any, on_done: Any = ...) -> list[Any]: ...
+
+
+class Benchmark(Protocol):
+    """What a run has to know of its benchmark.
+
+    rules: of the dialogue. measure: how figures are called. nothing_preferred: why there may be no pairs.
+    embedded: the Hugging Face directory of the miniature's start policy.
+    """
+
+    rules: Rules
+    measure: Measure
+    nothing_preferred: str
+    embedded: Path
+
+    def tasks(self, split: str, count: int, seed: int) -> list[Task]:
+        """Tasks of the miniature."""
+        ...
+
+    def behaviour(self, count: int, seed: int) -> Iterator[Trajectory]:
+        """Scripted dialogues of mixed quality about the miniature's tasks, for the start policy to imitate."""
+        ...
+
+    def why_not(self, task: Task) -> str:
+        """Why answers to the task cannot be graded, "" where they can."""
+        ...
+
+    def human(self, simulator: Simulator) -> Human:
+        """The scripted human, or the one behind an endpoint."""
+        ...
+
+    def grader(self) -> contextlib.AbstractContextManager[Grades]:
+        """Who grades; `about_grader` says in a line how."""
+        ...
+
+    def about_grader(self) -> str: ...
+
+    def preferred(self, rewards: Sequence[float]) -> list[IndexPair]:
+        """Which samples of one task are preferred to which."""
+        ...
+
+    def worth_imitating(self, rewards: Sequence[float]) -> list[int]:
+        """Which samples of one task rejection fine-tuning imitates."""
+        ...
+
+
+EMBEDDED = Path(__file__).parent.parent / "sweet_jax"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Python functions, graded by hidden tests in a sandbox."""
+
+    mode: str = "strict"
+    workers: int = 2
+    unsafe: bool = False
+    rules: ClassVar[Rules] = BackendRules()
+    measure: ClassVar[Measure] = MEASURES["backend"]
+    nothing_preferred: ClassVar[str] = "no task has both a sample that passes all tests and a worse one"
+    embedded: ClassVar[Path] = EMBEDDED / "start_policy"
+
+    def tasks(self, split: str, count: int, seed: int) -> list[Task]:
+        """As `Benchmark.tasks`."""
+        from colbench_env.mini import make_tasks
+
+        return make_tasks(split, count, seed)
+
+    def behaviour(self, count: int, seed: int) -> Iterator[Trajectory]:
+        """As `Benchmark.behaviour`."""
+        from colbench_env.mini import behaviour_dialogues
+
+        return (dialogue.trajectory() for dialogue in behaviour_dialogues("train", count, seed))
+
+    def why_not(self, task: Task) -> str:
+        """As `Benchmark.why_not`."""
+        if not task.ground_truth:
+            return "the task has no reference"
+        return "" if task.test_cases else "the task has no 'test_cases', expected a backend task with call expressions"
+
+    def human(self, simulator: Simulator) -> Human:
+        """As `Benchmark.human`."""
+        from colbench_env.humans.scripted import ScriptedHuman
+        from colbench_env.mini import UNKNOWN_REPLIES, keywords
+
+        return simulator.behind_endpoint() if simulator.human == "openai" else ScriptedHuman(keywords(), UNKNOWN_REPLIES)
+
+    def grader(self) -> contextlib.AbstractContextManager[Grades]:
+        """As `Benchmark.grader`."""
+        from colbench_env.grading import Grader
+
+        return Grader(self.mode, workers=self.workers, unsafe=self.unsafe)
+
+    def about_grader(self) -> str:
+        """As `Benchmark.about_grader`."""
+        with self.grader() as grader:
+            return f"{self.mode}, {grader.layers_text()}"
+
+    def preferred(self, rewards: Sequence[float]) -> list[IndexPair]:
+        """As `Benchmark.preferred`: the best sample, if it passes all tests, to every worse one."""
+        from sweet_jax.pairs import trajectory_pairs
+
+        return trajectory_pairs(rewards)
+
+    def worth_imitating(self, rewards: Sequence[float]) -> list[int]:
+        """As `Benchmark.worth_imitating`: those that pass all tests."""
+        return [index for index, reward in enumerate(rewards) if reward == 1.0]
+
+
+class Frontend:
+    """Web pages, graded by how much they look like a hidden one. The browser is started when it is first needed."""
+
+    rules: ClassVar[Rules] = DesignRules()
+    measure: ClassVar[Measure] = MEASURES["frontend"]
+    nothing_preferred: ClassVar[str] = f"no task has two samples whose similarities differ by {0.1:g}"
+    embedded: ClassVar[Path] = EMBEDDED / "frontend_start_policy"
+
+    def __init__(self, design: Design) -> None:
+        self._design = design
+        self._held = contextlib.ExitStack()
+        self._renderer: Renderer | None = None
+        self._similarity: Similarity | None = None
+
+    def close(self) -> None:
+        """Ends the browser."""
+        self._held.close()
+        self._renderer = None
+
+    @property
+    def renderer(self) -> Renderer:
+        """What renders pages; pages that it has rendered are remembered."""
+        if self._renderer is None:
+            from colbench_env.design.renderer import Renderer
+
+            design = self._design
+            self._renderer = self._held.enter_context(
+                Renderer(
+                    design.pages, online_images=design.online_images, assets=design.assets, executable=design.chromium
+                )
+            )
+        return self._renderer
+
+    @property
+    def similarity(self) -> Similarity:
+        """What compares pages."""
+        if self._similarity is None:
+            from launch.similarity import make_similarity
+
+            self._similarity = make_similarity(self._design.clip, self._design.failed)
+        return self._similarity
+
+    def tasks(self, split: str, count: int, seed: int) -> list[Task]:
+        """As `Benchmark.tasks`."""
+        from colbench_env.design.mini import make_page_tasks
+
+        return make_page_tasks(split, count, seed)
+
+    def behaviour(self, count: int, seed: int) -> Iterator[Trajectory]:
+        """As `Benchmark.behaviour`."""
+        from colbench_env.design.mini import page_behaviour
+
+        return page_behaviour("train", count, seed)
+
+    def why_not(self, task: Task) -> str:
+        """As `Benchmark.why_not`."""
+        from colbench_env.design.html import extract_html
+
+        if not task.ground_truth:
+            return "the task has no reference"
+        return "" if extract_html(task.ground_truth) else "the reference is no HTML page, expected a frontend task"
+
+    def human(self, simulator: Simulator) -> Human:
+        """As `Benchmark.human`."""
+        if simulator.human == "model":
+            raise BadInput(
+                "--human=model: a Llama does not see pages: --human=scripted compares them, --human=openai asks a model "
+                "with vision"
+            )
+        if simulator.human == "openai":
+            from colbench_env.humans.vision import VisionHuman
+
+            return VisionHuman(simulator.endpoint(), self.renderer, simulator.vision_prompt())
+        from colbench_env.humans.design import DesignHuman
+
+        return DesignHuman(self.renderer)
+
+    @contextlib.contextmanager
+    def grader(self) -> Iterator[Grades]:
+        """As `Benchmark.grader`."""
+        from colbench_env.design.grading import DesignGrader
+
+        yield DesignGrader(self.renderer, self.similarity)
+
+    def about_grader(self) -> str:
+        """As `Benchmark.about_grader`."""
+        return f"{self.similarity.name}; pages without a network"
+
+    def preferred(self, rewards: Sequence[float]) -> list[IndexPair]:
+        """As `Benchmark.preferred`: every sample to those that score less by 0.1."""
+        from sweet_jax.pairs import score_pairs
+
+        return score_pairs(rewards)
+
+    def worth_imitating(self, rewards: Sequence[float]) -> list[int]:
+        """As `Benchmark.worth_imitating`: the best one, where it is preferred to another."""
+        best = max(range(len(rewards)), key=rewards.__getitem__)
+        return [best] if any(pair.chosen == best for pair in self.preferred(rewards)) else []
