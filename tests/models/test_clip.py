@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from random_clip import save_clip
 
-from models.clip import cut, embed_images, embed_texts, ends, image_text_logits, normalised
+from models.clip import embed_images, embed_texts, image_text_logits, normalised
 from models.clip_io import load_clip
 
 TOKENS_BT = np.random.default_rng(0).integers(3, 46, (8, 12))
