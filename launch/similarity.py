@@ -136,7 +136,8 @@ class ClipSimilarity:
         for row, pixels in enumerate(pool.map(lambda png: preprocess(png, self.clip.preprocessing), batch)):
             if pixels.shape != expected:
                 raise ModelError(
-                    f"{self.name}: a picture becomes {pixels.shape} (colours, height, width), the network sees {expected}"
+                    f"{self.name}: a picture becomes {pixels.shape} (colours, height, width), "
+                    f"the network sees {expected}"
                 )
             pixels_bcyx[row] = pixels
         return pixels_bcyx

@@ -42,6 +42,10 @@ class Preprocessing:
     deviation: tuple[float, ...] | None = DEVIATION
     convert: bool = True
 
+    def __post_init__(self) -> None:
+        if self.deviation is not None and min(self.deviation) <= 0:
+            raise ModelError(f"image_std is {list(self.deviation)}, expected numbers above 0")
+
     @property
     def shape(self) -> tuple[int, int] | None:
         """Height and width of every image; None where they depend on the image."""
@@ -133,9 +137,11 @@ def preprocessing_from_hf(source: str | Path | Mapping[str, Any]) -> Preprocessi
         raise ModelError(f"{directory}: holds neither {OWN_FILE} nor {PROCESSOR_FILE}; they say how images are resized")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        return _from_dict(raw["image_processor"] if path.name == PROCESSOR_FILE else raw)
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"{path}: holds no image_processor") from error
+        if path.name == PROCESSOR_FILE:
+            if not isinstance(raw, Mapping) or "image_processor" not in raw:
+                raise ModelError("holds no image_processor")
+            raw = raw["image_processor"]
+        return _from_dict(raw)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     except json.JSONDecodeError as error:
@@ -143,56 +149,64 @@ def preprocessing_from_hf(source: str | Path | Mapping[str, Any]) -> Preprocessi
 
 
 def _from_dict(raw: Any) -> Preprocessing:
+    if not isinstance(raw, Mapping):
+        raise ModelError(f"holds a {type(raw).__name__}, expected a dictionary")
     kind = raw.get("image_processor_type", raw.get("feature_extractor_type", KINDS[0]))
     if kind not in KINDS:
         raise ModelError(f"image_processor_type is {kind!r}, expected one of {', '.join(KINDS)}")
     if raw.get("do_pad"):
         raise ModelError("do_pad is set; images are resized and cropped, not padded")
-    edge, size = _size(raw.get("size", 224), "size") if _flag(raw, "do_resize") else (None, None)
-    _, crop = (
-        _size(raw.get("crop_size", 224), "crop_size", square=True) if _flag(raw, "do_center_crop") else (None, None)
+    resizes, crops, scales, normalises, converts = (
+        _flag(raw, f"do_{step}") for step in ("resize", "center_crop", "rescale", "normalize", "convert_rgb")
     )
-    normalise = _flag(raw, "do_normalize")
-    try:
-        resample = Image.Resampling(raw.get("resample", 3))
-    except ValueError as error:
-        raise ModelError(f"resample is {raw['resample']!r}, expected a number of Pillow's filters, 0 to 5") from error
+    edge, size = _size(raw.get("size", 224), "size", "shortest_edge") if resizes else (None, None)
+    _, crop = _size(raw.get("crop_size", 224), "crop_size", None) if crops else (None, None)
+    resample = raw.get("resample", 3)
+    if resample not in list(Image.Resampling):
+        raise ModelError(f"resample is {resample!r}, expected a number of Pillow's filters, 0 to 5")
     return Preprocessing(
-        edge,
-        size,
-        resample,
-        crop,
-        float(raw.get("rescale_factor", 1 / 255)) if _flag(raw, "do_rescale") else None,
-        _colours(raw.get("image_mean", MEAN), "image_mean") if normalise else None,
-        _colours(raw.get("image_std", DEVIATION), "image_std") if normalise else None,
-        _flag(raw, "do_convert_rgb"),
+        shortest_edge=edge,
+        size=size,
+        resample=Image.Resampling(resample),
+        crop=crop,
+        scale=_number(raw.get("rescale_factor", 1 / 255), "rescale_factor") if scales else None,
+        mean=_colours(raw.get("image_mean", MEAN), "image_mean") if normalises else None,
+        deviation=_colours(raw.get("image_std", DEVIATION), "image_std") if normalises else None,
+        convert=converts,
     )
 
 
 def _flag(raw: Mapping[str, Any], name: str) -> bool:
     value = raw.get(name, True)
-    if value not in (True, False, None):
+    if not isinstance(value, bool):
         raise ModelError(f"{name} is {value!r}, expected true or false")
-    return bool(value)
+    return value
 
 
-def _size(value: Any, name: str, square: bool = False) -> tuple[int | None, tuple[int, int] | None]:
-    """(shortest edge, None) or (None, (height, width)); a plain number is an edge, or the side of a square."""
-    wanted = {"height": value, "width": value} if square else {"shortest_edge": value}
-    given = value if isinstance(value, Mapping) else wanted
-    numbers = {key: number for key, number in given.items() if number is not None}
-    if not all(isinstance(number, int) and number >= 1 for number in numbers.values()):
+def _size(value: Any, name: str, edge: str | None) -> tuple[int | None, tuple[int, int] | None]:
+    """(shortest edge, None) or (None, (height, width)). A plain number is the length of `edge`, or of both sides."""
+    plain = {"height": value, "width": value} if edge is None else {edge: value}
+    given = (
+        {key: number for key, number in value.items() if number is not None} if isinstance(value, Mapping) else plain
+    )
+    if any(isinstance(number, bool) or not isinstance(number, int) or number < 1 for number in given.values()):
         raise ModelError(f"{name} is {value!r}, expected whole numbers of at least 1")
-    if numbers.keys() == {"height", "width"}:
-        return None, (numbers["height"], numbers["width"])
-    if numbers.keys() == {"shortest_edge"} and not square:
-        return numbers["shortest_edge"], None
-    expected = "height and width" if square else "shortest_edge, or height and width"
+    if given.keys() == {"height", "width"}:
+        return None, (given["height"], given["width"])
+    if edge is not None and given.keys() == {edge}:
+        return given[edge], None
+    expected = "height and width" if edge is None else f"{edge}, or height and width"
     raise ModelError(f"{name} has {', '.join(given) or 'nothing'}, expected {expected}")
 
 
 def _colours(value: Any, name: str) -> tuple[float, ...]:
     numbers = value if isinstance(value, list | tuple) else [value] * 3
-    if len(numbers) != 3 or not all(isinstance(number, int | float) for number in numbers):
+    if len(numbers) != 3:
         raise ModelError(f"{name} is {value!r}, expected three numbers")
-    return tuple(map(float, numbers))
+    return tuple(_number(number, name) for number in numbers)
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ModelError(f"{name} is {value!r}, expected a number")
+    return float(value)
