@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from colbench_env.design.dialogue import DesignRules
 from colbench_env.dialogue import BackendRules, Rules
@@ -21,30 +20,8 @@ if TYPE_CHECKING:
     from colbench_env.design.grading import Similarity
     from colbench_env.design.renderer import Renderer
     from launch.simulator import Simulator
+    from launch.stage_settings import BenchmarkName, Design
     from sweet_jax.pairs import IndexPair
-
-
-@dataclass(frozen=True)
-class Design:
-    """How pages are rendered and compared (frontend).
-
-    clip: a Hugging Face directory of CLIP, "openai/clip-vit-base-patch32" being the paper's; without it a structural
-    similarity, which is not the paper's metric. failed: what a page is worth that could not be shown or is missing:
-    "zero", or "black": as much as a black picture, as the released code has it.
-    chromium: the browser, found where none is named. assets: where `launch.data assets` has put what pages load.
-    online_images: real pictures in place of placeholders. pages: rendered side by side.
-    """
-
-    clip: Path | None = None
-    failed: Literal["zero", "black"] = "zero"
-    chromium: Path | None = None
-    assets: Path | None = None
-    online_images: bool = False
-    pages: int = 4
-
-    def __post_init__(self) -> None:
-        if self.pages < 1:
-            raise BadInput(f"design.pages is {self.pages}, it must be at least 1")
 
 
 class Grades(Protocol):
@@ -53,20 +30,22 @@ class Grades(Protocol):
     @property
     def mode(self) -> str: ...
 
+    def layers_text(self) -> str: ...
+
     def grade_many(self, answers: Any, on_done: Any = ...) -> list[Any]: ...
 
 
 class Benchmark(Protocol):
     """What a run has to know of its benchmark.
 
-    rules: of the dialogue. measure: how figures are called. nothing_preferred: why there may be no pairs.
-    embedded: the Hugging Face directory of the miniature's start policy.
+    rules: of the dialogue. measure: how figures are called. nothing_preferred,
+    nothing_good: why there may be no pairs, and nothing to imitate.
     """
 
     rules: Rules
     measure: Measure
     nothing_preferred: str
-    embedded: Path
+    nothing_good: str
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
         """Tasks of the miniature."""
@@ -85,7 +64,7 @@ class Benchmark(Protocol):
         ...
 
     def grader(self) -> contextlib.AbstractContextManager[Grades]:
-        """Who grades; `about_grader` says in a line how."""
+        """Who grades: `mode`, and `layers_text`, which says in a line what keeps answers from doing harm."""
         ...
 
     def about_grader(self) -> str: ...
@@ -99,9 +78,6 @@ class Benchmark(Protocol):
         ...
 
 
-EMBEDDED = Path(__file__).parent.parent / "sweet_jax"
-
-
 @dataclass(frozen=True)
 class Backend:
     """Python functions, graded by hidden tests in a sandbox."""
@@ -112,7 +88,7 @@ class Backend:
     rules: ClassVar[Rules] = BackendRules()
     measure: ClassVar[Measure] = MEASURES["backend"]
     nothing_preferred: ClassVar[str] = "no task has both a sample that passes all tests and a worse one"
-    embedded: ClassVar[Path] = EMBEDDED / "start_policy"
+    nothing_good: ClassVar[str] = "no trajectory passes all tests"
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
         """As `Benchmark.tasks`."""
@@ -137,7 +113,9 @@ class Backend:
         from colbench_env.humans.scripted import ScriptedHuman
         from colbench_env.mini import UNKNOWN_REPLIES, keywords
 
-        return simulator.behind_endpoint() if simulator.human == "openai" else ScriptedHuman(keywords(), UNKNOWN_REPLIES)
+        return (
+            simulator.behind_endpoint() if simulator.human == "openai" else ScriptedHuman(keywords(), UNKNOWN_REPLIES)
+        )
 
     def grader(self) -> contextlib.AbstractContextManager[Grades]:
         """As `Benchmark.grader`."""
@@ -166,8 +144,8 @@ class Frontend:
 
     rules: ClassVar[Rules] = DesignRules()
     measure: ClassVar[Measure] = MEASURES["frontend"]
-    nothing_preferred: ClassVar[str] = f"no task has two samples whose similarities differ by {0.1:g}"
-    embedded: ClassVar[Path] = EMBEDDED / "frontend_start_policy"
+    nothing_preferred: ClassVar[str] = "no task has two samples whose similarities differ by 0.1"
+    nothing_good: ClassVar[str] = nothing_preferred
 
     def __init__(self, design: Design) -> None:
         self._design = design
@@ -182,7 +160,7 @@ class Frontend:
 
     @property
     def renderer(self) -> Renderer:
-        """What renders pages; pages that it has rendered are remembered."""
+        """What renders pages."""
         if self._renderer is None:
             from colbench_env.design.renderer import Renderer
 
@@ -198,9 +176,15 @@ class Frontend:
     def similarity(self) -> Similarity:
         """What compares pages."""
         if self._similarity is None:
-            from launch.similarity import make_similarity
+            from launch.similarity import ClipSimilarity, StructuralSimilarity
 
-            self._similarity = make_similarity(self._design.clip, self._design.failed)
+            design = self._design
+            if design.clip is not None:
+                self._similarity = ClipSimilarity.load(design.clip, failed=design.failed)
+            else:
+                from colbench_env.design.similarity import structural_similarity
+
+                self._similarity = StructuralSimilarity(lambda page, other: structural_similarity(page, other).score)
         return self._similarity
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
@@ -227,8 +211,8 @@ class Frontend:
         """As `Benchmark.human`."""
         if simulator.human == "model":
             raise BadInput(
-                "--human=model: a Llama does not see pages: --human=scripted compares them, --human=openai asks a model "
-                "with vision"
+                "--human=model: a Llama does not see pages: --human=scripted compares them, --human=openai asks a "
+                "model with vision"
             )
         if simulator.human == "openai":
             from colbench_env.humans.vision import VisionHuman
@@ -259,3 +243,13 @@ class Frontend:
         """As `Benchmark.worth_imitating`: the best one, where it is preferred to another."""
         best = max(range(len(rewards)), key=rewards.__getitem__)
         return [best] if any(pair.chosen == best for pair in self.preferred(rewards)) else []
+
+
+@contextlib.contextmanager
+def opened(name: BenchmarkName, design: Design, mode: str, workers: int, unsafe: bool) -> Iterator[Benchmark]:
+    """The benchmark of that name, to its end. mode, workers, unsafe: of the backend's grader; design: frontend."""
+    if name == "backend":
+        yield Backend(mode, workers, unsafe)
+        return
+    with contextlib.closing(Frontend(design)) as frontend:
+        yield frontend

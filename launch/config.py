@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
 from launch.simulator import FLAT, Simulator
-from launch.stage_settings import Critic, Evaluation, Lora, Policy, Ranking, Rollouts, Start
+from launch.stage_settings import BenchmarkName, Critic, Design, Evaluation, Lora, Policy, Ranking, Rollouts, Start
 
 Algorithm = Literal["sweet", "mtdpo", "rft", "zero-shot"]
 STAGES = (
@@ -55,7 +55,7 @@ READS: Mapping[str, tuple[str, ...]] = {
 }
 """The stages whose files a stage reads; "policy" and "evaluation" read what the algorithm says."""
 
-EMBEDDED, SCRATCH = "embedded", "scratch"
+EMBEDDED, EMBEDDED_FRONTEND, SCRATCH = "embedded", "embedded-frontend", "scratch"
 MINI_TASKS = 800  # of the miniature, to train on
 
 
@@ -105,10 +105,11 @@ class Hosts:
 class TrainConfig:
     """SWEET-RL from dialogues to a trained policy; without flags the embedded miniature of ColBench.
 
+    benchmark: "backend" (Python functions) or "frontend" (web pages).
     mesh: DATAxTENSOR devices, or data:2,sequence:2,tensor:2, which also splits the tokens of a row. run_dir: where
     everything goes; run again to continue.
-    model: "embedded" (the small start policy that comes with the package), "scratch" (train that start policy here), or
-    a Hugging Face directory of a Llama model. preset: where the defaults below come from.
+    model: "embedded" or "embedded-frontend" (the small start policies that come with the package), "scratch" (train
+    that start policy here), or a Hugging Face directory of a Llama model. preset: where the defaults below come from.
     stage: all of them, or one whose inputs are in the run directory.
     tasks, eval_tasks: JSON Lines of tasks; without them the miniature makes its own. num_tasks: how many of the tasks
     are used, 0 for all of the file. trajectories, pairs, candidates, turn_pairs: start from this file, in our layout or
@@ -123,6 +124,7 @@ class TrainConfig:
     grader_workers: answers graded side by side. unsafe: grade even where nothing isolates the answers.
     """
 
+    benchmark: BenchmarkName = "backend"
     mesh: str = "1x1"
     run_dir: Path = Path("runs/default")
     model: str = EMBEDDED
@@ -154,10 +156,13 @@ class TrainConfig:
     ranking: Ranking = field(default_factory=Ranking)
     policy: Policy = field(default_factory=Policy)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    design: Design = field(default_factory=Design)
 
     def __post_init__(self) -> None:
         if self.num_tasks < 0 or self.evaluation.num_tasks < 1:
             raise BadInput(f"num_tasks is {self.num_tasks}, evaluation.num_tasks {self.evaluation.num_tasks}: too few")
+        if self.benchmark == "frontend" and self.preset in ("paper-backend", "released-backend"):
+            raise BadInput(f"--preset={self.preset} is for backend tasks, frontend has --preset=paper-frontend")
         if self.ranking.candidates < 2:
             raise BadInput(f"ranking.candidates is {self.ranking.candidates}, it must be at least 2 to make a pair")
         if not 0 < self.ranking.data_fraction <= 1:
@@ -207,7 +212,7 @@ class TrainConfig:
     @property
     def embedded(self) -> bool:
         """Whether the model is the miniature's own."""
-        return self.model in (EMBEDDED, SCRATCH)
+        return self.model in (EMBEDDED, EMBEDDED_FRONTEND, SCRATCH)
 
 
 def settings_of(config: TrainConfig) -> dict[str, object]:

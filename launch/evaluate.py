@@ -42,7 +42,8 @@ def main() -> None:
         write_text(config.html, page(evaluation))
     print(report_text(evaluation), file=sys.stderr if config.json == STDOUT else sys.stdout, flush=True)
 
-    tasks, success = evaluation.evaluated.tasks, evaluation.evaluated.success.mean
+    tasks, measure = evaluation.evaluated.tasks, evaluation.results.measure
+    found = getattr(evaluation.evaluated, measure.headline).mean
     if evaluation.defects:
         count = len(evaluation.defects)
         raise BadInput(
@@ -50,8 +51,9 @@ def main() -> None:
         )
     if not tasks:
         raise BadInput(f"{config.trajectories}: no dialogue has a reward, and none could be graded")
-    if config.fail_under is not None and success < config.fail_under:
-        raise cli.Stopped(f"success is {100 * success:.1f} %, below --fail-under={config.fail_under:g}")
+    if config.fail_under is not None and found < config.fail_under:
+        name, figure = measure.headline_name.lower(), f"{100 * found:.1f}{measure.headline_unit}"
+        raise cli.Stopped(f"{name} is {figure}, below --fail-under={config.fail_under:g}")
 
 
 def _with_json_value(argv: Sequence[str]) -> list[str]:

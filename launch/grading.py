@@ -25,11 +25,6 @@ def without_grade(trajectory: Trajectory) -> Trajectory:
     return replace(trajectory, reward=None, extra=rest)
 
 
-def can_be_graded(trajectory: Trajectory) -> bool:
-    """Whether the row's task has a reference and tests."""
-    return bool(trajectory.task.ground_truth and trajectory.task.test_cases)
-
-
 def grade_rows(
     rows: Sequence[Trajectory],
     wanted: Sequence[bool],

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from colbench_env.statistics import Estimate
-
-BenchmarkName = Literal["backend", "frontend"]
+from launch.stage_settings import BenchmarkName
 
 
 @dataclass(frozen=True)

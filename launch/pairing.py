@@ -1,14 +1,14 @@
-"""Trajectory pairs: of each task's samples the best, if it passes all tests, against every worse one."""
+"""Trajectory pairs: which of a task's samples are preferred to which, as text and as tokens."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from colbench_env.types import BadInput, Pair, Trajectory
 from sweet_jax.chat import Chat, privileged_prefix
-from sweet_jax.pairs import trajectory_pairs
+from sweet_jax.pairs import IndexPair
 from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, row_to_json, trajectory_row, turn_output, turn_prompt
 
 
@@ -20,8 +20,13 @@ class Sample:
     trajectory: Trajectory
 
 
-def preferences(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
-    """(better, worse) of the samples that have a reward, task by task in the order of the samples."""
+def preferences(
+    samples: Iterable[Sample], preferred: Callable[[Sequence[float]], list[IndexPair]]
+) -> list[tuple[Sample, Sample]]:
+    """(better, worse) of the samples that have a reward, task by task in the order of the samples.
+
+    preferred: the benchmark's rule, from the rewards of one task's samples.
+    """
     by_task: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.trajectory.reward is not None:
@@ -29,7 +34,7 @@ def preferences(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
     return [
         (given[pair.chosen], given[pair.rejected])
         for given in by_task.values()
-        for pair in trajectory_pairs([sample.trajectory.reward for sample in given])
+        for pair in preferred([sample.trajectory.reward for sample in given])
     ]
 
 

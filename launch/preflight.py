@@ -45,14 +45,3 @@ def check_inputs(config: TrainConfig, directory: RunDir) -> None:
                 f"{directory.path}: --stage={config.stage} reads what stage {needed} writes, which has not finished "
                 f"here: run --stage={needed} first"
             )
-
-
-def check_frontend(config: TrainConfig, stages: Sequence[str]) -> None:
-    """Raises BadInput where a stage is asked for that needs a frontend task to be played or graded."""
-    missing = [stage for stage in ("tasks", "rollouts", "grading", "pairs", "evaluation") if stage in stages]
-    if config.preset == "paper-frontend" and any(config.given(stage) is None for stage in missing):
-        raise BadInput(
-            f"--preset=paper-frontend: stage {missing[0]} cannot be done, frontend tasks are neither played nor graded "
-            "here yet: train from files, --stage=critic after --stage=pairs --pairs=FILE, or --stage=policy after "
-            "--stage=turn-pairs --turn-pairs=FILE"
-        )

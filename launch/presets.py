@@ -1,7 +1,7 @@
-"""Presets: the defaults of every flag of `launch.train`, by name and by algorithm.
+"""Presets: the defaults of every flag of `launch.train`, by name, algorithm and benchmark.
 
-A preset leaves `algorithm` itself alone: `--preset` and `--algorithm` together give the defaults, and every other flag
-changes its own value, wherever it stands on the command line.
+A preset leaves `algorithm` itself alone: `--preset`, `--algorithm` and `--benchmark` together give the defaults, and
+every other flag changes its own value, wherever it stands on the command line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
-from launch.config import MINI_TASKS, TrainConfig
+from launch.config import EMBEDDED_FRONTEND, MINI_TASKS, TrainConfig
 from launch.simulator import Simulator
 from launch.stage_settings import Critic, Evaluation, Policy, Ranking, Rollouts
 from sweet_jax.settings import Hyper, Training
@@ -18,8 +18,10 @@ from sweet_jax.settings import Hyper, Training
 RELEASED_HELD_OUT = 0.03
 
 
-def _embedded(algorithm: str = "sweet") -> TrainConfig:
+def _embedded(algorithm: str = "sweet", benchmark: str = "backend") -> TrainConfig:
     """The miniature with its small start policy, on a small machine."""
+    if benchmark == "frontend":
+        return _embedded_frontend()
     short = dict(batch_size=16, max_length=512, log_every=5, save_every=50)
     return TrainConfig(
         num_tasks=MINI_TASKS,
@@ -32,7 +34,22 @@ def _embedded(algorithm: str = "sweet") -> TrainConfig:
     )
 
 
-def _paper_backend(algorithm: str = "sweet") -> TrainConfig:
+def _embedded_frontend() -> TrainConfig:
+    short = dict(batch_size=16, max_length=1024, log_every=5, save_every=50)
+    return TrainConfig(
+        benchmark="frontend",
+        model=EMBEDDED_FRONTEND,
+        num_tasks=300,
+        sampler_mesh="rows",
+        rollouts=Rollouts(samples=4, max_turns=4, max_new_tokens=128, rows=128),
+        critic=Critic(training=Training(**short, epochs=2, hyper=Hyper(learning_rate=4e-4))),
+        ranking=Ranking(data_fraction=0.2),
+        policy=Policy(training=Training(**short, epochs=1, max_steps=100, hyper=Hyper(learning_rate=1e-4))),
+        evaluation=Evaluation(num_tasks=150),
+    )
+
+
+def _paper_backend(algorithm: str = "sweet", benchmark: str = "backend") -> TrainConfig:
     """The paper's backend column: Llama-3.1-8B, 3 samples of each task."""
     return TrainConfig(
         preset="paper-backend", agent_prompt="backend_agent", simulator=Simulator(human="model"),
@@ -42,12 +59,13 @@ def _paper_backend(algorithm: str = "sweet") -> TrainConfig:
     )  # fmt: skip
 
 
-def _paper_frontend(algorithm: str = "sweet") -> TrainConfig:
+def _paper_frontend(algorithm: str = "sweet", benchmark: str = "frontend") -> TrainConfig:
     """The paper's frontend column: 6 samples of each task, a critic with a regression head, so without NLL."""
     return TrainConfig(
-        preset="paper-frontend", compute_dtype="bfloat16", rollouts=Rollouts(samples=6, rows=64),
+        benchmark="frontend", preset="paper-frontend", agent_prompt="design_agent", compute_dtype="bfloat16",
+        rollouts=Rollouts(samples=6, rows=64),
         critic=Critic(parameterisation="value-head", nll_coef=0.0, training=Training(epochs=8, max_length=8192)),
-        policy=Policy(training=_paper_policy(algorithm, epochs=8)),
+        policy=Policy(training=_paper_policy(algorithm, epochs=8)), evaluation=Evaluation(num_tasks=500),
     )  # fmt: skip
 
 
@@ -61,7 +79,7 @@ def _paper_policy(algorithm: str, epochs: int) -> Training:
     return Training(batch_size=8, epochs=1)
 
 
-def _released_backend(algorithm: str = "sweet") -> TrainConfig:
+def _released_backend(algorithm: str = "sweet", benchmark: str = "backend") -> TrainConfig:
     """What the released commands and code do where they differ from the paper (docs/methods.md has the table)."""
     paper = _paper_backend(algorithm)
     critic = dataclasses.replace(
@@ -77,12 +95,14 @@ def _without_first_rows(training: Training) -> Training:
     return dataclasses.replace(training, held_out_share=RELEASED_HELD_OUT)
 
 
-def _tiny(algorithm: str = "sweet") -> TrainConfig:
+def _tiny(algorithm: str = "sweet", benchmark: str = "backend") -> TrainConfig:
     """A real model on a few real tasks, to see every stage run to its end on a small machine."""
     short = dict(batch_size=2, max_length=2048, truncation="left", max_steps=2)
+    design = benchmark == "frontend"
     return TrainConfig(
-        preset="tiny", num_tasks=6, agent_prompt="backend_agent",
-        simulator=Simulator(human="model", human_max_tokens=48),
+        benchmark="frontend" if design else "backend", preset="tiny", num_tasks=6,
+        agent_prompt="design_agent" if design else "backend_agent",
+        simulator=Simulator(human="scripted" if design else "model", human_max_tokens=48),
         rollouts=Rollouts(samples=2, max_turns=3, max_new_tokens=48, rows=4),
         critic=Critic(without_pairs="hindsight", training=Training(**short)),
         ranking=Ranking(candidates=4, data_fraction=0.25, num_pairs=2),
@@ -98,9 +118,10 @@ PRESETS: Mapping[str, Callable[..., TrainConfig]] = {
     "released-backend": _released_backend,
     "tiny": _tiny,
 }
-"""Name -> (algorithm, "sweet" if not given) -> the defaults."""
+"""Name -> (algorithm, "sweet" if not given, benchmark) -> the defaults."""
 
 
-def presets_for(algorithm: str) -> dict[str, Callable[[], TrainConfig]]:
-    """Name -> the defaults for this algorithm."""
-    return {name: functools.partial(make, algorithm) for name, make in PRESETS.items()}
+def presets_for(algorithm: str, benchmark: str = "") -> dict[str, Callable[[], TrainConfig]]:
+    """Name -> the defaults for this algorithm, and for this benchmark where one is named."""
+    named = (algorithm, benchmark) if benchmark else (algorithm,)
+    return {name: functools.partial(make, *named) for name, make in PRESETS.items()}

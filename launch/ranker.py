@@ -10,6 +10,7 @@ from typing import Any
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Trajectory
+from launch.benchmarks import opened
 from launch.config import Critic, Lora, Ranking, Rollouts, TrainConfig, settings_of
 from launch.console import Console
 from launch.preflight import check_mesh
@@ -43,8 +44,12 @@ def rank(config: RankConfig) -> None:
     console, directory = Console(audible=hosts.is_first()), RunDir(config.output)
     devices = start_devices(shape)
     settings = settings_of(train) | {"critic_from": str(found.given.directory)}
-    with directory.opened(settings), console.logged_to(config.output / "log.txt"):
-        run = Run(train, directory, console, devices, shape, found.given)
+    with (
+        directory.opened(settings),
+        console.logged_to(config.output / "log.txt"),
+        opened(train.benchmark, train.design, train.grader, 1, False) as benchmark,
+    ):
+        run = Run(train, directory, console, devices, shape, benchmark, found.given)
         if config.trajectories is not None and directory.note("candidates") is None:
             hosts.from_first(lambda: _take_trajectories(run, config.trajectories))
         for stage in STAGES:

@@ -187,7 +187,10 @@ def next_commands(config: TrainConfig) -> list[str]:
 def command_line(config: TrainConfig) -> str:
     """The command that makes this run with all its stages: the flags in which it differs from its preset."""
     preset = [] if config.preset == TrainConfig().preset else [f"--preset={config.preset}"]
-    flags = _flags(dataclasses.replace(config, stage="all", hosts=Hosts()), PRESETS[config.preset](config.algorithm))
+    flags = _flags(
+        dataclasses.replace(config, stage="all", hosts=Hosts()),
+        PRESETS[config.preset](config.algorithm, config.benchmark),
+    )
     return shlex.join(["python", "-m", "launch.train", *preset, *flags])
 
 

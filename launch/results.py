@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from colbench_env.statistics import Difference, Summary
 from colbench_env.types import Verdict
-from launch.measures import MEASURES, BenchmarkName, Measure, p_value, percent, points, share
+from launch.measures import MEASURES, Measure, p_value, percent, points, share
+from launch.stage_settings import BenchmarkName
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from colbench_env.prompts import read_agent_prompt
-from launch.config import EMBEDDED, SCRATCH, TrainConfig
+from launch.benchmarks import Benchmark
+from launch.config import EMBEDDED, EMBEDDED_FRONTEND, SCRATCH, TrainConfig
 from launch.console import Console
 from launch.run_dir import RunDir
 from models.attention import AttentionName
@@ -30,7 +31,9 @@ from sweet_jax.sampler import Sampler, Sampling
 from sweet_jax.step import combined
 from sweet_jax.training import Reporter, restore_params
 
-EMBEDDED_DIRECTORY = Path(__file__).parent.parent / "sweet_jax" / "start_policy"
+_PACKAGE = Path(__file__).parent.parent / "sweet_jax"
+EMBEDDED_DIRECTORY = _PACKAGE / "start_policy"
+EMBEDDED_DIRECTORIES = {EMBEDDED: EMBEDDED_DIRECTORY, EMBEDDED_FRONTEND: _PACKAGE / "frontend_start_policy"}
 SMALLEST_PROMPT = 128  # the smallest bucket of prompts
 
 
@@ -38,7 +41,7 @@ def start_model(model: str, run: Path) -> Path:
     """The Hugging Face directory of the start policy, which a run calls `model` (see `launch.config.TrainConfig`)."""
     if model == SCRATCH:
         return run / "start" / "model"
-    return EMBEDDED_DIRECTORY if model == EMBEDDED else Path(model)
+    return EMBEDDED_DIRECTORIES.get(model) or Path(model)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Run:
     console: Console
     devices: DeviceReport
     shape: MeshShape
+    benchmark: Benchmark
     given_critic: GivenCritic | None = None
 
     @functools.cached_property

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from colbench_env.types import BadInput
 from sweet_jax.settings import Hyper, Training
+
+BenchmarkName = Literal["backend", "frontend"]
 
 
 @dataclass(frozen=True)
@@ -122,3 +125,26 @@ class Evaluation:
 
     num_tasks: int = 300
     temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Design:
+    """How pages are rendered and compared (frontend).
+
+    clip: a Hugging Face directory of CLIP, "openai/clip-vit-base-patch32" being the paper's; without it a structural
+    similarity, which is not the paper's metric. failed: what a page is worth that could not be shown or is missing:
+    "zero", or "black": as much as a black picture, as the released code has it.
+    chromium: the browser, found where none is named. assets: where `launch.data assets` has put what pages load.
+    online_images: real pictures in place of placeholders. pages: rendered side by side.
+    """
+
+    clip: Path | None = None
+    failed: Literal["zero", "black"] = "zero"
+    chromium: Path | None = None
+    assets: Path | None = None
+    online_images: bool = False
+    pages: int = 4
+
+    def __post_init__(self) -> None:
+        if self.pages < 1:
+            raise BadInput(f"design.pages is {self.pages}, it must be at least 1")

@@ -18,7 +18,7 @@ from launch.presets import presets_for
 def main() -> None:
     """Parses the flags and runs the stages that are not finished yet."""
     argv = sys.argv[1:]
-    presets = presets_for(cli.flag_value(argv, "algorithm", "sweet"))
+    presets = presets_for(cli.flag_value(argv, "algorithm", "sweet"), cli.flag_value(argv, "benchmark", ""))
     config: TrainConfig = cli.parse(TrainConfig, argv, presets, "embedded")
 
     with connected(config.hosts):
@@ -27,7 +27,8 @@ def main() -> None:
 
 def _train(config: TrainConfig) -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
-    from launch.preflight import check_frontend, check_inputs, check_mesh
+    from launch.benchmarks import opened
+    from launch.preflight import check_inputs, check_mesh
     from launch.report import write_report
     from launch.run import Run
     from launch.run_dir import RunDir
@@ -44,11 +45,14 @@ def _train(config: TrainConfig) -> None:
         )
     shape = parse_mesh(config.mesh)
     check_mesh(config, shape, stages)
-    check_frontend(config, stages)
     devices = start_devices(shape)
-    with directory.opened(settings_of(config)), console.logged_to(config.run_dir / "log.txt"):
+    with (
+        directory.opened(settings_of(config)),
+        console.logged_to(config.run_dir / "log.txt"),
+        opened(config.benchmark, config.design, config.grader, config.grader_workers, config.unsafe) as benchmark,
+    ):
         check_inputs(config, directory)
-        run = Run(config, directory, console, devices, shape)
+        run = Run(config, directory, console, devices, shape, benchmark)
         left = [stage for stage in stages if directory.note(stage) is None]
         if left:
             _header(run)
@@ -101,20 +105,13 @@ def _header(run: object) -> None:
             ("attention", run.attention + (f", LoRA of rank {run.lora.rank}" if run.lora else "")),
         ]
     rows += [
-        ("sandbox", hosts.from_first(lambda: _sandbox(config))),
-        ("grader", config.grader),
+        ("benchmark", config.benchmark),
+        ("grader", hosts.from_first(run.benchmark.about_grader)),
         ("algorithm", f"{config.algorithm}, preset {config.preset}, human {config.simulator.human}"),
         ("seed", str(config.seed)),
         ("run", f"{config.run_dir} (process {os.getpid()}, {peak_memory_gib():.2f} GiB so far)"),
     ]
     run.console.table(rows)
-
-
-def _sandbox(config: TrainConfig) -> str:
-    from colbench_env.grading import Grader
-
-    with Grader(config.grader, workers=1, unsafe=config.unsafe) as grader:
-        return grader.layers_text()
 
 
 def _state_bytes(run: object) -> int:

@@ -1,9 +1,7 @@
 """The stylesheet that the pages of the benchmark ask for: where it is kept, what it must be, and how it is fetched."""
 
 import hashlib
-import io
 import os
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -78,6 +78,10 @@ class DesignGrader:
         """The name of the similarity: rows tell by it how they were graded."""
         return self.similarity.name
 
+    def layers_text(self) -> str:
+        """What keeps pages from doing harm, in a line."""
+        return "browser: every request is answered or refused here, each page in a context of its own"
+
     def grade_many(
         self,
         answers: Iterable[tuple[Task, str]],

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from colbench_env.dialogue import ANSWER_MARKER
 from colbench_env.mini.tasks import Draft, draw_draft
 from colbench_env.mini.topics import DISTRACTORS, UNKNOWN_REPLIES
+from colbench_env.types import Message, Task, Trajectory
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class Dialogue:
     answer: str
     reference: str
     complete: bool
+
+    def trajectory(self) -> Trajectory:
+        """The dialogue as a row, ungraded, with `complete` beside it."""
+        messages = tuple(
+            Message(role, text, output=text if role == "assistant" else None) for role, text in self.messages
+        )
+        task = Task(messages[0].content, self.reference)
+        return Trajectory(task, messages, self.answer, extra={"complete": self.complete})
 
 
 def behaviour_dialogue(draft: Draft, rng: random.Random, habits: Habits = Habits()) -> Dialogue:

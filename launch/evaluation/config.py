@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from colbench_env.types import BadInput
+from launch.stage_settings import BenchmarkName, Design
 
 STDOUT = Path("-")
 
@@ -20,6 +21,8 @@ class EvaluateConfig:
     grader: "strict", or "official": as the released grader scores. workers: answers graded side by side. unsafe: grade
     even where nothing isolates the answers. references: run the references as well, for the chance level, the flags of
     doubtful tasks and the references that never end.
+    benchmark: "backend" (Python functions) or "frontend" (web pages, rendered and compared as `design` says: grader,
+    workers, unsafe and references are then of no use).
     samples: the file has so many samples of each task, sample-major; 0: found out.
     output: the graded rows, appended as they are graded; the same command again goes on where it was killed. json: all
     numbers, "-" for standard output (the text then goes to standard error). html: the report as one page.
@@ -27,10 +30,11 @@ class EvaluateConfig:
     pairs: trajectory pairs in the released layout, with the reference in front unless --no-privileged.
     model: a Hugging Face directory whose tokenizer counts tokens where rows have no counts, and writes the prompts of
     pairs where rows have none.
-    fail_under: exit with status 1 if the share of tasks solved is below this.
+    fail_under: exit with status 1 if the share of tasks solved (frontend: the mean similarity) is below this.
     """
 
     trajectories: Path
+    benchmark: BenchmarkName = "backend"
     tasks: Path | None = None
     grader: Literal["strict", "official"] = "strict"
     regrade: bool = False
@@ -46,6 +50,7 @@ class EvaluateConfig:
     privileged: bool = True
     model: Path | None = None
     fail_under: float | None = None
+    design: Design = field(default_factory=Design)
 
     def __post_init__(self) -> None:
         if self.samples < 0 or self.workers < 1:
@@ -53,7 +58,7 @@ class EvaluateConfig:
                 f"--samples={self.samples} and --workers={self.workers}: at least 0 (found out), and at least 1"
             )
         if self.fail_under is not None and not 0 <= self.fail_under <= 1:
-            raise BadInput(f"--fail-under={self.fail_under:g} is no share of the tasks, expected 0 to 1, as in 0.35")
+            raise BadInput(f"--fail-under={self.fail_under:g} is no share, expected 0 to 1, as in 0.35")
         named: dict[Path, str] = {}
         for name in ("trajectories", "tasks", "baseline", "output", "json", "html", "pairs"):
             path: Path | None = getattr(self, name)

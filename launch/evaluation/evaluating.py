@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from colbench_env.grading import Grader
 from colbench_env.grading.answers import MAX_CHARACTERS
 from colbench_env.tasks import write_rows
 from colbench_env.types import BadInput, Task, Trajectory
+from launch.benchmarks import Benchmark, Grades, opened
 from launch.console import Console
 from launch.evaluation.config import EvaluateConfig
 from launch.evaluation.evaluation import Evaluation, collect
 from launch.evaluation.inputs import Dialogues, lines_text, read_dialogues, read_tasks
 from launch.evaluation.studying import Study, read_references, run_references
-from launch.grading import can_be_graded, grade_rows, without_grade
+from launch.grading import grade_rows, without_grade
 
 if TYPE_CHECKING:
     from sweet_jax.chat import Chat
@@ -40,6 +40,11 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluation:
 
     BadInput where a file has no readable row, or answers cannot be run here.
     """
+    with opened(config.benchmark, config.design, config.grader, config.workers, config.unsafe) as benchmark:
+        return _evaluate(config, console, benchmark)
+
+
+def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) -> Evaluation:
     started = time.monotonic()
     chat = _chat(config.model) if config.model is not None else None
     tasks, defects = read_tasks(config.tasks) if config.tasks is not None else ({}, [])
@@ -49,34 +54,39 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluation:
     for defect in defects:
         console.warn(defect)
 
-    gradable = {row.task.task_id: row.task for file in files for row in file.rows if can_be_graded(row)}
-    study = read_references(list(gradable.values()))
+    gradable = {row.task.task_id: row.task for file in files for row in file.rows if not benchmark.why_not(row.task)}
+    runs_references = config.references and config.benchmark == "backend"
+    study = read_references(list(gradable.values())) if config.benchmark == "backend" else Study()
     with contextlib.ExitStack() as stack:
         grader = None
-        if gradable and (config.references or any(any(_prepared(file, study, config).here) for file in files)):
-            grader = stack.enter_context(Grader(config.grader, workers=config.workers, unsafe=config.unsafe))
-            console.say(f"grader {config.grader}; {grader.layers_text()}")
-            if config.references:
+        if gradable and (runs_references or any(any(_prepared(file, study, config, benchmark).here) for file in files)):
+            grader = stack.enter_context(benchmark.grader())
+            console.say(f"grader {grader.mode}; {grader.layers_text()}")
+            if runs_references:
                 study = _studied(gradable, study, grader, console)
-        for defect in [*_task_defects(files, study), *_endless_answers(files, study, config)]:
+        for defect in [*_task_defects(files, study), *_endless_answers(files, study, config, benchmark)]:
             defects.append(defect)
             console.warn(defect)
         graded = [
-            _graded(file, study, config, grader, config.output if file is own else None, console) for file in files
+            _graded(file, study, config, benchmark, grader, config.output if file is own else None, console)
+            for file in files
         ]
-    notes = [note for file, found in zip(files, graded, strict=True) for note in _left_out(file, found, config)]
+    notes = [
+        note for file, found in zip(files, graded, strict=True) for note in _left_out(file, found, config, benchmark)
+    ]
     if len(graded) == 2 and not _common_tasks(*graded):
         notes.append(f"{config.trajectories} and {config.baseline} have no task in common: {_SAME_TASK}")
     for note in notes:
         console.warn(note)
     if config.pairs is not None:
-        for defect in _write_pairs(config, own, graded[0], chat, console):
+        for defect in _write_pairs(config, benchmark, own, graded[0], chat, console):
             defects.append(defect)
             console.warn(defect)
     return collect(
         graded[0].rows,
         graded[1].rows if len(graded) == 2 else (),
         study,
+        benchmark,
         chat,
         source=str(config.trajectories),
         layout=own.layout,
@@ -84,7 +94,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluation:
         kept=_kept(graded[0]),
         defects=tuple(defects),
         notes=tuple(notes),
-        grader=config.grader,
+        grader=config.grader if config.benchmark == "backend" else grader.mode if grader is not None else "none",
         sandbox="not used: nothing was run" if grader is None else grader.layers_text().removeprefix("sandbox: "),
         python=platform.python_version(),
         seconds=round(time.monotonic() - started, 1),
@@ -101,27 +111,28 @@ def _chat(directory: Path) -> Chat:
     return Chat.load(directory)
 
 
-def _studied(tasks: Mapping[str, Task], study: Study, grader: Grader, console: Console) -> Study:
+def _studied(tasks: Mapping[str, Task], study: Study, grader: Any, console: Console) -> Study:
     return run_references(
         list(tasks.values()), study, grader, lambda done, total: console.progress("references", done, total)
     )
 
 
-def _prepared(file: Dialogues, study: Study, config: EvaluateConfig) -> Graded:
+def _prepared(file: Dialogues, study: Study, config: EvaluateConfig, benchmark: Benchmark) -> Graded:
     """The rows before grading, and which of them are to be graded: no reward that is kept, nothing in the way."""
     opened = [row.reward is None or config.regrade for row in file.rows]
     rows = [without_grade(row) if needed else row for row, needed in zip(file.rows, opened, strict=True)]
     here = [
-        needed and can_be_graded(row) and row.task.task_id not in study.defects
+        needed and not benchmark.why_not(row.task) and row.task.task_id not in study.defects
         for row, needed in zip(rows, opened, strict=True)
     ]
     return Graded(tuple(rows), tuple(here))
 
 
 def _graded(
-    file: Dialogues, study: Study, config: EvaluateConfig, grader: Grader | None, target: Path | None, console: Console
-) -> Graded:
-    before = _prepared(file, study, config)
+    file: Dialogues, study: Study, config: EvaluateConfig, benchmark: Benchmark, grader: Grades | None,
+    target: Path | None, console: Console,
+) -> Graded:  # fmt: skip
+    before = _prepared(file, study, config, benchmark)
     stage = "baseline" if file.path == config.baseline else "answers"
     rows = grade_rows(
         before.rows, before.here, grader, target, lambda done, total: console.progress(stage, done, total)
@@ -134,7 +145,7 @@ def _task_defects(files: Sequence[Dialogues], study: Study) -> list[str]:
     places: dict[str, list[str]] = {}
     for file in files:
         for row, place in zip(file.rows, file.places, strict=True):
-            if row.task.task_id in study.defects and can_be_graded(row):
+            if row.task.task_id in study.defects:
                 places.setdefault(row.task.task_id, []).append(place)
     return [
         f"{found[0]}: {study.defects[task]}; "
@@ -144,32 +155,37 @@ def _task_defects(files: Sequence[Dialogues], study: Study) -> list[str]:
     ]
 
 
-def _endless_answers(files: Sequence[Dialogues], study: Study, config: EvaluateConfig) -> list[str]:
+def _endless_answers(
+    files: Sequence[Dialogues], study: Study, config: EvaluateConfig, benchmark: Benchmark
+) -> list[str]:
     """The answers that are to be graded and too long to be run."""
+    if config.benchmark == "frontend":  # a page that is too long is a page that cannot be shown
+        return []
     return [
         f"{place}: the answer has {len(row.answer):,} characters, more than the {MAX_CHARACTERS:,} that are run: it "
         "passes no test"
         for file in files
-        for row, place, here in zip(file.rows, file.places, _prepared(file, study, config).here, strict=True)
+        for row, place, here in zip(file.rows, file.places, _prepared(file, study, config, benchmark).here, strict=True)
         if here and len(row.answer) > MAX_CHARACTERS
     ]
 
 
-def _left_out(file: Dialogues, graded: Graded, config: EvaluateConfig) -> list[str]:
+def _left_out(file: Dialogues, graded: Graded, config: EvaluateConfig, benchmark: Benchmark) -> list[str]:
     """A sentence about the dialogues that nobody can grade, one about those for which the sandbox has failed."""
     places = list(zip(file.places, graded.rows, strict=True))
-    unknown = [place for place, row in places if row.reward is None and not can_be_graded(row)]
+    unknown = [place for place, row in places if row.reward is None and benchmark.why_not(row.task)]
     failed = [place for (place, row), here in zip(places, graded.here, strict=True) if here and row.reward is None]
     notes = []
     if unknown:
         hint = "" if config.tasks is not None else "; --tasks=FILE supplies them"
         notes.append(
-            f"{file.path}: {len(unknown)} of {len(places)} dialogues have no reward, and their tasks no reference or "
-            f"no tests: they are left out, not scored 0 ({lines_text(unknown)}){hint}"
+            f"{file.path}: {len(unknown)} of {len(places)} dialogues have no reward, and their tasks no reference"
+            f"{' or no tests' if config.benchmark == 'backend' else ''}: they are left out, not scored 0 "
+            f"({lines_text(unknown)}){hint}"
         )
     if failed:
         notes.append(
-            f"{file.path}: {len(failed)} of {len(places)} answers could not be graded for lack of a working sandbox: "
+            f"{file.path}: {len(failed)} of {len(places)} answers could not be graded for reasons of this machine: "
             f"they are left out, not scored 0 ({lines_text(failed)})"
         )
     return notes
@@ -190,13 +206,15 @@ def _kept(graded: Graded) -> dict[str, int]:
 
 
 def _write_pairs(
-    config: EvaluateConfig, file: Dialogues, graded: Graded, chat: Chat | None, console: Console
+    config: EvaluateConfig, benchmark: Benchmark, file: Dialogues, graded: Graded, chat: Chat | None, console: Console
 ) -> list[str]:
     """Writes the pairs that can be made; gives a sentence for each dialogue that stands in the way of one."""
     from launch.pairing import Sample, preferences, recorded_pair, tokenised_pair  # takes seconds to import
 
     pairs, defects = [], {}
-    preferred = preferences(Sample(place, row) for place, row in zip(file.places, graded.rows, strict=True))
+    preferred = preferences(
+        (Sample(place, row) for place, row in zip(file.places, graded.rows, strict=True)), benchmark.preferred
+    )
     for chosen, rejected in preferred:
         try:
             if config.privileged and not chosen.trajectory.task.ground_truth:
@@ -214,10 +232,7 @@ def _write_pairs(
         except BadInput as problem:
             defects[str(problem)] = None
     if not preferred:
-        return [
-            f"{file.path}: no task has both a sample that passes all tests and a worse one, so there are no pairs and "
-            f"{config.pairs} is not written"
-        ]
+        return [f"{file.path}: {benchmark.nothing_preferred}, so there are no pairs and {config.pairs} is not written"]
     if pairs:
         write_rows(config.pairs, pairs)  # type: ignore[arg-type]
         console.say(f"{len(pairs)} trajectory pairs written to {config.pairs}")

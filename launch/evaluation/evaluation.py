@@ -15,8 +15,8 @@ from colbench_env.samples import Layout
 from colbench_env.simulator_health import SimulatorHealth, is_spoilt, simulator_health
 from colbench_env.statistics import BestOf, Estimate, best_of, bootstrap, compare, summarise
 from colbench_env.types import Trajectory
+from launch.benchmarks import Benchmark
 from launch.evaluation.studying import Study
-from launch.grading import can_be_graded
 from launch.paper import PAPER, PAPER_TASKS, paper_differences
 from launch.results import Results
 
@@ -125,8 +125,9 @@ class Evaluation:
 
 
 def collect(
-    rows: Sequence[Trajectory], baseline: Sequence[Trajectory], study: Study, chat: Chat | None, **told: Any
-) -> Evaluation:
+    rows: Sequence[Trajectory], baseline: Sequence[Trajectory], study: Study, benchmark: Benchmark, chat: Chat | None,
+    **told: Any,
+) -> Evaluation:  # fmt: skip
     """The evaluation of graded dialogues. told: the fields of `Evaluation` that are no figures of the dialogues."""
     policies = ({BASELINE: summarise(baseline)} if baseline else {}) | {EVALUATED: summarise(rows)}
     ids = [trajectory.task.task_id for trajectory in rows]
@@ -140,7 +141,7 @@ def collect(
     chances = [study.chances[task] for task in dict.fromkeys(ids) if not math.isnan(study.chances.get(task, math.nan))]
     return Evaluation(
         rows=len(rows),
-        results=Results(policies, compare(baseline, rows) if baseline else None),
+        results=Results(policies, compare(baseline, rows) if baseline else None, benchmark.measure.benchmark),
         parts=tuple(parts),
         best_of=best_of(rows),
         chance=_chance(chances) if chances else None,
@@ -148,7 +149,7 @@ def collect(
         flagged=len(flagged),
         lengths=turn_lengths(rows, chat),
         simulator=simulator_health(rows),
-        excluded=_excluded(rows, study),
+        excluded=_excluded(rows, study, benchmark),
         **told,
     )
 
@@ -187,12 +188,12 @@ def _recorded(count: object) -> int | None:
     return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
-def _excluded(rows: Sequence[Trajectory], study: Study) -> dict[str, int]:
+def _excluded(rows: Sequence[Trajectory], study: Study, benchmark: Benchmark) -> dict[str, int]:
     """Why dialogues have no reward."""
     reasons: Counter[str] = Counter()
     for trajectory in rows:
         if trajectory.reward is None:
-            if not can_be_graded(trajectory):
+            if benchmark.why_not(trajectory.task):
                 reasons["no reference or no tests"] += 1
             elif trajectory.task.task_id in study.defects:
                 reasons["defective reference or test"] += 1

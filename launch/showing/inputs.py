@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from colbench_env.episodes import failures_file
 from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput, Pair, Ranked, Row, Trajectory
-from launch.grading import can_be_graded, grade_rows
+from launch.benchmarks import Backend
+from launch.grading import grade_rows
 from launch.showing.config import ShowConfig
 from launch.showing.episodes import Episode, Joined, broken_episode, episode
 from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, TOKENS, row_from_json
@@ -109,7 +110,9 @@ def _graded(rows: Sequence[Numbered], progress: Callable[[int, int], None]) -> l
     from colbench_env.grading import Grader
 
     trajectories = [one.row for one in rows]
-    wanted = [can_be_graded(row) and (row.reward is None or "tests" not in row.extra) for row in trajectories]
+    wanted = [
+        not Backend().why_not(row.task) and (row.reward is None or "tests" not in row.extra) for row in trajectories
+    ]
     if not any(wanted):
         return list(rows)
     with Grader() as grader:

@@ -26,7 +26,7 @@ from sweet_jax.training import fit, restore_params
 
 
 def pairs(run: Run) -> dict[str, Any]:
-    """Trajectory pairs: of each task's samples the best, if it passes all tests, against every worse one."""
+    """Trajectory pairs, as the benchmark prefers samples of one task (section 4.1)."""
     if run.config.pairs is not None:
         return _given_pairs(run, run.config.pairs)
     path = run.directory.path / "grading" / "trajectories.jsonl"
@@ -35,7 +35,10 @@ def pairs(run: Run) -> dict[str, Any]:
     if not tasks:
         raise BadInput(f"{path}: no answer was graded, so there is nothing to compare")
     privileged = shows_reference(run)
-    rows = [tokenised_pair(*preferred, run.chat, run.system, privileged) for preferred in preferences(samples)]
+    rows = [
+        tokenised_pair(*preferred, run.chat, run.system, privileged)
+        for preferred in preferences(samples, run.benchmark.preferred)
+    ]
     if not rows:
         _without_pairs(run, path)
         return {"pairs": 0, "tasks": len(tasks)}
@@ -65,7 +68,7 @@ def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
 
 
 def _without_pairs(run: Run, path: Path) -> None:
-    reason = f"{path}: no task has both a sample that passes all tests and a worse one"
+    reason = f"{path}: {run.benchmark.nothing_preferred}"
     if shows_reference(run) and run.config.critic.without_pairs == "hindsight":
         run.console.warn(f"stage pairs: {reason}: no critic is trained, so what follows is no measure of SWEET-RL")
         return

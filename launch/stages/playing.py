@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from colbench_env.episodes import EpisodeFailed, Settings, already_played, failures_file
-from colbench_env.humans.scripted import ScriptedHuman
-from colbench_env.mini import UNKNOWN_REPLIES, keywords
 from colbench_env.prompts import read_human_prompt
 from colbench_env.rollouts import FailedInARow, Result, Wanted
 from colbench_env.types import BadInput, Task, Trajectory
@@ -48,7 +46,7 @@ def play(
     simulator = run.config.simulator
     waits = simulator.human == "openai"
     settings = Settings(
-        run.config.rollouts.max_turns, system=run.system, seed=seed, agent_name=agent.name,
+        run.config.rollouts.max_turns, run.benchmark.rules, run.system, seed=seed, agent_name=agent.name,
         attempts=simulator.attempts, retry_seconds=1.0 if waits else 0.0, no_leaks=simulator.no_leaks,
     )  # fmt: skip
     way = _one_by_one if waits else _in_waves
@@ -104,7 +102,7 @@ def _whole_waves(wanted: Wanted, wave: int) -> int:
 def _waves_human(run: Run, sampler: Any) -> tuple[Any, Step]:
     simulator = run.config.simulator
     if simulator.human == "scripted":
-        return ScriptedHuman(keywords(), UNKNOWN_REPLIES), Step(sampler)
+        return run.benchmark.human(simulator), Step(sampler)
     sampling = Sampling(simulator.human_temperature, 0, 1.0, simulator.human_max_tokens)
     speaker = run.sampler(run.start_params, sampling)  # the start policy, whoever the agent is
     step, longest = Step(sampler, speaker), run.max_length - simulator.human_max_tokens
@@ -116,7 +114,7 @@ def _one_by_one(
     run: Run, stage: str, path: Path, agent: Agent, tasks: Sequence[Task], samples: int, settings: Settings
 ) -> int:
     """Plays as `launch.rollout` does: every episode on its own, and in the file as soon as it is over."""
-    simulator, human = run.config.simulator, run.config.simulator.behind_endpoint()
+    simulator, human = run.config.simulator, run.benchmark.human(run.config.simulator)
     wanted = Wanted(path, tasks, samples, settings.about(human))
     episodes, total = shares.share(wanted), len(tasks) * samples
     done = total - len(episodes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,20 +44,20 @@ def policy(run: Run) -> dict[str, Any]:
 
 
 def _imitate(run: Run) -> int:
-    """Rejection fine-tuning: the agent's turns of every successful trajectory."""
+    """Rejection fine-tuning: the agent's turns of every trajectory that the benchmark finds worth it."""
     settings = run.config.policy
     path = run.directory.path / "grading" / "trajectories.jsonl"
+    given = read_rows(path, Trajectory)
     rows = [
-        (line, trajectory_row(t, run.chat, run.system, f"{path}:{line}"))
-        for line, t in enumerate(read_rows(path, Trajectory), start=1)
-        if t.reward == 1.0
+        (line, trajectory_row(given[line - 1], run.chat, run.system, f"{path}:{line}"))
+        for line in _worth_imitating(run, given)
     ]
     rows = rows[held_out(settings.training, len(rows)) :]
     check_lengths("policy", path, [(line, len(row)) for line, row in rows], settings.training)
     fitted = [truncate(row, settings.training.max_length, settings.training.truncation) for _, row in rows]  # type: ignore[arg-type]
     kept = [row for row in fitted if row is not None]
     if not kept:
-        raise BadInput(f"{path}: no trajectory passes all tests, so there is nothing to imitate")
+        raise BadInput(f"{path}: {run.benchmark.nothing_good}, so there is nothing to imitate")
     buckets = default_buckets(settings.training.max_length)
 
     def make_batch(indices: np.ndarray, longest: int) -> Any:
@@ -69,6 +70,19 @@ def _imitate(run: Run) -> int:
         run.reporter("policy"), run.frozen_params,
     )  # fmt: skip
     return len(kept)
+
+
+def _worth_imitating(run: Run, rows: Sequence[Trajectory]) -> list[int]:
+    """Line numbers, from 1."""
+    by_task: dict[str, list[int]] = defaultdict(list)
+    for line, row in enumerate(rows, start=1):
+        if row.reward is not None:
+            by_task[row.task.task_id].append(line)
+    return sorted(
+        lines[index]
+        for lines in by_task.values()
+        for index in run.benchmark.worth_imitating([rows[line - 1].reward for line in lines])
+    )
 
 
 def evaluation(run: Run) -> dict[str, Any]:

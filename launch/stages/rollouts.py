@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from colbench_env.grading import Grader
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Task, Trajectory
-from launch.grading import can_be_graded, grade_rows
+from launch.grading import grade_rows
 from launch.run import Run
 from launch.run_dir import write_rows
 from launch.stages.playing import Agent, play
@@ -34,23 +33,23 @@ def grade(run: Run, stage: str, source: Path, target: Path) -> list[Trajectory]:
     """The trajectories of `source` with rewards and verdicts, written to `target` as they are graded."""
     trajectories = read_rows(source, Trajectory)
     for line, trajectory in enumerate(trajectories, start=1):
-        if trajectory.reward is None and not can_be_graded(trajectory):
-            raise BadInput(f"{source}:{line}: the task has no reference or no tests, so the answer cannot be graded")
+        if trajectory.reward is None and (reason := run.benchmark.why_not(trajectory.task)):
+            raise BadInput(f"{source}:{line}: the answer cannot be graded: {reason}")
     wanted = [trajectory.reward is None for trajectory in trajectories]
-    with Grader(run.config.grader, workers=run.config.grader_workers, unsafe=run.config.unsafe) as grader:
+    with run.benchmark.grader() as grader:
         graded = grade_rows(
             trajectories, wanted, grader, target, lambda done, total: run.console.progress(stage, done, total)
         )
     lost = sum(t.reward is None for t in graded)
     if lost:
         run.console.warn(
-            f"stage {stage}: {lost} answers could not be graded for lack of a working sandbox and are left out"
+            f"stage {stage}: {lost} answers could not be graded for reasons of this machine and are left out"
         )
     return graded
 
 
 def grading(run: Run) -> dict[str, Any]:
-    """Rewards of the rollouts: the share of a task's tests that the answer passes."""
+    """Rewards of the rollouts: the share of a task's tests that the answer passes, or its similarity."""
     source, folder = run.directory.path / "rollouts" / "trajectories.jsonl", run.directory.stage("grading")
     graded = grade(run, "grading", source, folder / "trajectories.jsonl")
     return {"trajectories": len(graded), **outcome(graded)}

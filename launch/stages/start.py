@@ -10,9 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from colbench_env.mini import behaviour_dialogues, make_tasks
 from colbench_env.tasks import read_rows
-from colbench_env.types import BadInput, Message, Task, Trajectory
+from colbench_env.types import BadInput, Task, Trajectory
 from launch.config import MINI_TASKS
 from launch.model_directory import export_model
 from launch.run import Run
@@ -38,10 +37,10 @@ def tasks(run: Run) -> dict[str, Any]:
     config, folder = run.config, run.directory.stage("tasks")
     wanted = config.evaluation.num_tasks
     if config.tasks is None:
-        train = make_tasks("train", config.num_tasks or MINI_TASKS, config.seed)
-        held_out = make_tasks("test", wanted, config.seed)
+        train = run.benchmark.tasks("train", config.num_tasks or MINI_TASKS, config.seed)
+        held_out = run.benchmark.tasks("test", wanted, config.seed)
     else:
-        rows = _gradable(config.tasks)
+        rows = _gradable(run, config.tasks)
         count = config.num_tasks or (len(rows) if config.eval_tasks else len(rows) - wanted)
         train, held_out = rows[: max(count, 0)], rows[max(count, 0) :][:wanted]
         if config.eval_tasks is None and not (train and held_out):
@@ -50,19 +49,17 @@ def tasks(run: Run) -> dict[str, Any]:
                 f"and {wanted} held out: give --eval-tasks, --num-tasks or --evaluation.num-tasks"
             )
     if config.eval_tasks is not None:
-        held_out = _gradable(config.eval_tasks)[:wanted]
+        held_out = _gradable(run, config.eval_tasks)[:wanted]
     write_rows(folder / "train.jsonl", train)
     write_rows(folder / "eval.jsonl", held_out)
     return {"train": len(train), "eval": len(held_out)}
 
 
-def _gradable(path: Path) -> list[Task]:
+def _gradable(run: Run, path: Path) -> list[Task]:
     rows = read_rows(path, Task)
     for line, row in enumerate(rows, start=1):
-        if not row.test_cases:
-            raise BadInput(
-                f"{path}:{line}: the task has no 'test_cases', expected a backend task with call expressions"
-            )
+        if reason := run.benchmark.why_not(row):
+            raise BadInput(f"{path}:{line}: {reason}")
     return rows
 
 
@@ -70,7 +67,7 @@ def start(run: Run) -> dict[str, Any]:
     """The start policy of the miniature: a tokenizer and a network trained on scripted dialogues of mixed quality."""
     settings, folder = run.config.start, run.directory.stage("start")
     path = folder / "behaviour.jsonl"
-    hosts.publish(path, lambda: None if path.exists() else _write_dialogues(path, settings.dialogues, run.config.seed))
+    hosts.publish(path, lambda: None if path.exists() else _write_dialogues(run, path))
     dialogues = read_rows(path, Trajectory)
     tokenizer = train_tokenizer(_start_texts(dialogues[:4000]), START_CONFIG.vocab_size)
     chat = Chat(tokenizer)
@@ -90,8 +87,8 @@ def start(run: Run) -> dict[str, Any]:
     return {"dialogues": len(dialogues), "complete": sum(bool(d.extra["complete"]) for d in dialogues) / len(dialogues)}
 
 
-def _write_dialogues(path: Path, count: int, seed: int) -> None:
-    write_rows(path, (behaviour_row(dialogue) for dialogue in behaviour_dialogues("train", count, seed)))
+def _write_dialogues(run: Run, path: Path) -> None:
+    write_rows(path, run.benchmark.behaviour(run.config.start.dialogues, run.config.seed))
 
 
 def start_rows(dialogues: Sequence[Trajectory], chat: Chat, privileged_share: float, seed: int) -> list[TokenRow]:
@@ -106,11 +103,3 @@ def _start_texts(dialogues: Sequence[Trajectory]) -> Iterator[str]:
     for dialogue in dialogues:
         yield privileged_prefix(dialogue.task.ground_truth)
         yield from (message.content for message in dialogue.dialogue_history)
-
-
-def behaviour_row(dialogue: Any) -> Trajectory:
-    messages = tuple(
-        Message(role, text, output=text if role == "assistant" else None) for role, text in dialogue.messages
-    )
-    task = Task(messages[0].content, dialogue.reference)
-    return Trajectory(task, messages, dialogue.answer, extra={"complete": dialogue.complete})

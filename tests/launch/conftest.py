@@ -95,9 +95,7 @@ def tiny_model(tmp_path_factory) -> Path:
 
 
 def _messages(dialogue: Any) -> Any:
-    from launch.stages.start import behaviour_row
-
-    return behaviour_row(dialogue).dialogue_history
+    return dialogue.trajectory().dialogue_history
 
 
 @pytest.fixture(scope="session")
