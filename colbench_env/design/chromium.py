@@ -12,7 +12,7 @@ from typing import Any
 from colbench_env.types import BadInput
 
 VARIABLE = "COLBENCH_CHROMIUM"
-# Without a window to draw, the headless shell renders a page at a third of the whole browser's cost: it is looked for first.
+# The headless shell has no windows and renders a page at a third of the whole browser's cost: it is looked for first.
 SHELLS = ("chromium-headless-shell", "chrome-headless-shell")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OWN_SHELLS = "chromium_headless_shell-*/chrome-*/*headless*shell"

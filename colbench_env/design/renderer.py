@@ -20,14 +20,15 @@ from colbench_env.design.network import Network
 from colbench_env.design.page import Page
 from colbench_env.types import BadInput
 
+DEFAULT_LIMITS = Limits()
 PATIENCE = 30.0  # seconds that a browser may take longer than a page's own limit before it counts as dead
 
 
 class Renderer:
     """Renders HTML texts, `pages` at a time; a context manager, to be used from any thread and any event loop.
 
-    `online_images`: fetch the photographs of known hosts; without, they are placeholders. `assets`: where the stylesheet
-    is kept (`assets_directory`). `executable`: the Chromium (`find_chromium`).
+    `online_images`: fetch the photographs of known hosts; without, they are placeholders. `assets`: where the
+    stylesheet is kept (`assets_directory`). `executable`: the Chromium (`find_chromium`).
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Renderer:
         assets: Path | None = None,
         stylesheet: Stylesheet = TAILWIND,
         executable: str | Path | None = None,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         if pages < 1:
             raise BadInput(f"pages={pages}: expected at least 1")
@@ -115,7 +116,10 @@ class Renderer:
         return Page(white(width, height), width, height, (), 0, problem)
 
     async def _start(self) -> None:
-        from playwright.async_api import async_playwright
+        try:
+            from playwright.async_api import async_playwright
+        except ImportError:
+            raise BadInput("pages are rendered by playwright: pip install 'sweet-jax[frontend]'") from None
 
         self._slots = asyncio.Semaphore(self._pages)
         self._second_chance = asyncio.Lock()
