@@ -1,4 +1,4 @@
-"""Fetches what the renderer of frontend pages needs, once: from its CDN, else out of its package in the npm registry."""
+"""Fetches what the renderer of frontend pages needs, once: from its CDN, else from the npm registry."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def fetch_assets(config: AssetsConfig, sheet: Stylesheet = TAILWIND, say: Callab
         try:
             content = checked(sheet, unpacked(_get(url)), url)
         except (requests.RequestException, tarfile.TarError, KeyError, BadInput) as error:
-            failed.append(f"{url} ({str(error).splitlines()[0]})")
+            failed.append(f"{url} ({_reason(error)})")
             continue
         directory.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -81,6 +81,11 @@ def from_package(package: bytes) -> bytes:
         if member is None:
             raise KeyError(f"{MEMBER} is no file")
         return member.read()
+
+
+def _reason(error: Exception) -> str:
+    short = isinstance(error, requests.ConnectionError | requests.Timeout)  # their texts are pages long
+    return type(error).__name__ if short else str(error).splitlines()[0]
 
 
 def _get(url: str) -> bytes:

@@ -23,7 +23,7 @@ TIMERS = 1000  # milliseconds that the page's clock goes on after it has loaded
 class Limits:
     """What a page may cost. Lengths are CSS pixels; a page that is higher than `height` is cut there.
 
-    A page that is not done after `seconds` is tried once more with twice the time, as the machine may be busy.
+    A page that is not done after `seconds` while others were drawn is tried once more.
     `megabytes` is the memory of the process that draws a page (on Linux).
     """
 
@@ -91,9 +91,9 @@ async def _fresh_tab(browser: Any, visit: Visit, limits: Limits) -> AsyncIterato
     try:
         await context.route("**/*", visit.answer)
         await context.route_web_socket("**/*", visit.refuse_socket)
-        await context.add_init_script(_script("freeze.js"))
         await context.clock.install(time=0)
         await context.clock.pause_at(1)
+        await context.add_init_script(_script("freeze.js"))
         tab = await context.new_page()
         crashed = asyncio.get_running_loop().create_future()
         tab.on("crash", lambda _: crashed.done() or crashed.set_result(None))
@@ -122,6 +122,6 @@ def white(width: int, height: int) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    rows = zlib.compress((b"\0" + b"\xff" * width) * height)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits of red, green and blue
+    rows = zlib.compress((b"\0" + b"\xff" * 3 * width) * height)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")

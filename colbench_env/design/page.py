@@ -8,7 +8,7 @@ class Block:
     """One visible element that has text of its own, an image, a control, or a painted background or border.
 
     Lengths are CSS pixels, `x` and `y` from the page's top left; colours are `#rrggbb`. `text` is the element's own
-    text with white space collapsed, "" for none. `background` is the nearest painted background at or above the element.
+    text with white space collapsed, "" for none. `background` is the nearest painted one at or above the element.
     `path` tells where in the tree it is: `body>main>section[2]>h2`.
     """
 

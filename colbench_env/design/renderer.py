@@ -8,7 +8,6 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,21 +86,26 @@ class Renderer:
         limits = self._limits
         if len(html) > limits.html_characters:
             return self._blank(f"the page is {len(html)} characters long, at most {limits.html_characters} are read")
-        try:
-            async with self._slots:
-                return await self._attempt(html, limits)
-        except PageFailed:
-            pass
-        async with self._second_chance:  # the machine may have been busy with other pages
+        async with self._slots:
+            crowded = self._drawing > 0
+            self._drawing += 1
             try:
-                return await self._attempt(html, replace(limits, seconds=2 * limits.seconds))
+                return await self._attempt(html)
+            except PageFailed as problem:
+                if not (crowded or self._drawing > 1):
+                    return self._blank(str(problem))
+            finally:
+                self._drawing -= 1
+        async with self._second_chance:  # others may have taken the time or the memory, or the browser with them
+            try:
+                return await self._attempt(html)
             except PageFailed as problem:
                 return self._blank(str(problem))
 
-    async def _attempt(self, html: str, limits: Limits) -> Page:
+    async def _attempt(self, html: str) -> Page:
         from playwright.async_api import Error
 
-        browser = await self._living_browser()
+        browser, limits = await self._living_browser(), self._limits
         try:
             async with asyncio.timeout(limits.seconds + PATIENCE):
                 return await draw(browser, html, self._network, limits)
@@ -122,6 +126,7 @@ class Renderer:
             raise BadInput("pages are rendered by playwright: pip install 'sweet-jax[frontend]'") from None
 
         self._slots = asyncio.Semaphore(self._pages)
+        self._drawing = 0
         self._second_chance = asyncio.Lock()
         self._launching = asyncio.Lock()
         self._fonts = chromium.write_fonts(Path(self._folder.name))

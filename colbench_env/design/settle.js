@@ -13,7 +13,11 @@ async (limits) => {
     picture.pauseAnimations();
     picture.setCurrentTime(0);
   }
-  for (const marquee of document.querySelectorAll("marquee")) marquee.stop();
+  for (const marquee of document.querySelectorAll("marquee")) {
+    const copy = marquee.cloneNode(true);
+    copy.scrollAmount = 0; // it does not move
+    marquee.replaceWith(copy);
+  }
   scrollTo({ left: 0, top: 0, behavior: "instant" });
   await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
   return { elements };
