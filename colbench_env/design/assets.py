@@ -12,7 +12,7 @@ VARIABLE = "COLBENCH_ASSETS"
 
 @dataclass(frozen=True)
 class Stylesheet:
-    """A stylesheet by its name in the cache, the hash of its bytes, and the URLs that ask for it, without the scheme."""
+    """A stylesheet by its name in the cache, the hash of its bytes, and the URLs that ask for it (without scheme)."""
 
     name: str
     sha256: str

@@ -1,3 +1,5 @@
+"""The page in an agent's turn, and the episode of frontend design."""
+
 import pytest
 
 from colbench_env.design.dialogue import DesignRules
@@ -5,31 +7,64 @@ from colbench_env.design.html import extract_html
 from colbench_env.dialogue import Episode
 from colbench_env.types import NO_ANSWER, Task
 
-TASK = Task("A page with a blue header", "<html><h1>Shop</h1></html>")
-NESTED = "<html><iframe srcdoc='<html>in</html>'></iframe></html>"
+TASK = Task("A page, please.", "<html><p>that</p></html>")
 ONE, TWO = "<html><h1>One</h1></html>", "<html lang='en'><h1>Two</h1></html>"
 
 
 @pytest.mark.parametrize(
     ("text", "page"),
     [
-        (f"Here it is: {ONE} Do you like it?", ONE),
-        (f"```html\n{ONE}\n```\nGood?", ONE),
-        (f"Before: {ONE}\nAfter: {TWO}", TWO),
-        ("<HTML>\nA </HTML >", "<HTML>\nA </HTML >"),
-        (NESTED + "!", NESTED),
-        ("<html>a <html> b </html> tail", "<html>a <html> b </html>"),  # one end is missing
-        ("Look: <html><body>cut of", "<html><body>cut of"),
-        ("```html\n<html><body>cut\n```\nSo.", "<html><body>cut"),
-        ("</html> stray <html>a</html>", "<html>a</html>"),
-        ("<!DOCTYPE html><html>a</html>", "<html>a</html>"),
-        ("```\n<body><p>no html tag</p></body>\n```", "<body><p>no html tag</p></body>"),
-        ("What colour should the header be?", None),
-        ("Use the htmlish <htmlx> tag", None),
+        ("Look: <html><p>a</html> All right?", "<html><p>a</html>"),
+        ("<html>first</html> or <html>second</html>", "<html>first</html>"),
+        ("<HTML lang=en>\n<p>a</HTML >", "<HTML lang=en>\n<p>a</HTML >"),
+        ("<!DOCTYPE html>\n<html>a</html>", "<html>a</html>"),
+        ("Only <body class='x'>a</body>, no more", "<body class='x'>a</body>"),
     ],
-)  # fmt: skip
-def test_the_page_of_a_turn_is_found(text, page):
+)
+def test_the_page_is_the_first_whole_one_without_a_doctype(text, page):
     assert extract_html(text) == page
+
+
+@pytest.mark.parametrize(
+    ("text", "page"),
+    [
+        ("```html\n<html>a</html>\n```\nAll right?", "<html>a</html>"),
+        ("I write <html> now.\n~~~\n<html>a</html>\n~~~", "<html>a</html>"),
+        ("In `<html>`:\n```html\n<html><p>cut\n```\nAll right?", "<html><p>cut"),
+        ("```html\n<html><pre>\n```\n</pre>a</html>\n```", "<html><pre>\n```\n</pre>a</html>"),
+    ],
+)
+def test_fences_and_tags_in_prose_are_no_part_of_a_page(text, page):
+    assert extract_html(text) == page
+
+
+@pytest.mark.parametrize(
+    "text", ["<html><body><p>cut", "Here:\n```html\n<html><body><p>cut", "<html><body><p>cut\n \n"]
+)
+def test_a_page_whose_end_is_missing_goes_on_to_the_end(text):
+    assert extract_html(text) == "<html><body><p>cut"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<html><script>let s = '</html>';</script><p>a</html>",
+        "<html><!-- </html> --><p>a</html>",
+        '<html><iframe srcdoc="<html>in</html>"></iframe><p>a</html>',
+        "<html><html>in</html><p>a</html>",
+    ],
+)
+def test_an_end_tag_within_the_page_ends_nothing(page):
+    assert extract_html(f"Here: {page} All right?") == page
+
+
+@pytest.mark.parametrize("text", ["", "No page.", "```\n<div>a</div>\n```", "<htmlx>a</htmlx>", "5 <html", "</html>"])
+def test_what_is_no_page_gives_none(text):
+    assert extract_html(text) is None
+
+
+def test_very_many_openings_are_not_followed():
+    assert extract_html("<html>" * 100_000) == "<html>" * 100_000
 
 
 def played(*turns, max_turns=10):
@@ -41,18 +76,17 @@ def played(*turns, max_turns=10):
     return episode
 
 
-def test_the_human_sees_the_page_without_the_thought_or_the_text_around_it():
-    episode = played(f"The header has <html> in it. OUTPUT: See {ONE} there.")
-    assert episode.shown_messages[-1].content == ONE
-    assert episode.messages[-1].content.startswith("The header has") and not episode.done
+def test_the_thought_before_the_marker_is_not_looked_at():
+    raw = "First <html>a draft</html>. I WANT TO ANSWER: later. OUTPUT: <html>a</html>"
+    episode = played(raw)
+    assert episode.shown_messages[-1].content == "<html>a</html>" and not episode.done
+    assert episode.messages[-1].content == raw and episode.give_up().answer == "<html>a</html>"
 
 
-def test_a_page_in_front_of_the_marker_counts_all_the_same():
-    assert played(f"{ONE} OUTPUT: Do you like it?").shown_messages[-1].content == ONE
-
-
-def test_a_turn_without_a_page_is_shown_as_text():
-    assert played("Hm. OUTPUT: Which colour?").shown_messages[-1].content == "Which colour?"
+def test_the_marker_as_a_word_of_the_page_hides_nothing():
+    page = "<html><p>OUTPUT: 5 kW</p></html>"
+    assert played(page).shown_messages[-1].content == page
+    assert played(f"A thought. OUTPUT: {page}").give_up().answer == page
 
 
 def test_the_last_page_is_the_answer_whatever_ends_the_episode():

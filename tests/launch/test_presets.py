@@ -97,7 +97,3 @@ def test_a_flag_wins_over_preset_and_algorithm_wherever_it_stands():
         assert (config.policy.training.batch_size, config.policy.training.epochs) == (64, 4)
 
 
-def test_the_frontend_preset_says_what_it_cannot_do(start, tmp_path):
-    sentence = start(f"--run-dir={tmp_path / 'run'}", "--preset=paper-frontend", "--algorithm=rft").refuses()
-    assert sentence.startswith("error: --preset=paper-frontend: stage tasks cannot be done, frontend tasks are neither")
-    assert not (tmp_path / "run").exists()
