@@ -13,6 +13,7 @@ setup(
     packages=find_packages(include=["sweet_jax*", "models*", "colbench_env*", "launch*"]),
     package_data={
         "colbench_env.prompts": ["*.txt"],
+        "colbench_env.design": ["*.js"],
         "launch": ["templates/*"],
         "sweet_jax": ["start_policy/*"],
     },
@@ -37,6 +38,8 @@ setup(
         "matplotlib>=3.10",
         "pygments>=2.19",
         "rich>=14.0",
+        "requests>=2.32",
+        "platformdirs>=4.3",
     ],
     extras_require={
         "dev": [
@@ -51,7 +54,7 @@ setup(
             "starlette>=1.0",
             "uvicorn>=0.50",
             "openai>=2.0",
-            "playwright>=1.60",  # the tests of launch.show drive an installed Chromium with it
+            "playwright>=1.60",  # the tests of launch.show and of the renderer drive an installed Chromium with it
             # libtpu, with which launch.plan compiles for TPUs that are not there
             "jax[tpu]>=0.10.2; sys_platform == 'linux' and platform_machine == 'x86_64'",
         ],

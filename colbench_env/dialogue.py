@@ -6,11 +6,13 @@ The human opens with the problem. The agent writes at most `max_turns` turns; af
     OUTPUT:             what stands before it is the agent's thought, which the human does not see
 
 At the last turn the whole reply is the answer (without a marker). An empty answer is `No answer`.
+
+These are the rules of backend programming, `CodeRules`; those of frontend design are in `design/rules.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from colbench_env.types import NO_ANSWER, Message, Task, Trajectory
 
@@ -49,6 +51,51 @@ def chat_messages(messages: Iterable[Message], system: str = "") -> list[dict[st
     return opening + [{"role": message.role, "content": message.content} for message in messages]
 
 
+class Rules(Protocol):
+    """What an episode's turns mean: what the human sees, which turn ends it, and what the answer is.
+
+    The texts are the agent's, as sampled.
+    """
+
+    def shown(self, raw: str) -> str:
+        """What the human sees of a turn."""
+        ...
+
+    def ends(self, raw: str) -> bool:
+        """Whether the agent ends the episode with this turn."""
+        ...
+
+    def answer(self, raws: Sequence[str]) -> str:
+        """The answer of an episode that has ended with the last of these turns."""
+        ...
+
+    def unfinished_answer(self, raws: Sequence[str]) -> str:
+        """The answer of an episode that was given up after these turns."""
+        ...
+
+
+@dataclass(frozen=True)
+class CodeRules:
+    """The rules of backend programming: the answer is what stands behind its marker in the last turn."""
+
+    def shown(self, raw: str) -> str:
+        """The turn without the thought."""
+        return shown_text(raw)
+
+    def ends(self, raw: str) -> bool:
+        """Whether the turn has a marked answer."""
+        return marked_answer(raw) is not None
+
+    def answer(self, raws: Sequence[str]) -> str:
+        """The marked answer of the last turn, or without a marker all of it."""
+        marked = marked_answer(raws[-1])
+        return raws[-1].strip() or NO_ANSWER if marked is None else marked
+
+    def unfinished_answer(self, raws: Sequence[str]) -> str:
+        """None was given."""
+        return NO_ANSWER
+
+
 @dataclass(frozen=True)
 class Episode:
     """An episode in one of its states; every step returns the next state and leaves this one as it was.
@@ -61,6 +108,7 @@ class Episode:
     human_limit: int = BACKEND_REPLY_LIMIT
     history: tuple[Message, ...] = ()
     answer: str | None = None
+    rules: Rules = CodeRules()
 
     def __post_init__(self) -> None:
         if self.max_turns < 1 or self.human_limit < 1:
@@ -107,11 +155,10 @@ class Episode:
         """
         if not self.agent_is_next:
             raise ValueError(f"the agent cannot write after {self.turns} turns: {self._state()}")
-        answer = marked_answer(raw)
-        if answer is None and self.turns + 1 == self.max_turns:
-            answer = raw.strip() or NO_ANSWER
-        message = Message("assistant", shown_text(raw), input=prompt, output=raw, extra=dict(extra or {}))
-        return replace(self, history=(*self.history, message), answer=answer)
+        message = Message("assistant", self.rules.shown(raw), input=prompt, output=raw, extra=dict(extra or {}))
+        state = replace(self, history=(*self.history, message))
+        ended = self.rules.ends(raw) or state.turns == self.max_turns
+        return replace(state, answer=self.rules.answer(state._raw_turns())) if ended else state
 
     def step_human(self, reply: str, extra: Mapping[str, Any] | None = None) -> Self:
         """The state after the human's reply, cut to `human_limit` characters; `extra` is kept in the message.
@@ -127,20 +174,23 @@ class Episode:
         )
 
     def give_up(self) -> Self:
-        """The episode ended here without an answer, for instance because the context is full.
+        """The episode ended here before the agent ended it, for instance because the context is full.
 
         A human reply that the agent has not answered is dropped, so that the agent has the last word.
         """
         if self.done:
             raise ValueError(f"the episode cannot be given up: {self._state()}")
         history = self.history[:-1] if self.agent_is_next and self.turns else self.history
-        return replace(self, history=history, answer=NO_ANSWER)
+        return replace(self, history=history, answer=self.rules.unfinished_answer(self._raw_turns()))
 
     def to_trajectory(self, extra: Mapping[str, Any] | None = None) -> Trajectory:
         """The ungraded trajectory of an episode that is done and has at least one agent turn; else ValueError."""
         if self.answer is None or not self.turns:
             raise ValueError(f"an episode with {self.turns} agent turns is no trajectory: {self._state()}")
         return Trajectory(self.task, self.history, self.answer, extra=dict(extra or {}))
+
+    def _raw_turns(self) -> list[str]:
+        return [message.content for message in self.messages if message.role == "assistant"]
 
     def _state(self) -> str:
         if self.done:

@@ -1,4 +1,5 @@
 """`python -m launch.data check FILE`: names every defective row of a file of rows and prints what the file holds.
+`python -m launch.data assets`: fetches what the frontend renderer needs, with a checked hash.
 
 Each command is an entry of COMMANDS. Read `check`, then `launch.checking.check` (the path through a file).
 """
@@ -30,7 +31,14 @@ def check(argv: Sequence[str]) -> None:
         raise cli.bad_input(f"{config.file}: {len(report.defects)} of {report.rows} rows are defective")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"check": check}
+def assets(argv: Sequence[str]) -> None:
+    """Fetches what the frontend renderer needs, once, and checks its hash."""
+    from launch.assets import AssetsConfig, fetch_assets
+
+    fetch_assets(cli.parse_plain(AssetsConfig, argv, "python -m launch.data assets"))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"check": check, "assets": assets}
 
 
 def main() -> None:

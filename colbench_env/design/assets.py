@@ -1,9 +1,7 @@
 """The stylesheet that the pages of the benchmark ask for: where it is kept, what it must be, and how it is fetched."""
 
 import hashlib
-import io
 import os
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +12,7 @@ VARIABLE = "COLBENCH_ASSETS"
 
 @dataclass(frozen=True)
 class Stylesheet:
-    """A stylesheet by its name in the cache, the hash of its bytes, and the URLs that ask for it, without the scheme."""
+    """A stylesheet by its name in the cache, the hash of its bytes, and the URLs that ask for it (without scheme)."""
 
     name: str
     sha256: str

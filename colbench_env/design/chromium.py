@@ -2,13 +2,21 @@
 
 import os
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from colbench_env.types import BadInput
 
 VARIABLE = "COLBENCH_CHROMIUM"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# The headless shell has no windows and renders a page at a third of the whole browser's cost: it is looked for first.
+SHELLS = ("chromium-headless-shell", "chrome-headless-shell")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+OWN_SHELLS = "chromium_headless_shell-*/chrome-*/*headless*shell"
+OWN_BROWSERS = "chromium-*/chrome-*/chrome"
 
 ARGUMENTS = (
     # Nothing is resolved and nothing is connected to, whatever escapes the interception of requests.
@@ -18,7 +26,6 @@ ARGUMENTS = (
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--dns-prefetch-disable",
     "--no-pings",
-    "--disable-features=SpeculationRulesPrefetchFuture,Prerender2,PreloadSystemFonts,MediaRouter,OptimizationHints",
     # The same picture everywhere.
     "--disable-gpu",
     "--disable-lcd-text",
@@ -26,7 +33,8 @@ ARGUMENTS = (
     "--force-color-profile=srgb",
     "--force-device-scale-factor=1",
     "--hide-scrollbars",
-    "--blink-settings=imageAnimationPolicy=2,lazyLoadEnabled=false",
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4,"
+    "imageAnimationPolicy=2,lazyLoadEnabled=false",
     "--disable-smooth-scrolling",
     "--js-flags=--max-old-space-size=512",
 )
@@ -45,27 +53,26 @@ FONTS = """<?xml version="1.0"?>
 
 
 def find_chromium(given: str | Path | None = None) -> str:
-    """The path of a Chromium: the given one, `$COLBENCH_CHROMIUM`, Playwright's own, or the first on the path.
+    """The path of a Chromium: the given one, `$COLBENCH_CHROMIUM`, or the first that is installed.
 
-    Raises BadInput where there is none, and for a given one that cannot be run.
+    Installed ones are Playwright's own and those on the path, headless shells before whole browsers. Raises BadInput
+    where there is none, and for a given one that cannot be run.
     """
     named = given or os.environ.get(VARIABLE)
     if named:
         found = shutil.which(str(named))
         if found is None:
-            raise BadInput(f"{named}: no program that can be run, expected a Chromium (${VARIABLE})")
+            raise BadInput(f"{named}: not a program that can be run, expected a Chromium")
         return found
-    own = sorted(_playwright_browsers().glob("chromium-*/chrome-linux*/chrome"))
-    on_path = [path for name in NAMES if (path := shutil.which(name))]
-    for candidate in [*map(str, reversed(own)), *on_path]:
-        return candidate
+    own = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache" / "ms-playwright")
+    for pattern, names in ((OWN_SHELLS, SHELLS), (OWN_BROWSERS, BROWSERS)):
+        for candidate in (*sorted(own.glob(pattern), reverse=True), *names):
+            if found := shutil.which(str(candidate)):
+                return found
     raise BadInput(
-        f"no Chromium found: `playwright install chromium` or the system's package `chromium` brings one, or set ${VARIABLE}"
+        "no Chromium is installed: `playwright install --only-shell chromium` brings one, or the system's package "
+        f"chromium-headless-shell or chromium, or name one in ${VARIABLE}"
     )
-
-
-def _playwright_browsers() -> Path:
-    return Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache" / "ms-playwright")
 
 
 def write_fonts(folder: Path) -> Path:
@@ -77,3 +84,31 @@ def write_fonts(folder: Path) -> Path:
     path = folder / "fonts.conf"
     path.write_text(FONTS.format(fonts=fonts, cache=folder / "fontconfig"), encoding="utf-8")
     return path
+
+
+async def limit_memory(browser: Any, megabytes: int) -> None:
+    """Limits the memory of every process that draws pages, now and later; on Linux, elsewhere nothing is limited.
+
+    They are all forked from the browser's zygotes, which are limited here.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    session = await browser.new_browser_cdp_session()
+    processes = (await session.send("SystemInfo.getProcessInfo"))["processInfo"]
+    await session.detach()
+    limit = megabytes * 2**20
+    for process in _descendants(next(entry["id"] for entry in processes if entry["type"] == "browser")):
+        with suppress(ProcessLookupError, FileNotFoundError):
+            command = Path(f"/proc/{process}/cmdline").read_bytes()
+            if b"--type=zygote" in command or b"--type=renderer" in command:
+                resource.prlimit(process, resource.RLIMIT_DATA, (limit, limit))
+
+
+def _descendants(process: int) -> Iterator[int]:
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(ProcessLookupError, FileNotFoundError):
+            for child in map(int, children.read_text().split()):
+                yield child
+                yield from _descendants(child)

@@ -14,12 +14,18 @@
     for (let index = 0; index < bytes.length; index++) bytes[index] = next() & 255;
     return array;
   };
+  // The stopped clock has gone on for some real milliseconds before it was stopped.
+  const now = performance.now.bind(performance), requestFrame = window.requestAnimationFrame.bind(window);
+  const start = now();
+  performance.now = () => now() - start;
+  window.requestAnimationFrame = (callback) => requestFrame(() => callback(performance.now()));
   window.open = () => null;
   window.close = window.print = window.alert = () => undefined;
   window.confirm = () => false;
   window.prompt = () => null;
   for (const name of ["RTCPeerConnection", "webkitRTCPeerConnection", "WebTransport", "SharedWorker", "Worker"])
     delete window[name];
+  for (const name of ["back", "forward", "go"]) History.prototype[name] = () => undefined;
   window.navigation?.addEventListener("navigate", (event) => {
     if (event.cancelable && !event.hashChange) event.preventDefault();
   });

@@ -23,7 +23,7 @@ PICTURE = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{he
 <stop offset="1" stop-color="{dark}"/></linearGradient></defs>
 <rect width="100%" height="100%" fill="url(#g)"/>
 <circle cx="{sun_x}%" cy="30%" r="12%" fill="#fff" fill-opacity=".5"/>
-<path d="M0 {height} L{a} {b} L{c} {height} Z M{d} {height} L{e} {f} L{width} {height} Z" fill="#000" fill-opacity=".25"/>
+<path d="M0 {height} L{a} {b} L{c} {height} Z M{d} {height} L{e} {f} L{width} {height} Z" fill-opacity=".25"/>
 </svg>"""
 
 

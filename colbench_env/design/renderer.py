@@ -1,45 +1,34 @@
-"""HTML texts become pages: one headless Chromium, a pool of pages in it, and no way out of it.
+"""HTML texts become pages: one headless Chromium, several pages at a time in it, and no way out of it.
 
-Every page is alone in a fresh context, its requests are all answered here, its time stands still, and its limits are
-counted. What a page does wrong is its own `Page.problem`; what the machine does wrong is raised.
+What a page does wrong is its own `Page.problem`; what the machine does wrong is raised. Read `Renderer._render`, then
+`drawing.draw` (the path of one page) and `network.Visit` (what a page gets for what it asks for).
 """
 
 import asyncio
-import base64
 import os
-import struct
 import tempfile
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from colbench_env import background
 from colbench_env.design import chromium
-from colbench_env.design.assets import TAILWIND, Stylesheet, assets_directory, read_stylesheet
-from colbench_env.design.network import PAGE, Answer, picture, spelling
-from colbench_env.design.page import Block, Page
+from colbench_env.design.assets import TAILWIND, Stylesheet
+from colbench_env.design.drawing import Limits, PageFailed, draw, white
+from colbench_env.design.network import Network
+from colbench_env.design.page import Page
+from colbench_env.types import BadInput
 
-HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a page may cost. Times are seconds, lengths CSS pixels; a page that is higher than `height` is cut there."""
-
-    width: int = 1366  # the released benchmark's browser, a headless Firefox, has this window
-    viewport_height: int = 768
-    height: int = 16_384
-    seconds: float = 20.0
-    html_characters: int = 2_000_000
-    elements: int = 20_000
-    blocks: int = 5_000
-    text: int = 10_000  # characters of one block
+DEFAULT_LIMITS = Limits()
+PATIENCE = 30.0  # seconds that a browser may take longer than a page's own limit before it counts as dead
 
 
 class Renderer:
-    """Renders HTML texts, several at once; to be used as a context manager, from any thread and any event loop."""
+    """Renders HTML texts, `pages` at a time; a context manager, to be used from any thread and any event loop.
+
+    `online_images`: fetch the photographs of known hosts; without, they are placeholders. `assets`: where the
+    stylesheet is kept (`assets_directory`). `executable`: the Chromium (`find_chromium`).
+    """
 
     def __init__(
         self,
@@ -49,18 +38,23 @@ class Renderer:
         assets: Path | None = None,
         stylesheet: Stylesheet = TAILWIND,
         executable: str | Path | None = None,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
+        if pages < 1:
+            raise BadInput(f"pages={pages}: expected at least 1")
         self._pages = pages
-        self._online_images = online_images
-        self._assets = assets
-        self._stylesheet = stylesheet
         self._limits = limits
+        self._network = Network(stylesheet, assets, online_images)
         self._executable = chromium.find_chromium(executable)
+        self._browser: Any = None
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="colbench-browser-")
-        background.run(self._start())
+        try:
+            background.run(self._start())
+        except BaseException:
+            self._folder.cleanup()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,118 +62,93 @@ class Renderer:
         self._folder.cleanup()
 
     async def render(self, html: str) -> Page:
-        """The page that the HTML text becomes. Raises BadInput where it asks for a stylesheet that was not fetched."""
+        """The page that the text becomes; the same text gives the same page.
+
+        Raises BadInput where the page asks for the stylesheet and that was not fetched, and ConnectionError where a
+        real photograph cannot be had.
+        """
         return await asyncio.wrap_future(background.submit(self._render(html)))
 
     def render_many(self, htmls: Sequence[str]) -> list[Page]:
-        """The pages of all the texts, in their order."""
+        """The pages of all the texts, in their order. Raises as `render`."""
 
-        async def gathered() -> list[Page]:
-            return await asyncio.gather(*(self._render(html) for html in htmls))
+        async def all_of_them() -> list[Page]:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._render(html)) for html in htmls]
+            return [task.result() for task in tasks]
 
-        return background.run(gathered())
+        try:
+            return background.run(all_of_them())
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
+
+    async def _render(self, html: str) -> Page:
+        limits = self._limits
+        if len(html) > limits.html_characters:
+            return self._blank(f"the page is {len(html)} characters long, at most {limits.html_characters} are read")
+        async with self._slots:
+            crowded = self._drawing > 0
+            self._drawing += 1
+            try:
+                return await self._attempt(html)
+            except PageFailed as problem:
+                if not (crowded or self._drawing > 1):
+                    return self._blank(str(problem))
+            finally:
+                self._drawing -= 1
+        async with self._second_chance:  # others may have taken the time or the memory, or the browser with them
+            try:
+                return await self._attempt(html)
+            except PageFailed as problem:
+                return self._blank(str(problem))
+
+    async def _attempt(self, html: str) -> Page:
+        from playwright.async_api import Error
+
+        browser, limits = await self._living_browser(), self._limits
+        try:
+            async with asyncio.timeout(limits.seconds + PATIENCE):
+                return await draw(browser, html, self._network, limits)
+        except Error as error:
+            raise PageFailed(f"the browser could not draw the page: {str(error).splitlines()[0]}") from error
+        except TimeoutError as error:
+            await browser.close()
+            raise PageFailed("the browser hung") from error
+
+    def _blank(self, problem: str) -> Page:
+        width, height = self._limits.width, self._limits.viewport_height
+        return Page(white(width, height), width, height, (), 0, problem)
 
     async def _start(self) -> None:
-        from playwright.async_api import async_playwright
+        try:
+            from playwright.async_api import async_playwright
+        except ImportError:
+            raise BadInput("pages are rendered by playwright: pip install 'sweet-jax[frontend]'") from None
 
         self._slots = asyncio.Semaphore(self._pages)
+        self._drawing = 0
+        self._second_chance = asyncio.Lock()
+        self._launching = asyncio.Lock()
+        self._fonts = chromium.write_fonts(Path(self._folder.name))
         self._playwright = await async_playwright().start()
-        fonts = chromium.write_fonts(Path(self._folder.name))
-        self._browser = await self._playwright.chromium.launch(
-            executable_path=self._executable,
-            args=list(chromium.ARGUMENTS),
-            chromium_sandbox=os.geteuid() != 0,  # Chromium refuses its sandbox to root
-            env={**os.environ, "FONTCONFIG_FILE": str(fonts)},
-        )
+        try:
+            await self._living_browser()
+        except BaseException:
+            await self._playwright.stop()
+            raise
 
     async def _stop(self) -> None:
         await self._browser.close()
         await self._playwright.stop()
 
-    async def _render(self, html: str) -> Page:
-        async with self._slots:
-            context = await self._browser.new_context(
-                viewport={"width": self._limits.width, "height": self._limits.viewport_height},
-                device_scale_factor=1,
-                reduced_motion="reduce",
-                service_workers="block",
-                accept_downloads=False,
-                locale="en-US",
-                timezone_id="UTC",
-            )
-            try:
-                return await self._draw(context, html)
-            finally:
-                await context.close()
-
-    async def _draw(self, context: Any, html: str) -> Page:
-        refused = 0
-        missing: list[Exception] = []
-        body = html.encode("utf-8", "replace")
-
-        async def answer(route: Any) -> None:
-            nonlocal refused
-            request = route.request
-            if request.url == PAGE and request.is_navigation_request():
-                return await route.fulfill(body=body, content_type="text/html; charset=utf-8")
-            try:
-                found = self._answer(request.url)
-            except Exception as problem:
-                missing.append(problem)
-                found = None
-            if found:
-                return await route.fulfill(body=found.body, content_type=found.content_type)
-            refused += 1
-            await route.abort()
-
-        await context.route("**/*", answer)
-        await context.add_init_script(path=HERE / "freeze.js")
-        await context.clock.install(time=0)
-        await context.clock.pause_at(1)
-        page = await context.new_page()
-        await page.goto(PAGE)
-        if missing:
-            raise missing[0]
-        await context.clock.run_for(1000)
-        cdp = await context.new_cdp_session(page)
-        tree = await cdp.send("Page.getFrameTree")
-        world = await cdp.send("Page.createIsolatedWorld", {"frameId": tree["frameTree"]["frame"]["id"]})
-        limits = {"height": self._limits.height, "blocks": self._limits.blocks, "text": self._limits.text}
-        import json
-
-        result = await cdp.send(
-            "Runtime.evaluate",
-            {
-                "expression": f"({(HERE / 'blocks.js').read_text(encoding='utf-8')})({json.dumps(limits)})",
-                "contextId": world["executionContextId"],
-                "returnByValue": True,
-            },
-        )
-        found = result["result"]["value"]
-        height = min(max(found["height"], self._limits.viewport_height), self._limits.height)
-        shot = await cdp.send(
-            "Page.captureScreenshot",
-            {
-                "format": "png",
-                "captureBeyondViewport": True,
-                "clip": {"x": 0, "y": 0, "width": self._limits.width, "height": height, "scale": 1},
-            },
-        )
-        blocks = tuple(Block(*block) for block in found["blocks"])
-        return Page(base64.b64decode(shot["data"]), self._limits.width, height, blocks, refused)
-
-    def _answer(self, url: str) -> Answer | None:
-        if spelling(url) in self._stylesheet.urls:
-            return Answer(read_stylesheet(self._stylesheet, assets_directory(self._assets)), "text/css; charset=utf-8")
-        return picture(url)
-
-
-def white(width: int, height: int) -> bytes:
-    """A white PNG of the size: what a page with a problem looks like."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    rows = zlib.compress((b"\0" + b"\xff" * width) * height)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    async def _living_browser(self) -> Any:
+        async with self._launching:
+            if self._browser is None or not self._browser.is_connected():
+                self._browser = await self._playwright.chromium.launch(
+                    executable_path=self._executable,
+                    args=list(chromium.ARGUMENTS),
+                    chromium_sandbox=os.geteuid() != 0,  # Chromium refuses its sandbox to root
+                    env={**os.environ, "FONTCONFIG_FILE": str(self._fonts)},
+                )
+                await chromium.limit_memory(self._browser, self._limits.megabytes)
+            return self._browser

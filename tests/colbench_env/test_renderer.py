@@ -1,0 +1,209 @@
+"""Pages that mean no harm: what is drawn, what is measured, and that it is always the same."""
+
+import asyncio
+import io
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from colbench_env.design.chromium import _descendants, find_chromium
+from colbench_env.design.drawing import Limits, white
+from colbench_env.design.page import Block
+from colbench_env.design.placeholders import Placeholder, placeholder
+from colbench_env.design.renderer import Renderer
+from colbench_env.types import BadInput
+from tests.colbench_env.chromium import SHEET, STYLESHEET, chromium_or_skip, with_sheet
+
+LIMITS = Limits(width=400, viewport_height=300, height=2000, seconds=60)
+HEAD = "<link rel=stylesheet href=https://sheets.test/small.css>"
+
+# Everything that tells one moment or one run from another, written into the page.
+RESTLESS = """<html><head><style>
+@keyframes turn { from { margin-left: 0 } to { margin-left: 300px } }
+.ends { animation: turn 300ms } .endless { animation: turn 300ms infinite } .moves { transition: width 1s; width: 10px }
+</style></head><body><p id=a></p><p id=b></p><p class=ends>ends</p><p class=endless>endless</p><p class=moves>m</p>
+<marquee>away</marquee><input autofocus value=caret><svg width=100 height=20><rect width=20 height=20>
+<animate attributeName=x from=0 to=80 dur=1s repeatCount=indefinite /></rect></svg>
+<script>
+  const say = () => [Date.now(), performance.now(), Math.random(), crypto.getRandomValues(new Uint8Array(4)),
+    new Date().getTimezoneOffset(), navigator.language, history.length].join(" ");
+  a.textContent = say();
+  document.querySelector(".moves").style.width = "200px";
+  let frames = 0, timers = 0;
+  const frame = () => { frames++; requestAnimationFrame(frame); };
+  frame();
+  setInterval(() => { timers++; b.textContent = [frames, timers, say(), localStorage.length, document.cookie].join(" ");
+    localStorage.setItem(timers, "kept"); document.cookie = "kept=" + timers; }, 7);
+</script></body></html>"""
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory):
+    return with_sheet(tmp_path_factory.mktemp("assets"))
+
+
+@pytest.fixture(scope="module")
+def renderer(assets):
+    chromium_or_skip()
+    with Renderer(3, assets=assets, stylesheet=STYLESHEET, limits=LIMITS) as found:
+        yield found
+
+
+def drawn(renderer, html):
+    """The page of the HTML and its picture."""
+    (page,) = renderer.render_many([html])
+    assert page.problem is None
+    picture = Image.open(io.BytesIO(page.png)).convert("RGB")
+    assert picture.size == (page.width, page.height)
+    return page, picture
+
+
+def test_a_page_is_drawn_with_the_stylesheet_that_it_asks_for(renderer):
+    page, picture = drawn(renderer, f"<html>{HEAD}<body style='margin:0'><div class=box></div></html>")
+    assert [picture.getpixel(place) for place in ((0, 0), (99, 49), (100, 0), (0, 50))] == [
+        (0, 0, 255), (0, 0, 255), (255, 255, 255), (255, 255, 255),
+    ]  # fmt: skip
+    assert (page.width, page.height, page.refused) == (400, 300, 0)
+
+
+def test_blocks_are_what_is_seen_in_document_order(renderer):
+    page, _ = drawn(
+        renderer,
+        """<html><body style="margin:0;font:20px monospace"><section style="background:#00f8;padding:10px">
+        <h2 style="margin:0;color:#fff;font-weight:600;line-height:30px">  Two\n words</h2></section>
+        <p style="margin:0;height:20px"><b style="display:none">hidden</b></p><p style="visibility:hidden">no</p>
+        <p style="opacity:0">no</p><div style="position:absolute;left:-99px;width:9px">away</div>
+        <ul style="margin:0;padding:0;list-style:none"><li style="height:20px;font-size:10px">a<li><input value="in" 
+        style="display:block;width:50px;height:20px;margin:0;box-sizing:border-box;font:10px serif;color:#123456">
+        </ul><img src=x style="display:block;width:30px;height:40px">""",
+    )
+    assert page.blocks == (
+        Block("section", "", 0, 0, 400, 50, "#000000", "#7777ff", 20, False, "body>section"),
+        Block("h2", "Two words", 10, 10, 380, 30, "#ffffff", "#7777ff", 30, True, "body>section>h2"),
+        Block("li", "a", 0, page.blocks[2].y, 400, 20, "#000000", "#ffffff", 10, False, "body>ul>li[1]"),
+        Block("input", "in", 0, page.blocks[2].y + 20, 50, 20, "#123456", "#ffffff", 10, False, "body>ul>li[2]>input"),
+        Block("img", "", 0, page.blocks[2].y + 40, 30, 40, "#000000", "#ffffff", 20, False, "body>img"),
+    )
+
+
+def test_the_same_html_gives_the_same_page_beside_others_and_after_a_restart(renderer, assets):
+    first, other, second = renderer.render_many([RESTLESS, "<html><p>other</html>", RESTLESS])
+    assert first.problem is None
+    assert first == second
+    assert other.blocks[0].text == "other"
+    told = {block.path: block.text for block in first.blocks}
+    assert told["body>p[1]"].startswith("1000 0 ")  # the time that the page began at
+    assert told["body>p[2]"].split()[1] == "142"  # 7 ms each in one second: time has gone on by that and no more
+    with Renderer(1, assets=assets, stylesheet=STYLESHEET, limits=LIMITS) as again:
+        assert again.render_many([RESTLESS]) == [first]
+
+
+def test_a_page_is_as_high_as_what_it_shows_up_to_the_limit(renderer):
+    page, picture = drawn(renderer, "<html><body style='margin:0'><div style='height:1234px;background:#f00'>")
+    assert page.height == 1234
+    assert picture.getpixel((0, 1233)) == (255, 0, 0)
+    page, picture = drawn(renderer, "<html><body style='margin:0'><div style='height:99999999px;background:#f00'>")
+    assert page.height == 2000
+    assert picture.getpixel((399, 1999)) == (255, 0, 0)
+
+
+def test_what_timers_and_far_away_pictures_bring_is_there(renderer):
+    late = "setTimeout(() => document.body.append('late'), 900); setTimeout(() => document.body.append('never'), 1100)"
+    page, picture = drawn(
+        renderer,
+        f"""<html><body style="margin:0"><script>{late}</script><div style="height:1500px"></div>
+        <img loading=lazy src="https://picsum.photos/id/48/400/100" style="display:block"></html>""",
+    )
+    assert page.blocks[0].text == "late"
+    assert (page.blocks[1].width, page.blocks[1].height, page.refused) == (400, 100, 0)
+    assert len(picture.crop((0, 1500, 400, 1600)).getcolors(10_000)) > 100
+
+
+def test_a_text_that_is_no_utf_8_is_drawn(renderer):
+    page, _ = drawn(renderer, "<html><body><p>é \ud800 \0x</p></html>")
+    assert page.blocks[0].text == "é ? x"
+
+
+def test_pages_render_from_any_event_loop(renderer):
+    async def several():
+        return await asyncio.gather(*(renderer.render(f"<html><p>{number}</html>") for number in range(3)))
+
+    pages = asyncio.run(several())
+    assert [page.blocks[0].text for page in pages] == ["0", "1", "2"]
+
+
+def test_a_page_that_asks_for_a_stylesheet_that_is_not_there_is_refused_with_one_sentence(tmp_path):
+    chromium_or_skip()
+    with Renderer(1, assets=tmp_path, stylesheet=STYLESHEET, limits=LIMITS) as renderer:
+        with pytest.raises(BadInput, match="small.css: not there; `python -m launch.data assets` fetches it once$"):
+            renderer.render_many([f"<html>{HEAD}<p>a</html>"])
+        assert renderer.render_many(["<html><p>a</html>"])[0].blocks[0].text == "a"
+        (tmp_path / "small.css").write_bytes(SHEET + b" ")
+        with pytest.raises(BadInput, match=r"small.css: sha256 [0-9a-f]{64} \(\d+ bytes\), expected "):
+            renderer.render_many([f"<html>{HEAD}<p>a</html>"])
+
+
+def test_a_dead_browser_is_started_again(renderer):
+    before = renderer.render_many(["<html><p>a</html>"])
+    for process in _descendants(os.getpid()):
+        command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+        if b"--remote-debugging-pipe" in command and not any(part.startswith(b"--type=") for part in command):
+            os.kill(process, signal.SIGKILL)
+    assert renderer.render_many(["<html><p>a</html>"]) == before
+
+
+def test_without_a_chromium_one_sentence_says_how_to_get_one(monkeypatch, tmp_path):
+    monkeypatch.delenv("COLBENCH_CHROMIUM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
+    with pytest.raises(
+        BadInput, match="^no Chromium is installed: `playwright install --only-shell chromium` brings one"
+    ):
+        find_chromium()
+    shell = tmp_path / "chromium_headless_shell-1200" / "chrome-linux" / "headless_shell"
+    whole = tmp_path / "chromium-1200" / "chrome-linux" / "chrome"
+    for program in (whole, shell):
+        program.parent.mkdir(parents=True)
+        program.write_text("")
+        program.chmod(0o755)
+        assert find_chromium() == str(program)
+    monkeypatch.setenv("COLBENCH_CHROMIUM", str(tmp_path / "none"))
+    with pytest.raises(BadInput, match="none: not a program that can be run, expected a Chromium$"):
+        find_chromium()
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("https://picsum.photos/200/300", Placeholder("picsum.photos/id/48", 200, 300)),
+        ("https://picsum.photos/200", Placeholder("picsum.photos/id/48", 200, 200)),
+        ("https://picsum.photos/id/7/200/300.jpg?grayscale", Placeholder("picsum.photos/id/7", 200, 300)),
+        ("https://picsum.photos/id/48/200/300-estate", Placeholder("picsum.photos/id/48", 200, 300)),
+        ("https://picsum.photos/seed/40/20/30", Placeholder("picsum.photos/seed/40", 20, 30)),
+        ("https://source.unsplash.com/random/80x60/?city", Placeholder("picsum.photos/id/48", 80, 60)),
+        ("https://images.unsplash.com/photo-1?w=99", Placeholder("images.unsplash.com/photo-1", 99, 99)),
+        ("https://via.placeholder.com/32", Placeholder("via.placeholder.com/32", 32, 32)),
+        ("https://placehold.co/60x40/png", Placeholder("placehold.co/60x40/png", 60, 40)),
+        ("https://picsum.photos/", Placeholder("picsum.photos/id/48", 300, 300)),
+        ("https://picsum.photos/999999/0", Placeholder("picsum.photos/id/48", 5000, 1)),
+        ("https://example.com/200/300", None),
+    ],
+)
+def test_a_placeholder_has_the_size_that_the_url_asks_for(url, found):
+    assert placeholder(url) == found
+
+
+def test_placeholders_of_one_picture_have_its_colours_and_other_pictures_others():
+    (small, large, other) = (
+        Placeholder(identity, size, size).svg() for identity, size in (("a", 9), ("a", 99), ("b", 9))
+    )
+    hue = [svg.split("hsl(")[1].split(",")[0] for svg in (small, large, other)]
+    assert hue == ["284", "284", "87"]
+
+
+def test_the_blank_picture_is_white():
+    picture = Image.open(io.BytesIO(white(30, 20)))
+    assert (picture.size, picture.getcolors()) == ((30, 20), [(600, (255, 255, 255))])
