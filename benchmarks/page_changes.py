@@ -8,11 +8,12 @@ nothing of elements at all: the share of changes that a comparison of the two pi
 """
 
 import argparse
+import itertools
 import random
 import re
 import statistics
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,15 +115,6 @@ def named(found: list[Difference], change: Change) -> bool:
     return False
 
 
-def same_box(page: Page, one: str, other: str) -> bool:
-    """Whether two paths are a wrapper and what it wraps: the same words, one inside the other."""
-    tree = Tree(page.blocks)
-    nested = one.startswith(other + ">") or other.startswith(one + ">")
-    return nested and one in tree.says and other in tree.says and tree.under[one][-1] == tree.under[other][-1] and (
-        tree.says[one] == tree.says[other]
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=200)
@@ -135,77 +127,86 @@ def main() -> None:
         print(f"{arguments.tasks}: not there, so nothing was measured")
         return
     tasks = read_rows(arguments.tasks, Task)[: arguments.pages]
+    with Renderer(pages=4, assets=arguments.assets) as renderer:
+        references = renderer.render_many([task.ground_truth for task in tasks])
+        changed = changed_pages(renderer, tasks, references, arguments.seed)
+    report(references, changed, arguments.show)
+
+
+def changed_pages(
+    renderer: Renderer, tasks: list[Task], references: list[Page], seed: int
+) -> list[tuple[Change, Page] | None]:
+    """For each reference a change and the changed page; None where no change that is to be seen was found."""
+    dice = random.Random(seed)
+    wishes = []
+    for index, reference in enumerate(references):  # the kinds in turn; where a page does not allow one, the next
+        kinds = [KINDS[(index + turn) % len(KINDS)] for turn in range(len(KINDS))]
+        wishes.append(change for kind in kinds for change in itertools.islice(changes(reference, kind, dice), 3))
+    done: list[tuple[Change, Page] | None] = [None] * len(references)
+    left = list(range(len(references)))
     from playwright.sync_api import sync_playwright
 
-    dice = random.Random(arguments.seed)
+    while left:
+        drawn = [(index, change) for index in left if (change := next(wishes[index], None)) is not None]
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+            editor = browser.new_context(offline=True).new_page()
+            editor.route("**/*", lambda route: route.abort())
+            texts = [edited(editor, tasks[index].ground_truth, change) for index, change in drawn]
+        for (index, change), page in zip(drawn, renderer.render_many(texts), strict=True):
+            if page.problem is None and page.png != references[index].png:
+                done[index] = change, page
+        left = [index for index, _ in drawn if done[index] is None]
+    return done
+
+
+def edited(editor: Any, html: str, change: Change) -> str:
+    """The page's text after the change; the text as it was where the path leads nowhere."""
+    editor.set_content(html, wait_until="commit")
+    element = editor.query_selector(selector(change.paths[0]))
+    if element is None:
+        return html
+    element.evaluate(change.script, change.argument)
+    return editor.evaluate("document.documentElement.outerHTML")
+
+
+def report(references: list[Page], changed: list[tuple[Change, Page] | None], show: int) -> None:
+    """Prints the figures, and the first failures."""
     done: dict[str, list[bool]] = defaultdict(list)
     first: dict[str, list[bool]] = defaultdict(list)
-    scores, times, blocks, failures = [], [], [], Counter()
-    wrong_alone = 0
-    with Renderer(pages=4, assets=arguments.assets) as renderer, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-        editor = browser.new_context(offline=True, java_script_enabled=True).new_page()
-        editor.route("**/*", lambda route: route.abort())
-        references = renderer.render_many([task.ground_truth for task in tasks])
-        for index, (task, reference) in enumerate(zip(tasks, references, strict=True)):
-            wrong_alone += bool(differences(reference, reference))
-            for turn in range(len(KINDS)):  # the kinds in turn; where a page does not allow one, the next
-                kind = KINDS[(index + turn) % len(KINDS)]
-                result = _changed(editor, renderer, task, reference, kind, dice)
-                if result is not None:
-                    break
-            else:
-                failures["no change possible"] += 1
-                continue
-            change, page = result
-            started = time.perf_counter()
-            found = differences(page, reference)
-            times.append(time.perf_counter() - started)
-            blocks.append(len(reference.blocks))
-            scores.append(structural_similarity(page, reference).score)
-            right = named(found, change)
-            done[change.kind].append(right)
-            first[change.kind].append(named(found[:1], change))
-            if not right and sum(failures.values()) < arguments.show:
-                failures[change.kind] += 1
-                print(f"- page {index}, {change.kind} {change.paths} {change.argument[:30]}")
-                for difference in found[:MOST]:
-                    print(f"    {difference.kind} {difference.path} {difference.weight:.3f}: {difference.sentence}")
-        browser.close()
-    report(done, first, scores, times, blocks, wrong_alone, len(tasks))
-
-
-def _changed(
-    editor: Any, renderer: Renderer, task: Task, reference: Page, kind: str, dice: random.Random
-) -> tuple[Change, Page] | None:
-    for _, change in zip(range(4), changes(reference, kind, dice), strict=False):
-        editor.set_content(task.ground_truth, wait_until="commit")
-        editor.wait_for_function("document.readyState !== 'loading'")
-        element = editor.query_selector(selector(change.paths[0]))
-        if element is None:
+    scores, times, score_times, shown = [], [], [], 0
+    for index, (reference, result) in enumerate(zip(references, changed, strict=True)):
+        if result is None:
+            print(f"- page {index}: no change that is to be seen")
             continue
-        element.evaluate(change.script, change.argument)
-        page = renderer.render_many([editor.evaluate("document.documentElement.outerHTML")])[0]
-        if page.problem is None and page.png != reference.png:
-            return change, page
-    return None
-
-
-def report(
-    done: dict[str, list[bool]], first: dict[str, list[bool]], scores: list[float], times: list[float],
-    blocks: list[int], wrong_alone: int, pages: int,
-) -> None:  # fmt: skip
-    """Prints the figures."""
+        change, page = result
+        started = time.perf_counter()
+        found = differences(page, reference)
+        times.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        scores.append(structural_similarity(page, reference).score)
+        score_times.append(time.perf_counter() - started)
+        right = named(found, change)
+        done[change.kind].append(right)
+        first[change.kind].append(named(found[:1], change))
+        if not right and shown < show:
+            shown += 1
+            print(f"- page {index}, {change.kind} {change.paths} {change.argument[:30]}")
+            for difference in found[:MOST]:
+                print(f"    {difference.kind} {difference.path} {difference.weight:.3f}: {difference.sentence}")
     print(f"{'change':18} {'pages':>6} {'named':>7} {'first':>7}")
     for kind in (*KINDS, "all"):
         hits = sum(done.values(), []) if kind == "all" else done[kind]
         tops = sum(first.values(), []) if kind == "all" else first[kind]
         if hits:
             print(f"{kind:18} {len(hits):6} {sum(hits) / len(hits):7.1%} {sum(tops) / len(tops):7.1%}")
+    unchanged = sum(bool(differences(reference, reference)) for reference in references)
     print(f"similarity below 1 on {sum(score < 1 for score in scores)} of {len(scores)} changed pages, "
           f"median {statistics.median(scores):.3f}, highest {max(scores):.4f}")  # fmt: skip
-    print(f"unchanged pages about which the human finds something: {wrong_alone} of {pages} (0 expected)")
-    print(f"median {1000 * statistics.median(times):.1f} ms for the differences of a page of {statistics.median(blocks):.0f} blocks")
+    print(f"unchanged pages about which the human finds something: {unchanged} of {len(references)} (0 expected)")
+    print(f"a page of {statistics.median(len(page.blocks) for page in references):.0f} blocks (median): "
+          f"{1000 * statistics.median(times):.1f} ms for its differences, "
+          f"{1000 * statistics.median(score_times):.1f} ms for its similarity")  # fmt: skip
 
 
 if __name__ == "__main__":
