@@ -86,6 +86,7 @@ def changes(page: Page, kind: str, dice: random.Random) -> Iterator[Change]:
         pairs.sort(key=lambda pair: -len(tree.under[pair[0]]) - len(tree.under[pair[1]]) > -4)
         swap = (
             "(e, p) => { const o = document.querySelector(p), m = document.createComment('');"
+            "if (!o) return; "
             "e.replaceWith(m); o.replaceWith(e); m.replaceWith(o) }"
         )
         for first, second in pairs:
@@ -162,7 +163,7 @@ def changed_pages(
 
 def edited(editor: Any, html: str, change: Change) -> str:
     """The page's text after the change; the text as it was where the path leads nowhere."""
-    editor.set_content(html, wait_until="commit")
+    editor.set_content(html, wait_until="domcontentloaded")
     element = editor.query_selector(selector(change.paths[0]))
     if element is None:
         return html

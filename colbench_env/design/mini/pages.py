@@ -80,7 +80,7 @@ class Look:
             f'<h1 style="font-size:{SIZES[look["size"]]}">{self.site.title}</h1></header>',
             f'<main style="display:{COLUMNS[look["columns"]]}">',
             *(f'<h2 style="flex:1;padding:40px 30px">{part}</h2>' for part in parts),
-            f'</main><button style="background:{BUTTONS[look["button"]]};color:#fff;padding:30px;margin:30px">'
+            f'</main><button style="background:{BUTTONS[look["button"]]};color:#fff;padding:60px 200px;margin:30px">'
             f"{self.site.button}</button>",
             "</body></html>",
         )
