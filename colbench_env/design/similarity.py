@@ -1,0 +1,59 @@
+"""How alike two pages are by their structure, where no CLIP weights are at hand.
+
+This is not the metric of ColBench's paper (the cosine of two CLIP embeddings); figures of the two cannot be compared.
+After the visual scores of Design2Code (Si et al., 2024, section 4.1): blocks are matched, and matched area, text,
+position and colour are scored; here also the size, and one number is made of them all.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from colbench_env.design.matching import likeness, match
+from colbench_env.design.page import Page
+
+NAME = "structural (not the paper's CLIP metric)"
+
+
+@dataclass(frozen=True)
+class Structural:
+    """Scores in [0, 1], 1.0 for equal pages. matched: the weight that found a partner, of both pages' weight.
+
+    text, position, colour, size: means over the matched blocks by weight, 0 where nothing is matched. score: `matched`,
+    with each pair counted by the product of its four.
+    """
+
+    score: float
+    matched: float
+    text: float
+    position: float
+    colour: float
+    size: float
+
+
+def structural_similarity(page: Page, reference: Page) -> Structural:
+    """The likeness of the page and the reference; 0 for a page that could not be shown.
+
+    A block weighs the square root of its area, so that a page's background does not drown its words. From a page that
+    is its reference with blocks left out, leaving out more never raises the score.
+    """
+    if page.problem is not None or reference.problem is not None:
+        return Structural(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    if page.blocks == reference.blocks:
+        return Structural(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    if not page.blocks or not reference.blocks:
+        return Structural(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    alike = likeness(page, reference)
+    pairs = match(page, reference, alike)
+    ours, theirs = (
+        np.sqrt([block.width * block.height for block in side.blocks]) for side in (page, reference)
+    )
+    whole = ours.sum() + theirs.sum()
+    if not pairs or not whole > 0:
+        return Structural(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    rows, columns = np.array(pairs).T
+    weights = ours[rows] + theirs[columns]
+    parts = [table[rows, columns] for table in (alike.text, alike.position, alike.colour, alike.size)]
+    score = float(min((weights * np.prod(parts, axis=0)).sum() / whole, 1.0))
+    means = [float(min((weights * part).sum() / weights.sum(), 1.0)) for part in parts]
+    return Structural(score, float(min(weights.sum() / whole, 1.0)), *means)

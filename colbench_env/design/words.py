@@ -1,0 +1,90 @@
+"""What a person calls the things on a page."""
+
+from colbench_env.design.page import Block
+from colbench_env.design.tree import HEADINGS, Box, Tree, parent_of, tag_of
+
+PLACES = {"body": "page", "header": "header", "nav": "navigation bar", "footer": "footer", "aside": "sidebar"}
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+MAX_QUOTE = 40
+
+
+def quoted(text: str) -> str:
+    """The words of a text between quotes, at most MAX_QUOTE characters of them."""
+    if len(text) > MAX_QUOTE:
+        text = text[: MAX_QUOTE - 3].rsplit(" ", 1)[0].rstrip(" ,.;:") + "..."
+    return f"'{text}'"
+
+
+def number(count: int) -> str:
+    """The count as a word, up to ten."""
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)
+
+
+def listed(names: list[str]) -> str:
+    """The names as a list of a sentence.
+
+    In: ["a", "b", "c"]   Out: "a, b and c"
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def pixels(box: Box) -> str:
+    """The size of a box as a person estimates it."""
+    return f"{round(box.width):,} by {round(box.height):,} pixels"
+
+
+def name_of(tree: Tree, path: str) -> str:
+    """What the element at the path is called, without an article: "header", "heading 'Menu'", "section 'Our team'"."""
+    tag, number = tag_of(path), tree.at.get(path)
+    block = tree.blocks[number] if number is not None else None
+    title = _title(tree, path)
+    if tag in PLACES:
+        alike = [other for other in tree.under if tag_of(other) == tag]
+        return PLACES[tag] if len(alike) == 1 or not title else f"{PLACES[tag]} with {quoted(title)}"
+    if block is not None and (name := _own_name(tree, block)):
+        return name
+    texts = [n for n in tree.under[path] if tree.blocks[n].text]
+    if len(tree.under[path]) == 1 and texts and (name := _own_name(tree, tree.blocks[texts[0]])):
+        return name
+    if tag == "main":
+        return "main part"
+    if tag == "form":
+        return f"form {quoted(title)}" if title else "form"
+    if tag in ("ul", "ol"):
+        return f"list that begins with {quoted(title)}" if title else "list"
+    kind = "section" if tag in ("section", "article") or _has_heading(tree, path) else "part"
+    if title:
+        return f"{kind} {quoted(title)}"
+    if pictures := [n for n in tree.under[path] if _own_name(tree, tree.blocks[n]).startswith("picture")]:
+        return "picture" if len(pictures) == 1 else "row of pictures"
+    around = parent_of(path)
+    return f"box in the {name_of(tree, around)}" if around else "box"
+
+
+def _own_name(tree: Tree, block: Block) -> str:
+    tag, text = block.tag, quoted(block.text)
+    if tag in ("img", "svg", "video", "canvas", "iframe", "object", "embed"):
+        what = {"video": "video", "iframe": "frame", "svg": "icon"}.get(tag, "picture")
+        near = tree.context(block.path)
+        return f"{what} with {quoted(near)}" if near else what
+    if tag in ("input", "textarea", "select"):
+        return f"input field {text}" if block.text else "input field"
+    if not block.text or block.path == "body":
+        return ""
+    if tag in HEADINGS:
+        return f"heading {text}"
+    if tag == "button":
+        return f"button {text}"
+    if tag == "a":
+        return f"link {text}"
+    return f"text {text}"
+
+
+def _title(tree: Tree, path: str) -> str:
+    blocks = [tree.blocks[n] for n in tree.under[path] if tree.blocks[n].text]
+    headings = [block.text for block in blocks if block.tag in HEADINGS]
+    return headings[0] if headings else blocks[0].text if blocks else ""
+
+
+def _has_heading(tree: Tree, path: str) -> bool:
+    return any(tree.blocks[n].tag in HEADINGS for n in tree.under[path])

@@ -1,0 +1,99 @@
+"""A human for pages that needs no model: compares the agent's rendered page with the wanted one."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from colbench_env.design.differences import Difference, differences
+from colbench_env.design.html import extract_html
+from colbench_env.design.page import Page
+from colbench_env.dialogue import FRONTEND_REPLY_LIMIT
+from colbench_env.humans import HumanRequest
+from colbench_env.types import BadInput
+
+OPENINGS = ("", "Not quite yet. ", "Thank you. ", "I see. ")
+SATISFIED = ("That is just what I want.", "It looks right to me now.", "This is the page that I had in mind.")
+NO_PAGE = ("I see no page yet.", "There is no page for me to look at.")
+CACHED = 4096  # lists of differences that are kept
+
+
+class Renders(Protocol):
+    """Whatever turns HTML into a page; a `Renderer`, or a cache before one."""
+
+    async def render(self, html: str) -> Page: ...
+
+
+@dataclass(frozen=True)
+class DesignHuman:
+    """Looks at the page of the agent's last turn and at the task's reference through `renderer`.
+
+    Says between one and `most` of the most outstanding differences; the seed decides how many, and the wording around.
+    With `plain` there is no wording around. What it says depends on the two pages and the seed alone.
+    """
+
+    renderer: Renders
+    most: int = 3
+    plain: bool = False
+    _told: "OrderedDict[tuple[str, str], list[Difference]]" = field(
+        default_factory=OrderedDict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise BadInput(f"a design human that says at most {self.most} differences, expected at least 1")
+
+    @property
+    def name(self) -> str:
+        """The name of this kind of human: `scripted`."""
+        return "scripted"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """How much it says."""
+        return {"looks": "at both pages", "most": self.most, "plain": self.plain}
+
+    async def reply(self, request: HumanRequest) -> str:
+        """What the human sees. Raises BadInput for a task without a reference page that can be shown."""
+        task, seed = request.task, request.seed
+        wanted_html = extract_html(task.ground_truth) or ""
+        html = extract_html(request.question)
+        if not wanted_html:
+            raise BadInput(f"task {task.task_id} has no page as ground_truth, expected <html>...</html>")
+        if html is None:
+            return self._nothing_to_see(await self._reference(task.task_id, wanted_html), seed)
+        key = (html, wanted_html)
+        if key not in self._told:
+            page, reference = await asyncio.gather(self.renderer.render(html), self._reference(task.task_id, wanted_html))
+            if page.problem is not None:
+                return f"Your page did not show: {page.problem.rstrip('.')}."[:FRONTEND_REPLY_LIMIT]
+            self._told[key] = differences(page, reference)
+            while len(self._told) > CACHED:
+                self._told.popitem(last=False)
+        return self.say(self._told[key], seed)
+
+    def say(self, found: list[Difference], seed: int) -> str:
+        """One to `most` of the differences as a reply, the most outstanding first."""
+        if not found:
+            return SATISFIED[0] if self.plain else SATISFIED[seed % len(SATISFIED)]
+        count = self.most if self.plain else 1 + seed % self.most
+        said = "" if self.plain else OPENINGS[seed // self.most % len(OPENINGS)]
+        for difference in found[:count]:
+            longer = f"{said}{difference.sentence} "
+            if len(longer) > FRONTEND_REPLY_LIMIT:
+                break
+            said = longer
+        return said.strip()
+
+    def _nothing_to_see(self, reference: Page, seed: int) -> str:
+        blank = Page(reference.png, reference.width, reference.height, (), 0)
+        wish = next(iter(differences(blank, reference)), None)
+        opening = NO_PAGE[0] if self.plain else NO_PAGE[seed % len(NO_PAGE)]
+        return opening if wish is None else f"{opening} {wish.sentence}"
+
+    async def _reference(self, task_id: str, html: str) -> Page:
+        page = await self.renderer.render(html)
+        if page.problem is not None:
+            raise BadInput(f"task {task_id}: the reference cannot be shown: {page.problem}")
+        return page
