@@ -116,6 +116,12 @@ class Endpoint:
                 f"{settings.url} has no model {settings.model!r}, expected one of {', '.join(names[:8])}{more}"
             )
 
+    async def aclose(self) -> None:
+        """Closes the connections that were made in this event loop; to be called before the loop ends."""
+        client, _ = self._of_loop.pop(asyncio.get_running_loop(), (None, None))
+        if client is not None:
+            await client.close()
+
     def _client(self) -> tuple[Any, asyncio.Semaphore]:
         loop = asyncio.get_running_loop()
         if loop not in self._of_loop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,13 @@ def _roll(config: RolloutConfig) -> None:
     console, tasks = Console(audible=hosts.is_first()), _tasks(config)
 
     async def roll(sides: Sides, wanted: Wanted) -> None:
-        for endpoint in sides.endpoints:
-            await endpoint.check()
+        async with contextlib.AsyncExitStack() as held:
+            for endpoint in sides.endpoints:
+                await held.enter_async_context(contextlib.aclosing(endpoint))
+                await endpoint.check()
+            await play(sides, wanted)
+
+    async def play(sides: Sides, wanted: Wanted) -> None:
         episodes, told = shares.share(wanted), 0
         total = len(tasks) * config.samples
         done = total - len(episodes)

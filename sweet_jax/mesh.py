@@ -186,7 +186,8 @@ def own_mesh(mesh: Mesh) -> Mesh:
     ]
     if not all(all(row) or not any(row) for row in mine):
         raise BadInput(
-            f"mesh {dict(mesh.shape)}: only its data axis may span processes here, as each process has its own work"
+            f"mesh {'x'.join(map(str, mesh.shape.values()))}: only its data axis may span processes here, as each "
+            "process has its own work"
         )
     grid = np.compress([all(row) for row in mine], mesh.devices, axis=mesh.axis_names.index("data"))
     return Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +131,9 @@ def _one_by_one(
     table = Table(run.chat, Drawn(engine, run.sampling(agent.temperature)), human, settings, _longest(run))
 
     async def roll() -> None:
-        await human.endpoint.check()
-        await shares.play_share(wanted, episodes, table.play, simulator.in_flight, on_done)
+        async with contextlib.aclosing(human.endpoint) as endpoint:
+            await endpoint.check()
+            await shares.play_share(wanted, episodes, table.play, simulator.in_flight, on_done)
 
     try:
         asyncio.run(roll())

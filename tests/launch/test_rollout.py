@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,6 +62,36 @@ def test_a_killed_rollout_goes_on_with_what_is_missing(in_process, flags, tmp_pa
     assert output.stat().st_size
     assert in_process(rollout.main, *flags, f"--output={output}").status == 0
     assert output.read_bytes() == whole.read_bytes()
+
+
+def test_a_mesh_of_eight_devices_and_two_processes_write_the_rows_of_one_device(in_process, flags, tmp_path):
+    one, eight, two = (tmp_path / f"{name}.jsonl" for name in ("one", "eight", "two"))
+    processes = several(*flags, "--mesh=2x1", f"--output={two}")
+    for mesh, output in (("1x1", one), ("4x2", eight)):
+        ended = in_process(rollout.main, *flags, f"--mesh={mesh}", f"--output={output}")
+        assert ended.status == 0, ended.stderr
+    first, second = (process.communicate(timeout=300)[1] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], first + second
+    assert "8 dialogues, 4 are played here" in first and second == ""
+    assert eight.read_bytes() == one.read_bytes()
+    assert two.read_bytes() == one.read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("two*")) == ["two.jsonl"]
+
+
+def several(*flags):
+    """`launch.rollout` started as two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = (*flags, f"--hosts.coordinator={address}", "--hosts.processes=2")
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "launch.rollout", *flags, f"--hosts.process={number}"], cwd=ROOT, env=environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for number in range(2)
+    ]  # fmt: skip
 
 
 def test_failed_episodes_are_recorded_left_out_and_played_again(in_process, flags, tmp_path, monkeypatch):

@@ -112,7 +112,10 @@ SPANNED = """
 import functools, sys
 import jax
 import numpy as np
-from sweet_jax.mesh import MeshShape, make_mesh, own_rows, put_own_rows, put_rows, start_devices
+from colbench_env.types import BadInput
+from sweet_jax.mesh import (
+    MeshShape, make_mesh, own_copies, own_mesh, own_rows, put_own_rows, put_rows, replicated, start_devices,
+)
 say = functools.partial(print, "said:", file=sys.stderr)  # gloo has standard output
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), cluster_detection_method="deactivate")
 shape = MeshShape(*map(int, sys.argv[3].split("x")))
@@ -123,17 +126,35 @@ say(mine.tolist())
 made, given = put_own_rows(rows[mine], 8, mesh), put_rows(rows, mesh)
 assert bool((made == given).all()) and made.sharding == given.sharding
 say([shard.data[:, 0].tolist() for shard in made.addressable_shards])
+try:
+    own = own_mesh(mesh)
+except BadInput as error:
+    say(error)
+else:  # what all hold whole is held by each on a mesh of its own, and computed with by it alone
+    whole = jax.jit(lambda x: x, out_shardings=replicated(mesh))(made)
+    copy = own_copies(whole, replicated(own))
+    say(dict(own.shape), [device.process_index for device in own.devices.flat], int((copy * 2).sum()))
 """
 
 
 @pytest.mark.parametrize(
-    ("mesh", "own", "shards"),
+    ("mesh", "own", "shards", "alone"),
     [
-        ("4x1", ([0, 1, 2, 3], [4, 5, 6, 7]), ([[0, 3], [6, 9]], [[12, 15], [18, 21]])),
-        ("1x4", (list(range(8)), list(range(8))), ([list(range(0, 24, 3))] * 2, [list(range(0, 24, 3))] * 2)),
-    ],
+        (
+            "4x1",
+            ([0, 1, 2, 3], [4, 5, 6, 7]),
+            ([[0, 3], [6, 9]], [[12, 15], [18, 21]]),
+            [f"{{'data': 2, 'tensor': 1}} [{i}, {i}] 552" for i in range(2)],
+        ),
+        (
+            "1x4",
+            (list(range(8)), list(range(8))),
+            ([list(range(0, 24, 3))] * 2, [list(range(0, 24, 3))] * 2),
+            ["mesh 1x4: only its data axis may span processes here, as each process has its own work"] * 2,
+        ),
+    ],  # fmt: skip
 )
-def test_two_processes_give_the_rows_of_their_devices_also_where_the_tensor_axis_spans_both(mesh, own, shards):
+def test_two_processes_give_the_rows_of_their_devices_also_where_the_tensor_axis_spans_both(mesh, own, shards, alone):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -147,9 +168,9 @@ def test_two_processes_give_the_rows_of_their_devices_also_where_the_tensor_axis
         )
         for process in range(2)
     ]
-    for process, mine, held in zip(processes, own, shards, strict=True):
+    for process, mine, held, word in zip(processes, own, shards, alone, strict=True):
         _, text = process.communicate(timeout=60)
         assert process.returncode == 0, text
         said = [line.removeprefix("said: ") for line in text.splitlines() if line.startswith("said: ")]
         assert said[0] == "4 emulated devices on the CPUs of 2 processes (no accelerator found)"
-        assert said[1:] == [str(mine), str(held)]
+        assert said[1:] == [str(mine), str(held), word]
