@@ -18,7 +18,7 @@ from launch.measures import MEASURES, Measure
 
 if TYPE_CHECKING:
     from colbench_env.design.grading import Similarity
-    from colbench_env.design.renderer import Renderer
+    from colbench_env.design.mini import CachedRenderer
     from launch.simulator import Simulator
     from launch.stage_settings import BenchmarkName, Design
     from sweet_jax.pairs import IndexPair
@@ -150,7 +150,7 @@ class Frontend:
     def __init__(self, design: Design) -> None:
         self._design = design
         self._held = contextlib.ExitStack()
-        self._renderer: Renderer | None = None
+        self._renderer: CachedRenderer | None = None
         self._similarity: Similarity | None = None
 
     def close(self) -> None:
@@ -159,17 +159,19 @@ class Frontend:
         self._renderer = None
 
     @property
-    def renderer(self) -> Renderer:
-        """What renders pages."""
+    def renderer(self) -> CachedRenderer:
+        """What renders pages, and remembers the last ones."""
         if self._renderer is None:
+            from colbench_env.design.mini import CachedRenderer
             from colbench_env.design.renderer import Renderer
 
             design = self._design
-            self._renderer = self._held.enter_context(
+            browser = self._held.enter_context(
                 Renderer(
                     design.pages, online_images=design.online_images, assets=design.assets, executable=design.chromium
                 )
             )
+            self._renderer = CachedRenderer(browser)
         return self._renderer
 
     @property
@@ -195,9 +197,11 @@ class Frontend:
 
     def behaviour(self, count: int, seed: int) -> Iterator[Trajectory]:
         """As `Benchmark.behaviour`."""
-        from colbench_env.design.mini import page_behaviour
+        from colbench_env.design.mini import page_behaviour_dialogues
+        from colbench_env.humans.design import DesignHuman
 
-        return page_behaviour("train", count, seed)
+        human = DesignHuman(self.renderer, plain=True)
+        return (dialogue.trajectory() for dialogue in page_behaviour_dialogues("train", count, seed, human))
 
     def why_not(self, task: Task) -> str:
         """As `Benchmark.why_not`."""
@@ -220,7 +224,7 @@ class Frontend:
             return VisionHuman(simulator.endpoint(), self.renderer, simulator.vision_prompt())
         from colbench_env.humans.design import DesignHuman
 
-        return DesignHuman(self.renderer)
+        return DesignHuman(self.renderer, plain=simulator.human_plain)
 
     @contextlib.contextmanager
     def grader(self) -> Iterator[Grades]:

@@ -40,6 +40,7 @@ def _embedded_frontend() -> TrainConfig:
         benchmark="frontend",
         model=EMBEDDED_FRONTEND,
         num_tasks=300,
+        simulator=Simulator(human_plain=True),
         sampler_mesh="rows",
         rollouts=Rollouts(samples=4, max_turns=4, max_new_tokens=128, rows=128),
         critic=Critic(training=Training(**short, epochs=2, hyper=Hyper(learning_rate=4e-4))),

@@ -24,7 +24,8 @@ class Simulator:
     human: "scripted" needs tasks of the miniature, "model" is played by the same model, "openai" by human_model at
     human_url. human_prompt: a prompt of colbench_env/prompts, or a file. human_timeout: seconds for one request;
     human_retries: of a request, by the client. human_template: chat_template_kwargs as a JSON object. human_key: the
-    environment variable with the API key. no_leaks: replies that give the solution away are asked for again.
+    environment variable with the API key. human_plain: the scripted human of pages says no more than
+    the differences. no_leaks: replies that give the solution away are asked for again.
     attempts: of the human for one reply. in_flight: episodes under way at once, and so requests to an endpoint.
     """
 
@@ -38,6 +39,7 @@ class Simulator:
     human_timeout: float = 120.0
     human_retries: int = 2
     human_template: str = "{}"
+    human_plain: bool = False
     no_leaks: bool = False
     attempts: int = 3
     in_flight: int = 64

@@ -93,7 +93,9 @@ class Compared:
             box, name = self.theirs.box(path), name_of(self.theirs, path)
             where = self._where(path)
             weight = self.share(box) * 0.9 + 0.1
-            yield Difference("missing", name, f"{_a(name)} is missing{_made_of(self.theirs, path)}{where}.", weight, path)
+            yield Difference(
+                "missing", name, f"{_a(name)} is missing{_made_of(self.theirs, path)}{where}.", weight, path
+            )
 
     def extra(self) -> Iterator[Difference]:
         """What the page has and the reference lacks."""
@@ -209,7 +211,10 @@ class Compared:
         inside = parent_of(path)
         if tag_of(inside) in ("header", "nav", "footer", "aside"):
             return f" in the {name_of(self.theirs, inside)}"
-        for words, numbers in (("below", range(first - 1, -1, -1)), ("above", range(last + 1, len(self.theirs.blocks)))):
+        for words, numbers in (
+            ("below", range(first - 1, -1, -1)),
+            ("above", range(last + 1, len(self.theirs.blocks))),
+        ):
             for n in numbers:
                 block = self.theirs.blocks[n]
                 if n in self.partner and not path.startswith(block.path + ">") and block.path != "body":
@@ -231,7 +236,9 @@ def arrangements_as_differences(compared: Compared) -> Iterator[Difference]:
     partners = {theirs: compared.page.blocks[ours] for theirs, ours in compared.partner.items()}
     for found in arrangements(compared.theirs, partners):
         names = [name_of(compared.theirs, path) for path in found.paths]
-        weight = compared.share(box_of([compared.theirs.blocks[n] for p in found.paths for n in compared.theirs.under[p]]))
+        weight = compared.share(
+            box_of([compared.theirs.blocks[n] for p in found.paths for n in compared.theirs.under[p]])
+        )
         sentence = {
             "swapped": f"The {names[0]} should be {found.side} the {names[-1]}, yours is the other way round.",
             "stacked": f"The {listed(names[:4])} should stand side by side in {number(len(names))} columns, "

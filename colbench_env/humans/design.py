@@ -65,7 +65,9 @@ class DesignHuman:
             return self._nothing_to_see(await self._reference(task.task_id, wanted_html), seed)
         key = (html, wanted_html)
         if key not in self._told:
-            page, reference = await asyncio.gather(self.renderer.render(html), self._reference(task.task_id, wanted_html))
+            page, reference = await asyncio.gather(
+                self.renderer.render(html), self._reference(task.task_id, wanted_html)
+            )
             if page.problem is not None:
                 return f"Your page did not show: {page.problem.rstrip('.')}."[:FRONTEND_REPLY_LIMIT]
             self._told[key] = differences(page, reference)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from colbench_env.design.mini.pages import ATTRIBUTES, Look, describe, draw_look, draw_of_split
 from colbench_env.dialogue import ANSWER_MARKER
 from colbench_env.humans import Human, HumanRequest
-from colbench_env.types import Message, Task
+from colbench_env.types import Message, Task, Trajectory
 
 MINI_TURNS = 4
 
@@ -39,6 +39,14 @@ class PageDialogue:
     answer: str
     reference: str
     complete: bool
+
+    def trajectory(self) -> Trajectory:
+        """The dialogue as a row, ungraded, with `complete` beside it."""
+        messages = tuple(
+            Message(role, text, output=text if role == "assistant" else None) for role, text in self.messages
+        )
+        task = Task(messages[0].content, self.reference)
+        return Trajectory(task, messages, self.answer, extra={"complete": self.complete})
 
 
 def wishes(reply: str, look: Look) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import Future
 from threading import Lock
 
@@ -18,6 +19,14 @@ class CachedRenderer:
         self._size = size
         self._pages: OrderedDict[str, Future[Page]] = OrderedDict()
         self._lock = Lock()
+
+    def render_many(self, htmls: Sequence[str]) -> list[Page]:
+        """The pages of all the texts, in their order."""
+
+        async def gathered() -> list[Page]:
+            return await asyncio.gather(*(self.render(html) for html in htmls))
+
+        return background.run(gathered())
 
     async def render(self, html: str) -> Page:
         """The page that the text becomes. Raises as `Renderer.render`, and then keeps nothing."""
