@@ -246,7 +246,7 @@ def test_pieces_of_text_are_whole_characters_and_join_to_the_text(text):
     chat = Chat.load(EMBEDDED_DIRECTORY)
     ids = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
     detokenizer = Detokenizer(chat.tokenizer)
-    pieces = [detokenizer.add(token) for token in ids]
+    pieces = [detokenizer.add([token]) for token in ids]
     assert "".join(pieces) == text and "\ufffd" not in "".join(pieces) and detokenizer.end() == ""
 
 
@@ -255,7 +255,7 @@ def test_half_a_character_at_the_end_is_told_at_the_end():
     ids = chat.tokenizer("a🙂", add_special_tokens=False)["input_ids"]
     assert len(ids) > 2
     detokenizer = Detokenizer(chat.tokenizer)
-    assert "".join(detokenizer.add(token) for token in ids[:-1]) == "a"
+    assert "".join(detokenizer.add([token]) for token in ids[:-1]) == "a"
     assert set(detokenizer.end()) == {"\ufffd"}
 
 

@@ -188,7 +188,7 @@ def test_two_loops_in_two_threads_use_one_engine(engine):
 def test_an_error_in_the_thread_reaches_everybody_who_waits(engine, monkeypatch):
     made = engine(rows=1)
 
-    def broken(self):
+    def broken(self, steps):
         raise ValueError("the device is gone")
 
     monkeypatch.setattr(sweet_jax.engine.batch.Batch, "_draw", broken)
