@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from colbench_env.dialogue import Episode
@@ -16,6 +17,7 @@ from colbench_env.humans.scripted import ScriptedHuman
 from colbench_env.mini import UNKNOWN_REPLIES, keywords
 from colbench_env.prompts import read_agent_prompt, read_human_prompt
 from colbench_env.types import BadInput, Task, Trajectory
+from launch.config import EMBEDDED
 from launch.rolling.config import RolloutConfig
 
 
@@ -85,23 +87,17 @@ def _with_engine(
 ) -> Sides:
     # jax and what imports it only now: an agent behind an endpoint needs none of it.
     from launch.dialogues import Assignment, Drawn, ModelHuman, Player
-    from launch.serving.config import ServeConfig
-    from launch.serving.loading import load_served
+    from launch.loading import start_drawing
+    from launch.run import EMBEDDED_DIRECTORY
+    from sweet_jax.mesh import parse_mesh
     from sweet_jax.sampler import Sampling
 
     drawn = Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens)
-    served = load_served(
-        ServeConfig(
-            config.model,
-            config.mesh,
-            rows=config.rows,
-            max_length=config.max_length,
-            compute_dtype=config.compute_dtype,
-        ),
-        None,
-    )
-    held.callback(served.engine.close)
-    chat, engine = served.chat, served.engine
+    directory = EMBEDDED_DIRECTORY if config.model == EMBEDDED else Path(config.model)
+    shape = parse_mesh(config.mesh).folded()
+    drawing = start_drawing(directory, shape, config.rows, config.max_length, config.compute_dtype)
+    held.callback(drawing.engine.close)
+    chat, engine = drawing.chat, drawing.engine
     if "double-bos" in config.quirks and chat.bos_id is None:
         raise BadInput(f"--quirks=double-bos: the tokenizer of {config.model} has no begin-of-text token")
     longest = engine.max_length - config.max_new_tokens

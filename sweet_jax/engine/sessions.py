@@ -47,10 +47,10 @@ class Session:
         place = 0
         for part in self.parts:
             if ids[place : place + len(part.ids)] != part.ids:
-                place, token, old = next(
-                    (place + n, token, old) for n, (token, old) in enumerate(zip(ids[place:], part.ids)) if token != old
+                n = next(n for n, old in enumerate(part.ids) if ids[place + n] != old)
+                raise BadInput(
+                    f"token {place + n} of the prompt is {ids[place + n]}, and the session holds {part.ids[n]} there"
                 )
-                raise BadInput(f"token {place} of the prompt is {token}, and the session holds {old} there")
             place += len(part.ids)
         return ids[place:]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -11,13 +12,15 @@ import sys
 import threading
 import time
 
+import httpx
 import hypothesis
 import hypothesis.strategies as st
 import openai
 import pytest
 import uvicorn
 
-from launch import serve
+import launch.loading
+from launch import rollout, serve
 from launch.run import EMBEDDED_DIRECTORY
 from launch.serving.app import make_app
 from launch.serving.config import ServeConfig
@@ -160,6 +163,47 @@ def test_64_clients_of_whom_some_leave_half_way_get_what_each_gets_alone(served)
     wait_until_idle(served[0].engine)
 
 
+def test_a_server_whose_engine_has_died_says_so_in_streams_requests_and_health(monkeypatch):
+    dying = load_served(ServeConfig(rows=16, max_length=256), None)
+    draw, calls = dying.engine._batch._draw, itertools.count()
+
+    def broken(steps):
+        if next(calls) == 2:
+            raise ValueError("the device is gone")
+        draw(steps)
+
+    monkeypatch.setattr(dying.engine._batch, "_draw", broken)
+    why = "the engine has ended: ValueError: the device is gone"
+
+    async def main():
+        transport = httpx.ASGITransport(make_app(dying))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http_client:
+            client = openai.AsyncOpenAI(base_url="http://test/v1", api_key="", max_retries=0, http_client=http_client)
+            assert (await http_client.get("/health")).status_code == 200
+            chunks = await client.chat.completions.create(model="embedded", messages=ASK, seed=1, stream=True, **WILD)
+            text = ""
+            with pytest.raises(openai.APIError, match=why):
+                async for chunk in chunks:
+                    text += chunk.choices[0].delta.content or ""
+            assert text
+            health = await http_client.get("/health")
+            error = {"message": why, "type": "server_error", "param": None, "code": "engine_closed"}
+            assert (health.status_code, health.json()) == (503, {"error": error})
+            for stream in (False, True):
+                with pytest.raises(openai.InternalServerError, match=why) as caught:
+                    await client.chat.completions.create(model="embedded", messages=ASK, stream=stream)
+                assert caught.value.status_code == 503
+
+    asyncio.run(main())
+
+
+def test_a_stream_has_one_event_for_tokens_that_were_drawn_together(client):
+    whole = ask(client, **WILD)
+    assert whole.usage.completion_tokens > 9
+    pieces = [chunk for chunk in streamed(client, **WILD) if chunk.choices[0].delta.content]
+    assert len(pieces) <= 1 + whole.usage.completion_tokens // 8 + 1
+
+
 def wait_until_idle(engine):
     for _ in range(200):
         if engine._batch.idle and engine._orders.empty():
@@ -225,7 +269,7 @@ FIELDS = st.sampled_from(
 )  # fmt: skip
 
 
-@hypothesis.settings(max_examples=150, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=100, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 @hypothesis.given(
     st.binary(max_size=40)
     | VALUES.map(json.dumps)
@@ -281,7 +325,6 @@ def test_stop_strings_are_found_across_pieces(pieces, stops, shown, found):
     [
         (["--port=0", "--model=/nowhere"], "/nowhere"),
         (["--port=0", "--mesh=4x2", "--rows=6"], "a batch of 6 cannot be divided"),
-        (["--port=0", "--max-length=5000"], "max_length is 5000, it must be at least 2 and at most the network's 1024"),
         (["--api-key-env=NOT_THERE"], "--api-key-env=NOT_THERE: there is no such variable"),
     ],
 )
@@ -293,6 +336,13 @@ def test_a_server_that_cannot_start_says_why_in_one_sentence(in_process, flags, 
 def test_flags_out_of_range_end_the_command_with_status_2(in_process, flag, complaint):
     ended = in_process(serve.main, flag)
     assert ended.status == 2 and complaint in ended.stderr
+
+
+def test_rows_longer_than_the_network_was_made_for_are_refused_before_weights_are_read(in_process, monkeypatch):
+    monkeypatch.setattr(launch.loading, "load_llama", lambda *_: pytest.fail("weights are read"))
+    complaint = "max_length is 1025, it must be at least 2 and at most the network's 1024 positions"
+    assert complaint in in_process(serve.main, "--port=0", "--max-length=1025").refuses()
+    assert complaint in in_process(rollout.main, "--max-length=1025").refuses()
 
 
 def test_a_busy_port_is_told_before_a_model_is_read(in_process, served):
