@@ -15,8 +15,9 @@ from colbench_env.humans.scripted import ScriptedHuman
 from colbench_env.mini import UNKNOWN_REPLIES, keywords, make_tasks
 from colbench_env.rollouts import Wanted, play_all
 from launch.dialogues import Assignment, Drawn, Player
-from launch.serving.config import ServeConfig
-from launch.serving.loading import load_served
+from launch.loading import start_drawing
+from launch.run import EMBEDDED_DIRECTORY
+from sweet_jax.mesh import MeshShape
 from sweet_jax.sampler import Sampling
 
 TASKS, IN_FLIGHT, ROWS, REPEATS, SLOW = 256, 64, 16, 3, 0.2
@@ -34,7 +35,7 @@ class Late(ScriptedHuman):
 
 def main() -> None:
     """Warms up with one run, then takes turns."""
-    served = load_served(ServeConfig(rows=ROWS, max_length=512), None)
+    served = start_drawing(EMBEDDED_DIRECTORY, MeshShape(1, 1), ROWS, max_length=512)
     tasks, settings, human = make_tasks("test", TASKS, 0), Settings(8, system=""), Late(keywords(), UNKNOWN_REPLIES)
     drawn = Drawn(served.engine, Sampling(max_new_tokens=48))
     tokens = 0

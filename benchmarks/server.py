@@ -8,9 +8,9 @@ Throughput is measured with all clients staying; the peer is `Sampler` with as m
 """
 
 import argparse
-import asyncio
 import http.client
 import json
+import multiprocessing
 import random
 import socket
 import statistics
@@ -18,14 +18,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
-import openai
 import uvicorn
 
+from benchmarks.streaming_clients import Told, ask
+from launch.loading import start_drawing
+from launch.run import EMBEDDED_DIRECTORY
 from launch.serving.app import make_app
-from launch.serving.config import ServeConfig
-from launch.serving.loading import Served, load_served
+from launch.serving.loading import Served
+from sweet_jax.mesh import MeshShape
 from sweet_jax.sampler import Sampler, Sampling
 
 
@@ -41,7 +44,9 @@ def main() -> None:
     parser.add_argument("--malformed", type=int, default=10_000)
     arguments = parser.parse_args()
     clients, tokens = arguments.clients, arguments.tokens
-    served = load_served(ServeConfig(arguments.model, rows=clients, max_length=64 + tokens), None)
+    directory = EMBEDDED_DIRECTORY if arguments.model == "embedded" else Path(arguments.model)
+    drawing = start_drawing(directory, MeshShape(1, 1), rows=clients, max_length=64 + tokens)
+    served = Served("served", drawing.engine, drawing.chat)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -49,71 +54,53 @@ def main() -> None:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     sampler = Sampler(
-        served.model, served.params, served.chat.end_ids, served.chat.pad_id,
+        drawing.model, drawing.params, served.chat.end_ids, served.chat.pad_id,
         Sampling(arguments.temperature, max_new_tokens=tokens), clients, (64,),
     )  # fmt: skip
-    messages = [[{"role": "user", "content": f"Tell me about the number {n}."}] for n in range(clients)]
-    prompts = [served.chat.prompt_ids(each) for each in messages]
-    ours, theirs = [], []
-    for run in range(arguments.runs + 1):  # the first compiles
-        started = time.perf_counter()
-        expected = [turn for (turn,) in sampler.sample(prompts, range(clients))]
-        theirs.append(time.perf_counter() - started)
-        started = time.perf_counter()
-        found = asyncio.run(_ask(port, served, messages, tokens, arguments.temperature, 0))
-        ours.append(time.perf_counter() - started)
-        leaving = asyncio.run(_ask(port, served, messages, tokens, arguments.temperature, arguments.leave_after))
-        for name, each in (("all stay", found), ("a third leaves", leaving)):
+    prompts = [f"Tell me about the number {n}." for n in range(clients)]
+    ids = [served.chat.prompt_ids([{"role": "user", "content": prompt}]) for prompt in prompts]
+    # Clients in a process of their own, as they are in life: they take nothing of the server's interpreter.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+
+        def asked(leave_after: int) -> Told:
+            told = process.submit(ask, port, served.name, prompts, tokens, arguments.temperature, leave_after).result()
+            stayed = sum(got is not None for got in told.tokens)
             wrong = sum(
                 not _same(served, got, turn.ids.tolist())
-                for got, turn in zip(each, expected, strict=True)
+                for got, turn in zip(told.tokens, expected, strict=True)
                 if got is not None
             )
-            stayed = sum(got is not None for got in each)
             print(
-                f"run {run}, {name}: {stayed} of {clients} clients stayed, {wrong} with lost or mixed tokens",
+                f"{stayed} of {clients} clients stayed, {wrong} with lost or mixed tokens, {told.seconds:.2f} s",
                 flush=True,
             )
+            return told
+
+        ours, theirs, ours_cpu, theirs_cpu = [], [], [], []
+        for _ in range(arguments.runs + 1):  # the first compiles
+            started, used = time.perf_counter(), time.process_time()
+            expected = [turn for (turn,) in sampler.sample(ids, range(clients))]
+            theirs.append(time.perf_counter() - started)
+            theirs_cpu.append(time.process_time() - used)
+            used = time.process_time()
+            ours.append(asked(0).seconds)
+            ours_cpu.append(time.process_time() - used)
+        if arguments.leave_after:
+            asked(arguments.leave_after)
     count = sum(len(turn.ids) for turn in expected)
     server_s, sampler_s = statistics.median(ours[1:]), statistics.median(theirs[1:])
+    ratios = sorted(other / mine for mine, other in zip(ours[1:], theirs[1:], strict=True))
+    ratios_cpu = [other / mine for mine, other in zip(ours_cpu[1:], theirs_cpu[1:], strict=True)]
     print(
-        f"{clients} clients, {count} tokens: server {count / server_s:.0f} tokens/s, sampler {count / sampler_s:.0f} "
-        f"tokens/s, ratio {sampler_s / server_s:.2f} (medians of {arguments.runs}: {server_s:.2f} s, {sampler_s:.2f} s)"
+        f"{clients} clients, {count} tokens, {arguments.runs} runs: server {count / server_s:.0f} tokens/s, sampler "
+        f"{count / sampler_s:.0f} tokens/s (medians); ratio {statistics.median(ratios):.2f}, from {ratios[0]:.2f} to "
+        f"{ratios[-1]:.2f}; of processor seconds, the clients' left out, {statistics.median(ratios_cpu):.2f}",
+        flush=True,
     )
     print(f"malformed requests: {dict(_malformed(port, served.name, arguments.malformed))}")
     server.should_exit = True
     thread.join()
     served.engine.close()
-
-
-async def _ask(
-    port: int, served: Served, messages: Sequence[Any], tokens: int, temperature: float, leave_after: int
-) -> list[tuple[str, ...] | None]:
-    """The tokens of each client as text; None for those who left after `leave_after`, if that is not 0."""
-
-    async def one(client: openai.AsyncOpenAI, number: int) -> tuple[str, ...] | None:
-        found: list[str] = []
-        stream = await client.chat.completions.create(
-            model=served.name,
-            messages=messages[number],
-            seed=number,
-            stream=True,
-            max_tokens=tokens,
-            logprobs=True,
-            temperature=temperature,
-        )
-        async with stream:
-            async for chunk in stream:
-                told = chunk.choices[0].logprobs
-                found += [each.token for each in told.content] if told else []
-                if leave_after and number % 3 == 0 and len(found) >= leave_after:
-                    return None
-        return tuple(found)
-
-    async with openai.AsyncOpenAI(
-        base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=600
-    ) as client:
-        return await asyncio.gather(*(one(client, number) for number in range(len(messages))))
 
 
 def _same(served: Served, found: Sequence[str], ids: Sequence[int]) -> bool:

@@ -250,7 +250,9 @@ class Frontend:
 
 
 @contextlib.contextmanager
-def opened(name: BenchmarkName, design: Design, mode: str, workers: int, unsafe: bool) -> Iterator[Benchmark]:
+def opened(
+    name: BenchmarkName, design: Design, mode: str = "strict", workers: int = 2, unsafe: bool = False
+) -> Iterator[Benchmark]:
     """The benchmark of that name, to its end. mode, workers, unsafe: of the backend's grader; design: frontend."""
     if name == "backend":
         yield Backend(mode, workers, unsafe)

@@ -67,7 +67,10 @@ def find_critic(config: RankConfig) -> FoundCritic:
     source = config.critic
     if not source.is_dir():
         raise BadInput(f"--critic={source}: no such directory")
-    if "model_type" in _json(source / "config.json"):
+    if "model_type" in (network := _json(source / "config.json")):
+        positions = network.get("max_position_embeddings", 0)  # a directory without is refused when it is read
+        if positions and config.max_length > positions:
+            raise BadInput(f"--max-length={config.max_length}: the critic of {source} has {positions} positions")
         settings = Critic(
             aggregation=config.aggregation or "turn-mean",
             privileged=config.privileged != "no",

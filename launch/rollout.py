@@ -25,6 +25,7 @@ def main() -> None:
 def _roll(config: RolloutConfig) -> None:
     from colbench_env.episodes import EpisodeFailed, failures_file
     from colbench_env.rollouts import FailedInARow, Result, Wanted
+    from launch.benchmarks import opened
     from launch.console import Console
     from launch.rolling import shares
     from launch.rolling.sides import Sides, seated
@@ -61,7 +62,7 @@ def _roll(config: RolloutConfig) -> None:
 
         await shares.play_share(wanted, episodes, sides.play, config.simulator.in_flight, on_done)
 
-    with seated(config) as sides:
+    with opened(config.benchmark, config.design) as benchmark, seated(config, benchmark) as sides:
         wanted = Wanted(config.output, tasks, config.samples, sides.about)
         with shares.alone(wanted):
             try:
@@ -78,12 +79,14 @@ def _roll(config: RolloutConfig) -> None:
 
 
 def _tasks(config: RolloutConfig) -> list[Task]:
+    from colbench_env.design.mini import make_page_tasks
     from colbench_env.mini import make_tasks
     from colbench_env.tasks import read_rows
     from colbench_env.types import Task
 
     if config.tasks is None:
-        return make_tasks("test", config.num_tasks or MINI_TASKS, config.seed)
+        make = make_page_tasks if config.benchmark == "frontend" else make_tasks
+        return make("test", config.num_tasks or MINI_TASKS, config.seed)
     tasks = read_rows(config.tasks, Task)
     if config.num_tasks > len(tasks):
         raise cli.bad_input(f"--num-tasks={config.num_tasks}: {config.tasks} has {len(tasks)} tasks")

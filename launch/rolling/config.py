@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
-from launch.config import Hosts
+from launch.config import EMBEDDED, EMBEDDED_FRONTEND, Hosts
 from launch.simulator import FLAT, Simulator
+from launch.stage_settings import BenchmarkName, Design
 
 MINI_TASKS = 40
 
@@ -19,10 +20,12 @@ MINI_TASKS = 40
 class RolloutConfig:
     """Dialogues of a policy with a simulated human, one row a dialogue; run again to continue.
 
-    model: "embedded" (the small start policy that comes with the package) or a Hugging Face directory of a Llama model.
+    benchmark: "backend" (Python functions) or "frontend" (web pages, rendered as `design` says).
+    model: "embedded" (the small start policy that comes with the package, or for pages "embedded-frontend") or a Hugging
+    Face directory of a Llama model.
     agent_url, agent_model: instead of it, an endpoint that speaks OpenAI's protocol; agent_key: the environment
     variable with its API key; agent_timeout: seconds for one request; agent_retries: of a request, by the client.
-    agent_prompt: "default" ("none" for the embedded model, else "backend_agent"), "none", a prompt of
+    agent_prompt: "default" ("none" for an embedded model, else "backend_agent" or "design_agent"), "none", a prompt of
     colbench_env/prompts, or a file. simulator: who answers the agent.
     tasks: JSON Lines; without it the miniature makes its own. num_tasks: how many, 0 for all (40 of the miniature).
     samples: dialogues about each task.
@@ -32,7 +35,8 @@ class RolloutConfig:
     hosts: several processes that play a share each; then mesh counts the devices of all, and rows are of each.
     """
 
-    model: str = "embedded"
+    benchmark: BenchmarkName = "backend"
+    model: str = EMBEDDED
     mesh: str = "1x1"
     agent_url: str = ""
     agent_model: str = ""
@@ -45,7 +49,7 @@ class RolloutConfig:
     samples: int = 1
     simulator: Annotated[Simulator, FLAT] = field(default_factory=Simulator)
     max_turns: int = 10
-    human_limit: int = 400
+    human_limit: int = 0
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -57,6 +61,7 @@ class RolloutConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     output: Path = Path("rollouts.jsonl")
     hosts: Hosts = field(default_factory=Hosts)
+    design: Design = field(default_factory=Design)
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.num_tasks < 0 or self.rows < 1:
@@ -75,7 +80,14 @@ class RolloutConfig:
         """The agent's prompt, the default spelled out."""
         if self.agent_prompt != "default":
             return self.agent_prompt
-        return "none" if self.model == "embedded" and not self.agent_url else "backend_agent"
+        if self.played in (EMBEDDED, EMBEDDED_FRONTEND) and not self.agent_url:
+            return "none"
+        return "design_agent" if self.benchmark == "frontend" else "backend_agent"
+
+    @property
+    def played(self) -> str:
+        """The model, the one that comes with the package by the name of its benchmark."""
+        return EMBEDDED_FRONTEND if self.model == EMBEDDED and self.benchmark == "frontend" else self.model
 
 
 def settings_of(config: RolloutConfig) -> dict[str, object]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from colbench_env.dialogue import Episode
@@ -12,10 +13,10 @@ from colbench_env.endpoint import Endpoint, EndpointSettings
 from colbench_env.episodes import EpisodeFailed, Settings, finished, play_on, seed_of
 from colbench_env.humans import Human
 from colbench_env.humans.openai import OpenAIHuman
-from colbench_env.humans.scripted import ScriptedHuman
-from colbench_env.mini import UNKNOWN_REPLIES, keywords
+from colbench_env.humans.vision import VisionHuman
 from colbench_env.prompts import read_agent_prompt, read_human_prompt
 from colbench_env.types import BadInput, Task, Trajectory
+from launch.benchmarks import Benchmark
 from launch.rolling.config import RolloutConfig
 
 
@@ -29,26 +30,23 @@ class Sides:
 
 
 @contextlib.contextmanager
-def seated(config: RolloutConfig) -> Iterator[Sides]:
+def seated(config: RolloutConfig, benchmark: Benchmark) -> Iterator[Sides]:
     """Both sides, ready to play; the engine ends with the context."""
-    simulator = config.simulator
+    simulator, rules = config.simulator, benchmark.rules
     settings = Settings(
         config.max_turns,
-        config.human_limit,
+        replace(rules, human_limit=config.human_limit) if config.human_limit else rules,
         read_agent_prompt(config.prompt_name, config.max_turns),
         config.seed,
-        config.agent_model or config.model,
+        config.agent_model or config.played,
         simulator.attempts,
         no_leaks=simulator.no_leaks,
     )
     sampling = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
     sampling |= {"max_new_tokens": config.max_new_tokens, "quirks": list(config.quirks)}
-    human: Human | None = None
-    if simulator.human == "openai":
-        human = simulator.behind_endpoint()
-    elif simulator.human == "scripted":
-        human = ScriptedHuman(keywords(), UNKNOWN_REPLIES)
-    endpoints = (human.endpoint,) if isinstance(human, OpenAIHuman) else ()
+    by_itself = simulator.human == "model" and config.benchmark == "backend"  # words of the agent's own engine
+    human = None if by_itself else benchmark.human(simulator)
+    endpoints = (human.endpoint,) if isinstance(human, OpenAIHuman | VisionHuman) else ()
     if config.agent_url:
         assert human is not None  # no --human=model beside --agent-url
         yield _with_endpoint(config, settings, sampling, human, endpoints)
@@ -96,23 +94,16 @@ def _with_engine(
 ) -> Sides:
     # jax and what imports it only now: an agent behind an endpoint needs none of it.
     from launch.dialogues import Drawn, ModelHuman, Table
-    from launch.serving.config import ServeConfig
-    from launch.serving.loading import load_served
+    from launch.loading import start_drawing
+    from launch.run import start_model
+    from sweet_jax.mesh import parse_mesh
     from sweet_jax.sampler import Sampling
 
-    simulator = config.simulator
-    served = load_served(
-        ServeConfig(
-            config.model,
-            config.mesh,
-            rows=config.rows,
-            max_length=config.max_length,
-            compute_dtype=config.compute_dtype,
-        ),
-        None,
-    )
-    held.callback(served.engine.close)
-    chat, engine = served.chat, served.engine
+    simulator, directory = config.simulator, start_model(config.played, Path())
+    shape = parse_mesh(config.mesh).folded()
+    drawing = start_drawing(directory, shape, config.rows, config.max_length, config.compute_dtype)
+    held.callback(drawing.engine.close)
+    chat, engine = drawing.chat, drawing.engine
     if "double-bos" in config.quirks and chat.bos_id is None:
         raise BadInput(f"--quirks=double-bos: the tokenizer of {config.model} has no begin-of-text token")
     longest = engine.max_length - config.max_new_tokens
@@ -124,7 +115,7 @@ def _with_engine(
     if human is None:
         spoken = Sampling(simulator.human_temperature, 0, 1.0, simulator.human_max_tokens)
         prompt, room = read_human_prompt(simulator.human_prompt), engine.max_length - simulator.human_max_tokens
-        human = ModelHuman(chat, Drawn(engine, spoken), config.model, prompt, spoken, room)
+        human = ModelHuman(chat, Drawn(engine, spoken), config.played, prompt, spoken, room)
     about = settings.about(human) | {"sampling": sampling | {"max_length": engine.max_length}}
     drawn = Drawn(engine, Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens))
     table = Table(chat, drawn, human, settings, longest, "double-bos" in config.quirks)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import itertools
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,12 @@ def make_app(served: Served) -> Starlette:
     """The application that serves the model."""
     seeds = itertools.count(served.seed)
 
+    @functools.cache
+    def token_text(token: int) -> str:
+        return served.chat.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+
     async def health(_: HttpRequest) -> Response:
+        _check_engine(served)
         return JSONResponse({"status": "ok"})
 
     async def models(request: HttpRequest) -> Response:
@@ -60,8 +66,9 @@ def make_app(served: Served) -> Starlette:
     async def chat(request: HttpRequest) -> Response:
         _check_key(request, served)
         asked = read_asked(await _body(request), served.name)
+        _check_engine(served)  # before a stream has its status
         seed = next(seeds) % 2**32 if asked.seed is None else asked.seed
-        completion = _Completion(served, asked, _wanted(served, asked, seed))
+        completion = _Completion(served, asked, _wanted(served, asked, seed), token_text)
         if asked.stream:
             return StreamingResponse(completion.events(), media_type="text/event-stream")
         answer = asyncio.ensure_future(completion.whole())
@@ -111,6 +118,11 @@ def _check_key(request: HttpRequest, served: Served) -> None:
         raise Refused(401, "the API key is missing or wrong", "invalid_api_key")
 
 
+def _check_engine(served: Served) -> None:
+    if served.engine.ended is not None:
+        raise EngineClosed(served.engine.ended)
+
+
 async def _body(request: HttpRequest) -> bytes:
     body = bytearray()
     async for part in request.stream():
@@ -148,8 +160,8 @@ def _wanted(served: Served, asked: Asked, seed: int) -> list[Request]:
 class _Completion:
     """The answer to one request, as one JSON object or as a stream of events."""
 
-    def __init__(self, served: Served, asked: Asked, wanted: list[Request]):
-        self._served, self._asked, self._wanted = served, asked, wanted
+    def __init__(self, served: Served, asked: Asked, wanted: list[Request], token_text: Callable[[int], str]):
+        self._served, self._asked, self._wanted, self._token_text = served, asked, wanted, token_text
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": served.name}
         self._drawn = 0
 
@@ -215,23 +227,23 @@ class _Completion:
 
     async def _choice(self, choice: int, request: Request) -> AsyncIterator[Piece]:
         chat, text, stop = self._served.chat, Detokenizer(self._served.chat.tokenizer), StopStrings(self._asked.stop)
-        pending: list[Token] = []
-        finish = "length"
-        async with contextlib.aclosing(self._served.engine.stream(request)) as tokens:
-            async for token in tokens:
-                self._drawn += 1
-                pending.append(token)
-                if token.id in chat.end_ids:
-                    finish = "stop"
-                    break
-                shown = stop.add(text.add(token.id))
-                if stop.found:
-                    yield Piece(choice, shown, tuple(pending), "stop")
-                    return
-                if shown:
+        shown, pending, finish = "", [], "length"
+        async with contextlib.aclosing(self._served.engine.bursts(request)) as bursts:
+            async for burst in bursts:
+                # A stop string ends the turn at the very token that completes it.
+                for tokens in [[token] for token in burst] if self._asked.stop else [burst]:
+                    self._drawn += len(tokens)
+                    pending += tokens
+                    if tokens[-1].id in chat.end_ids:
+                        finish, tokens = "stop", tokens[:-1]
+                    shown += stop.add(text.add([token.id for token in tokens]))
+                    if stop.found:
+                        yield Piece(choice, shown, tuple(pending), "stop")
+                        return
+                if shown and finish == "length":
                     yield Piece(choice, shown, tuple(pending))
-                    pending = []
-        shown = stop.add(text.end())
+                    shown, pending = "", []
+        shown += stop.add(text.end())
         yield Piece(choice, shown + stop.end(), tuple(pending), "stop" if stop.found else finish)
 
     def _usage(self) -> dict[str, int]:
@@ -248,7 +260,7 @@ class _Completion:
         return {"content": told, "refusal": None}
 
     def _told(self, token: int, logp: float) -> dict[str, Any]:
-        text = self._served.chat.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        text = self._token_text(token)
         return {"token": text, "logprob": max(logp, LEAST_LOGPROB), "bytes": list(text.encode("utf-8"))}
 
 

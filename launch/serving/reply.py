@@ -9,16 +9,16 @@ UNFINISHED = "\ufffd"  # what the bytes of half a character are decoded to
 
 
 class Detokenizer:
-    """The text of ids that come one by one. What `add` and `end` give, joined, is the text of all of them."""
+    """The text of ids that come in pieces. What `add` and `end` give, joined, is the text of all of them."""
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._shown, self._context = 0, 0  # ids whose text was given, and from where they are decoded again
 
-    def add(self, token: int) -> str:
-        """What is certain now: nothing while a character is unfinished."""
-        self._ids.append(token)
+    def add(self, ids: Sequence[int]) -> str:
+        """What is certain now, which is all but an unfinished character at the end."""
+        self._ids += ids
         return self._more(last=False)
 
     def end(self) -> str:
@@ -28,11 +28,12 @@ class Detokenizer:
     def _more(self, last: bool) -> str:
         # A token's text may depend on the tokens before it (blanks), so it is decoded behind those shown last.
         before = self._decode(self._ids[self._context : self._shown])
-        text = self._decode(self._ids[self._context :])
-        if text.endswith(UNFINISHED) and not last:
-            return ""
-        self._context, self._shown = self._shown, len(self._ids)
-        return text[len(before) :]
+        for end in range(len(self._ids), self._shown, -1):
+            text = self._decode(self._ids[self._context : end])
+            if last or not text.endswith(UNFINISHED):
+                self._context, self._shown = self._shown, end
+                return text[len(before) :]
+        return ""
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

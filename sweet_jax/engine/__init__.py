@@ -6,7 +6,7 @@
 Read `engine.py` (the thread), then `batch.py` (who sits in which row), then `programs.py` (what is computed).
 """
 
-from sweet_jax.engine.engine import Engine
+from sweet_jax.engine.engine import Engine, check_length
 from sweet_jax.engine.requests import EngineClosed, Request, Token
 
-__all__ = ["Engine", "EngineClosed", "Request", "Token"]
+__all__ = ["Engine", "EngineClosed", "Request", "Token", "check_length"]

@@ -19,10 +19,12 @@ from colbench_env.types import BadInput
 from models.llama import Llama
 from sweet_jax.batch import bucket
 from sweet_jax.engine.drawing import RowSampling
-from sweet_jax.engine.programs import READ_ON, RowInputs, make_programs
-from sweet_jax.engine.requests import Ticket, Token
+from sweet_jax.engine.programs import READ_ON, RowInputs, make_programs, read_count
+from sweet_jax.engine.requests import Letter, Ticket, Token, send
 from sweet_jax.engine.sessions import Part, Session, Sessions
 from sweet_jax.mesh import put_rows
+
+READ_BETWEEN = 2048  # tokens between two draws: how long a stream waits for prompts
 
 
 @dataclass(eq=False)
@@ -35,6 +37,11 @@ class Seat:
     length: int
     ids: list[int] = field(default_factory=list)
 
+    @property
+    def to_read(self) -> bool:
+        """Whether something must be read before the next token."""
+        return bool(self.script) and not self.script[0].drawn
+
 
 class Batch:
     """R rows, their caches on the devices, and who waits for one: first come, first served."""
@@ -46,12 +53,12 @@ class Batch:
         self._params, self._mesh, self._pad_id, self._end_ids = params, model.mesh, pad_id, frozenset(end_ids)
         self._rows, self._buckets, self._chunk = rows, buckets, chunk
         self._programs = make_programs(model, end_ids, rows, buckets[-1], chunk)
-        self._readers = model.mesh.shape["data"]
         self._state = self._programs.state()
         self._sessions = Sessions(parked_bytes)
         self._waiting: deque[Ticket] = deque()
         self._seats: dict[int, Seat] = {}  # row -> who sits there, in the order in which they came
         self._free = deque(range(rows))
+        self._letters: list[Letter] = []  # of this step, to be sent together
 
     @property
     def idle(self) -> bool:
@@ -72,15 +79,30 @@ class Batch:
             self._release(session)
 
     def step(self) -> None:
-        """Lets go of those who have gone, seats who waits, reads what is to be read, draws a chunk."""
+        """Lets go of those who have gone, seats who waits, reads what is to be read, draws.
+
+        While a turn is being drawn, prompts are read up to READ_BETWEEN tokens at a time, and then a token is drawn.
+        A token is also all that is drawn of the first turns after a rest, as others may come right behind them: what
+        they would miss, they would have to draw alone.
+        """
+        try:
+            self._step()
+        finally:
+            send(self._letters)
+            self._letters.clear()
+
+    def _step(self) -> None:
         for row, seat in list(self._seats.items()):
             if seat.ticket.cancelled:
                 self._leave(row, kept=False)
         self._seat()
-        while self._read():
-            pass
+        under_way = any(seat.ids or (seat.script and not seat.to_read) for seat in self._seats.values())
+        read = 0
+        while (read < READ_BETWEEN or not under_way) and (size := self._read()):
+            read += size
         if self._seats:
-            self._draw()
+            unread = any(seat.to_read for seat in self._seats.values())
+            self._draw(self._chunk if under_way and not unread else 1)
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -96,7 +118,7 @@ class Batch:
             try:
                 self._take_row(ticket)
             except BadInput as error:  # of this request; it has changed nothing
-                ticket.fail(error)
+                self._letters.append((ticket, error))
 
     def _take_row(self, ticket: Ticket) -> None:
         request = ticket.request
@@ -141,23 +163,23 @@ class Batch:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def _read(self) -> bool:
-        """Reads one part, or READ_ON tokens of one, for as many rows as are read at once; False: nothing is left."""
-        found: list[tuple[int, int]] = []  # the row and the tokens its program takes; 0 for read_on
-        for row, seat in self._seats.items():
-            if seat.script and not seat.script[0].drawn:
-                size = 0 if seat.length else bucket(len(seat.script[0].ids), self._buckets)
-                if not found or found[0][1] == size:
-                    found.append((row, size))
-            if len(found) == self._readers:
-                break
-        if not found:
-            return False
-        fresh = found[0][1]
-        count, size = self._readers, fresh or READ_ON
+    def _read(self) -> int:
+        """Reads one part, or READ_ON tokens of one, for as many rows as are read at once; equal prompts are read once.
+        The tokens that the program took; 0: nothing is left."""
+        waiting = {row: seat for row, seat in self._seats.items() if seat.to_read}
+        if not waiting:
+            return 0
+        fresh = self._fresh(next(iter(waiting.values())))
+        size = fresh or READ_ON
+        count = read_count(self._mesh, self._rows, size)
+        found: dict[Any, list[int]] = {}  # rows that read the same; the first of them is read
+        for row, seat in waiting.items():
+            if self._fresh(seat) == fresh:
+                found.setdefault(seat.script[0].ids if fresh else row, []).append(row)
+        groups = list(found.values())[:count]
         tokens_at, length_a = np.full((count, size), self._pad_id, np.int32), np.ones(count, np.int32)
         start_a, row_a = np.zeros(count, np.int32), np.full(count, self._rows, np.int32)  # a row that is not there
-        for a, (row, _) in enumerate(found):
+        for a, (row, *_) in enumerate(groups):
             seat = self._seats[row]
             part = seat.script.popleft()
             ids, rest = part.ids[:size], part.ids[size:]
@@ -170,14 +192,25 @@ class Batch:
             self._state = self._programs.read(self._params, self._state, tokens_at, length_a, row_a)
         else:
             self._state = self._programs.read_on(self._params, self._state, tokens_at, start_a, length_a, row_a)
-        return True
+        for row, *others in groups:
+            for other in others:
+                self._state = self._programs.share(self._state, np.int32(row), np.int32(other), fresh)
+                self._seats[other].script.popleft()
+                self._seats[other].length = self._seats[row].length
+        return count * size
+
+    def _fresh(self, seat: Seat) -> int:
+        """The bucket of a prompt that an empty row reads; 0 for a row that holds tokens, which reads on."""
+        return 0 if seat.length else bucket(len(seat.script[0].ids), self._buckets)
 
     # --- drawing ------------------------------------------------------------------------------------------------------
 
-    def _draw(self) -> None:
-        self._state, drawn = self._programs.decode(self._params, self._state, self._inputs())
+    def _draw(self, steps: int) -> None:
+        self._state, drawn = self._programs.decode(self._params, self._state, self._inputs(), np.int32(steps))
         drawn = jax.device_get(drawn)
         for row, seat in list(self._seats.items()):
+            if seat.to_read:
+                continue
             count = int(drawn.count_r[row])
             seat.length += count
             if seat.script:  # drawn before
@@ -192,10 +225,10 @@ class Batch:
             if request.tops:
                 top_ids, top_logps = drawn.top_ids_rck[row].tolist(), drawn.top_logps_rck[row].tolist()
                 tops = [tuple(zip(top_ids[c], top_logps[c], strict=True))[: request.tops] for c in range(count)]
-            seat.ticket.deliver([Token(*token) for token in zip(ids, logps, tops, strict=True)])
+            self._letters.append((seat.ticket, [Token(*token) for token in zip(ids, logps, tops, strict=True)]))
             if ids[-1] in self._end_ids or len(seat.ids) == request.sampling.max_new_tokens:
                 self._leave(row, kept=True)
-                seat.ticket.finish()
+                self._letters.append((seat.ticket, None))
 
     def _inputs(self) -> RowInputs:
         rows = self._rows
@@ -204,6 +237,8 @@ class Batch:
         temperature_r, top_p_r = np.zeros(rows, np.float32), np.ones(rows, np.float32)
         forced_rc, tops_r = np.full((rows, self._chunk), -1, np.int32), np.zeros(rows, bool)
         for row, seat in self._seats.items():
+            if seat.to_read:  # the row idles
+                continue
             request, sampling = seat.ticket.request, seat.ticket.request.sampling
             ints["length"][row], ints["step"][row], ints["top_k"][row] = seat.length, len(seat.ids), sampling.top_k
             seed_r[row], sample_r[row] = request.seed, request.sample

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import AsyncIterator, Hashable, Sequence
@@ -11,14 +12,24 @@ from typing import Any
 import numpy as np
 
 from colbench_env.types import BadInput
+from models.config import LlamaConfig
 from models.llama import Llama
 from sweet_jax.batch import default_buckets
 from sweet_jax.engine.batch import Batch
-from sweet_jax.engine.requests import EngineClosed, Request, Ticket, Token
+from sweet_jax.engine.requests import EngineClosed, Letter, Request, Ticket, Token, send
 from sweet_jax.mesh import check_rows
 from sweet_jax.sampler import Sample
 
 SMALLEST_BUCKET = 64
+
+
+def check_length(max_length: int, config: LlamaConfig) -> None:
+    """Raises BadInput unless the network was made for rows of that many tokens, and they have room for a turn."""
+    if not 2 <= max_length <= config.max_position_embeddings:
+        raise BadInput(
+            f"max_length is {max_length}, it must be at least 2 and at most the network's "
+            f"{config.max_position_embeddings} positions"
+        )
 
 
 class Engine:
@@ -42,11 +53,7 @@ class Engine:
         parked_bytes: int = 4 * 2**30,
     ):
         check_rows(rows, model.mesh)
-        if not 2 <= max_length <= model.config.max_position_embeddings:
-            raise BadInput(
-                f"max_length is {max_length}, it must be at least 2 and at most the network's "
-                f"{model.config.max_position_embeddings} positions"
-            )
+        check_length(max_length, model.config)
         if chunk < 1:
             raise BadInput(f"chunk is {chunk}, it must be at least 1")
         self.max_length, self._end_ids = max_length, frozenset(end_ids)
@@ -57,8 +64,23 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
+    @property
+    def ended(self) -> str | None:
+        """Why nothing is drawn any more; None while the engine works."""
+        return self._ended
+
     async def stream(self, request: Request) -> AsyncIterator[Token]:
         """The tokens of the turn as they are drawn, its end token included; leaving the iterator frees the row.
+
+        Raises as `bursts`.
+        """
+        async with contextlib.aclosing(self.bursts(request)) as bursts:
+            async for burst in bursts:
+                for token in burst:
+                    yield token
+
+    async def bursts(self, request: Request) -> AsyncIterator[list[Token]]:
+        """The tokens of the turn, as many together as were drawn between two looks; leaving frees the row.
 
         A session whose turn is left half-way is forgotten. BadInput where the prompt and the longest turn have no room,
         or the prompt does not go on from its session; EngineClosed where the engine ends before the turn.
@@ -75,14 +97,13 @@ class Engine:
             while (found := await ticket.inbox.get()) is not None:
                 if isinstance(found, BaseException):
                     raise found
-                for token in found:
-                    yield token
+                yield found
         finally:
             ticket.cancelled = True
 
     async def sample(self, request: Request) -> Sample:
-        """The whole turn; raises as `stream`."""
-        tokens = [token async for token in self.stream(request)]
+        """The whole turn; raises as `bursts`."""
+        tokens = [token async for burst in self.bursts(request) for token in burst]
         ids, logps = np.array([t.id for t in tokens], np.int32), np.array([t.logp for t in tokens], np.float32)
         return Sample(ids, logps, tokens[-1].id in self._end_ids)
 
@@ -132,10 +153,12 @@ class Engine:
             while not self._orders.empty():
                 order = self._orders.get()
                 waiting += [order] if isinstance(order, Ticket) else []
+        letters: list[Letter] = []
         for ticket in waiting:
             error = EngineClosed(why)
             error.__cause__ = cause
-            ticket.fail(error)
+            letters.append((ticket, error))
+        send(letters)
 
 
 class _Forget:

@@ -1,11 +1,13 @@
 """The jitted programs of the engine. All have fixed shapes, so that a row is computed alike whatever stands beside it.
 
-read     prompts of empty rows, A at a time, one program a bucket of lengths
-read_on  more tokens of rows that hold some, A rows and READ_ON tokens at a time
+read     prompts of empty rows, `read_count` at a time, one program a bucket of lengths
+share    what a row has read, cut to a bucket of lengths, to another row
+read_on  more tokens of rows that hold some, `read_count` rows and READ_ON tokens at a time
 decode   up to `chunk` tokens of every row
 park, unpark   a row's cache, cut to a bucket of lengths, out of the batch and back
 
-A is the size of the mesh's data axis: one prompt a shard.
+A prompt is read by a program for the same number of prompts whether others wait or not: programs for one, four and 64
+prompts give other last bits (on a CPU, too).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from models.kv_cache import KVCache, cache_sharding, init_cache
@@ -27,6 +30,7 @@ from sweet_jax.mesh import replicated
 from sweet_jax.sampler import prefill
 
 READ_ON = 64  # tokens
+READ_TOKENS = 256  # of a device in one program: fewer cost an accelerator as long, as the weights must be read anyway
 
 
 @jax.tree_util.register_dataclass
@@ -77,10 +81,17 @@ class Programs:
 
     state: Callable[[], State]
     read: Callable[..., State]
+    share: Callable[..., State]
     read_on: Callable[..., State]
     decode: Callable[..., tuple[State, Drawn]]
     park: Callable[..., tuple[Array, Array]]
     unpark: Callable[..., State]
+
+
+def read_count(mesh: Mesh, rows: int, length: int) -> int:
+    """How many prompts of a bucket of lengths are read by one program: as many on each device."""
+    devices = mesh.shape["data"]
+    return devices * max(1, min(READ_TOKENS // length, rows // devices))
 
 
 @functools.cache  # so that two engines of one network share their programs
@@ -117,8 +128,17 @@ def make_programs(model: Llama, end_ids: tuple[int, ...], rows: int, slots: int,
         last_a1d = jnp.take_along_axis(output.hidden_btd, (length_a - 1)[:, None, None], axis=1)
         return put(state, row_a, output.cache, logits(last_a1d, params, config, mesh)[:, 0])
 
-    def decode(params: Any, state: State, inputs: RowInputs) -> tuple[State, Drawn]:
-        return _decode(model, params, state, inputs, end_ids, slots)
+    def share(state: State, source: Array, target: Array, length: int) -> State:
+        def copy(all_lrsgh: Array) -> Array:
+            one_l1pgh = jax.lax.dynamic_slice_in_dim(all_lrsgh, source, 1, axis=1)[:, :, :length]
+            return jax.lax.dynamic_update_slice(all_lrsgh, one_l1pgh, (0, target, 0, 0, 0))
+
+        logits_1v = jax.lax.dynamic_slice_in_dim(state.logits_rv, source, 1)
+        logits_rv = jax.lax.dynamic_update_slice(state.logits_rv, logits_1v, (target, 0))
+        return State(jax.tree.map(copy, state.cache), logits_rv)
+
+    def decode(params: Any, state: State, inputs: RowInputs, steps: Array) -> tuple[State, Drawn]:
+        return _decode(model, params, state, inputs, steps, end_ids, slots)
 
     def park(state: State, row: Array, length: int) -> tuple[Array, Array]:
         def cut(all_lrsgh: Array) -> Array:
@@ -136,6 +156,7 @@ def make_programs(model: Llama, end_ids: tuple[int, ...], rows: int, slots: int,
     return Programs(
         state=jax.jit(state, out_shardings=shardings),
         read=jax.jit(read, donate_argnums=1, out_shardings=shardings),
+        share=jax.jit(share, donate_argnums=0, static_argnums=3, out_shardings=shardings),
         read_on=jax.jit(read_on, donate_argnums=1, out_shardings=shardings),
         decode=jax.jit(decode, donate_argnums=1, out_shardings=(shardings, whole)),
         park=jax.jit(park, static_argnums=2, out_shardings=whole),
@@ -153,9 +174,9 @@ class _Carry:
 
 
 def _decode(
-    model: Llama, params: Any, state: State, inputs: RowInputs, end_ids: tuple[int, ...], slots: int
+    model: Llama, params: Any, state: State, inputs: RowInputs, steps: Array, end_ids: tuple[int, ...], slots: int
 ) -> tuple[State, Drawn]:
-    """The state after each row has drawn an end token, all it may, or a chunk, and what was drawn."""
+    """The state after each row has drawn an end token, all it may, or `steps` tokens (at most a chunk), and these."""
     rows, chunk = inputs.forced_rc.shape
     tops = min(TOP, model.config.vocab_size)
     key_r = jax.vmap(jax.random.fold_in)(jax.vmap(jax.random.key)(inputs.seed_r), inputs.sample_r)
@@ -209,5 +230,5 @@ def _decode(
             top_logps_rck=jnp.zeros((rows, chunk, tops), jnp.float32),
         ),
     )
-    carry = jax.lax.while_loop(lambda carry: (carry.step < chunk) & carry.live_r.any(), one_token, carry)
+    carry = jax.lax.while_loop(lambda carry: (carry.step < steps) & carry.live_r.any(), one_token, carry)
     return carry.state, carry.drawn

@@ -54,7 +54,7 @@ class Token:
 
 @dataclass(eq=False)
 class Ticket:
-    """A request on its way. The thread calls `deliver`, `finish` and `fail`; the asker's loop reads `inbox`.
+    """A request on its way. The thread writes to `inbox` through `send`; the asker's loop reads it.
 
     inbox: lists of tokens, then None or an exception. cancelled: the asker has gone; set by its loop, read by the
     thread.
@@ -65,15 +65,21 @@ class Ticket:
     inbox: asyncio.Queue = field(default_factory=asyncio.Queue)
     cancelled: bool = False
 
-    def deliver(self, tokens: list[Token]) -> None:
-        self._send(tokens)
 
-    def finish(self) -> None:
-        self._send(None)
+Letter = tuple[Ticket, list[Token] | BaseException | None]
+"""What somebody is told: tokens, the end of the turn (None), or that it has failed."""
 
-    def fail(self, error: BaseException) -> None:
-        self._send(error)
 
-    def _send(self, what: list[Token] | BaseException | None) -> None:
+def send(letters: Sequence[Letter]) -> None:
+    """Puts each letter, in order, into its inbox; every asker's loop is woken once for all of its letters."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Letter]] = {}
+    for letter in letters:
+        by_loop.setdefault(letter[0].loop, []).append(letter)
+    for loop, its in by_loop.items():
         with contextlib.suppress(RuntimeError):  # the asker's loop is closed: nobody is left to hear it
-            self.loop.call_soon_threadsafe(self.inbox.put_nowait, what)
+            loop.call_soon_threadsafe(_put, its)
+
+
+def _put(letters: Sequence[Letter]) -> None:
+    for ticket, what in letters:
+        ticket.inbox.put_nowait(what)

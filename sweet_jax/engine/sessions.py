@@ -41,14 +41,18 @@ class Session:
 
     def new_ids(self, ids: Sequence[int]) -> tuple[int, ...]:
         """What `ids` add to the session; BadInput where they do not go on from it."""
-        known = [token for part in self.parts for token in part.ids]
-        if len(ids) <= len(known):
-            raise BadInput(f"the session holds {len(known)} tokens, and the prompt of {len(ids)} adds none")
-        ids = [int(token) for token in ids]
-        for place, (token, old) in enumerate(zip(ids, known, strict=False)):
-            if token != old:
-                raise BadInput(f"token {place} of the prompt is {token}, and the session holds {old} there")
-        return tuple(ids[len(known) :])
+        if len(ids) <= self.length:
+            raise BadInput(f"the session holds {self.length} tokens, and the prompt of {len(ids)} adds none")
+        ids = tuple(ids.tolist() if isinstance(ids, np.ndarray) else ids)
+        place = 0
+        for part in self.parts:
+            if ids[place : place + len(part.ids)] != part.ids:
+                n = next(n for n, old in enumerate(part.ids) if ids[place + n] != old)
+                raise BadInput(
+                    f"token {place + n} of the prompt is {ids[place + n]}, and the session holds {part.ids[n]} there"
+                )
+            place += len(part.ids)
+        return ids[place:]
 
 
 class Sessions:

@@ -70,6 +70,8 @@ def test_what_cannot_be_ranked_is_told_in_a_sentence(start, tiny_model, graded, 
     assert start(f"--critic={tiny_model}", given, output).refuses() == (
         f"error: --critic={tiny_model} is a Hugging Face directory, so --model=DIR is needed: the start policy"
     )
+    too_long = start(f"--critic={tiny_model}", "--max-length=1000000", given, output).refuses()
+    assert too_long.startswith(f"error: --max-length=1000000: the critic of {tiny_model} has ")
     ungraded = tmp_path / "ungraded.jsonl"
     lines = [json.loads(line) for line in graded.read_text().splitlines()]
     ungraded.write_text(json.dumps({name: lines[0][name] for name in lines[0] if name != "reward"}) + "\n")

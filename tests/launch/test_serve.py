@@ -1,7 +1,9 @@
 """The chat server on a real port, asked by the real `openai` client: the embedded start policy answers."""
 
 import asyncio
+import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -17,7 +19,8 @@ import openai
 import pytest
 import uvicorn
 
-from launch import serve
+import launch.loading
+from launch import rollout, serve
 from launch.run import EMBEDDED_DIRECTORY
 from launch.serving.app import make_app
 from launch.serving.config import ServeConfig
@@ -29,18 +32,25 @@ ASK = [{"role": "user", "content": "I need a function that counts words"}]
 WILD = {"temperature": 2.0, "max_tokens": 24}  # long turns of odd tokens
 
 
+@contextlib.contextmanager
+def running(served):
+    """The port at which the model is served."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(make_app(served), log_level="warning", lifespan="off", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join()
+    served.engine.close()
+
+
 @pytest.fixture(scope="module")
 def served():
     found = load_served(ServeConfig(rows=16, max_length=256), "secret")
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(make_app(found), log_level="warning", lifespan="off", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield found, listener.getsockname()[1]
-    server.should_exit = True
-    thread.join()
-    found.engine.close()
+    with running(found) as port:
+        yield found, port
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +72,18 @@ def joined(chunks):
     return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
 
 
-def post(port, body, path="/v1/chat/completions", headers=None):
+def get(port, path):
+    return answered(port, "GET", path)
+
+
+def post(port, body, path="/v1/chat/completions"):
+    return answered(port, "POST", path, body, {"Authorization": "Bearer secret"})
+
+
+def answered(port, *request):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request("POST", path, body, headers or {"Authorization": "Bearer secret"})
+        connection.request(*request)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
     finally:
@@ -75,11 +93,7 @@ def post(port, body, path="/v1/chat/completions", headers=None):
 def test_models_and_health_are_told(client, served):
     assert [model.id for model in client.models.list()] == ["embedded"]
     assert client.models.retrieve("embedded").id == "embedded"
-    connection = http.client.HTTPConnection("127.0.0.1", served[1])
-    connection.request("GET", "/health")
-    answer = connection.getresponse()
-    assert (answer.status, answer.read()) == (200, b'{"status":"ok"}')
-    connection.close()
+    assert get(served[1], "/health") == (200, {"status": "ok"})
 
 
 def test_a_seed_gives_the_same_answer_again_streamed_or_not(client):
@@ -160,6 +174,41 @@ def test_64_clients_of_whom_some_leave_half_way_get_what_each_gets_alone(served)
     wait_until_idle(served[0].engine)
 
 
+def test_a_server_whose_engine_has_died_says_so_in_streams_requests_and_health(monkeypatch):
+    dying = load_served(ServeConfig(rows=16, max_length=256), None)
+    draw, calls = dying.engine._batch._draw, itertools.count()
+
+    def broken(steps):
+        if next(calls) == 1:
+            raise ValueError("the device is gone")
+        draw(steps)
+
+    monkeypatch.setattr(dying.engine._batch, "_draw", broken)
+    why = "the engine has ended: ValueError: the device is gone"
+    with (
+        running(dying) as port,
+        openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as client,
+    ):
+        assert get(port, "/health")[0] == 200
+        text = ""
+        with pytest.raises(openai.APIError, match=why), ask(client, stream=True, **WILD) as chunks:
+            for chunk in chunks:
+                text += chunk.choices[0].delta.content or ""
+        assert text
+        error = {"message": why, "type": "server_error", "param": None, "code": "engine_closed"}
+        assert get(port, "/health") == (503, {"error": error})
+        for stream in (False, True):
+            with pytest.raises(openai.InternalServerError, match=why) as caught:
+                ask(client, stream=stream)
+            assert caught.value.status_code == 503
+
+
+def test_a_stream_has_one_event_for_tokens_that_were_drawn_together(client):
+    *chunks, last = streamed(client, n=8, **WILD, stream_options={"include_usage": True})
+    pieces = [chunk for chunk in chunks if chunk.choices[0].delta.content]
+    assert 8 <= len(pieces) <= last.usage.completion_tokens // 2
+
+
 def wait_until_idle(engine):
     for _ in range(200):
         if engine._batch.idle and engine._orders.empty():
@@ -225,7 +274,7 @@ FIELDS = st.sampled_from(
 )  # fmt: skip
 
 
-@hypothesis.settings(max_examples=150, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=100, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 @hypothesis.given(
     st.binary(max_size=40)
     | VALUES.map(json.dumps)
@@ -246,7 +295,7 @@ def test_pieces_of_text_are_whole_characters_and_join_to_the_text(text):
     chat = Chat.load(EMBEDDED_DIRECTORY)
     ids = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
     detokenizer = Detokenizer(chat.tokenizer)
-    pieces = [detokenizer.add(token) for token in ids]
+    pieces = [detokenizer.add([token]) for token in ids]
     assert "".join(pieces) == text and "\ufffd" not in "".join(pieces) and detokenizer.end() == ""
 
 
@@ -255,7 +304,7 @@ def test_half_a_character_at_the_end_is_told_at_the_end():
     ids = chat.tokenizer("a🙂", add_special_tokens=False)["input_ids"]
     assert len(ids) > 2
     detokenizer = Detokenizer(chat.tokenizer)
-    assert "".join(detokenizer.add(token) for token in ids[:-1]) == "a"
+    assert "".join(detokenizer.add([token]) for token in ids[:-1]) == "a"
     assert set(detokenizer.end()) == {"\ufffd"}
 
 
@@ -281,7 +330,6 @@ def test_stop_strings_are_found_across_pieces(pieces, stops, shown, found):
     [
         (["--port=0", "--model=/nowhere"], "/nowhere"),
         (["--port=0", "--mesh=4x2", "--rows=6"], "a batch of 6 cannot be divided"),
-        (["--port=0", "--max-length=5000"], "max_length is 5000, it must be at least 2 and at most the network's 1024"),
         (["--api-key-env=NOT_THERE"], "--api-key-env=NOT_THERE: there is no such variable"),
     ],
 )
@@ -293,6 +341,13 @@ def test_a_server_that_cannot_start_says_why_in_one_sentence(in_process, flags, 
 def test_flags_out_of_range_end_the_command_with_status_2(in_process, flag, complaint):
     ended = in_process(serve.main, flag)
     assert ended.status == 2 and complaint in ended.stderr
+
+
+def test_rows_longer_than_the_network_was_made_for_are_refused_before_weights_are_read(in_process, monkeypatch):
+    monkeypatch.setattr(launch.loading, "load_llama", lambda *_: pytest.fail("weights are read"))
+    complaint = "max_length is 1025, it must be at least 2 and at most the network's 1024 positions"
+    assert complaint in in_process(serve.main, "--port=0", "--max-length=1025").refuses()
+    assert complaint in in_process(rollout.main, "--max-length=1025").refuses()
 
 
 def test_a_busy_port_is_told_before_a_model_is_read(in_process, served):

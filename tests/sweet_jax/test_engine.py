@@ -1,6 +1,7 @@
 """The engine against the sampler, and against itself in other company, order and rows."""
 
 import asyncio
+import dataclasses
 import functools
 
 import jax
@@ -127,6 +128,54 @@ def test_a_session_goes_on_alike_in_its_row_parked_and_dropped(engine, shape):
     assert asyncio.run(crowded(dropping)) == (expected, [False] * 3)
 
 
+def noted(made):
+    """Names of the programs that read and draw, as they will be called."""
+    called = []
+
+    def noting(name):
+        program = getattr(made._batch._programs, name)
+        return lambda *given: called.append(name) or program(*given)
+
+    names = ("read", "share", "read_on", "decode")
+    made._batch._programs = dataclasses.replace(made._batch._programs, **{name: noting(name) for name in names})
+    return called
+
+
+def test_equal_prompts_that_wait_together_are_read_once_and_change_no_bit(engine):
+    made = engine(rows=4)
+
+    async def main():
+        wanted = [Request(PROMPTS[4], 5, PLAIN, sample=n, session=n or None) for n in range(4)]
+        alone = [bits(await made.sample(dataclasses.replace(each, session=None))) for each in wanted]
+        called = noted(made)
+        assert [bits(sample) for sample in await asyncio.gather(*map(made.sample, wanted))] == alone
+        assert [name for name in called if name != "decode"] == ["read", "share", "share", "share"]
+        ids = [*PROMPTS[4], *alone[3][0], 8, 9]
+        found = bits(await made.sample(Request(ids, 6, PLAIN, session=3)))
+        await made.sample(Request(PROMPTS[4], 5, PLAIN, sample=3, session="x"))
+        assert bits(await made.sample(Request(ids, 6, PLAIN, session="x"))) == found
+
+    asyncio.run(main())
+
+
+def test_prompts_that_come_while_a_turn_is_drawn_are_read_between_two_tokens_of_it(engine, monkeypatch):
+    monkeypatch.setattr(sweet_jax.engine.batch, "READ_BETWEEN", 1)
+    made = engine(rows=8)
+
+    async def main():
+        alone = [(await together(made, [n]))[0] for n in range(5, 12)]
+        endless = aiter(made.bursts(Request([9], 0, Sampling(0.0, max_new_tokens=100))))
+        await anext(endless)
+        called = noted(made)
+        others = asyncio.gather(*(made.sample(Request([*PROMPTS[n]], 100 + n, SETTINGS[n % 4])) for n in range(5, 12)))
+        assert [bits(sample) for sample in await others] == alone
+        reads = [n for n, name in enumerate(called) if name == "read"]
+        assert len(reads) > 1 and all(called[n - 1 : n] != ["read"] for n in reads)
+        await endless.aclose()
+
+    asyncio.run(main())
+
+
 def test_a_session_draws_the_ids_of_whole_prompts_read_at_once(engine):
     made = engine()
 
@@ -188,7 +237,7 @@ def test_two_loops_in_two_threads_use_one_engine(engine):
 def test_an_error_in_the_thread_reaches_everybody_who_waits(engine, monkeypatch):
     made = engine(rows=1)
 
-    def broken(self):
+    def broken(self, steps):
         raise ValueError("the device is gone")
 
     monkeypatch.setattr(sweet_jax.engine.batch.Batch, "_draw", broken)
@@ -236,7 +285,7 @@ def test_as_many_programs_are_compiled_as_buckets_are_used(engine):
     programs = made._batch._programs
     compiled = {name: getattr(programs, name)._cache_size() for name in vars(programs)}
     # Buckets of 64, 96 and 128 tokens.
-    assert compiled == {"state": 1, "read": 2, "read_on": 1, "decode": 1, "park": 2, "unpark": 0}
+    assert compiled == {"state": 1, "read": 2, "share": 1, "read_on": 1, "decode": 1, "park": 2, "unpark": 0}
 
 
 @pytest.mark.parametrize("sampling", [*SETTINGS, Sampling(0.5, 3), Sampling(2.0, 99, 0.9), Sampling(1.0, 1, 0.1)])
@@ -272,7 +321,7 @@ def test_a_prompt_that_does_not_go_on_from_its_session_is_bad_input_and_leaves_i
             await made.sample(Request([9, 11, *known], 0, PLAIN, session="x"))
         with pytest.raises(BadInput, match=f"holds {len(known)} tokens, and the prompt of {len(known)} adds none"):
             await made.sample(Request(known, 0, PLAIN, session="x"))
-        assert len((await made.sample(Request([*known, 8], 0, PLAIN, session="x"))).ids)
+        assert len((await made.sample(Request(np.array([*known, 8]), 0, PLAIN, session="x"))).ids)
 
     asyncio.run(main())
 
