@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
-from launch.showing.tokens import Pieces, check_ratios, counts
+from launch.showing.tokens import Pieces, Shown, check_ratios, counts
 from sweet_jax.batch import TokenRow
 from sweet_jax.chat import Chat
 from sweet_jax.rows import (
@@ -28,15 +27,6 @@ from sweet_jax.rows import (
 
 TURN_STYLES = ("black on green", "black on cyan")
 PREFIX_STYLE, UNCOUNTED_STYLE = "black on yellow", "dim"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A row to print and what it is. log_ratios: of the counted tokens, None where not recorded."""
-
-    title: str
-    row: TokenRow
-    log_ratios: tuple[float, ...] | None = None
 
 
 def print_tokens(path: Path, number: int, chat: Chat | None, last_turn_only: bool) -> None:
