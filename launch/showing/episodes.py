@@ -185,7 +185,8 @@ def facts_of(row: Trajectory) -> tuple[tuple[str, str], ...]:
     health, human = simulator_health([row]), row.extra.get("human")
     name = human.get("name") if isinstance(human, dict) else human
     recorded = [(key, row.extra.get(key, NOT_RECORDED)) for key in ("sample", "seed")]
-    more = [(key.replace("_", " "), row.extra[key]) for key in ("agent", "grader", "terminated_by") if key in row.extra]
+    names = {"reasked": "asked again", "agent": "agent", "grader": "grader", "terminated_by": "terminated by"}
+    more = [(name, row.extra[key]) for key, name in names.items() if key in row.extra]
     compared = "" if row.task.ground_truth else " (reference not known)"
     return tuple(
         (key, str(value))
@@ -195,7 +196,6 @@ def facts_of(row: Trajectory) -> tuple[tuple[str, str], ...]:
             ("turns", len(row.agent_turns)),
             ("cut turns", row.extra.get("turns_cut", NOT_RECORDED)),
             ("leaks", f"{health.leaks} of {health.replies} replies{compared}"),
-            ("asked again", row.extra.get("reasked", NOT_RECORDED)),
             *more,
         ]
     )

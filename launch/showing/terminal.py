@@ -11,6 +11,7 @@ from rich.text import Text
 
 from colbench_env.types import BadInput
 from launch.showing.code import Piece, coloured
+from launch.showing.console import open_console
 from launch.showing.episodes import DIALOGUE, INFRASTRUCTURE, Episode, Reply
 from launch.showing.inputs import Group
 from launch.showing.tokens import Pieces, counts
@@ -20,7 +21,6 @@ from sweet_jax.chat import Chat
 
 CODE_STYLES = {"k": "magenta", "s": "green", "n": "blue", "c": "dim", "f": "yellow", "b": "yellow", "o": "", "": ""}
 STATUS_STYLES = {"solved": "green", "partly": "yellow", "not graded": "dim"}
-WIDTH = 100  # columns where there is no terminal
 
 
 def print_episode(episodes: Sequence[Episode], group: Group, line: int, chat: Chat | None) -> None:
@@ -28,9 +28,7 @@ def print_episode(episodes: Sequence[Episode], group: Group, line: int, chat: Ch
     one = next((one for one in episodes if (one.group, one.line) == (group.name, line)), None)
     if one is None:
         raise BadInput(f"{group.path}:{line}: there is no episode on that line, --row=N counts lines from 1")
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    console = open_console()
     _head(console, one, group)
     _say(console, "human", one.problem, "cyan")
     for number, turn in enumerate(one.turns, start=1):
