@@ -6,6 +6,7 @@ Read `main`, then `launch.showing.inputs` (files to episodes), `episodes` (what 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from launch import cli
 from launch.showing.config import ShowConfig
@@ -15,6 +16,7 @@ def main() -> None:
     """Parses the flags, reads everything, and only then writes the page or prints."""
     config: ShowConfig = cli.parse_plain(ShowConfig, sys.argv[1:])
 
+    from colbench_env.types import BadInput
     from launch.console import Console
     from launch.files import check_writable, write_text
     from launch.showing.inputs import find_groups, read_episodes
@@ -28,6 +30,10 @@ def main() -> None:
     if config.output is not None:
         check_writable(config.output)
     console = Console()
+    if config.trajectories is not None and config.trajectories.is_dir():
+        if config.run_dir is not None:
+            raise BadInput(f"{config.trajectories}: is a directory, expected a file of trajectories beside --run-dir")
+        config = replace(config, run_dir=config.trajectories, trajectories=None)
     groups = find_groups(config)
     chat = find_chat(config.model, config.run_dir)
     if config.terminal:

@@ -13,9 +13,9 @@ from colbench_env.types import BadInput
 class ShowConfig:
     """Shows dialogues as one self-contained page, or one of them in the terminal, or the tokens of a training row.
 
-    trajectories: JSON Lines of trajectories. run_dir: a folder of `launch.train`: where it has them, its graded and
-    evaluated dialogues, ranked candidates, turn pairs and trajectory pairs are shown; with `trajectories` only the
-    latter three, which must be about those.
+    trajectories: JSON Lines of trajectories, or a folder of `launch.train`, which is the same as run_dir.
+    run_dir: a folder of `launch.train`: where it has them, its graded and evaluated dialogues, ranked candidates, turn
+    pairs and trajectory pairs are shown; with `trajectories` only the latter three, which must be about those.
     ranked, turn_pairs, pairs: candidates with the critic's advantages, turn pairs, trajectory pairs about the
     trajectories. baseline: trajectories of another policy on the same tasks.
     model: "embedded" or a Hugging Face directory whose tokenizer has the texts of the tokens; the default is the run

@@ -4,45 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from colbench_env.dialogue import ANSWER_MARKER, OUTPUT_MARKER
 from colbench_env.grading.answers import is_no_answer
-from colbench_env.simulator_health import NOT_RECORDED, simulator_health
-from colbench_env.types import BadInput, Message, Pair, Ranked, Trajectory, Verdict
-from launch.showing.tokens import check_ratios
-from sweet_jax.batch import TokenRow
+from colbench_env.simulator_health import NOT_RECORDED, leaks, simulator_health
+from colbench_env.types import Message, Pair, Task, Trajectory, Verdict
+from launch.showing.tokens import Shown, ShownRows, turn_counts
+from launch.showing.turns import Ranking, Turn, turn_of
+from launch.thumbnails import Images, images_of
 from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, TOKENS, row_from_json
 
 INFRASTRUCTURE = str(Verdict.INFRASTRUCTURE_ERROR)
 STATUSES = ("solved", "partly", "failed", "no answer", "not graded", INFRASTRUCTURE)
+DIALOGUE = "dialogue"  # the title of the row that an episode was sampled as
 MAX_PAIRS = 4  # trajectory pairs shown for an episode
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A sampled turn. chosen, rejected: how many turn pairs it was picked for; None where picks are not recorded.
-    log_ratios: log pi_theta - log pi_ref of each of its `ids`; None where not recorded."""
+class Reply:
+    """What the human said. leaks: how it gives the solution away. reasked: how many replies before it were refused."""
 
     text: str
-    advantage: float
-    chosen: int | None
-    rejected: int | None
-    ids: tuple[int, ...] | None
-    log_ratios: tuple[float, ...] | None
-
-
-@dataclass(frozen=True)
-class Turn:
-    """An agent turn. thought: what the human did not see. advantage: the critic's, None where not recorded.
-    candidates: best first."""
-
-    thought: str
-    said: str
-    advantage: float | None
-    ids: tuple[int, ...] | None
-    log_ratios: tuple[float, ...] | None
-    candidates: tuple[Candidate, ...]
+    leaks: tuple[str, ...]
+    reasked: int
 
 
 @dataclass(frozen=True)
@@ -60,17 +45,9 @@ class Test:
 
 
 @dataclass(frozen=True)
-class TokenPair:
-    """A trajectory pair in which the episode is the `side`, "chosen" or "rejected"; the rows show the reference."""
-
-    side: str
-    chosen: TokenRow
-    rejected: TokenRow
-
-
-@dataclass(frozen=True)
 class Episode:
     """One episode. line: its line in the file of its group. error: what broke it down, "" if nothing did.
+    rows: its token rows: the dialogue, trajectory pairs, turn pairs. more_pairs: how many pairs are not among them.
     baseline: (group, line) of the same task's episode there."""
 
     group: str
@@ -81,14 +58,14 @@ class Episode:
     reward: float | None
     facts: tuple[tuple[str, str], ...]
     error: str
-    replies: tuple[str, ...]
+    replies: tuple[Reply, ...]
     turns: tuple[Turn, ...]
     answer: str
     tests: tuple[Test, ...]
     reference: str
     hidden: str
-    tokens: TokenRow | None
-    pairs: tuple[TokenPair, ...]
+    images: Images | None
+    rows: tuple[ShownRows, ...]
     more_pairs: int
     baseline: tuple[str, int] | None
 
@@ -105,9 +82,9 @@ class Episode:
 
 @dataclass(frozen=True)
 class Joined:
-    """What other files say of a trajectory. ranked: by turn, each with the picks of its turn pairs."""
+    """What other files say of a trajectory. ranked: by turn. pairs: its trajectory pairs and the side it is in them."""
 
-    ranked: Mapping[int, tuple[str, Ranked, tuple[tuple[int, int], ...] | None]]
+    ranked: Mapping[int, Ranking]
     pairs: tuple[tuple[str, str, Pair], ...]  # FILE:LINE, side, pair
     baseline: tuple[str, int] | None
 
@@ -115,7 +92,7 @@ class Joined:
 def episode(group: str, line: int, where: str, row: Trajectory, joined: Joined) -> Episode:
     """The episode of a trajectory. Raises BadInput for extra keys of ours that cannot be read."""
     history, verdicts = row.dialogue_history, _verdicts(row)
-    tokens = row_from_json(row.extra[TOKENS], where) if TOKENS in row.extra else None
+    turns = turns_of(history, joined.ranked)
     broken = INFRASTRUCTURE in verdicts.values()
     return Episode(
         group=group,
@@ -127,29 +104,67 @@ def episode(group: str, line: int, where: str, row: Trajectory, joined: Joined) 
         facts=facts_of(row),
         error="A test could not be run, for reasons of the grader's machine: the episode does not count."
         if broken else "",
-        replies=tuple(message.content for message in history[2::2]),
-        turns=tuple(turn_of(message, joined.ranked.get(number)) for number, message in enumerate(history[1::2], 1)),
+        replies=replies_of(row.task, history),
+        turns=turns,
         answer=row.answer,
         tests=tests_of(row),
         reference=row.task.ground_truth,
         hidden=row.task.hidden_information or "",
-        tokens=tokens,
-        pairs=tuple(_token_pair(*one) for one in joined.pairs[:MAX_PAIRS]),
-        more_pairs=max(len(joined.pairs) - MAX_PAIRS, 0),
+        images=images_of(row.extra["images"], where) if "images" in row.extra else None,
+        rows=(*_dialogue_row(row, turns, where), *_pair_rows(joined.pairs), *chain(*(turn.pairs for turn in turns))),
+        more_pairs=max(len(joined.pairs) - MAX_PAIRS, 0) + sum(turn.more_pairs for turn in turns),
         baseline=joined.baseline,
     )  # fmt: skip
 
 
-def broken_episode(group: str, line: int, record: Mapping[str, Any], problem: str) -> Episode:
+def broken_episode(group: str, line: int, where: str, record: Mapping[str, Any]) -> Episode:
     """The episode of a failure's record (`EpisodeFailed.to_json`): an infrastructure error, which has no answer."""
-    messages = [Message(m["role"], m["content"], output=m.get("output")) for m in record["messages"]]
+    messages = [Message.from_json(message, where) for message in record["messages"]]
     facts = [(name, str(record[name])) for name in ("sample", "turns") if name in record]
     return Episode(
-        group=group, line=line, task_id=str(record.get("task_id", "")), problem=problem, status=INFRASTRUCTURE,
+        group=group, line=line, task_id=str(record.get("task_id", "")), problem=messages[0].content,
+        status=INFRASTRUCTURE,
         reward=None, facts=tuple(facts), error=f"The {record.get('by', 'machine')} failed: {record.get('error', '')}",
-        replies=tuple(m.content for m in messages[2::2]), turns=tuple(turn_of(m, None) for m in messages[1::2]),
-        answer="", tests=(), reference="", hidden="", tokens=None, pairs=(), more_pairs=0, baseline=None,
+        replies=replies_of(Task(messages[0].content), messages), turns=turns_of(messages, {}),
+        answer="", tests=(), reference="", hidden="", images=None, rows=(), more_pairs=0, baseline=None,
     )  # fmt: skip
+
+
+def replies_of(task: Task, history: Sequence[Message]) -> tuple[Reply, ...]:
+    """The human's replies with their marks: the row's own, and what can be seen to leak where the row has none."""
+    return tuple(
+        Reply(m.content, tuple(m.extra.get("leaks") or leaks(task, m.content)), int(m.extra.get("reasked", 0)))
+        for m in history[2::2]
+    )
+
+
+def turns_of(history: Sequence[Message], ranked: Mapping[int, Ranking]) -> tuple[Turn, ...]:
+    """The agent's turns, each with what was ranked in its place. Raises BadInput."""
+    return tuple(turn_of(number, message, ranked.get(number)) for number, message in enumerate(history[1::2], 1))
+
+
+def _dialogue_row(row: Trajectory, turns: Sequence[Turn], where: str) -> list[ShownRows]:
+    """The dialogue's token row, with the log-ratios of the turns that were ranked; none where it has no ids."""
+    if TOKENS not in row.extra:
+        return []
+    tokens, ratios = row_from_json(row.extra[TOKENS], where), []
+    for number, count in turn_counts(tokens).items():
+        known = turns[number - 1].log_ratios if number <= len(turns) else None
+        ratios += known if known is not None and len(known) == count else [None] * count
+    known = tuple(ratios) if any(one is not None for one in ratios) else None
+    return [ShownRows(DIALOGUE, (Shown(DIALOGUE, tokens, known),))]
+
+
+def _pair_rows(pairs: Sequence[tuple[str, str, Pair]]) -> list[ShownRows]:
+    """The token rows of trajectory pairs; the side that is this episode says so. Raises BadInput."""
+    found = []
+    for number, (where, mine, pair) in enumerate(pairs[:MAX_PAIRS], start=1):
+        rows = (
+            Shown(side + " (this episode)" * (side == mine), row_from_json(pair.extra[key], where))
+            for side, key in (("chosen", CHOSEN_TOKENS), ("rejected", REJECTED_TOKENS))
+        )
+        found.append(ShownRows(f"trajectory pair {number}", tuple(rows)))
+    return found
 
 
 def status_of(row: Trajectory) -> str:
@@ -170,7 +185,8 @@ def facts_of(row: Trajectory) -> tuple[tuple[str, str], ...]:
     health, human = simulator_health([row]), row.extra.get("human")
     name = human.get("name") if isinstance(human, dict) else human
     recorded = [(key, row.extra.get(key, NOT_RECORDED)) for key in ("sample", "seed")]
-    more = [(key.replace("_", " "), row.extra[key]) for key in ("agent", "grader", "terminated_by") if key in row.extra]
+    names = {"reasked": "asked again", "agent": "agent", "grader": "grader", "terminated_by": "terminated by"}
+    more = [(name, row.extra[key]) for key, name in names.items() if key in row.extra]
     compared = "" if row.task.ground_truth else " (reference not known)"
     return tuple(
         (key, str(value))
@@ -195,61 +211,6 @@ def tests_of(row: Trajectory) -> tuple[Test, ...]:
     )
 
 
-def turn_of(message: Message, ranked: tuple[str, Ranked, tuple[tuple[int, int], ...] | None] | None) -> Turn:
-    """An agent turn, with its candidates where they were ranked. Raises BadInput."""
-    thought, said = thought_and_said(message)
-    if ranked is None:
-        return Turn(thought, said, None, None, None, ())
-    where, row, picks = ranked
-    extra, outputs = row.candidates.extra, row.candidates.additional_outputs
-    try:
-        ids, ratios, older = extra.get("output_ids"), extra.get("token_log_ratios"), extra.get("older") or {}
-        found = [
-            Candidate(
-                text=text,
-                advantage=advantage,
-                chosen=None if picks is None else sum(better == i for better, _ in picks),
-                rejected=None if picks is None else sum(worse == i for _, worse in picks),
-                ids=tuple(ids[i]) if ids else None,
-                log_ratios=_ratios(ratios[i], ids[i], where) if ids and ratios else None,
-            )
-            for i, (text, advantage) in enumerate(zip(outputs, row.judge_result, strict=True))
-        ]
-        played = older.get("output_ids")
-        return Turn(
-            thought,
-            said,
-            advantage=older.get("judge_result"),
-            ids=tuple(played) if played else None,
-            log_ratios=_ratios(older.get("token_log_ratios"), played, where) if played else None,
-            candidates=tuple(sorted(found, key=lambda one: -one.advantage)),
-        )
-    except (TypeError, IndexError, AttributeError):
-        raise BadInput(
-            f"{where}: 'output_ids', 'token_log_ratios' or 'older' cannot be read, expected a list a candidate, and an "
-            "object with judge_result and output_ids"
-        ) from None
-
-
-def _ratios(ratios: object, ids: Sequence[int], where: str) -> tuple[float, ...] | None:
-    return None if ratios is None else tuple(check_ratios(ratios, len(ids), where))
-
-
-def thought_and_said(message: Message) -> tuple[str, str]:
-    """What the agent kept to itself, and what the human saw.
-
-    In: output "They want code. OUTPUT: Which sign?", content "Which sign?"   Out: "They want code.", "Which sign?"
-    """
-    raw = message.content if message.output is None else message.output
-    thought, marker, _ = raw.partition(OUTPUT_MARKER)
-    hidden = marker and ANSWER_MARKER not in thought and raw.strip() != message.content.strip()
-    return (thought.strip() if hidden else ""), message.content
-
-
 def _verdicts(row: Trajectory) -> dict[str, str]:
     found = row.extra.get("verdicts")
     return {name: str(verdict) for name, verdict in found.items()} if isinstance(found, dict) else {}
-
-
-def _token_pair(where: str, side: str, pair: Pair) -> TokenPair:
-    return TokenPair(side, *(row_from_json(pair.extra[key], where) for key in (CHOSEN_TOKENS, REJECTED_TOKENS)))

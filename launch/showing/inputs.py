@@ -15,6 +15,7 @@ from launch.benchmarks import Backend
 from launch.grading import grade_rows
 from launch.showing.config import ShowConfig
 from launch.showing.episodes import Episode, Joined, broken_episode, episode
+from launch.showing.turns import Picked, Ranking
 from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, TOKENS, row_from_json
 
 RowT = TypeVar("RowT", bound=Row)
@@ -90,7 +91,7 @@ def read_episodes(
     config: ShowConfig, groups: Sequence[Group], progress: Callable[[str, int, int], None]
 ) -> list[Episode]:
     """All episodes of all groups, in order, a group's failures after its rows. Raises BadInput."""
-    rows = {group.name: read_numbered(group.path, Trajectory, config.limit) for group in groups}
+    rows = {group.name: _trajectories(group.path, config.limit) for group in groups}
     if config.grade:
         rows = {name: _graded(found, lambda d, t, n=name: progress(n, d, t)) for name, found in rows.items()}
     episodes = []
@@ -104,6 +105,12 @@ def read_episodes(
         ]
         episodes += _failures(group, mine, config.limit)
     return episodes
+
+
+def _trajectories(path: Path, limit: int) -> list[Numbered]:
+    """The rows of a file. It may be missing or empty where every episode has failed and stands in the file beside."""
+    empty = not path.exists() or (path.is_file() and path.stat().st_size == 0)
+    return [] if empty and failures_file(path).exists() else read_numbered(path, Trajectory, limit)
 
 
 def _graded(rows: Sequence[Numbered], progress: Callable[[int, int], None]) -> list[Numbered]:
@@ -120,9 +127,9 @@ def _graded(rows: Sequence[Numbered], progress: Callable[[int, int], None]) -> l
     return [replace(one, row=row) for one, row in zip(rows, graded, strict=True)]
 
 
-def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int, Any]]:
-    """For each trajectory turn -> (place, ranked row, picks of its turn pairs). Raises BadInput."""
-    found: list[dict[int, Any]] = [{} for _ in rows]
+def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int, Ranking]]:
+    """For each trajectory turn -> what was ranked in its place. Raises BadInput."""
+    found: list[dict[int, Ranking]] = [{} for _ in rows]
     if group.ranked is None:
         return found
     picks = _picks(group.turn_pairs)
@@ -142,12 +149,12 @@ def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int
                 f"{one.where}: the dialogue is not that of {rows[index].where}, expected the file that was ranked"
             )
         mine = None if picks is None else tuple(picks.get(position, ()))
-        found[index][turn] = (one.where, one.row, mine)
+        found[index][turn] = Ranking(one.where, one.row, mine)
     return found
 
 
-def _picks(path: Path | None) -> dict[int, list[tuple[int, int]]] | None:
-    """Line of the ranked row -> (chosen, rejected) of each pair; None where pairs or picks are not recorded."""
+def _picks(path: Path | None) -> dict[int, list[Picked]] | None:
+    """Place of the ranked row in its file -> its turn pairs; None where pairs or picks are not recorded."""
     if path is None:
         return None
     found = defaultdict(list)
@@ -155,9 +162,10 @@ def _picks(path: Path | None) -> dict[int, list[tuple[int, int]]] | None:
         picked, position = one.row.extra.get("picked"), one.row.extra.get("position")
         if picked is None or position is None:
             return None
-        if not (isinstance(picked, list) and len(picked) == 2 and isinstance(position, int)):
+        two = isinstance(picked, list) and len(picked) == 2 and all(isinstance(i, int) and i >= 0 for i in picked)
+        if not (two and isinstance(position, int)):
             raise BadInput(f"{one.where}: 'picked' and 'position' are no pair of numbers and a number")
-        found[position].append(tuple(picked))
+        found[position].append(Picked(one.where, *picked, one.row))
     return found
 
 
@@ -200,12 +208,11 @@ def _failures(group: Group, rows: Sequence[Numbered], limit: int) -> list[Episod
     path, found = failures_file(group.path), []
     if not path.exists():
         return []
-    last = rows[-1].line
+    last = rows[-1].line if rows else 0
     for line in scan_lines(path):
         record = decode_line(line.content, line.where)
         try:
-            problem = record["messages"][0]["content"]
-            found.append(broken_episode(group.name, last + line.number, record, problem))
+            found.append(broken_episode(group.name, last + line.number, line.where, record))
         except (KeyError, TypeError, IndexError, AttributeError):
             raise BadInput(f"{line.where}: no record of a failed episode, expected 'error' and 'messages'") from None
         if len(found) == limit:

@@ -11,17 +11,17 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from markupsafe import Markup
 
 from launch.page import TEMPLATES, template
 from launch.showing.code import coloured
-from launch.showing.episodes import STATUSES, Episode, Turn
+from launch.showing.episodes import STATUSES, Episode
 from launch.showing.inputs import Group
-from launch.showing.tokens import Pieces, counts
-from sweet_jax.batch import TokenRow
+from launch.showing.tokens import Pieces, Shown, counts
+from launch.showing.turns import Turn
 from sweet_jax.rows import row_to_json
 
 SCRIPTS = ("show_dom.js", "show_episode.js", "show_list.js")
@@ -66,15 +66,15 @@ def _hash(text: str) -> str:
 
 
 def _searched(one: Episode) -> str:
-    said = [text for turn in one.turns for text in (turn.thought, turn.said)]
-    return "\n".join([one.task_id, one.problem, *said, *one.replies, one.answer, one.error]).lower()
+    said = [text for turn in one.turns for text in (turn.thought, turn.said)] + [reply.text for reply in one.replies]
+    return "\n".join([one.task_id, one.problem, *said, one.answer, one.error]).lower()
 
 
 def _tokens(one: Episode) -> Iterator[int]:
     """Every token that the page may show."""
-    rows = [one.tokens] if one.tokens else []
-    for row in rows + [row for pair in one.pairs for row in (pair.chosen, pair.rejected)]:
-        yield from row.ids.tolist()
+    for together in one.rows:
+        for shown in together.rows:
+            yield from shown.row.ids.tolist()
     for turn in one.turns:
         yield from turn.ids or ()
         for candidate in turn.candidates:
@@ -90,27 +90,30 @@ def _episode(one: Episode, pieces: Pieces) -> dict[str, Any]:
         "reference": coloured(one.reference),
         "turns": [_turn(turn) for turn in one.turns],
         "tests": [asdict(test) for test in one.tests],
-        "tokens": None if one.tokens is None else _row(one.tokens, pieces),
-        "pairs": [
-            {"side": pair.side, "chosen": _row(pair.chosen, pieces), "rejected": _row(pair.rejected, pieces)}
-            for pair in one.pairs
+        "replies": [asdict(reply) for reply in one.replies],
+        "images": None if one.images is None else asdict(one.images),
+        "rows": [
+            {"title": together.title, "rows": [_row(shown, pieces) for shown in together.rows]} for together in one.rows
         ],
     }
-    same = ("task_id", "problem", "status", "reward", "facts", "error", "replies", "hidden", "more_pairs", "baseline")
+    same = ("task_id", "problem", "status", "reward", "facts", "error", "hidden", "more_pairs", "baseline")
     return plain | {name: getattr(one, name) for name in same}
 
 
-def _turn(turn: Turn) -> dict[str, Any]:
-    def rounded(ratios: Sequence[float] | None) -> list[float] | None:
-        return None if ratios is None else [round(ratio, 3) for ratio in ratios]
+def _rounded(ratios: Sequence[float | None] | None) -> list[float | None] | None:
+    return None if ratios is None else [ratio if ratio is None else round(ratio, 3) for ratio in ratios]
 
-    found = asdict(turn) | {"log_ratios": rounded(turn.log_ratios)}
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    found = asdict(replace(turn, pairs=())) | {"log_ratios": _rounded(turn.log_ratios)}
+    del found["pairs"], found["more_pairs"]  # the episode's rows have them
     for candidate in found["candidates"]:
-        candidate |= {"log_ratios": rounded(candidate["log_ratios"]), "advantage": round(candidate["advantage"], 4)}
+        candidate |= {"log_ratios": _rounded(candidate["log_ratios"]), "advantage": round(candidate["advantage"], 4)}
         if candidate["ids"] is not None and candidate["log_ratios"] is None:
             candidate["ids"] = None  # nothing to colour: the text says as much
     return found
 
 
-def _row(row: TokenRow, pieces: Pieces) -> dict[str, Any]:
-    return row_to_json(row) | {"counts": counts(row, pieces.chat).text}
+def _row(shown: Shown, pieces: Pieces) -> dict[str, Any]:
+    about = {"title": shown.title, "counts": counts(shown.row, pieces.chat).text}
+    return row_to_json(shown.row) | about | {"log_ratios": _rounded(shown.log_ratios)}

@@ -11,15 +11,16 @@ from rich.text import Text
 
 from colbench_env.types import BadInput
 from launch.showing.code import Piece, coloured
-from launch.showing.episodes import INFRASTRUCTURE, Episode, Turn
+from launch.showing.console import open_console
+from launch.showing.episodes import DIALOGUE, INFRASTRUCTURE, Episode, Reply
 from launch.showing.inputs import Group
 from launch.showing.tokens import Pieces, counts
 from launch.showing.training_rows import painted
+from launch.showing.turns import Turn
 from sweet_jax.chat import Chat
 
 CODE_STYLES = {"k": "magenta", "s": "green", "n": "blue", "c": "dim", "f": "yellow", "b": "yellow", "o": "", "": ""}
 STATUS_STYLES = {"solved": "green", "partly": "yellow", "not graded": "dim"}
-WIDTH = 100  # columns where there is no terminal
 
 
 def print_episode(episodes: Sequence[Episode], group: Group, line: int, chat: Chat | None) -> None:
@@ -27,15 +28,13 @@ def print_episode(episodes: Sequence[Episode], group: Group, line: int, chat: Ch
     one = next((one for one in episodes if (one.group, one.line) == (group.name, line)), None)
     if one is None:
         raise BadInput(f"{group.path}:{line}: there is no episode on that line, --row=N counts lines from 1")
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    console = open_console()
     _head(console, one, group)
     _say(console, "human", one.problem, "cyan")
     for number, turn in enumerate(one.turns, start=1):
         _turn(console, number, turn)
         if number <= len(one.replies):
-            _say(console, "human", one.replies[number - 1], "cyan")
+            _reply(console, one.replies[number - 1])
     _title(console, "Answer")
     console.print(_code(coloured(one.answer)))
     _tests(console, one)
@@ -43,11 +42,12 @@ def print_episode(episodes: Sequence[Episode], group: Group, line: int, chat: Ch
     console.print(Text(one.hidden or "no hidden information recorded"), style="yellow")
     console.print(_code(coloured(one.reference)) if one.reference else "no reference recorded")
     _title(console, "Tokens")
-    if one.tokens is None:
+    played = [together.rows[0].row for together in one.rows if together.title == DIALOGUE]
+    if not played:
         console.print("no token ids in this row; --tokens FILE makes them with a tokenizer")
-    else:
-        console.print(Text(counts(one.tokens, chat).text))
-        console.print(painted(one.tokens, Pieces(chat), console.is_terminal))
+    for row in played:
+        console.print(Text(counts(row, chat).text))
+        console.print(painted(row, Pieces(chat), console.is_terminal))
 
 
 def _head(console: Console, one: Episode, group: Group) -> None:
@@ -69,6 +69,12 @@ def _title(console: Console, text: str) -> None:
 def _say(console: Console, who: str, text: str, style: str) -> None:
     console.print(Text(f"\n{who}"), style=f"bold {style}")
     console.print(Padding(Text(text), (0, 0, 0, 2)))
+
+
+def _reply(console: Console, reply: Reply) -> None:
+    marks = [f"leaks: {', '.join(reply.leaks)}"] * bool(reply.leaks)
+    marks += [f"asked again {reply.reasked} x"] * bool(reply.reasked)
+    _say(console, " · ".join(["human", *marks]), reply.text, "yellow" if marks else "cyan")
 
 
 def _turn(console: Console, number: int, turn: Turn) -> None:

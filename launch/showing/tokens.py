@@ -13,6 +13,23 @@ from sweet_jax.chat import Chat
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A token row to look at and what it is. log_ratios: of its counted tokens, None where not recorded."""
+
+    title: str
+    row: TokenRow
+    log_ratios: tuple[float | None, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ShownRows:
+    """What is looked at together: the row of a dialogue, or the chosen and the rejected one of a pair."""
+
+    title: str
+    rows: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
 class Counts:
     """tokens: all of the row. counted: those that a loss sees. prefix: leading ones that left truncation keeps.
     turns: counted tokens of each agent turn. cut: turns without an end-of-turn token; None without a tokenizer."""
@@ -36,14 +53,20 @@ class Counts:
 
 def counts(row: TokenRow, chat: Chat | None) -> Counts:
     """The counts of a row. chat: knows the end ids."""
-    turns = {turn: int((row.turns == turn).sum()) for turn in sorted(set(row.turns[row.turns > 0].tolist()))}
+    turns = turn_counts(row)
     lasts = {turn: int(row.ids[row.turns == turn][-1]) for turn in turns}
     cut = None if chat is None else tuple(turn for turn, last in lasts.items() if last not in chat.end_ids)
     return Counts(len(row), sum(turns.values()), row.prefix, turns, cut)
 
 
+def turn_counts(row: TokenRow) -> dict[int, int]:
+    """Agent turn -> its counted tokens, in order."""
+    return {turn: int((row.turns == turn).sum()) for turn in sorted(set(row.turns[row.turns > 0].tolist()))}
+
+
 class Pieces:
-    """The text of single tokens; the number in guillemets where no tokenizer is known, or it has no such id."""
+    """The text of single tokens; the number in guillemets where no tokenizer is known, where it has no such id, and for
+    tokens that are only a part of a character."""
 
     def __init__(self, chat: Chat | None):
         self.chat = chat
@@ -66,7 +89,8 @@ class Pieces:
     def _read(self, token: int) -> str:
         if self.chat is None or not 0 <= token < len(self.chat.tokenizer):
             return ""
-        return self.chat.decode([self._before, token]).removeprefix(self._text_before)
+        text = self.chat.decode([self._before, token]).removeprefix(self._text_before)
+        return "" if "\ufffd" in text else text
 
 
 def find_chat(model: str | None, run_dir: Path | None) -> Chat | None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
-from launch.showing.tokens import Pieces, check_ratios, counts
+from launch.showing.console import open_console
+from launch.showing.tokens import Pieces, Shown, check_ratios, counts
 from sweet_jax.batch import TokenRow
 from sweet_jax.chat import Chat
 from sweet_jax.rows import (
@@ -26,23 +25,15 @@ from sweet_jax.rows import (
     trajectory_row,
 )
 
-TURN_STYLES = ("black on green", "black on cyan")
-PREFIX_STYLE, UNCOUNTED_STYLE = "black on yellow", "dim"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A row to print and what it is. log_ratios: of the counted tokens, None where not recorded."""
-
-    title: str
-    row: TokenRow
-    log_ratios: tuple[float, ...] | None = None
+# Of odd and of even turns; neighbouring tokens differ in shade, so that one sees where each ends.
+TURN_STYLES = (("black on #38b0d0", "black on #80e8ff"), ("black on #40a830", "black on #80f080"))
+PREFIX_STYLES, UNCOUNTED_STYLE = ("black on #c8a020", "black on #f0d040"), "dim"
 
 
 def print_tokens(path: Path, number: int, chat: Chat | None, last_turn_only: bool) -> None:
     """Prints the token rows of line `number` with their counts; without a terminal there are no colours."""
     rows = rows_of_line(path, number, chat, last_turn_only)
-    console, pieces = Console(soft_wrap=True, highlight=False), Pieces(chat)
+    console, pieces = open_console(soft_wrap=True), Pieces(chat)
     console.print(Text(f"{path}:{number}"), style="bold")
     if chat is None:
         console.print("The texts of the tokens are not known: no --model was given.", style="yellow")
@@ -53,8 +44,9 @@ def print_tokens(path: Path, number: int, chat: Chat | None, last_turn_only: boo
         if shown.log_ratios is not None:
             console.print(Text("log-ratios: " + " ".join(f"{ratio:+.3f}" for ratio in shown.log_ratios)))
     legend = Text("\n")
-    for style, what in ((PREFIX_STYLE, "prefix"), *((style, "counted, turn by turn") for style in TURN_STYLES)):
-        legend.append(f" {what} ", style).append("  ")
+    named = zip((PREFIX_STYLES, *TURN_STYLES), ("prefix", "counted, odd turn", "counted, even turn"), strict=True)
+    for styles, what in named:
+        legend.append(f" {what} ", styles[0]).append("  ")
     console.print(legend.append("does not count", UNCOUNTED_STYLE) if console.is_terminal else
                   Text("\nprefix <p …>, counted tokens <turn …>, all others do not count"))  # fmt: skip
 
@@ -66,10 +58,10 @@ def painted(row: TokenRow, pieces: Pieces, colours: bool) -> Text:
     """
     marks = np.where(np.arange(len(row)) < row.prefix, -1, row.turns).tolist()
     text, before = Text(), 0
-    for token, mark in zip(row.ids.tolist(), marks, strict=True):
+    for place, (token, mark) in enumerate(zip(row.ids.tolist(), marks, strict=True)):
         piece = pieces.text(token)
         if colours:
-            text.append(piece.replace("\n", "⏎\n"), _style(mark))
+            text.append(piece.replace("\n", "⏎\n"), _style(mark, place))
             continue
         if mark != before:
             text.append((">" if before else "") + (f"<{'p' if mark < 0 else mark} " if mark else ""))
@@ -80,10 +72,10 @@ def painted(row: TokenRow, pieces: Pieces, colours: bool) -> Text:
     return text.append(">") if before and not colours else text
 
 
-def _style(mark: int) -> str:
-    if mark < 0:
-        return PREFIX_STYLE
-    return TURN_STYLES[mark % 2] if mark else UNCOUNTED_STYLE
+def _style(mark: int, place: int) -> str:
+    if mark == 0:
+        return UNCOUNTED_STYLE
+    return (PREFIX_STYLES if mark < 0 else TURN_STYLES[1 - mark % 2])[place % 2]
 
 
 def rows_of_line(path: Path, number: int, chat: Chat | None, last_turn_only: bool) -> list[Shown]:

@@ -42,15 +42,22 @@ function referencePanel(one) {
 function dialogueTab(one, view, page) {
   const parts = [said("human", "human", one.problem)];
   one.turns.forEach((turn, index) => {
-    parts.push(agentTurn(turn, index + 1, view, page));
-    if (index < one.replies.length) parts.push(said("human", "human", one.replies[index]));
+    parts.push(agentTurn(turn, index + 1, view, page, one.images && one.images.turns[index]));
+    if (index < one.replies.length) parts.push(reply(one.replies[index]));
   });
   return el("div", { class: "dialogue" }, parts);
 }
 
 const said = (who, label, text) => el("div", { class: "said " + who }, el("small", {}, label), prose(text));
 
-function agentTurn(turn, number, view, page) {
+function reply(one) {
+  const marks = [one.leaks.length ? "gives the solution away: " + one.leaks.join(", ") : null,
+    one.reasked ? "asked again " + one.reasked + (one.reasked === 1 ? " time" : " times") : null].filter(Boolean);
+  const label = ["human", marks.map((mark) => el("span", { class: "mark" }, mark))].flat();
+  return said("human" + (one.leaks.length ? " leaks" : ""), label, one.text);
+}
+
+function agentTurn(turn, number, view, page, image) {
   const advantage = turn.advantage !== null ? " · advantage " + signed(turn.advantage) : turn.candidates.length ? " · advantage not recorded" : "";
   const side = turn.advantage === null ? "muted" : turn.advantage > 0 ? "good" : "bad";
   return el("div", { class: "turn" },
@@ -58,6 +65,7 @@ function agentTurn(turn, number, view, page) {
     el("div", { class: "said agent" },
       el("small", {}, "agent, turn " + number, el("span", { class: side + " advantage" }, advantage)),
       prose(turn.said)),
+    image ? el("img", { class: "small", src: image, alt: "The page after turn " + number }) : null,
     turn.candidates.length ? candidates(turn, view, page) : null);
 }
 
@@ -88,9 +96,20 @@ function candidate(one, most, page) {
     one.log_ratios ? ratioTokens(one.ids, one.log_ratios, page.pieces) : el("div", { class: "text" }, prose(one.text)));
 }
 
-function answerTab(one) {
+// The page that is graded beside the one it is compared with, which only the switch shows.
+function pictures(images, view) {
+  const picture = (name, src) => el("figure", {}, src ? el("img", { src, alt: name }) : el("p", { class: "muted none" }, "No picture."), el("figcaption", {}, name));
+  const hidden = el("figure", {}, el("p", { class: "muted none" }, "The page it is compared with is training-time information: key r shows it."), el("figcaption", {}, "Reference"));
+  return [
+    el("h2", {}, "Pages" + (images.similarity === null ? "" : ", similarity " + images.similarity.toFixed(3))),
+    el("div", { class: "pictures" }, picture("Answer", images.answer), view.reference ? picture("Reference", images.reference) : hidden),
+  ];
+}
+
+function answerTab(one, view) {
   const columns = ["test", "call", "verdict", "expected", "got"];
   return [
+    one.images ? pictures(one.images, view) : null,
     el("h2", {}, "Answer"),
     one.answer.length ? code(one.answer) : el("p", { class: "muted" }, "None."),
     el("h2", {}, "Tests"),
@@ -111,25 +130,33 @@ function testRow(test) {
 }
 
 function tokensTab(one, view, page) {
-  const rows = one.tokens ? [["dialogue", one.tokens]] : [];
-  one.pairs.forEach((pair, index) => {
-    const other = pair.side === "chosen" ? "rejected" : "chosen";
-    rows.push(["pair " + (index + 1) + ", " + pair.side + " (this episode)", pair[pair.side]], ["pair " + (index + 1) + ", " + other, pair[other]]);
-  });
-  if (!rows.length) return el("p", { class: "muted" }, "No token ids in this row. python -m launch.show --tokens FILE makes them with a tokenizer.");
-  const chosen = Math.min(view.row, rows.length - 1);
-  const [, row] = rows[chosen];
+  if (!one.rows.length) return el("p", { class: "muted" }, "No token ids in this row. python -m launch.show --tokens FILE makes them with a tokenizer.");
+  const chosen = Math.min(view.row, one.rows.length - 1), rows = one.rows[chosen].rows;
   const colours = [["turns", "turn and mask"], ["ratios", "log-ratio"]];
+  const more = one.more_pairs ? one.more_pairs + " more pairs of this episode are not shown." : "";
+  const byRatio = view.colour === "ratios";
   return [
     el("div", { class: "switches" },
       el("select", { id: "token-row", "aria-label": "Row", onchange: (event) => page.show({ row: event.target.selectedIndex }) },
-        rows.map(([name], index) => el("option", { selected: index === chosen }, name))),
+        one.rows.map((each, index) => el("option", { selected: index === chosen }, each.title))),
       colours.map(([name, label]) => el("button", { id: "by-" + name, "aria-pressed": String(view.colour === name), onclick: () => page.show({ colour: name }) }, label))),
-    el("p", { class: "muted", id: "counts" }, row.counts + (one.more_pairs ? "; " + one.more_pairs + " more pairs of this episode not shown" : "")),
+    more ? el("p", { class: "muted" }, more) : null,
     page.texts ? null : el("p", { class: "muted" }, "The texts of the tokens are not known: the page was made without --model."),
-    chosen === 0 && one.tokens && view.colour === "ratios" ? ratioRow(one, row, page) : turnRow(row, view, page),
-    view.colour === "ratios" && !(chosen === 0 && one.turns.some((turn) => turn.log_ratios)) ? el("p", { class: "muted" }, "Log-ratios are not recorded for this row.") : null,
+    legend(byRatio),
+    rows.map((row) => [
+      rows.length > 1 ? el("h2", {}, row.title) : null,
+      el("p", { class: "muted counts" }, row.counts),
+      byRatio && !row.log_ratios ? el("p", { class: "muted" }, "Log-ratios are not recorded for this row.") : null,
+      tokenRow(row, byRatio ? row.log_ratios : null, view, page),
+    ]),
   ];
+}
+
+function legend(byRatio) {
+  const swatches = byRatio
+    ? [["tok up4", "the critic makes it likelier"], ["tok down4", "less likely"], ["tok uncounted", "no log-ratio"]]
+    : [["tok prefix", "prefix"], ["tok counted t1", "counted, odd turn"], ["tok counted t0", "counted, even turn"], ["tok uncounted", "does not count"]];
+  return el("p", { class: "legend" }, swatches.map(([style, text]) => el("span", { class: style }, text)));
 }
 
 // Each token's agent turn, 0 where it does not count.
@@ -139,23 +166,19 @@ function turnsOf(row) {
   return turns;
 }
 
-function turnRow(row, view, page) {
+// A row's tokens, coloured by turn and mask, or with `ratios` (one a counted token, null where not recorded) by those.
+function tokenRow(row, ratios, view, page) {
   const turns = turnsOf(row);
-  const hidden = row.prefix > 1 && !view.reference ? row.prefix : 0; // the first tokens of a pair are the reference
-  const note = hidden ? [el("span", { class: "tok hidden" }, "[" + hidden + " tokens of training-time information, key r]")] : [];
-  return el("div", { class: "tokens" }, note, row.ids.slice(hidden).map((id, i) => {
-    const place = i + hidden, turn = turns[place];
-    const kind = place < row.prefix ? "prefix" : turn ? "counted t" + (turn % 2) : "uncounted";
+  const hidden = row.prefix > 1 && !view.reference ? row.prefix : 0; // the first tokens of a trajectory pair are the reference
+  let counted = 0;
+  const tokens = row.ids.map((id, place) => {
+    const turn = turns[place], ratio = ratios && turn ? ratios[counted] : null;
+    counted += turn > 0;
+    if (ratio !== null) return ratioToken(id, ratio, page.pieces);
+    const kind = place < row.prefix ? "prefix" : turn && !ratios ? "counted t" + (turn % 2) : "uncounted";
     const what = place < row.prefix ? "prefix" : turn ? "counts for turn " + turn : "does not count";
     return el("span", { class: "tok " + kind, title: "token " + place + ", id " + id + ", " + what }, tokenText(id, page.pieces));
-  }));
-}
-
-function ratioRow(one, row, page) {
-  const turns = turnsOf(row), seen = {};
-  return el("div", { class: "tokens" }, row.ids.map((id, place) => {
-    const turn = turns[place], ratios = turn && one.turns[turn - 1] ? one.turns[turn - 1].log_ratios : null;
-    const at = (seen[turn] = (seen[turn] ?? -1) + 1);
-    return ratios && at < ratios.length ? ratioToken(id, ratios[at], page.pieces) : el("span", { class: "tok uncounted" }, tokenText(id, page.pieces));
-  }));
+  });
+  const note = hidden ? [el("span", { class: "tok hidden" }, "[" + hidden + " tokens of training-time information, key r]")] : [];
+  return el("div", { class: "tokens" }, note, tokens.slice(hidden));
 }

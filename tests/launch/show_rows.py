@@ -15,7 +15,7 @@ SOLVED = {
     "dialogue_history": [
         {"role": "user", "content": "Add a fee to a price."},
         {"role": "assistant", "content": "Which fee?", "input": "p", "output": "They hide it. OUTPUT: Which fee?"},
-        {"role": "user", "content": "Two."},
+        {"role": "user", "content": "Two.", "reasked": 2},
         {"role": "assistant", "content": "I WANT TO ANSWER: def f(x):\n    return x + 2", "input": "p",
          "output": "I WANT TO ANSWER: def f(x):\n    return x + 2"},
     ],
@@ -25,6 +25,8 @@ SOLVED = {
     "seed": 42,
     "human": {"name": "scripted", "settings": {}},
     "turns_cut": 1,
+    "leaks": 0,
+    "reasked": 2,
     "tokens": {"ids": [0, 10, 11, 5, 12, 20, 5], "spans": [[1, 2, 4], [2, 5, 7]], "prefix": 1},
     "verdicts": {"test1": "pass", "test2": "pass"},
     "tests": [{"name": "test1", "expected": "3", "got": "3"}, {"name": "test2", "expected": "4", "got": "4"}],
@@ -44,7 +46,11 @@ FAILED = {
 UNGRADED = {key: SOLVED[key] for key in ("task", "dialogue_history", "answer")}
 FAILURE = {
     "verdict": "infrastructure-error", "by": "human", "error": "503 from the endpoint", "task_id": "abc", "sample": 1,
-    "turns": 1, "messages": SOLVED["dialogue_history"][:2],
+    "turns": 2, "messages": [
+        *SOLVED["dialogue_history"][:2],
+        {"role": "user", "content": "Then def f(x): it is.", "leaks": ["definition"], "reasked": 1},
+        {"role": "assistant", "content": "So?", "input": "p", "output": "So?"},
+    ],
 }  # fmt: skip
 RANKED = {
     "input": "p", "input_with_ground_truth": "cp", "older_output": "Which fee?", "reward": 1.0, "ground_truth": "g",
@@ -55,7 +61,19 @@ RANKED = {
     "older": {"judge_result": 0.25, "output_ids": [11, 5], "token_log_ratios": [0.4, 0.1]},
     "judge_result": [-0.4, 0.3, 0.0],
 }  # fmt: skip
-TURN_PAIR = {"chosen": "p best", "rejected": "p worst", "position": 0, "advantages": [0.3, -0.4], "picked": [1, 0]}
+TURN_PAIR = {
+    "chosen": "p best", "rejected": "p worst", "position": 0, "advantages": [0.3, -0.4], "picked": [1, 0],
+    "chosen_tokens": {"ids": [0, 10, 31, 5], "spans": [[1, 2, 4]], "prefix": 1},
+    "rejected_tokens": {"ids": [0, 10, 30, 5], "spans": [[1, 2, 4]], "prefix": 1},
+}  # fmt: skip
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4UaEBAAN0AWnL+tDXAAAAAElFTkSuQmCC"
+)
+DRAWN = {
+    **UNGRADED,
+    "reward": 0.83,
+    "images": {"answer": PIXEL, "reference": PIXEL, "similarity": 0.83, "turns": [PIXEL]},
+}
 
 
 def write(path: Path, *rows: dict) -> Path:

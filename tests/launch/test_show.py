@@ -10,10 +10,11 @@ import pytest
 from colbench_env.types import Message, Task
 from launch import show
 from launch.showing.code import coloured
-from launch.showing.episodes import thought_and_said
 from launch.showing.training_rows import rows_of_line
+from launch.showing.turns import thought_and_said
 from sweet_jax.chat import Chat
 from tests.launch.show_rows import (
+    FAILURE,
     HOSTILE,
     RANKED,
     SOLVED,
@@ -61,14 +62,39 @@ def test_an_episode_has_facts_tests_and_the_same_task_of_the_baseline(made):
     solved, failed, ungraded, broken, _ = unpacked(made, "blocks")
     assert dict(map(tuple, solved["facts"])) == {
         "sample": "0", "seed": "42", "simulator": "scripted", "turns": "2", "cut turns": "1",
-        "leaks": "0 of 1 replies",
+        "leaks": "0 of 1 replies", "asked again": "2",
     }  # fmt: skip
     assert solved["baseline"] == ["baseline", 1]
     assert failed["tests"][1] == {
         "name": "test2", "call": "f(2)", "verdict": "error", "expected": None, "got": None, "detail": HOSTILE,
     }  # fmt: skip
     assert ungraded["tests"][0]["verdict"] is None
+    assert solved["replies"] == [{"text": "Two.", "leaks": [], "reasked": 2}]
     assert broken["error"] == "The human failed: 503 from the endpoint"
+    assert broken["replies"] == [{"text": "Then def f(x): it is.", "leaks": ["definition"], "reasked": 1}]
+
+
+def test_the_token_rows_of_turn_pairs_stand_with_their_log_ratios_behind_the_dialogue(made):
+    dialogue, first, second = unpacked(made, "blocks")[0]["rows"]
+    assert [one["title"] for one in (dialogue, first, second)] == ["dialogue", "turn 1, pair 1", "turn 1, pair 2"]
+    assert dialogue["rows"][0]["log_ratios"] == [0.4, 0.1, None, None]  # turn 2 was not ranked
+    assert [(row["title"], row["ids"], row["log_ratios"]) for row in first["rows"]] == [
+        ("chosen", [0, 10, 31, 5], [0.6, 0.0]), ("rejected", [0, 10, 30, 5], [-0.9, 0.1]),
+    ]  # fmt: skip
+    assert first["rows"][0]["counts"] == (
+        "4 tokens, 2 counted, prefix 1; counted per turn 1: 2; turns cut off: not known without a tokenizer"
+    )
+
+
+def test_failures_are_shown_where_no_episode_has_ended(in_process, tmp_path):
+    write(tmp_path / "rows.failures.jsonl", FAILURE)
+    for empty in (False, True):
+        if empty:
+            (tmp_path / "rows.jsonl").touch()
+        done = in_process(show.main, f"--trajectories={tmp_path / 'rows.jsonl'}", "--terminal")
+        assert done.status == 0, done.stderr
+        assert "Infrastructure error. The human failed: 503 from the endpoint" in done.stdout
+        assert "human · leaks: definition · asked again 1 x" in done.stdout
 
 
 def test_the_page_holds_no_byte_of_the_data_as_markup(made):
@@ -109,11 +135,19 @@ def test_a_run_directory_brings_its_own_files_and_tokenizer(in_process, tiny_mod
     (index,), blocks = unpacked(html, "index"), unpacked(html, "blocks")
     assert list(index["groups"]) == ["training", "start", "trained"] and index["texts"]
     assert index["pieces"]["0"] == "<|bos|>" and index["pieces"]["5"] == "<|end|>"
-    assert [(pair["side"], pair["chosen"]["ids"][1]) for pair in blocks[0]["pairs"]] == [("chosen", 90)]
-    assert blocks[0]["tokens"]["counts"] == (
+    rows = {one["title"]: one["rows"] for one in blocks[0]["rows"]}
+    assert list(rows) == ["dialogue", "trajectory pair 1", "turn 1, pair 1"]
+    assert [(row["title"], row["ids"][1]) for row in rows["trajectory pair 1"]] == [
+        ("chosen (this episode)", 90), ("rejected", 0),
+    ]  # fmt: skip
+    assert rows["dialogue"][0]["counts"] == (
         "7 tokens, 4 counted, prefix 1; counted per turn 1: 2, 2: 2; turns cut off: none"
     )
     assert blocks[2]["baseline"] == ["start", 1]
+    assert in_process(show.main, f"--trajectories={run}", f"--output={tmp_path / 'b.html'}").status == 0
+    assert (tmp_path / "b.html").read_text() == html
+    both = in_process(show.main, f"--trajectories={run}", f"--run-dir={run}", f"--output={tmp_path / 'b.html'}")
+    assert both.refuses() == f"error: {run}: is a directory, expected a file of trajectories beside --run-dir"
 
 
 def test_the_terminal_view_tells_the_same_and_has_no_colours_in_a_pipe(in_process, tmp_path):
@@ -184,6 +218,7 @@ def test_grade_runs_the_tests_of_rows_that_have_no_grade(in_process, tmp_path):
         ("ranked", {**RANKED, "token_log_ratios": [[1], [1, 2], [1, 2]]}, "not a list of 2 numbers"),
         ("ranked", {**RANKED, "older": 3}, "ranked.jsonl:1: 'output_ids', 'token_log_ratios' or 'older'"),
         ("turn_pairs", {**TURN_PAIR, "picked": 3}, "turn_pairs.jsonl:1: 'picked'"),
+        ("turn_pairs", {**TURN_PAIR, "picked": [1, 9]}, "turn_pairs.jsonl:1: 'picked' names candidates"),
         ("rows.failures", {"by": "human"}, "rows.failures.jsonl:1: no record of a failed episode"),
     ],
 )  # fmt: skip

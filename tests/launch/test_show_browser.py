@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from launch import show
-from tests.launch.show_rows import everything
+from tests.launch.show_rows import DRAWN, everything, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
@@ -52,11 +52,16 @@ def test_keys_walk_through_the_list_and_the_tabs(page):
     assert page.locator("#tests tbody tr").first.inner_text().split() == ["test1", "f(1)", "pass", "3", "3"]
     assert page.locator("pre.code .c-k").first.inner_text() == "def"
     page.keyboard.press("3")
-    assert "7 tokens, 4 counted" in page.locator("#counts").inner_text()
-    assert page.locator(".tok.prefix").count() == 1
-    assert page.locator(".tok.counted").count() == 4
+    assert "7 tokens, 4 counted" in page.locator(".counts").inner_text()
+    assert page.locator(".tokens .prefix").count() == 1
+    assert page.locator(".tokens .counted").count() == 4
     page.click("#by-ratios")
-    assert page.locator(".tok.up2").first.inner_text() == "‹11›"  # 0.4
+    assert page.locator(".tokens .up2").first.inner_text() == "‹11›"  # 0.4
+    page.select_option("#token-row", label="turn 1, pair 2")
+    assert page.locator(".tokens").count() == 2  # chosen and rejected
+    assert page.locator(".tokens .up3").inner_text() == "‹31›" and page.locator(".tokens .down4").inner_text() == "‹30›"
+    page.click("#by-turns")
+    assert page.locator(".tokens .counted.t1").count() == 4
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()
 
@@ -84,6 +89,8 @@ def test_the_list_is_filtered_and_searched(page):
     page.keyboard.press("j")
     ready(page, "episodes/4")
     assert "The human failed: 503" in page.locator("p.broken").inner_text()
+    marks = page.locator(".said.leaks .mark").all_inner_texts()
+    assert marks == ["gives the solution away: definition", "asked again 1 time"]
 
 
 def test_a_permalink_opens_its_episode_and_the_baseline_is_one_key_away(page):
@@ -109,6 +116,24 @@ def test_the_reference_is_behind_a_switch_that_says_the_policy_never_sees_it(pag
     assert page.locator("#privileged").count() == 1
     page.uncheck("#reference")
     assert page.locator("#privileged").count() == 0
+
+
+def test_pages_are_seen_side_by_side_and_the_reference_behind_the_switch(browser, in_process, tmp_path):
+    path = tmp_path / "show.html"
+    rows = write(tmp_path / "rows.jsonl", DRAWN)
+    assert in_process(show.main, f"--trajectories={rows}", f"--output={path}").status == 0
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    ready(page, "episodes/1")
+    loaded = "[...document.images].every((one) => one.complete && one.naturalWidth === 1) && document.images.length"
+    assert page.evaluate(loaded) == 1  # after turn 1
+    page.keyboard.press("2")
+    assert page.locator("h2").first.inner_text() == "Pages, similarity 0.830"
+    assert page.evaluate(loaded) == 1 and "key r" in page.locator(".pictures").inner_text()
+    page.keyboard.press("r")
+    page.wait_for_function("document.images.length === 2")
+    assert page.evaluate(loaded) == 2
+    page.close()
 
 
 def test_hostile_text_is_text(page):

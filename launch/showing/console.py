@@ -1,0 +1,17 @@
+"""Where `--terminal` and `--tokens` print."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+WIDTH = 100  # columns where there is no terminal
+
+
+def open_console(soft_wrap: bool = False) -> Console:
+    """A console on standard output. Its `is_terminal` says whether it has colours: where there is no terminal, or one
+    that has none, or NO_COLOR is set, it writes plain text without any control sequence."""
+    found = Console(highlight=False, soft_wrap=soft_wrap)
+    if found.is_terminal and not found.no_color and found.color_system is not None:
+        return found
+    width = found.width if found.is_terminal else WIDTH
+    return Console(highlight=False, soft_wrap=soft_wrap, force_terminal=False, color_system=None, width=width)
