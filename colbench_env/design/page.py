@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Block:
     """One visible element that has text of its own, an image, a control, or a painted background or border.
 
-    Lengths are CSS pixels, `x` and `y` from the page's top left; colours are `#rrggbb`. `text` is the element's own text
-    with white space collapsed, "" for none. `background` is the nearest painted background at or above the element.
+    Lengths are CSS pixels, `x` and `y` from the page's top left; colours are `#rrggbb`. `text` is the element's own
+    text with white space collapsed, "" for none. `background` is the nearest painted one at or above the element.
     `path` tells where in the tree it is: `body>main>section[2]>h2`.
     """
 
@@ -29,8 +29,8 @@ class Block:
 class Page:
     """A rendered page: a PNG of all of it, its size in pixels, and its blocks in document order.
 
-    `refused` counts the requests that were refused. `problem` is None where all is well; else one sentence, `png` is the
-    white picture of the viewport's size and `blocks` is empty.
+    `refused` counts the requests that were refused. `problem` is None where all is well; else one sentence, `png` is
+    the white picture of the viewport's size and `blocks` is empty.
     """
 
     png: bytes
