@@ -111,6 +111,12 @@ def test_bfloat16_scores_nearly_the_same(clip, directory):
     assert half.scores(pages, pages) == pytest.approx([1.0] * 3, abs=1e-6)
 
 
+def test_products_are_asked_for_in_full_precision(clip):
+    pixels_bcyx = jax.ShapeDtypeStruct((4, 3, 32, 32), "float32")
+    program = similarity._embed.lower(clip.clip.params, pixels_bcyx, clip.clip.config, clip.mesh, "float32").as_text()
+    assert program.count("dot_general") == program.count("precision = [HIGHEST, HIGHEST]") > 8
+
+
 def test_bytes_that_are_no_picture_are_an_error(clip):
     for damaged in (b"", b"<html>", png()[:200]):
         with pytest.raises(ModelError, match=r"not a picture that Pillow reads \(\d+ bytes\)"):
