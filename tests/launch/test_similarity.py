@@ -62,14 +62,15 @@ def test_scores_do_not_depend_on_the_batch_or_the_mesh(clip, directory):
         ClipSimilarity.load(directory, mesh, batch_size=6)
 
 
-def test_one_program_is_compiled_for_each_batch_size(directory):
+def test_one_program_is_compiled_for_each_batch_size(clip, directory):
+    clip.embed([png()])
     before = similarity._embed._cache_size()
-    for batch_size in (3, 5, 3):
+    for batch_size in (4, 3, 4):
         measure = ClipSimilarity.load(directory, batch_size=batch_size)
         for count in (1, 3, 7):
             pages = [page(png(seed=seed)) for seed in range(count)]
             measure.scores(pages, pages)
-    assert similarity._embed._cache_size() == before + 2
+    assert similarity._embed._cache_size() == before + 1
 
 
 def test_a_picture_is_read_once_a_call_and_one_batch_before_it_is_embedded(clip, monkeypatch):
