@@ -145,8 +145,10 @@ class ClipSimilarity:
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh", "dtype"))
 def _embed(params: Params, pixels_bcyx: jax.Array, config: ClipConfig, mesh: Mesh, dtype: DTypeLike) -> jax.Array:
-    """Embeddings [B, E], whole on every device."""
-    return jax.lax.with_sharding_constraint(embed_images(params, pixels_bcyx, config, mesh, dtype), replicated(mesh))
+    """Embeddings [B, E], whole on every device. float32 means float32: TPUs would multiply in bfloat16 unasked."""
+    with jax.default_matmul_precision("highest"):
+        image_be = embed_images(params, pixels_bcyx, config, mesh, dtype)
+    return jax.lax.with_sharding_constraint(image_be, replicated(mesh))
 
 
 @dataclass(frozen=True)

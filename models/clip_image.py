@@ -57,7 +57,11 @@ def preprocess(picture: bytes, steps: Preprocessing) -> Float32[np.ndarray, "C Y
     try:
         with Image.open(io.BytesIO(picture)) as image:
             return pixels(image, steps)
-    except (OSError, SyntaxError) as error:  # what Pillow raises for damaged files
+    except (
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # damaged, or of more pixels than Pillow takes
         raise ModelError(f"not a picture that Pillow reads ({len(picture):,} bytes): {error}") from error
 
 
