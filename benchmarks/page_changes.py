@@ -2,7 +2,7 @@
 
     python -m benchmarks.page_changes [--pages=200 --seed=0 --tasks=FILE --assets=DIR --show=10]
 
-The changes are made in the page's own tree by another Chromium without a network. A change counts as named if one of the
+The changes are made in the parsed page by another Chromium. A change counts as named if one of the
 at most three differences that the human tells is of the right kind and about the changed element. The peer is what says
 nothing of elements at all: the share of changes that a comparison of the two pictures' bytes sees.
 """
@@ -63,17 +63,17 @@ def changes(page: Page, kind: str, dice: random.Random) -> Iterator[Change]:
             if path in tree.at and tree.says[path]:
                 ground = tree.blocks[tree.at[path]].background
                 far = [c for c in COLOURS if colour.distance(c, ground) > 25]
-                yield Change(kind, (path,), "(e, c) => { e.style.background = c }", dice.choice(far))
+                yield Change(kind, (path,), "([e], c) => { e.style.background = c }", dice.choice(far))
     elif kind == "heading size":
         headings = [block for block in page.blocks if block.tag in HEADINGS and block.text]
         dice.shuffle(headings)
         for block in headings:
             size = block.font_size * dice.choice((0.6, 1.5, 2))
-            yield Change(kind, (block.path,), "(e, s) => { e.style.fontSize = s }", f"{size:g}px")
+            yield Change(kind, (block.path,), "([e], s) => { e.style.fontSize = s }", f"{size:g}px")
     elif kind == "missing section":
         for path in places:
             if tree.says[path] and len(tree.under[path]) >= 2:
-                yield Change(kind, (path,), "e => e.remove()")
+                yield Change(kind, (path,), "([e]) => e.remove()")
     else:
         pairs = [
             (first, second)
@@ -84,13 +84,9 @@ def changes(page: Page, kind: str, dice: random.Random) -> Iterator[Change]:
         ]
         dice.shuffle(pairs)
         pairs.sort(key=lambda pair: -len(tree.under[pair[0]]) - len(tree.under[pair[1]]) > -4)
-        swap = (
-            "(e, p) => { const o = document.querySelector(p), m = document.createComment('');"
-            "if (!o) return; "
-            "e.replaceWith(m); o.replaceWith(e); m.replaceWith(o) }"
-        )
+        swap = "([a, b]) => { const mark = new Comment(); a.replaceWith(mark); b.replaceWith(a); mark.replaceWith(b) }"
         for first, second in pairs:
-            yield Change(kind, (first, second), swap, selector(second))
+            yield Change(kind, (first, second), swap)
 
 
 def selector(path: str) -> str:
@@ -151,8 +147,7 @@ def changed_pages(
         drawn = [(index, change) for index in left if (change := next(wishes[index], None)) is not None]
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-            editor = browser.new_context(offline=True).new_page()
-            editor.route("**/*", lambda route: route.abort())
+            editor = browser.new_page()
             texts = [edited(editor, tasks[index].ground_truth, change) for index, change in drawn]
         for (index, change), page in zip(drawn, renderer.render_many(texts), strict=True):
             if page.problem is None and page.png != references[index].png:
@@ -162,13 +157,15 @@ def changed_pages(
 
 
 def edited(editor: Any, html: str, change: Change) -> str:
-    """The page's text after the change; the text as it was where the path leads nowhere."""
-    editor.set_content(html, wait_until="domcontentloaded")
-    element = editor.query_selector(selector(change.paths[0]))
-    if element is None:
-        return html
-    element.evaluate(change.script, change.argument)
-    return editor.evaluate("document.documentElement.outerHTML")
+    """The page's text after the change. It is parsed and written again, but neither loaded nor run."""
+    script = (
+        "([html, selectors, value]) => {"
+        "const page = new DOMParser().parseFromString(html, 'text/html');"
+        "const elements = selectors.map((selector) => page.querySelector(selector));"
+        f"if (elements.every(Boolean)) ({change.script})(elements, value);"
+        "return page.documentElement.outerHTML }"
+    )
+    return editor.evaluate(script, [html, [selector(path) for path in change.paths], change.argument])
 
 
 def report(references: list[Page], changed: list[tuple[Change, Page] | None], show: int) -> None:
