@@ -9,6 +9,7 @@ nothing of elements at all: the share of changes that a comparison of the two pi
 
 import argparse
 import itertools
+import os
 import random
 import re
 import statistics
@@ -126,33 +127,38 @@ def main() -> None:
     tasks = read_rows(arguments.tasks, Task)[: arguments.pages]
     with Renderer(pages=4, assets=arguments.assets) as renderer:
         references = renderer.render_many([task.ground_truth for task in tasks])
-        changed = changed_pages(renderer, tasks, references, arguments.seed)
+    wishes = wished_changes(tasks, references, arguments.seed)
+    with Renderer(pages=4, assets=arguments.assets) as renderer:
+        changed = changed_pages(renderer, references, wishes)
     report(references, changed, arguments.show)
 
 
-def changed_pages(
-    renderer: Renderer, tasks: list[Task], references: list[Page], seed: int
-) -> list[tuple[Change, Page] | None]:
-    """For each reference a change and the changed page; None where no change that is to be seen was found."""
-    dice = random.Random(seed)
-    wishes = []
-    for index, reference in enumerate(references):  # the kinds in turn; where a page does not allow one, the next
-        kinds = [KINDS[(index + turn) % len(KINDS)] for turn in range(len(KINDS))]
-        wishes.append(change for kind in kinds for change in itertools.islice(changes(reference, kind, dice), 3))
-    done: list[tuple[Change, Page] | None] = [None] * len(references)
-    left = list(range(len(references)))
+def wished_changes(tasks: list[Task], references: list[Page], seed: int) -> list[list[tuple[Change, str]]]:
+    """For each reference some changes with the changed text; the kinds in turn, then others for want of that kind."""
     from playwright.sync_api import sync_playwright
 
-    while left:
-        drawn = [(index, change) for index in left if (change := next(wishes[index], None)) is not None]
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-            editor = browser.new_page()
-            texts = [edited(editor, tasks[index].ground_truth, change) for index, change in drawn]
-        for (index, change), page in zip(drawn, renderer.render_many(texts), strict=True):
+    dice = random.Random(seed)
+    wishes = []
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses its sandbox to root
+        editor = playwright.chromium.launch(executable_path=find_chromium(), args=arguments).new_page()
+        for index, (task, reference) in enumerate(zip(tasks, references, strict=True)):
+            kinds = [KINDS[(index + turn) % len(KINDS)] for turn in range(len(KINDS))]
+            drawn = [change for kind in kinds for change in itertools.islice(changes(reference, kind, dice), 2)]
+            wishes.append([(change, edited(editor, task.ground_truth, change)) for change in drawn[:4]])
+    return wishes
+
+
+def changed_pages(
+    renderer: Renderer, references: list[Page], wishes: list[list[tuple[Change, str]]]
+) -> list[tuple[Change, Page] | None]:
+    """For each reference the first change that is to be seen, and the changed page; else None."""
+    done: list[tuple[Change, Page] | None] = [None] * len(references)
+    for attempt in range(max(map(len, wishes))):
+        left = [index for index, row in enumerate(wishes) if done[index] is None and attempt < len(row)]
+        for index, page in zip(left, renderer.render_many([wishes[i][attempt][1] for i in left]), strict=True):
             if page.problem is None and page.png != references[index].png:
-                done[index] = change, page
-        left = [index for index, _ in drawn if done[index] is None]
+                done[index] = wishes[index][attempt][0], page
     return done
 
 
