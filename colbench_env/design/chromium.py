@@ -99,16 +99,17 @@ async def limit_memory(browser: Any, megabytes: int) -> None:
     processes = (await session.send("SystemInfo.getProcessInfo"))["processInfo"]
     await session.detach()
     limit = megabytes * 2**20
-    for process in _descendants(next(entry["id"] for entry in processes if entry["type"] == "browser")):
+    for process in descendants(next(entry["id"] for entry in processes if entry["type"] == "browser")):
         with suppress(ProcessLookupError, FileNotFoundError):
             command = Path(f"/proc/{process}/cmdline").read_bytes()
             if b"--type=zygote" in command or b"--type=renderer" in command:
                 resource.prlimit(process, resource.RLIMIT_DATA, (limit, limit))
 
 
-def _descendants(process: int) -> Iterator[int]:
+def descendants(process: int) -> Iterator[int]:
+    """The processes that descend from a process (on Linux)."""
     for children in Path(f"/proc/{process}/task").glob("*/children"):
         with suppress(ProcessLookupError, FileNotFoundError):
             for child in map(int, children.read_text().split()):
                 yield child
-                yield from _descendants(child)
+                yield from descendants(child)

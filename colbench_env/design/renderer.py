@@ -92,7 +92,7 @@ class Renderer:
             try:
                 return await self._attempt(html)
             except PageFailed as problem:
-                if not (crowded or self._drawing > 1):
+                if self._browser.is_connected() and not (crowded or self._drawing > 1):
                     return self._blank(str(problem))
             finally:
                 self._drawing -= 1

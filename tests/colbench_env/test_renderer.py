@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from colbench_env.design.chromium import _descendants, find_chromium
+from colbench_env.design.chromium import descendants, find_chromium
 from colbench_env.design.drawing import Limits, white
 from colbench_env.design.page import Block
 from colbench_env.design.placeholders import Placeholder, placeholder
@@ -148,7 +148,7 @@ def test_a_page_that_asks_for_a_stylesheet_that_is_not_there_is_refused_with_one
 
 def test_a_dead_browser_is_started_again(renderer):
     before = renderer.render_many(["<html><p>a</html>"])
-    for process in _descendants(os.getpid()):
+    for process in descendants(os.getpid()):
         command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
         if b"--remote-debugging-pipe" in command and not any(part.startswith(b"--type=") for part in command):
             os.kill(process, signal.SIGKILL)

@@ -113,7 +113,8 @@ def test_a_page_that_is_too_large_is_not_drawn_and_says_why(renderer, html, prob
 )
 def test_a_page_stays_and_opens_nothing(renderer, script):
     html = f"""<html><body><form action="http://gone.test" method="post"></form>
-    <a href="http://gone.test" target="_blank">link</a><a href="data:text/plain,gone" download="gone">download</a><iframe style="display:none"></iframe>
+    <a href="http://gone.test" target="_blank">link</a><a href="data:text/plain,gone" download="gone">download</a>
+    <iframe style="display:none"></iframe>
     <script>{script}</script></html>"""
     assert texts(renderer, html) == ["link", "download"]
 
@@ -194,7 +195,7 @@ def test_pages_share_no_storage(renderer):
     html = """<html><p></p><script>localStorage.n = Number(localStorage.n ?? 0) + 1;
     sessionStorage.n = Number(sessionStorage.n ?? 0) + 1; window.name += "x";
     document.cookie = "n=" + localStorage.n;
-    document.querySelector("p").textContent = [localStorage.n, sessionStorage.n, window.name, document.cookie]</script>"""
+    document.querySelector("p").textContent = [localStorage.n, sessionStorage.n, name, document.cookie]</script>"""
     assert [texts(renderer, html) for _ in range(2)] == [["1,1,x,n=1"], ["1,1,x,n=1"]]
 
 
