@@ -141,12 +141,15 @@ class Compared:
         return inside and block.background == wanted_colour and _painted(self.theirs, n) == root
 
     def _parts(self, numbers: set[int], wanted_colour: str) -> Iterator[tuple[str, set[int]]]:
-        """The blocks by what they stand on in the page, each with the outermost element of the reference around them
-        in which nothing keeps the wanted colour."""
+        """The blocks by what they stand on in the page, each with the element of the reference at the same path, else
+        the outermost one around them in which nothing keeps the wanted colour."""
         by_paint: dict[str, set[int]] = defaultdict(set)
         for n in numbers:
             by_paint[_painted(self.ours, self.partner[n])].add(n)
-        for _, part in sorted(by_paint.items()):
+        for paint, part in sorted(by_paint.items()):
+            if part <= set(self.theirs.under.get(paint, ())):
+                yield paint, part
+                continue
             path = _common([self.reference.blocks[n].path for n in part])
             for around in ancestors(path):
                 kept = {n for n in self.theirs.under[around] if n in self.partner} - part

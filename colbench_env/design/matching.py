@@ -50,7 +50,7 @@ def likeness(page: Page, reference: Page) -> Likeness:
 def match(page: Page, reference: Page, alike: Likeness) -> list[tuple[int, int]]:
     """Pairs (number in the page, number in the reference) of blocks that are the same thing, none used twice.
 
-    A text is known by its characters, anything else by the words inside or around it; place, path and looks tell those
+    A text is known by its characters, anything else by the words inside or around it, or its path; place, path and looks tell those
     apart that say the same.
     """
     ours, theirs = Tree(page.blocks), Tree(reference.blocks)
@@ -61,8 +61,9 @@ def match(page: Page, reference: Page, alike: Likeness) -> list[tuple[int, int]]
     around = dice([ours.context(b.path) for b in page.blocks], [theirs.context(b.path) for b in reference.blocks])
     path = _equal([b.path for b in page.blocks], [b.path for b in reference.blocks])
     looks = (alike.position + 0.5 * path + 0.2 * alike.colour + 0.3 * alike.size) / 2
-    told = np.where((kinds == "text")[:, None], alike.text, np.where((kinds == "box")[:, None], inside, around))
-    worth = np.where(alike.compatible & (told >= SAME_TEXT), told + 0.5 * around + 0.6 * looks, 0)
+    silent = np.maximum(np.where((kinds == "box")[:, None], inside, around), SAME_TEXT * path)
+    told = np.where((kinds == "text")[:, None], alike.text, silent)
+    worth = np.where(alike.compatible & (told >= SAME_TEXT), told + 1.2 * around + 0.6 * looks, 0)
     return _assign(worth)
 
 

@@ -11,7 +11,7 @@ from colbench_env.design.html import extract_html
 from colbench_env.design.page import Page
 from colbench_env.dialogue import FRONTEND_REPLY_LIMIT
 from colbench_env.humans import HumanRequest
-from colbench_env.types import BadInput
+from colbench_env.types import BadInput, Task
 
 OPENINGS = ("", "Not quite yet. ", "Thank you. ", "I see. ")
 SATISFIED = ("That is just what I want.", "It looks right to me now.", "This is the page that I had in mind.")
@@ -27,7 +27,8 @@ class Renders(Protocol):
 
 @dataclass(frozen=True)
 class DesignHuman:
-    """Looks at the page of the agent's last turn and at the task's reference through `renderer`.
+    """Looks at the page of the agent's last turn and at the task's reference through `renderer`: with a `CachedRenderer`
+    a reference is rendered once.
 
     Says between one and `most` of the most outstanding differences; the seed decides how many, and the wording around.
     With `plain` there is no wording around. What it says depends on the two pages and the seed alone.
@@ -56,20 +57,18 @@ class DesignHuman:
 
     async def reply(self, request: HumanRequest) -> str:
         """What the human sees. Raises BadInput for a task without a reference page that can be shown."""
-        task, seed = request.task, request.seed
-        wanted_html = extract_html(task.ground_truth) or ""
-        html = extract_html(request.question)
-        if not wanted_html:
-            raise BadInput(f"task {task.task_id} has no page as ground_truth, expected <html>...</html>")
+        seed = request.seed
+        html, wanted_html = extract_html(request.question), request.task.ground_truth
         if html is None:
-            return self._nothing_to_see(await self._reference(task.task_id, wanted_html), seed)
+            reference = await wanted_page(self.renderer, request.task)
+            return self._first_wish(reference, seed)
         key = (html, wanted_html)
         if key not in self._told:
             page, reference = await asyncio.gather(
-                self.renderer.render(html), self._reference(task.task_id, wanted_html)
+                self.renderer.render(html), wanted_page(self.renderer, request.task)
             )
             if page.problem is not None:
-                return f"Your page did not show: {page.problem.rstrip('.')}."[:FRONTEND_REPLY_LIMIT]
+                return not_shown(page, seed)
             self._told[key] = differences(page, reference)
             while len(self._told) > CACHED:
                 self._told.popitem(last=False)
@@ -88,14 +87,26 @@ class DesignHuman:
             said = longer
         return said.strip()
 
-    def _nothing_to_see(self, reference: Page, seed: int) -> str:
-        blank = Page(reference.png, reference.width, reference.height, (), 0)
+    def _first_wish(self, reference: Page, seed: int) -> str:
+        """What is said while there is no page: what strikes the eye on the wanted one."""
+        opening = not_shown(None, 0 if self.plain else seed)
+        blank = Page(b"", reference.width, reference.height, (), 0)
         wish = next(iter(differences(blank, reference)), None)
-        opening = NO_PAGE[0] if self.plain else NO_PAGE[seed % len(NO_PAGE)]
         return opening if wish is None else f"{opening} {wish.sentence}"
 
-    async def _reference(self, task_id: str, html: str) -> Page:
-        page = await self.renderer.render(html)
-        if page.problem is not None:
-            raise BadInput(f"task {task_id}: the reference cannot be shown: {page.problem}")
-        return page
+
+def not_shown(page: Page | None, seed: int) -> str:
+    """What is said of no page, or of one with a problem."""
+    if page is None:
+        return NO_PAGE[seed % len(NO_PAGE)]
+    return f"Your page did not show: {(page.problem or '').rstrip('.')}."[:FRONTEND_REPLY_LIMIT]
+
+
+async def wanted_page(renderer: Renders, task: Task) -> Page:
+    """The task's reference. Raises BadInput where it is no page that can be shown."""
+    if extract_html(task.ground_truth) is None:
+        raise BadInput(f"task {task.task_id} has no page as ground_truth, expected <html>...</html>")
+    page = await renderer.render(task.ground_truth)
+    if page.problem is not None:
+        raise BadInput(f"task {task.task_id}: the reference cannot be shown: {page.problem}")
+    return page

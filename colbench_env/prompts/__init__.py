@@ -105,3 +105,4 @@ def _own_text(name: str) -> str:
 
 
 BACKEND_HUMAN = Prompt("backend_human", _own_text("backend_human"))
+DESIGN_HUMAN = Prompt("design_human", _own_text("design_human"))

@@ -47,8 +47,6 @@ SITES = (
     Site("a music band", "The Night Owls", ("Our Songs", "Next Shows"), "Listen"),
     Site("a gym", "Iron House", ("Class Times", "Our Trainers"), "Join"),
     Site("a book shop", "Paper Moon", ("New Books", "Old Maps"), "Visit"),
-    Site("a bike shop", "Two Wheels", ("City Bikes", "Quick Repair"), "Rent"),
-    Site("a garden club", "Green Thumb", ("Spring Plants", "Winter Care"), "Sign up"),
 )
 
 

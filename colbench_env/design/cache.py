@@ -1,4 +1,4 @@
-"""Renders each text once: the pages of the miniature are few and come again and again."""
+"""Renders each text once: a reference is looked at every turn, and the pages of the miniature come again and again."""
 
 import asyncio
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from colbench_env.design.renderer import Renderer
 class CachedRenderer:
     """Keeps the last `size` pages of a renderer by their text. From any thread and any event loop."""
 
-    def __init__(self, renderer: Renderer, size: int = 4096) -> None:
+    def __init__(self, renderer: Renderer, size: int = 2048) -> None:
         self._renderer = renderer
         self._size = size
         self._pages: OrderedDict[str, Future[Page]] = OrderedDict()

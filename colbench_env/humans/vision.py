@@ -1,0 +1,79 @@
+"""A human played by a model that sees: two pictures, of the agent's page and of the wanted one, go to an endpoint."""
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from colbench_env.design.html import extract_html
+from colbench_env.humans import HumanRequest
+from colbench_env.humans.design import Renders, not_shown, wanted_page
+from colbench_env.prompts import DESIGN_HUMAN, Prompt
+
+
+class Completes(Protocol):
+    """Whatever answers chat messages that may hold pictures; an `Endpoint`."""
+
+    settings: Any
+
+    async def complete(self, messages: Any, seed: int) -> str: ...
+
+
+@dataclass(frozen=True)
+class VisionHuman:
+    """Asks `endpoint` with `prompt` filled in and two screenshots: of the agent's last page, and of the reference.
+
+    A turn without a page, or whose page does not show, is answered without the model, as `DesignHuman` does.
+    """
+
+    endpoint: Completes
+    renderer: Renders
+    prompt: Prompt = field(default=DESIGN_HUMAN)
+
+    @property
+    def name(self) -> str:
+        """The name of this kind of human: `openai`."""
+        return "openai"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The prompt, the model and how it is sampled."""
+        return {"prompt": self.prompt.name, "looks": "at both pages", **self.endpoint.settings.in_rows}
+
+    async def reply(self, request: HumanRequest) -> str:
+        """One reply. Raises what `Endpoint.complete` raises, and BadInput for a reference that cannot be shown."""
+        html = extract_html(request.question)
+        if html is None:
+            return not_shown(None, request.seed)
+        page, reference = await asyncio.gather(self.renderer.render(html), wanted_page(self.renderer, request.task))
+        if page.problem is not None:
+            return not_shown(page, request.seed)
+        content = [
+            {"type": "text", "text": self._told(request)},
+            *({"type": "image_url", "image_url": {"url": data_url(side.png)}} for side in (page, reference)),
+        ]
+        return await self.endpoint.complete([{"role": "user", "content": content}], request.seed)
+
+    def _told(self, request: HumanRequest) -> str:
+        speakers = {"user": "You", "assistant": "Designer"}
+        lines = [f"{speakers[message.role]}: {_without_page(message.content)}" for message in request.messages]
+        dialogue = "\n".join(lines)
+        return self.prompt.fill(
+            {
+                "problem_description": request.task.problem_description,
+                "dialogue": dialogue,
+                "dialogue_history": dialogue,
+            }
+        )
+
+
+def data_url(png: bytes) -> str:
+    """The picture as a URL that holds it."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _without_page(text: str) -> str:
+    """What was said, without the source of a page, which a client does not see."""
+    page = extract_html(text)
+    return text if page is None else text.replace(page, "[a page]")
