@@ -7,6 +7,7 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # tests compile much and run little
 _COMPILED = None  # of the process that the user has started; its workers and the commands they start inherit it
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _COMPILED = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sweet-jax-compiled-")

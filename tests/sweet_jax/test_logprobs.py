@@ -40,6 +40,10 @@ def tiny(tied=True, shape=ONE):
 TOKENS = jax.random.randint(jax.random.key(1), (ROWS, LENGTH), 0, VOCAB)
 
 
+logps = jax.jit(token_logps, static_argnums=0, static_argnames=("chunk", "temperature"))
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def full_logps(model, params, tokens_bt, temperature=1.0):
     """The textbook computation with all logits at once."""
     hidden_btd = hidden_states(model, params, tokens_bt)
@@ -49,48 +53,56 @@ def full_logps(model, params, tokens_bt, temperature=1.0):
     return jnp.pad(logp_bt, [(0, 0), (1, 0)])
 
 
+def logps_and_gradient(function, params, tokens_bt):
+    """The log-probs and the gradient of their sum, each with a weight of its own, divided by its largest element."""
+    weight_bt = jax.random.normal(jax.random.key(2), tokens_bt.shape)
+
+    def loss(params):
+        logp_bt = function(params)
+        return (logp_bt * weight_bt).sum(), logp_bt
+
+    gradient, logp_bt = jax.device_get(jax.jit(jax.grad(loss, has_aux=True))(params))
+    return logp_bt, gradient
+
+
+def assert_same_logps_and_gradient(found, expected):
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected[1]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=1e-5), found[1], expected[1])
+
+
+@functools.cache
+def full_logps_and_gradient(tied):
+    model, params = tiny(tied)
+    return logps_and_gradient(lambda params: full_logps(model, params, TOKENS), params, TOKENS)
+
+
 @pytest.mark.parametrize(("tied", "chunk"), [(True, 4), (False, 5), (True, 1000)])
 def test_chunks_give_the_value_and_the_gradient_of_the_full_computation(tied, chunk):
     model, params = tiny(tied)
-    weight_bt = jax.random.normal(jax.random.key(2), TOKENS.shape)
-
-    def loss(params, function):
-        return (function(params) * weight_bt).sum()
-
     chunked = lambda params: token_logps(model, params, TOKENS, chunk=chunk)  # noqa: E731
-    full = lambda params: full_logps(model, params, TOKENS)  # noqa: E731
-    np.testing.assert_allclose(jax.jit(chunked)(params), jax.jit(full)(params), atol=1e-5)
-    found = jax.jit(jax.grad(lambda params: loss(params, chunked)))(params)
-    expected = jax.jit(jax.grad(lambda params: loss(params, full)))(params)
-    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=1e-5), found, expected)
+    assert_same_logps_and_gradient(logps_and_gradient(chunked, params, TOKENS), full_logps_and_gradient(tied))
 
 
 def test_the_first_column_is_zero_and_the_probabilities_of_all_tokens_sum_to_one():
     model, params = tiny()
     prompt = jnp.broadcast_to(TOKENS[:1, :3], (VOCAB, 3))
     rows = jnp.concatenate([prompt, jnp.arange(VOCAB)[:, None]], axis=1)
-    logp_bt = token_logps(model, params, rows, chunk=2)
+    logp_bt = logps(model, params, rows, chunk=2)
     np.testing.assert_array_equal(logp_bt[:, 0], np.zeros(VOCAB))
     np.testing.assert_allclose(jnp.exp(logp_bt[:, -1]).sum(), 1.0, atol=1e-5)
 
 
 def test_temperature_divides_the_logits():
     model, params = tiny()
-    found = token_logps(model, params, TOKENS, chunk=4, temperature=0.7)
+    found = logps(model, params, TOKENS, chunk=4, temperature=0.7)
     np.testing.assert_allclose(found, full_logps(model, params, TOKENS, 0.7), atol=1e-5)
 
 
 def test_padding_on_the_right_changes_no_log_prob():
     model, params = tiny()
-    padded = token_logps(model, params, jnp.pad(TOKENS, [(0, 0), (0, 6)], constant_values=3), chunk=4)
-    np.testing.assert_allclose(padded[:, :LENGTH], token_logps(model, params, TOKENS, chunk=4), atol=1e-5)
-
-
-def test_a_sharded_model_gives_the_log_probs_of_one_device():
-    alone, sharded = tiny(), tiny(shape=MeshShape(4, 2))
-    found = jax.jit(lambda params: token_logps(sharded[0], params, TOKENS, chunk=4))(sharded[1])
-    np.testing.assert_allclose(found, token_logps(*alone, TOKENS, chunk=4), atol=1e-5)
+    padded = logps(model, params, jnp.pad(TOKENS, [(0, 0), (0, 6)], constant_values=3), chunk=4)
+    np.testing.assert_allclose(padded[:, :LENGTH], logps(model, params, TOKENS, chunk=4), atol=1e-5)
 
 
 def is_jaxpr(x):
@@ -147,7 +159,7 @@ def test_reference_log_probs_come_in_the_order_of_the_rows_and_without_padding()
     found = scored()
     assert [array.shape for array in found] == [(5,), (12,), (8,), (3,), (9,)]
     rows = rows_of([5, 12, 8, 3, 9])
-    expected_bt = token_logps(model, params, jnp.array(pad_rows(rows, 12, pad_id=0).tokens_bt))
+    expected_bt = logps(model, params, jnp.array(pad_rows(rows, 12, pad_id=0).tokens_bt))
     for array, expected in zip(found, expected_bt, strict=True):
         np.testing.assert_allclose(array, expected[: len(array)], atol=1e-5)
 
@@ -201,17 +213,14 @@ def test_reference_log_probs_are_padded_with_zeros():
     np.testing.assert_array_equal(padded, np.float32([[1, 2, 0], [3, 0, 0]]))
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("shape", [MeshShape(4, 2), MeshShape(2, 2, 2), MeshShape(1, 2, 4)])
-def test_the_gradient_on_a_mesh_is_that_of_one_device_with_rows_whole_or_split(tied, shape):
+# Rows that stay whole under a tied head: the train step's tests compare the gradients of a mesh of 4x2.
+@pytest.mark.parametrize(
+    ("tied", "shape"), [(False, MeshShape(4, 2)), (True, MeshShape(2, 2, 2)), (False, MeshShape(1, 2, 4))]
+)
+def test_log_probs_and_gradient_on_a_mesh_are_those_of_one_device_with_rows_whole_or_split(tied, shape):
     tokens_bt = jnp.concatenate([TOKENS, TOKENS[:, :3]], axis=1)  # 20 tokens, which 4 parts divide
-    weight_bt = jax.random.normal(jax.random.key(2), tokens_bt.shape)
-
-    def loss_and_gradient(model, params):
-        function = jax.value_and_grad(lambda params: (token_logps(model, params, tokens_bt, chunk=7) * weight_bt).sum())
-        return jax.device_get(jax.jit(function)(params))
-
-    expected, found = loss_and_gradient(*tiny(tied)), loss_and_gradient(*tiny(tied, shape))
-    assert found[0] == pytest.approx(expected[0], abs=1e-4)
-    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected[1]))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=1e-5), found[1], expected[1])
+    expected, found = (
+        logps_and_gradient(lambda params: token_logps(model, params, tokens_bt, chunk=7), params, tokens_bt)  # noqa: B023
+        for model, params in (tiny(tied), tiny(tied, shape))
+    )
+    assert_same_logps_and_gradient(found, expected)
