@@ -64,9 +64,7 @@ class DesignHuman:
             return self._first_wish(reference, seed)
         key = (html, wanted_html)
         if key not in self._told:
-            page, reference = await asyncio.gather(
-                self.renderer.render(html), wanted_page(self.renderer, request.task)
-            )
+            page, reference = await asyncio.gather(self.renderer.render(html), wanted_page(self.renderer, request.task))
             if page.problem is not None:
                 return not_shown(page, seed)
             self._told[key] = differences(page, reference)

@@ -95,5 +95,3 @@ def test_a_flag_wins_over_preset_and_algorithm_wherever_it_stands():
     ):
         config = parsed(*flags)
         assert (config.policy.training.batch_size, config.policy.training.epochs) == (64, 4)
-
-
