@@ -19,6 +19,7 @@ from launch.measures import MEASURES, Measure
 if TYPE_CHECKING:
     from colbench_env.design.grading import Similarity
     from colbench_env.design.mini import CachedRenderer
+    from launch.picturing import SideBySide
     from launch.simulator import Simulator
     from launch.stage_settings import BenchmarkName, Design
     from sweet_jax.pairs import IndexPair
@@ -75,6 +76,10 @@ class Benchmark(Protocol):
 
     def worth_imitating(self, rewards: Sequence[float]) -> list[int]:
         """Which samples of one task rejection fine-tuning imitates."""
+        ...
+
+    def sides(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
+        """Pictures of what the policies have made of some tasks, for a report; none where there is nothing to see."""
         ...
 
 
@@ -137,6 +142,10 @@ class Backend:
     def worth_imitating(self, rewards: Sequence[float]) -> list[int]:
         """As `Benchmark.worth_imitating`: those that pass all tests."""
         return [index for index, reward in enumerate(rewards) if reward == 1.0]
+
+    def sides(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
+        """As `Benchmark.sides`: none."""
+        return []
 
 
 class Frontend:
@@ -221,7 +230,7 @@ class Frontend:
         if simulator.human == "openai":
             from colbench_env.humans.vision import VisionHuman
 
-            return VisionHuman(simulator.endpoint(), self.renderer, simulator.vision_prompt())
+            return VisionHuman(simulator.endpoint(), self.renderer, simulator.vision_prompt)
         from colbench_env.humans.design import DesignHuman
 
         return DesignHuman(self.renderer, plain=simulator.human_plain)
@@ -247,6 +256,12 @@ class Frontend:
         """As `Benchmark.worth_imitating`: the best one, where it is preferred to another."""
         best = max(range(len(rewards)), key=rewards.__getitem__)
         return [best] if any(pair.chosen == best for pair in self.preferred(rewards)) else []
+
+    def sides(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
+        """As `Benchmark.sides`: the pages beside the reference."""
+        from launch.picturing import side_by_side
+
+        return side_by_side(policies, self.renderer)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from launch.plots import bars, curve
 from launch.results import Results, conclusion, remark, result_lines, verdict_lines
 
 if TYPE_CHECKING:
+    from launch.picturing import SideBySide
     from launch.report import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -100,8 +101,14 @@ def template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def page(report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[str, Sequence[Trajectory]]) -> str:
-    """The HTML of the page. folder: the run directory; dialogues: of each policy. BadInput for unreadable metrics."""
+def page(
+    report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[str, Sequence[Trajectory]],
+    sides: Sequence[SideBySide] = (),
+) -> str:  # fmt: skip
+    """The HTML of the page. folder: the run directory; dialogues: of each policy; sides: pictures of theirs.
+
+    BadInput for unreadable metrics.
+    """
     return template("report.html").render(
         report=report,
         config=config,
@@ -116,6 +123,7 @@ def page(report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[s
         files={stage: _files(folder, stage) for stage in report.stages},
         facts={stage: _facts(note) for stage, note in report.stages.items()},
         examples=examples(dialogues),
+        sides=sides,
         settings=json.dumps(report.settings, indent=2),
     )
 

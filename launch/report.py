@@ -87,7 +87,7 @@ def write_report(run: Run, seconds: float | None) -> None:
         dialogues = _dialogues(run)
         report = _collect(run, dialogues, seconds)
         # The page first: where there is a report.json, there is a whole page beside it.
-        write_text(folder / "report.html", page(report, run.config, folder, dialogues))
+        write_text(folder / "report.html", page(report, run.config, folder, dialogues, run.benchmark.sides(dialogues)))
         write_json(folder / "report.json", report.to_json())
         results = report.results
     _tell(run, results)
@@ -123,7 +123,9 @@ def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: f
     notes = {stage: run.directory.note(stage) for stage in STAGES}
     difference = compare(dialogues["start"], dialogues["trained"]) if "trained" in dialogues else None
     return Report(
-        results=Results({name: summarise(played) for name, played in dialogues.items()}, difference),
+        results=Results(
+            {name: summarise(played) for name, played in dialogues.items()}, difference, run.config.benchmark
+        ),
         command=command_line(run.config),
         next_commands=next_commands(run.config),
         settings=settings_of(run.config),

@@ -10,7 +10,7 @@ import tyro
 
 from colbench_env.endpoint import Endpoint, EndpointSettings
 from colbench_env.humans.openai import OpenAIHuman
-from colbench_env.prompts import read_human_prompt
+from colbench_env.prompts import Prompt, read_human_prompt
 from colbench_env.types import BadInput
 
 FLAT = tyro.conf.arg(name="")
@@ -22,7 +22,8 @@ class Simulator:
     """Who answers the agent.
 
     human: "scripted" needs tasks of the miniature, "model" is played by the same model, "openai" by human_model at
-    human_url. human_prompt: a prompt of colbench_env/prompts, or a file. human_timeout: seconds for one request;
+    human_url. human_prompt: "default" (backend_human, or design_human for pages), a prompt of colbench_env/prompts, or a
+    file. human_timeout: seconds for one request;
     human_retries: of a request, by the client. human_template: chat_template_kwargs as a JSON object. human_key: the
     environment variable with the API key. human_plain: the scripted human of pages says no more than
     the differences. no_leaks: replies that give the solution away are asked for again.
@@ -33,7 +34,7 @@ class Simulator:
     human_url: str = "https://api.openai.com/v1"
     human_model: str = ""
     human_key: str = "OPENAI_API_KEY"
-    human_prompt: str = "backend_human"
+    human_prompt: str = "default"
     human_temperature: float = 1.0
     human_max_tokens: int = 256
     human_timeout: float = 120.0
@@ -66,12 +67,26 @@ class Simulator:
             raise BadInput(f"--human-template={self.human_template}: expected a JSON object")
         return value
 
+    @property
+    def prompt(self) -> Prompt:
+        """What a model in the place of a backend human is told."""
+        return read_human_prompt("backend_human" if self.human_prompt == "default" else self.human_prompt)
+
+    @property
+    def vision_prompt(self) -> Prompt:
+        """What a model with vision is told that looks at pages."""
+        name = "design_human" if self.human_prompt == "default" else self.human_prompt
+        return read_human_prompt(name, hidden=False)
+
     def behind_endpoint(self) -> OpenAIHuman:
-        """The human of `--human=openai`."""
-        endpoint = Endpoint(
+        """The human of `--human=openai` who answers questions."""
+        return OpenAIHuman(self.endpoint(), self.prompt)
+
+    def endpoint(self) -> Endpoint:
+        """Where `--human=openai` is."""
+        return Endpoint(
             EndpointSettings(
                 self.human_url, self.human_model, self.human_temperature, 1.0, self.human_max_tokens,
                 self.human_key, self.human_timeout, self.human_retries, self.in_flight, self.template,
             )
         )  # fmt: skip
-        return OpenAIHuman(endpoint, read_human_prompt(self.human_prompt))

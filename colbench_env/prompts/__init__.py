@@ -66,17 +66,18 @@ class Prompt:
         return names - set(values), filled
 
 
-def read_human_prompt(name: str) -> Prompt:
-    """The prompt of this name here, else of this file, for a human: it has to show what is hidden, and the dialogue."""
+def read_human_prompt(name: str, hidden: bool = True) -> Prompt:
+    """The prompt of this name here, else of this file, for a human: it has to show the dialogue, and what is hidden.
+
+    hidden: False where what is hidden is a picture that is shown beside the prompt.
+    """
     prompt = _read(name, "--human-prompt")
     blank = {field: f"\0{field}\0" for field in HUMAN_FIELDS}
     filled = prompt.fill(blank)
     shows_dialogue = any(blank[field] in filled for field in ("dialogue", "dialogue_history"))
-    if blank["hidden_information"] not in filled or not shows_dialogue:
-        raise BadInput(
-            f"--human-prompt={name}: expected the fields $hidden_information and $dialogue, "
-            "or {hidden_information} and {dialogue_history}"
-        )
+    if not shows_dialogue or (hidden and blank["hidden_information"] not in filled):
+        ours, theirs = ("$hidden_information and ", "{hidden_information} and ") if hidden else ("", "")
+        raise BadInput(f"--human-prompt={name}: expected {ours}$dialogue, or {theirs}{{dialogue_history}}")
     return prompt
 
 

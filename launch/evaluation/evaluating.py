@@ -18,7 +18,7 @@ from colbench_env.types import BadInput, Task, Trajectory
 from launch.benchmarks import Benchmark, Grades, opened
 from launch.console import Console
 from launch.evaluation.config import EvaluateConfig
-from launch.evaluation.evaluation import Evaluation, collect
+from launch.evaluation.evaluation import BASELINE, EVALUATED, Evaluation, collect
 from launch.evaluation.inputs import Dialogues, lines_text, read_dialogues, read_tasks
 from launch.evaluation.studying import Study, read_references, run_references
 from launch.grading import grade_rows, without_grade
@@ -82,6 +82,8 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
         for defect in _write_pairs(config, benchmark, own, graded[0], chat, console):
             defects.append(defect)
             console.warn(defect)
+    policies = ({BASELINE: graded[1].rows} if len(graded) == 2 else {}) | {EVALUATED: graded[0].rows}
+    sides = tuple(benchmark.sides(policies)) if config.html is not None else ()
     return collect(
         graded[0].rows,
         graded[1].rows if len(graded) == 2 else (),
@@ -99,6 +101,7 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
         python=platform.python_version(),
         seconds=round(time.monotonic() - started, 1),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
+        sides=sides,
     )
 
 

@@ -18,6 +18,7 @@ from colbench_env.types import Trajectory
 from launch.benchmarks import Benchmark
 from launch.evaluation.studying import Study
 from launch.paper import PAPER, PAPER_TASKS, paper_differences
+from launch.picturing import SideBySide
 from launch.results import Results
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Evaluation:
     flag; flagged: how many have any. graded: rewards given here; kept: those of the file, by the grader
     that the rows name. excluded: dialogues
     without a reward, by the reason. defects: what is wrong with the input, each with its place. notes: what else a
-    reader has to know.
+    reader has to know. sides: pages for the HTML report.
     """
 
     source: str
@@ -92,6 +93,7 @@ class Evaluation:
     python: str
     seconds: float
     written: str
+    sides: tuple[SideBySide, ...] = ()
 
     @property
     def evaluated(self) -> Any:
@@ -115,7 +117,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """The evaluation as a JSON object; null for what is no number."""
         rest = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        del rest["results"]
+        del rest["results"], rest["sides"]
         paper = {
             "tasks": PAPER_TASKS,
             "rows": PAPER[self.results.benchmark].to_json(),

@@ -21,8 +21,8 @@ class RolloutConfig:
     """Dialogues of a policy with a simulated human, one row a dialogue; run again to continue.
 
     benchmark: "backend" (Python functions) or "frontend" (web pages, rendered as `design` says).
-    model: "embedded" (the small start policy that comes with the package, or for pages "embedded-frontend") or a Hugging
-    Face directory of a Llama model.
+    model: "embedded" (the small start policy that comes with the package, or for pages "embedded-frontend") or a
+    Hugging Face directory of a Llama model.
     agent_url, agent_model: instead of it, an endpoint that speaks OpenAI's protocol; agent_key: the environment
     variable with its API key; agent_timeout: seconds for one request; agent_retries: of a request, by the client.
     agent_prompt: "default" ("none" for an embedded model, else "backend_agent" or "design_agent"), "none", a prompt of

@@ -14,7 +14,7 @@ from colbench_env.episodes import EpisodeFailed, Settings, finished, play_on, se
 from colbench_env.humans import Human
 from colbench_env.humans.openai import OpenAIHuman
 from colbench_env.humans.vision import VisionHuman
-from colbench_env.prompts import read_agent_prompt, read_human_prompt
+from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.benchmarks import Benchmark
 from launch.rolling.config import RolloutConfig
@@ -114,7 +114,7 @@ def _with_engine(
         )
     if human is None:
         spoken = Sampling(simulator.human_temperature, 0, 1.0, simulator.human_max_tokens)
-        prompt, room = read_human_prompt(simulator.human_prompt), engine.max_length - simulator.human_max_tokens
+        prompt, room = simulator.prompt, engine.max_length - simulator.human_max_tokens
         human = ModelHuman(chat, Drawn(engine, spoken), config.played, prompt, spoken, room)
     about = settings.about(human) | {"sampling": sampling | {"max_length": engine.max_length}}
     drawn = Drawn(engine, Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from colbench_env.types import BadInput
+from launch.stage_settings import Design
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class ShowConfig:
     trajectories. baseline: trajectories of another policy on the same tasks.
     model: "embedded" or a Hugging Face directory whose tokenizer has the texts of the tokens; the default is the run
     directory's own model. Without one, token ids stand as numbers.
+    pictures: of frontend dialogues, render the pages (as `design` says) and show them.
     grade: run the tests of every row without a reward, or without a record of what its tests expected and got.
     limit: show the first so many trajectories of each file only; 0: all.
     output: the page. terminal: one episode in the terminal, of line `row` (from 1).
@@ -35,12 +37,14 @@ class ShowConfig:
     baseline: Path | None = None
     model: str | None = None
     grade: bool = False
+    pictures: bool = False
     limit: int = 0
     output: Path | None = None
     terminal: bool = False
     tokens: Path | None = None
     row: int = 1
     counted: Literal["all", "last"] = "all"
+    design: Design = field(default_factory=Design)
 
     def __post_init__(self) -> None:
         if self.limit < 0 or self.row < 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +13,12 @@ from typing import Any, TypeVar
 from colbench_env.episodes import failures_file
 from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput, Pair, Ranked, Row, Trajectory
-from launch.benchmarks import Backend
+from launch.benchmarks import Backend, Frontend
 from launch.grading import grade_rows
 from launch.showing.config import ShowConfig
 from launch.showing.episodes import Episode, Joined, broken_episode, episode
 from launch.showing.turns import Picked, Ranking
+from launch.stage_settings import Design
 from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, TOKENS, row_from_json
 
 RowT = TypeVar("RowT", bound=Row)
@@ -94,6 +97,8 @@ def read_episodes(
     rows = {group.name: _trajectories(group.path, config.limit) for group in groups}
     if config.grade:
         rows = {name: _graded(found, lambda d, t, n=name: progress(n, d, t)) for name, found in rows.items()}
+    if config.pictures:
+        rows = _pictured(rows, config.design, progress)
     episodes = []
     for group in groups:
         mine = rows[group.name]
@@ -125,6 +130,22 @@ def _graded(rows: Sequence[Numbered], progress: Callable[[int, int], None]) -> l
     with Grader() as grader:
         graded = grade_rows(trajectories, wanted, grader, None, progress)
     return [replace(one, row=row) for one, row in zip(rows, graded, strict=True)]
+
+
+def _pictured(
+    rows: dict[str, list[Numbered]], design: Design, progress: Callable[[str, int, int], None]
+) -> dict[str, list[Numbered]]:
+    from launch.picturing import with_pictures
+
+    with contextlib.closing(Frontend(design)) as frontend:
+        for name, found in rows.items():
+            for one in found:
+                if reason := frontend.why_not(one.row.task):
+                    raise BadInput(f"{one.where}: --pictures: {reason}")
+            report = functools.partial(progress, f"pictures: {name}")
+            pictured = with_pictures([one.row for one in found], frontend.renderer, report)
+            rows[name] = [replace(one, row=row) for one, row in zip(found, pictured, strict=True)]
+    return rows
 
 
 def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int, Ranking]]:

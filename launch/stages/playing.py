@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from colbench_env.episodes import EpisodeFailed, Settings, already_played, failures_file
-from colbench_env.prompts import read_human_prompt
 from colbench_env.rollouts import FailedInARow, Result, Wanted
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.cli import Stopped
@@ -107,8 +106,7 @@ def _waves_human(run: Run, sampler: Any) -> tuple[Any, Step]:
     sampling = Sampling(simulator.human_temperature, 0, 1.0, simulator.human_max_tokens)
     speaker = run.sampler(run.start_params, sampling)  # the start policy, whoever the agent is
     step, longest = Step(sampler, speaker), run.max_length - simulator.human_max_tokens
-    prompt = read_human_prompt(simulator.human_prompt)
-    return ModelHuman(run.chat, Wave(step, speaker), run.config.model, prompt, sampling, longest), step
+    return ModelHuman(run.chat, Wave(step, speaker), run.config.model, simulator.prompt, sampling, longest), step
 
 
 def _one_by_one(
