@@ -145,7 +145,7 @@ class Compared:
         for n in numbers:
             by_paint[_painted(self.ours, self.partner[n])].add(n)
         for paint, part in sorted(by_paint.items()):
-            if part <= set(self.theirs.under.get(paint, ())):
+            if paint in self.ours.at and part <= set(self.theirs.under.get(paint, ())):
                 yield paint, part
                 continue
             path = _common([self.reference.blocks[n].path for n in part])
@@ -245,10 +245,7 @@ def arrangements_as_differences(compared: Compared) -> Iterator[Difference]:
 
 
 def _painted(tree: Tree, number: int) -> str:
-    """The path of the outermost element with the block's background, unbroken up to the block; "body" if none paints.
-
-    A block that is mere text paints nothing, or its own ground when it differs from what is around it.
-    """
+    """The path of the outermost element with the block's background, unbroken up to the block; "body" if none paints."""
     block = tree.blocks[number]
     root = block.path if kind_of(block) == "box" else ""
     for path in ancestors(block.path):
@@ -258,9 +255,7 @@ def _painted(tree: Tree, number: int) -> str:
         if tree.blocks[around].background != block.background:
             return root or block.path
         root = path
-    if block.background == "#ffffff" or root in ("", "body"):
-        return "body" if root in ("", "body") and tag_of(block.path) != "button" else root
-    return root
+    return root or ("body" if block.background == "#ffffff" else block.path)
 
 
 def _common(paths: list[str]) -> str:
