@@ -27,7 +27,7 @@ from colbench_env.design.differences import Difference, differences
 from colbench_env.design.page import Page
 from colbench_env.design.renderer import Renderer
 from colbench_env.design.similarity import structural_similarity
-from colbench_env.design.tree import HEADINGS, Tree, kind_of, tag_of
+from colbench_env.design.tree import HEADINGS, Tree, tag_of
 from colbench_env.tasks import read_rows
 from colbench_env.types import Task
 

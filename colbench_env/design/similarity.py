@@ -45,9 +45,7 @@ def structural_similarity(page: Page, reference: Page) -> Structural:
         return Structural(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     alike = likeness(page, reference)
     pairs = match(page, reference, alike)
-    ours, theirs = (
-        np.sqrt([block.width * block.height for block in side.blocks]) for side in (page, reference)
-    )
+    ours, theirs = (np.sqrt([block.width * block.height for block in side.blocks]) for side in (page, reference))
     whole = ours.sum() + theirs.sum()
     if not pairs or not whole > 0:
         return Structural(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

@@ -39,7 +39,9 @@ def test_a_section_that_is_painted_in_the_page_alone_is_named_and_not_the_page()
 
 
 def test_a_page_all_of_another_colour_is_named_as_the_page():
-    seen = page(block("body", 0, 0, 1000, 800, ground="#fbbf24"), *changed(SHOP, repainted("#fbbf24"), "body>main").blocks)
+    seen = page(
+        block("body", 0, 0, 1000, 800, ground="#fbbf24"), *changed(SHOP, repainted("#fbbf24"), "body>main").blocks
+    )
     assert first(seen) == ("background", "body", "The page's background should be white, yours is yellow.")
 
 

@@ -81,8 +81,6 @@ def test_blocks_that_say_the_same_are_told_apart_by_what_is_around_them():
     assert match(swapped, reference, likeness(swapped, reference)) == [(0, 2), (1, 3), (2, 0), (3, 1)]
 
 
-
-
 def test_parts_of_a_page_are_in_the_score_by_the_square_root_of_their_area():
     found = structural_similarity(without(SHOP, "body>footer"), SHOP)
     weights = {one.path: (one.width * one.height) ** 0.5 for one in (*HEADER, *COLUMNS, *FOOTER)}
