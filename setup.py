@@ -63,6 +63,6 @@ setup(
         "serve": ["starlette>=1.0", "uvicorn>=0.50"],
         "openai": ["openai>=2.0"],
         "gym": ["gymnasium>=1.4"],
-        "frontend": ["playwright>=1.60", "pillow>=12.0"],
+        "frontend": ["playwright>=1.60", "pillow>=12.0", "scipy>=1.17"],
     },
 )

@@ -2,9 +2,10 @@
 
     python -m benchmarks.page_changes [--pages=200 --seed=0 --tasks=FILE --assets=DIR --show=10]
 
-The changes are made in the parsed page by another Chromium. A change counts as named if one of the
-at most three differences that the human tells is of the right kind and about the changed element. The peer is what says
-nothing of elements at all: the share of changes that a comparison of the two pictures' bytes sees.
+The changes are made in the parsed page by another Chromium, which does not load it. A change counts as named if one of
+the at most three differences that the human tells is of the right kind and about the changed element ("first": if it is
+the one told first). The peer goes through the blocks of both pages in document order and points at the first that
+differs, of which kind is not asked.
 """
 
 import argparse
@@ -113,6 +114,15 @@ def named(found: list[Difference], change: Change) -> bool:
     return False
 
 
+def pointed_at(page: Page, reference: Page, change: Change) -> bool:
+    """Whether the first block that differs in document order is of the changed element (the peer)."""
+    for seen, wanted in itertools.zip_longest(page.blocks, reference.blocks):
+        if seen != wanted:
+            path = (wanted or seen).path
+            return any(path == changed or path.startswith(changed + ">") for changed in change.paths)
+    return False
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=200)
@@ -178,6 +188,7 @@ def report(references: list[Page], changed: list[tuple[Change, Page] | None], sh
     """Prints the figures, and the first failures."""
     done: dict[str, list[bool]] = defaultdict(list)
     first: dict[str, list[bool]] = defaultdict(list)
+    peer: dict[str, list[bool]] = defaultdict(list)
     scores, times, score_times, shown = [], [], [], 0
     for index, (reference, result) in enumerate(zip(references, changed, strict=True)):
         if result is None:
@@ -193,17 +204,18 @@ def report(references: list[Page], changed: list[tuple[Change, Page] | None], sh
         right = named(found, change)
         done[change.kind].append(right)
         first[change.kind].append(named(found[:1], change))
+        peer[change.kind].append(pointed_at(page, reference, change))
         if not right and shown < show:
             shown += 1
             print(f"- page {index}, {change.kind} {change.paths} {change.argument[:30]}")
             for difference in found[:MOST]:
                 print(f"    {difference.kind} {difference.path} {difference.weight:.3f}: {difference.sentence}")
-    print(f"{'change':18} {'pages':>6} {'named':>7} {'first':>7}")
+    print(f"{'change':18} {'pages':>6} {'named':>7} {'first':>7} {'peer':>7}")
     for kind in (*KINDS, "all"):
-        hits = sum(done.values(), []) if kind == "all" else done[kind]
-        tops = sum(first.values(), []) if kind == "all" else first[kind]
-        if hits:
-            print(f"{kind:18} {len(hits):6} {sum(hits) / len(hits):7.1%} {sum(tops) / len(tops):7.1%}")
+        rates = [statistics.mean(sum(table.values(), []) if kind == "all" else table[kind] or [False])
+                 for table in (done, first, peer)]  # fmt: skip
+        count = len(scores) if kind == "all" else len(done[kind])
+        print(f"{kind:18} {count:6} {rates[0]:7.1%} {rates[1]:7.1%} {rates[2]:7.1%}")
     unchanged = sum(bool(differences(reference, reference)) for reference in references)
     print(f"similarity below 1 on {sum(score < 1 for score in scores)} of {len(scores)} changed pages, "
           f"median {statistics.median(scores):.3f}, highest {max(scores):.4f}")  # fmt: skip

@@ -13,8 +13,8 @@ OVERLAP = 0.35  # of the smaller one: so much in common makes two elements a row
 class Arrangement:
     """Elements of the reference that stand otherwise in the page.
 
-    kind: "swapped", "stacked" (they should be side by side) or "unstacked". paths: of the elements, as they should come.
-    side: for "swapped", where the first should be: "left of" or "above". around: the path of what holds them.
+    kind: "swapped", "stacked" (they should be side by side) or "unstacked". paths: as the elements should come. side:
+    for "swapped", where the first should be: "left of" or "above". around: the path of what holds them.
     """
 
     kind: str

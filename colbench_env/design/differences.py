@@ -10,7 +10,18 @@ from colbench_env.design.arrangement import arrangements
 from colbench_env.design.matching import likeness, match, match_leftovers
 from colbench_env.design.page import Block, Page
 from colbench_env.design.tree import HEADINGS, Box, Tree, ancestors, box_of, kind_of, parent_of, tag_of
-from colbench_env.design.words import listed, name_of, number, pixels, quoted
+from colbench_env.design.words import (
+    PLURALS,
+    compared_size,
+    letters_sentence,
+    listed,
+    made_of,
+    name_of,
+    number,
+    pixels,
+    quoted,
+    with_article,
+)  # fmt: skip
 
 SEEN_COLOUR = 6  # in L*a*b*: a difference that is seen side by side
 SEEN_SIZE = 1.06
@@ -92,10 +103,8 @@ class Compared:
         for path in _tops(self.theirs, set(range(len(self.reference.blocks))) - set(self.partner)):
             box, name = self.theirs.box(path), name_of(self.theirs, path)
             where = self._where(path)
-            weight = self.share(box) * 0.9 + 0.1
-            yield Difference(
-                "missing", name, f"{_a(name)} is missing{_made_of(self.theirs, path)}{where}.", weight, path
-            )
+            sentence = f"{with_article(name)} is missing{made_of(self.theirs, path)}{where}."
+            yield Difference("missing", name, sentence, self.share(box) * 0.9 + 0.1, path)
 
     def extra(self) -> Iterator[Difference]:
         """What the page has and the reference lacks."""
@@ -147,7 +156,7 @@ class Compared:
         for n in numbers:
             by_paint[_painted(self.ours, self.partner[n])].add(n)
         for paint, part in sorted(by_paint.items()):
-            if part <= set(self.theirs.under.get(paint, ())):
+            if paint in self.ours.at and part <= set(self.theirs.under.get(paint, ())):
                 yield paint, part
                 continue
             path = _common([self.reference.blocks[n].path for n in part])
@@ -175,12 +184,12 @@ class Compared:
             name, many, path = self._together(blocks)
             area = sum(min(b.width * b.height, len(b.text) * b.font_size**2 * 0.6) for b in blocks)
             share = min(area / (self.reference.width * self.reference.height), 1.0) ** 0.5
-            severity, sentence = _letters_sentence(kind, wanted, seen, name, many)
+            severity, sentence = letters_sentence(kind, wanted, seen, name, many)
             yield Difference(kind, name, sentence, share * severity + (0.03 if blocks[0].tag in HEADINGS else 0), path)
 
     def boxes(self, told: list[str]) -> Iterator[Difference]:
         """Elements of another size, for no reason told so far: `told` are the paths of other differences."""
-        for theirs, wanted, seen in self.pairs():
+        for _, wanted, seen in self.pairs():
             kind, path = kind_of(wanted), wanted.path
             if kind == "text" or any(other == path or other.startswith(path + ">") for other in told):
                 continue
@@ -191,7 +200,7 @@ class Compared:
             holds = kind == "box" and len(self.theirs.under[path]) > 1
             name = name_of(self.theirs, path)
             sizes = [pixels(box_of([block])) for block in (wanted, seen)]
-            how = _compared_size(wanted, seen)
+            how = compared_size(wanted, seen)
             sentence = f"The {name} should be {how}, about {sizes[0]}; yours is {sizes[1]}."
             weight = self.share(box_of([wanted])) * (0.1 if holds else 0.5) * min(max(ratios) - 1, 1)
             yield Difference("box", name, sentence, weight, path)
@@ -202,7 +211,7 @@ class Compared:
             return name_of(self.theirs, blocks[0].path), False, blocks[0].path
         common = _common([block.path for block in blocks])
         tags = {block.tag for block in blocks}
-        if len(tags) == 1 and (plural := _PLURALS.get(next(iter(tags)))):
+        if len(tags) == 1 and (plural := PLURALS.get(next(iter(tags)))):
             if len(blocks) <= 3:
                 return f"{plural} {listed([quoted(block.text) for block in blocks])}", True, common
             return f"{plural} in the {name_of(self.theirs, common)}", True, common
@@ -214,10 +223,8 @@ class Compared:
         inside = parent_of(path)
         if tag_of(inside) in ("header", "nav", "footer", "aside"):
             return f" in the {name_of(self.theirs, inside)}"
-        for words, numbers in (
-            ("below", range(first - 1, -1, -1)),
-            ("above", range(last + 1, len(self.theirs.blocks))),
-        ):
+        after = range(last + 1, len(self.theirs.blocks))
+        for words, numbers in (("below", range(first - 1, -1, -1)), ("above", after)):
             for n in numbers:
                 block = self.theirs.blocks[n]
                 if n in self.partner and not path.startswith(block.path + ">") and block.path != "body":
@@ -231,17 +238,13 @@ class Compared:
         return neighbour
 
 
-_PLURALS = {tag: "headings" for tag in HEADINGS} | {"a": "links", "button": "buttons", "p": "texts", "li": "list items"}
-
-
 def arrangements_as_differences(compared: Compared) -> Iterator[Difference]:
     """Elements side by side or one below the other that stand the other way round."""
     partners = {theirs: compared.page.blocks[ours] for theirs, ours in compared.partner.items()}
     for found in arrangements(compared.theirs, partners):
         names = [name_of(compared.theirs, path) for path in found.paths]
-        weight = compared.share(
-            box_of([compared.theirs.blocks[n] for p in found.paths for n in compared.theirs.under[p]])
-        )
+        numbers = [n for path in found.paths for n in compared.theirs.under[path]]
+        weight = compared.share(box_of([compared.theirs.blocks[n] for n in numbers]))
         sentence = {
             "swapped": f"The {names[0]} should be {found.side} the {names[-1]}, yours is the other way round.",
             "stacked": f"The {listed(names[:4])} should stand side by side in {number(len(names))} columns, "
@@ -252,10 +255,7 @@ def arrangements_as_differences(compared: Compared) -> Iterator[Difference]:
 
 
 def _painted(tree: Tree, number: int) -> str:
-    """The path of the outermost element with the block's background, unbroken up to the block; "body" if none paints.
-
-    A block that is mere text paints nothing, or its own ground when it differs from what is around it.
-    """
+    """The path of the outermost element whose background reaches the block unbroken; "body" if none paints."""
     block = tree.blocks[number]
     root = block.path if kind_of(block) == "box" else ""
     for path in ancestors(block.path):
@@ -265,9 +265,7 @@ def _painted(tree: Tree, number: int) -> str:
         if tree.blocks[around].background != block.background:
             return root or block.path
         root = path
-    if block.background == "#ffffff" or root in ("", "body"):
-        return "body" if root in ("", "body") and tag_of(block.path) != "button" else root
-    return root
+    return root or ("body" if block.background == "#ffffff" else block.path)
 
 
 def _common(paths: list[str]) -> str:
@@ -293,47 +291,3 @@ def _tops(tree: Tree, lonely: set[int]) -> list[str]:
         if path not in found:
             found.append(path)
     return found
-
-
-def _made_of(tree: Tree, path: str) -> str:
-    """What a missing element consists of, where that is worth a word."""
-    inside = [tree.blocks[n] for n in tree.under[path] if tree.blocks[n].path != path]
-    counts = {
-        "picture": sum(kind_of(block) == "picture" for block in inside),
-        "button": sum(block.tag == "button" for block in inside),
-        "input field": sum(kind_of(block) == "control" for block in inside),
-    }
-    parts = [f"{number(count)} {what}{'s' if count > 1 else ''}" for what, count in counts.items() if count]
-    return f" (it has {listed(parts)})" if parts and len(inside) > 1 else ""
-
-
-def _letters_sentence(kind: str, wanted: object, seen: object, name: str, many: bool) -> tuple[float, str]:
-    yours = "yours are" if many else "yours is"
-    if kind == "colour":
-        names = colour.contrasted(str(wanted), str(seen))
-        gap = min(colour.distance(str(wanted), str(seen)) / 60, 1)
-        subject = name if name.startswith("text in") else f"letters of the {name}" if many else f"letters of the {name}"
-        return 0.3 + 0.5 * gap, f"The {subject} should be {names[0]}, yours are {names[1]}."
-    if kind == "weight":
-        return 0.3, f"The {name} should {'' if wanted else 'not '}be bold."
-    ratio = float(wanted) / float(seen)  # type: ignore[arg-type]
-    how = ("much " if max(ratio, 1 / ratio) > 1.6 else "") + ("larger" if ratio > 1 else "smaller")
-    severity = 0.4 + 0.6 * min(max(ratio, 1 / ratio) - 1, 1)
-    return severity, f"The letters of the {name} should be {how}, about {wanted:g} pixels high; {yours} {seen:g}."
-
-
-def _compared_size(wanted: Block, seen: Block) -> str:
-    words = []
-    for want, see, more, less in (
-        (wanted.width, seen.width, "wider", "narrower"),
-        (wanted.height, seen.height, "higher", "lower"),
-    ):
-        if max(want, see) / max(min(want, see), 1) >= 1.1:
-            words.append(more if want > see else less)
-    return " and ".join(words)
-
-
-def _a(name: str) -> str:
-    if name in ("header", "footer", "navigation bar", "sidebar", "page", "form", "list", "main part", "picture"):
-        return f"The {name}"
-    return f"{'An' if name[0] in 'aeiou' else 'A'} {name}"

@@ -50,8 +50,8 @@ def likeness(page: Page, reference: Page) -> Likeness:
 def match(page: Page, reference: Page, alike: Likeness) -> list[tuple[int, int]]:
     """Pairs (number in the page, number in the reference) of blocks that are the same thing, none used twice.
 
-    A text is known by its characters, anything else by the words inside or around it, or its path; place, path and looks tell those
-    apart that say the same.
+    A text is known by its characters, anything else by the words inside or around it, or its path; place, path, looks
+    and the words around tell those apart that say the same.
     """
     ours, theirs = Tree(page.blocks), Tree(reference.blocks)
     if not page.blocks or not reference.blocks:

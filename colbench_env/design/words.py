@@ -1,11 +1,13 @@
 """What a person calls the things on a page."""
 
+from colbench_env.design import colour
 from colbench_env.design.page import Block
-from colbench_env.design.tree import HEADINGS, Box, Tree, parent_of, tag_of
+from colbench_env.design.tree import HEADINGS, Box, Tree, kind_of, parent_of, tag_of
 
 PLACES = {"body": "page", "header": "header", "nav": "navigation bar", "footer": "footer", "aside": "sidebar"}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 MAX_QUOTE = 40
+PLURALS = {tag: "headings" for tag in HEADINGS} | {"a": "links", "button": "buttons", "p": "texts", "li": "list items"}
 
 
 def quoted(text: str) -> str:
@@ -88,3 +90,50 @@ def _title(tree: Tree, path: str) -> str:
 
 def _has_heading(tree: Tree, path: str) -> bool:
     return any(tree.blocks[n].tag in HEADINGS for n in tree.under[path])
+
+
+def made_of(tree: Tree, path: str) -> str:
+    """What a missing element consists of, where that is worth a word."""
+    inside = [tree.blocks[n] for n in tree.under[path] if tree.blocks[n].path != path]
+    counts = {
+        "picture": sum(kind_of(block) == "picture" for block in inside),
+        "button": sum(block.tag == "button" for block in inside),
+        "input field": sum(kind_of(block) == "control" for block in inside),
+    }
+    parts = [f"{number(count)} {what}{'s' if count > 1 else ''}" for what, count in counts.items() if count]
+    return f" (it has {listed(parts)})" if parts and len(inside) > 1 else ""
+
+
+def letters_sentence(kind: str, wanted: object, seen: object, name: str, many: bool) -> tuple[float, str]:
+    """How severe a change of the letters is, and the sentence; `many` where the name is plural."""
+    yours = "yours are" if many else "yours is"
+    if kind == "colour":
+        names = colour.contrasted(str(wanted), str(seen))
+        gap = min(colour.distance(str(wanted), str(seen)) / 60, 1)
+        subject = name if name.startswith("text in") else f"letters of the {name}"
+        return 0.3 + 0.5 * gap, f"The {subject} should be {names[0]}, yours are {names[1]}."
+    if kind == "weight":
+        return 0.3, f"The {name} should {'' if wanted else 'not '}be bold."
+    ratio = float(wanted) / float(seen)  # type: ignore[arg-type]
+    how = ("much " if max(ratio, 1 / ratio) > 1.6 else "") + ("larger" if ratio > 1 else "smaller")
+    severity = 0.4 + 0.6 * min(max(ratio, 1 / ratio) - 1, 1)
+    return severity, f"The letters of the {name} should be {how}, about {wanted:g} pixels high; {yours} {seen:g}."
+
+
+def compared_size(wanted: Block, seen: Block) -> str:
+    """How the seen block would have to change: "wider", "narrower and higher"."""
+    words = []
+    for want, see, more, less in (
+        (wanted.width, seen.width, "wider", "narrower"),
+        (wanted.height, seen.height, "higher", "lower"),
+    ):
+        if max(want, see) / max(min(want, see), 1) >= 1.1:
+            words.append(more if want > see else less)
+    return " and ".join(words)
+
+
+def with_article(name: str) -> str:
+    """The name as the beginning of a sentence."""
+    if name in ("header", "footer", "navigation bar", "sidebar", "page", "form", "list", "main part", "picture"):
+        return f"The {name}"
+    return f"{'An' if name[0] in 'aeiou' else 'A'} {name}"

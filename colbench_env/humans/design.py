@@ -27,11 +27,12 @@ class Renders(Protocol):
 
 @dataclass(frozen=True)
 class DesignHuman:
-    """Looks at the page of the agent's last turn and at the task's reference through `renderer`: with a `CachedRenderer`
-    a reference is rendered once.
+    """Looks at the page of the agent's last turn and at the task's reference through `renderer`; a `CachedRenderer`
+    renders a reference once.
 
-    Says between one and `most` of the most outstanding differences; the seed decides how many, and the wording around.
-    With `plain` there is no wording around. What it says depends on the two pages and the seed alone.
+    Says between one and `most` of the most outstanding differences; the seed decides how many, and the words around
+    them. With `plain` it says `most` of them, one a line, and no words around. What it says depends on the two pages
+    and the seed alone.
     """
 
     renderer: Renders
@@ -79,7 +80,7 @@ class DesignHuman:
         count = self.most if self.plain else 1 + seed % self.most
         said = "" if self.plain else OPENINGS[seed // self.most % len(OPENINGS)]
         for difference in found[:count]:
-            longer = f"{said}{difference.sentence} "
+            longer = said + difference.sentence + ("\n" if self.plain else " ")
             if len(longer) > FRONTEND_REPLY_LIMIT:
                 break
             said = longer

@@ -32,7 +32,8 @@ def test_a_header_of_another_colour_is_named_once_and_not_its_heading():
 
 
 def test_a_section_that_is_painted_in_the_page_alone_is_named_and_not_the_page():
-    seen = changed(SHOP, repainted("#fbbf24"), "body>main>section[1]")
+    paint = block("body>main>section[1]", 0, 110, 500, 300, ground="#fbbf24")
+    seen = page(*HEADER, paint, *changed(SHOP, repainted("#fbbf24"), "body>main>section[1]").blocks[2:])
     sentence = "The section 'Fresh bread' should be white, yours is yellow."
     assert first(seen) == ("background", "body>main>section[1]", sentence)
 

@@ -1,11 +1,12 @@
 """The pages of the miniature: a site's words, and a look that the description does not tell.
 
-A page is ten short lines, one for each thing that varies or never does, so that a tokenizer made of such pages has a
+A page is nine short lines, one for each thing that varies or never does, so that a tokenizer made of such pages has a
 token for nearly every line. Splits are disjoint by site and look: a page belongs to exactly one of train, validation
 and test.
 """
 
 import hashlib
+import itertools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,8 +99,7 @@ def draw_look(rng: random.Random, site: Site | None = None) -> Look:
 
 def draw_of_split(rng: random.Random, split: str) -> Look:
     """A random look of the split. Raises ValueError for an unknown one."""
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
+    _check(split)
     while (look := draw_look(rng)).split != split:
         pass
     return look
@@ -115,12 +115,15 @@ def make_page_tasks(split: str, count: int, seed: int) -> list[Task]:
 
     Raises ValueError for an unknown split, and where the split has fewer pages.
     """
+    _check(split)
     rng = random.Random(f"pages {split} {seed}")
-    tasks: dict[str, Task] = {}
-    for _ in range(200 * count + 1000):
-        if len(tasks) == count:
-            return list(tasks.values())
-        look = draw_of_split(rng, split)
-        if look.html not in tasks:
-            tasks[look.html] = Task(describe(look, rng), look.html)
-    raise ValueError(f"{count} tasks were asked for, the split {split!r} has {len(tasks)} pages")
+    looks = [Look(site, values) for site in SITES for values in itertools.product(*ATTRIBUTES.values())]
+    looks = [look for look in looks if look.split == split]
+    if count > len(looks):
+        raise ValueError(f"{count} tasks were asked for, the split {split!r} has {len(looks)} pages")
+    return [Task(describe(look, rng), look.html) for look in rng.sample(looks, count)]
+
+
+def _check(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
