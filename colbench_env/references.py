@@ -1,13 +1,17 @@
 """What the references of a benchmark tell of it: which tasks cannot be graded, and what blind guessing would score."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TypeVar
 
 from .flags import Flag, outcome_flags
 from .grading import encoding
 from .grading.verdicts import Outcome, equal
 from .python_source import NotPython, parse
 from .types import Task, Verdict
+
+Key, Ran = TypeVar("Key"), TypeVar("Ran")
 
 USELESS = {
     Verdict.TIMEOUT: "runs for too long",
@@ -49,6 +53,23 @@ def outcome_defect(task: Task, outcomes: Sequence[Outcome]) -> str:
     ):
         return f"the reference gives no value in any of its {len(outcomes)} tests ({first.detail})"
     return ""
+
+
+def run_each(
+    tasks: Mapping[Key, Task], run: Callable[[Task], Ran], workers: int, on_done: Callable[[Key, Ran], None]
+) -> None:
+    """Nothing; `on_done` is given, in this thread, the key of each task and what `run` gave for it, as it is done.
+
+    `run` is called in `workers` threads. What it or `on_done` raises ends everything that has not begun.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = {pool.submit(run, task): key for key, task in tasks.items()}
+        try:
+            for future in as_completed(waiting):
+                on_done(waiting[future], future.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def commonest_share(outcomes: Sequence[Outcome], mode: str) -> float:

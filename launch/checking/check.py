@@ -44,7 +44,7 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
         for line, flags in ran.flags.items():
             for flag in flags:
                 survey.flags[flag].append(line)
-        for line, reason in ran.useless.items():
+        for line, reason in ran.defects.items():
             for number in survey.rows_of(line):
                 defect(number, f"{config.file}:{number}: {reason}")
     has_tasks = kind in (*TASK_KINDS, "trajectories")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 from colbench_env.flags import Flag, outcome_flags, source_flags
 from colbench_env.grading import Grader
-from colbench_env.references import commonest_share, outcome_defect, source_defect
+from colbench_env.grading.verdicts import Outcome
+from colbench_env.references import commonest_share, outcome_defect, run_each, source_defect
 from colbench_env.types import Task
 
 
@@ -30,19 +30,18 @@ def read_references(tasks: Sequence[Task]) -> Study:
 def run_references(tasks: Sequence[Task], read: Study, grader: Grader, progress: Callable[[int, int], None]) -> Study:
     """`read`, and what one run of each reference shows that is not defective by its looks."""
     defects, flags, chances = dict(read.defects), dict(read.flags), {}
-    left = [task for task in tasks if task.task_id not in defects]
-    with ThreadPoolExecutor(grader.workers) as pool:
-        waiting = {pool.submit(grader.expected, task): task for task in left}
-        try:
-            for done, future in enumerate(as_completed(waiting), start=1):
-                task, outcomes = waiting[future], future.result()
-                flags[task.task_id] |= outcome_flags(outcomes, outcomes)
-                if defect := outcome_defect(task, outcomes):
-                    defects[task.task_id] = defect
-                else:
-                    chances[task.task_id] = commonest_share(outcomes, grader.mode)
-                progress(done, len(left))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    left = {task.task_id: task for task in tasks if task.task_id not in defects}
+    done = 0
+
+    def ran(task_id: str, outcomes: Sequence[Outcome]) -> None:
+        nonlocal done
+        flags[task_id] |= outcome_flags(outcomes, outcomes)
+        if defect := outcome_defect(left[task_id], outcomes):
+            defects[task_id] = defect
+        else:
+            chances[task_id] = commonest_share(outcomes, grader.mode)
+        done += 1
+        progress(done, len(left))
+
+    run_each(left, grader.expected, grader.workers, ran)
     return Study(defects, flags, chances)
