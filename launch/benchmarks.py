@@ -17,8 +17,8 @@ from colbench_env.types import BadInput, Task, Trajectory
 from launch.measures import MEASURES, Measure
 
 if TYPE_CHECKING:
+    from colbench_env.design.cache import CachedRenderer
     from colbench_env.design.grading import Similarity
-    from colbench_env.design.mini import CachedRenderer
     from launch.picturing import SideBySide
     from launch.simulator import Simulator
     from launch.stage_settings import BenchmarkName, Design
@@ -171,7 +171,7 @@ class Frontend:
     def renderer(self) -> CachedRenderer:
         """What renders pages, and remembers the last ones."""
         if self._renderer is None:
-            from colbench_env.design.mini import CachedRenderer
+            from colbench_env.design.cache import CachedRenderer
             from colbench_env.design.renderer import Renderer
 
             design = self._design

@@ -22,16 +22,16 @@ class Simulator:
     """Who answers the agent.
 
     human: "scripted" needs tasks of the miniature, "model" is played by the same model, "openai" by human_model at
-    human_url. human_prompt: "default" (backend_human, or design_human for pages), a prompt of colbench_env/prompts, or a
-    file. human_timeout: seconds for one request;
-    human_retries: of a request, by the client. human_template: chat_template_kwargs as a JSON object. human_key: the
-    environment variable with the API key. human_plain: the scripted human of pages says no more than
-    the differences. no_leaks: replies that give the solution away are asked for again.
+    human_url ("": OpenAI's own). human_prompt: "default" (backend_human, or design_human for pages), a prompt of
+    colbench_env/prompts, or a file. human_timeout: seconds for one request; human_retries: of a request, by the client.
+    human_template: chat_template_kwargs as a JSON object. human_key: the environment variable with the API key.
+    human_plain: the scripted human of pages says no more than the differences. no_leaks: replies that give the solution
+    away are asked for again.
     attempts: of the human for one reply. in_flight: episodes under way at once, and so requests to an endpoint.
     """
 
     human: Literal["scripted", "model", "openai"] = "scripted"
-    human_url: str = "https://api.openai.com/v1"
+    human_url: str = ""
     human_model: str = ""
     human_key: str = "OPENAI_API_KEY"
     human_prompt: str = "default"
@@ -86,7 +86,8 @@ class Simulator:
         """Where `--human=openai` is."""
         return Endpoint(
             EndpointSettings(
-                self.human_url, self.human_model, self.human_temperature, 1.0, self.human_max_tokens,
+                self.human_url or EndpointSettings.url, self.human_model, self.human_temperature, 1.0,
+                self.human_max_tokens,
                 self.human_key, self.human_timeout, self.human_retries, self.in_flight, self.template,
             )
         )  # fmt: skip

@@ -251,7 +251,7 @@ def test_no_success_among_the_dialogues_is_said_with_what_to_do(start, small, tm
 
 def test_an_unknown_agent_prompt_is_named(start, tmp_path, tiny_model):
     flags = (f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}", "--agent-prompt=nobody", *SMALL)
-    assert start(*flags).refuses().startswith("error: --agent-prompt=nobody: no such file, and not 'none' or one of ")
+    assert start(*flags).refuses().startswith("error: --agent-prompt=nobody: no such file, and none of ")
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ DOWN = "http://127.0.0.1:9/v1"
 @pytest.fixture(scope="module")
 def url():
     """Where the embedded model is served."""
-    served, listener = load_served(ServeConfig(rows=8), None), socket.socket()
+    served, listener = load_served(ServeConfig(rows=8, max_length=512), None), socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(make_app(served), log_level="warning", lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -34,12 +34,23 @@ def url():
     served.engine.close()
 
 
-def human_at(url):
-    return ("--human=openai", f"--human-url={url}", "--human-model=embedded", "--human-max-tokens=12")
+@pytest.fixture(scope="module")
+def human_at(tmp_path_factory):
+    """A function: the flags of the human at an address. Its prompt is short, so that little has to be compiled."""
+    prompt = tmp_path_factory.mktemp("prompts") / "human.txt"
+    prompt.write_text("{hidden_information}\n{dialogue_history}")
+    flags = ("--human=openai", "--human-model=embedded", f"--human-prompt={prompt}", "--human-max-tokens=12")
+    return lambda url: (*flags, f"--human-url={url}")
 
 
 def agent_at(url):
-    return (f"--agent-url={url}", "--agent-model=embedded", "--max-new-tokens=12", "--max-turns=3")
+    return (
+        f"--agent-url={url}",
+        "--agent-model=embedded",
+        "--agent-prompt=none",
+        "--max-new-tokens=12",
+        "--max-turns=2",
+    )
 
 
 @pytest.fixture
@@ -64,7 +75,9 @@ def note(tmp_path):
 # --- launch.rollout --------------------------------------------------------------------------------------------------
 
 
-def test_agent_and_human_of_a_server_play_the_same_dialogues_however_many_are_under_way(in_process, url, tmp_path):
+def test_agent_and_human_of_a_server_play_the_same_dialogues_however_many_are_under_way(
+    in_process, url, human_at, tmp_path
+):
     written = []
     for in_flight in (1, 6):
         output = tmp_path / f"{in_flight}.jsonl"
@@ -148,7 +161,7 @@ def test_the_agents_endpoint_has_settings_of_its_own(in_process, tmp_path):
 # --- launch.train ----------------------------------------------------------------------------------------------------
 
 
-def test_a_stage_plays_with_a_human_of_a_server_and_goes_on_after_a_kill(zero_shot, url, tmp_path):
+def test_a_stage_plays_with_a_human_of_a_server_and_goes_on_after_a_kill(zero_shot, url, human_at, tmp_path):
     ended = zero_shot(*human_at(url))
     assert ended.status == 0, ended.stderr
     whole = played(tmp_path).read_bytes()
@@ -166,7 +179,7 @@ def test_a_stage_plays_with_a_human_of_a_server_and_goes_on_after_a_kill(zero_sh
     assert played(tmp_path).read_bytes() == whole
 
 
-def test_a_failed_episode_is_left_out_of_the_score_and_counted(zero_shot, url, tmp_path, monkeypatch):
+def test_a_failed_episode_is_left_out_of_the_score_and_counted(zero_shot, url, human_at, tmp_path, monkeypatch):
     assert zero_shot(*human_at(url), "--stage=tasks").status == 0
     ask, (task, *others) = Endpoint.complete, read_rows(tmp_path / "run" / "tasks" / "eval.jsonl", Task)
 
@@ -185,7 +198,7 @@ def test_a_failed_episode_is_left_out_of_the_score_and_counted(zero_shot, url, t
     assert "1 of 4 episodes failed" in ended.stdout + ended.stderr
 
 
-def test_an_endpoint_that_is_down_is_one_sentence_and_the_run_goes_on_with_another_start(zero_shot, url, tmp_path):
+def test_an_endpoint_that_is_down_is_one_sentence_before_anything_is_played(zero_shot, human_at, tmp_path):
     refused = zero_shot(*human_at(DOWN), "--human-retries=0").refuses()
     assert refused.startswith(f"error: {DOWN}: the endpoint cannot be reached")
     assert not played(tmp_path).exists()

@@ -303,11 +303,12 @@ def test_a_command_line_has_the_flags_that_differ_from_the_preset():
     rollouts = dataclasses.replace(tiny.rollouts, max_turns=4)
     critic = dataclasses.replace(tiny.critic, privileged=False)
     config = dataclasses.replace(
-        tiny, run_dir=Path("my runs/a"), mesh="4x2", stage="policy", unsafe=True, rollouts=rollouts, critic=critic
-    )
+        tiny, run_dir=Path("my runs/a"), mesh="4x2", stage="policy", unsafe=True, rollouts=rollouts, critic=critic,
+        simulator=dataclasses.replace(tiny.simulator, attempts=5),
+    )  # fmt: skip
     assert command_line(config) == (
-        "python -m launch.train --preset=tiny --mesh=4x2 '--run-dir=my runs/a' --unsafe --rollouts.max-turns=4 "
-        "--critic.no-privileged"
+        "python -m launch.train --preset=tiny --mesh=4x2 '--run-dir=my runs/a' --attempts=5 --unsafe "
+        "--rollouts.max-turns=4 --critic.no-privileged"
     )
     argv = shlex.split(command_line(config))[3:]
     assert cli.parse(TrainConfig, argv, PRESETS, "embedded") == dataclasses.replace(config, stage="all")

@@ -24,10 +24,10 @@ class Habits:
     """Odds of the scripted agent's turn: to stop, for each named thing not to mend it or to mend it wrongly, and to
     break something that was not named; and its limit of turns."""
 
-    stop: float = 0.08
-    ignore: float = 0.3
-    wrong: float = 0.1
-    spoil: float = 0.15
+    stop: float = 0.15
+    ignore: float = 0.55
+    wrong: float = 0.15
+    spoil: float = 0.3
     max_turns: int = MINI_TURNS
 
 
