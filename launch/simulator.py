@@ -22,8 +22,8 @@ class Simulator:
     """Who answers the agent.
 
     human: "scripted" needs tasks of the miniature, "model" is played by the same model, "openai" by human_model at
-    human_url ("": OpenAI's own). human_prompt: a prompt of colbench_env/prompts, or a file. human_timeout: seconds for one request;
-    human_retries: of a request, by the client. human_template: chat_template_kwargs as a JSON object. human_key: the
+    human_url ("": OpenAI's own). human_prompt: a prompt of colbench_env/prompts, or a file. human_timeout: seconds for
+    one request; human_retries: of a request, by the client. human_template: chat_template_kwargs as a JSON object. human_key: the
     environment variable with the API key. no_leaks: replies that give the solution away are asked for again.
     attempts: of the human for one reply. in_flight: episodes under way at once, and so requests to an endpoint.
     """
@@ -68,8 +68,8 @@ class Simulator:
         """The human of `--human=openai`."""
         endpoint = Endpoint(
             EndpointSettings(
-                self.human_url or EndpointSettings.url, self.human_model, self.human_temperature, 1.0, self.human_max_tokens,
-                self.human_key, self.human_timeout, self.human_retries, self.in_flight, self.template,
+                self.human_url or EndpointSettings.url, self.human_model, self.human_temperature, 1.0,
+                self.human_max_tokens, self.human_key, self.human_timeout, self.human_retries, self.in_flight, self.template,
             )
         )  # fmt: skip
         return OpenAIHuman(endpoint, read_human_prompt(self.human_prompt))
