@@ -22,22 +22,10 @@ class Simulator:
     """Who answers the agent.
 
     human: "scripted" needs tasks of the miniature, "model" is played by the same model, "openai" by human_model at
-    human_url ("": OpenAI's own). human_prompt: a prompt of colbench_env/prompts, or a file. human_timeout: seconds for
-    one request; human_retries: of a request, by the client. human_template: chat_template_kwargs as a JSON object. human_key: the
-    environment variable with the API key. no_leaks: replies that give the solution away are asked for again.
-    attempts: of the human for one reply. in_flight: episodes under way at once, and so requests to an endpoint.
-    """
-
-    human: Literal["scripted", "model", "openai"] = "scripted"
-    human_url: str = ""
-    human_model: str = ""
-    human_key: str = "OPENAI_API_KEY"
-    human_prompt: str = "backend_human"
-    human_temperature: float = 1.0
-    human_max_tokens: int = 256
-    human_timeout: float = 120.0
-    human_retries: int = 2
-    human_template: str = "{}"
+    human_url ("": OpenAI's own). human_prompt: a prompt of colbench_env/prompts, or a file.
+    human_timeout: seconds for one request; human_retries: of a request, by the client. human_template:
+    chat_template_kwargs as a JSON object. human_key: the environment variable with the API key. no_leaks: replies that
+    give the solution away are asked for again.
     no_leaks: bool = False
     attempts: int = 3
     in_flight: int = 64
@@ -69,7 +57,8 @@ class Simulator:
         endpoint = Endpoint(
             EndpointSettings(
                 self.human_url or EndpointSettings.url, self.human_model, self.human_temperature, 1.0,
-                self.human_max_tokens, self.human_key, self.human_timeout, self.human_retries, self.in_flight, self.template,
+                self.human_max_tokens, self.human_key, self.human_timeout, self.human_retries, self.in_flight,
+                self.template,
             )
         )  # fmt: skip
         return OpenAIHuman(endpoint, read_human_prompt(self.human_prompt))
