@@ -26,6 +26,19 @@ class Simulator:
     human_timeout: seconds for one request; human_retries: of a request, by the client. human_template:
     chat_template_kwargs as a JSON object. human_key: the environment variable with the API key. no_leaks: replies that
     give the solution away are asked for again.
+    attempts: of the human for one reply. in_flight: episodes under way at once, and so requests to an endpoint.
+    """
+
+    human: Literal["scripted", "model", "openai"] = "scripted"
+    human_url: str = ""
+    human_model: str = ""
+    human_key: str = "OPENAI_API_KEY"
+    human_prompt: str = "backend_human"
+    human_temperature: float = 1.0
+    human_max_tokens: int = 256
+    human_timeout: float = 120.0
+    human_retries: int = 2
+    human_template: str = "{}"
     no_leaks: bool = False
     attempts: int = 3
     in_flight: int = 64
