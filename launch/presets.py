@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from launch.config import EMBEDDED_FRONTEND, MINI_TASKS, TrainConfig
 from launch.simulator import Simulator
-from launch.stage_settings import Critic, Evaluation, Policy, Ranking, Rollouts
+from launch.stage_settings import Critic, Evaluation, Policy, Ranking, Rollouts, Start
 from sweet_jax.settings import Hyper, Training
 
 RELEASED_HELD_OUT = 0.03
@@ -35,14 +35,15 @@ def _embedded(algorithm: str = "sweet", benchmark: str = "backend") -> TrainConf
 
 
 def _embedded_frontend() -> TrainConfig:
-    short = dict(batch_size=16, max_length=1024, log_every=5, save_every=50)
+    short = dict(batch_size=16, max_length=256, log_every=5, save_every=50)
     return TrainConfig(
         benchmark="frontend",
         model=EMBEDDED_FRONTEND,
+        start=Start(dialogues=6000),
         num_tasks=300,
         simulator=Simulator(human_plain=True),
         sampler_mesh="rows",
-        rollouts=Rollouts(samples=4, max_turns=4, max_new_tokens=128, rows=128),
+        rollouts=Rollouts(samples=4, max_turns=4, max_new_tokens=24, rows=128),
         critic=Critic(training=Training(**short, epochs=2, hyper=Hyper(learning_rate=4e-4))),
         ranking=Ranking(data_fraction=0.2),
         policy=Policy(training=Training(**short, epochs=1, max_steps=100, hyper=Hyper(learning_rate=1e-4))),
