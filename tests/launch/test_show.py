@@ -10,9 +10,7 @@ import pytest
 from colbench_env.types import Message, Task
 from launch import show
 from launch.showing.code import coloured
-from launch.showing.training_rows import rows_of_line
 from launch.showing.turns import thought_and_said
-from sweet_jax.chat import Chat
 from tests.launch.show_rows import (
     FAILURE,
     HOSTILE,
@@ -163,42 +161,6 @@ def test_the_terminal_view_tells_the_same_and_has_no_colours_in_a_pipe(in_proces
         assert words in done.stdout
     broken = in_process(show.main, f"--trajectories={tmp_path / 'rows.jsonl'}", "--terminal", "--row=4").stdout
     assert "Infrastructure error. The human failed: 503 from the endpoint" in broken
-
-
-def test_tokens_of_stored_rows_are_bracketed_by_turn(in_process, tiny_model, tmp_path):
-    ids = write(tmp_path / "rows.jsonl", SOLVED)
-    bare = in_process(show.main, f"--tokens={ids}", "--row=1").stdout
-    assert "<p ‹0›>‹10›<1 ‹11›|‹5›>‹12›<2 ‹20›|‹5›>" in bare and "no --model was given" in bare
-    done = in_process(show.main, f"--tokens={ids}", f"--model={tiny_model}").stdout
-    assert "<p <|bos|>>" in done and "turns cut off: none" in done
-    ranked = in_process(show.main, f"--tokens={write(tmp_path / 'ranked.jsonl', RANKED)}").stdout
-    assert "candidate 1, advantage +0.3000: 4 tokens, 2 counted, prefix 1" in ranked
-    assert "log-ratios: -0.900 +0.100" in ranked
-
-
-def test_tokens_of_rows_with_text_only_are_made_with_a_tokenizer(in_process, tiny_model, tmp_path):
-    dialogue = "<|bos|><|user|>hi<|end|><|assistant|>yes<|end|><|user|>so<|end|><|assistant|>no"
-    path = write(tmp_path / "pairs.jsonl", {"chosen": f"Privileged.{dialogue}", "rejected": dialogue})
-    refused = in_process(show.main, f"--tokens={path}").refuses()
-    assert refused.startswith(f"error: {path}:1: the row has text only, expected --model=DIR")
-    every = in_process(show.main, f"--tokens={path}", f"--model={tiny_model}").stdout
-    assert "counted per turn 1: " in every and "2: " in every and "<2 " in every and "<p <|bos|>|P" in every
-    last = in_process(show.main, f"--tokens={path}", f"--model={tiny_model}", "--counted=last").stdout
-    assert "<1 " in last and "<2 " not in last
-    text = write(tmp_path / "rows.jsonl", UNGRADED)
-    assert "<2 " in in_process(show.main, f"--tokens={text}", f"--model={tiny_model}").stdout
-
-
-def test_candidates_with_text_only_become_rows_in_which_the_candidate_counts(tiny_model, tmp_path):
-    chat, prompt = Chat.load(tiny_model), "<|bos|><|user|>hi<|end|><|assistant|>"
-    ours = ("trajectory", "turn", "prompt_ids", "output_ids", "prefix_length", "token_log_ratios", "older")
-    released = {key: value for key, value in RANKED.items() if key not in ours} | {"input": prompt}
-    rows = rows_of_line(write(tmp_path / "ranked.jsonl", released), 1, chat, False)
-    assert [shown.title for shown in rows][:2] == ["candidate 0, advantage -0.4000", "candidate 1, advantage +0.3000"]
-    assert [chat.decode(shown.row.ids[shown.row.turns == 1]) for shown in rows] == [
-        "worst<|end|>", "best<|end|>", "middle<|end|>",
-    ]  # fmt: skip
-    assert chat.decode(rows[0].row.ids[rows[0].row.turns == 0]) == prompt
 
 
 def test_grade_runs_the_tests_of_rows_that_have_no_grade(in_process, tmp_path):
