@@ -5,8 +5,9 @@
 `--tasks` are rows of frontend design, whose references are rendered. `--long` pages are rendered at the end for the
 memory: resident bytes of all processes of the browser together (shared pages count in each). The peer is plain
 Playwright in the same browser: a new tab for each page, one after another and `--tabs` side by side, that answers the
-stylesheet from memory and takes a full-page screenshot, without isolation, measuring or limits. Exit status 1 if a page
-is not rendered or is not the same twice.
+stylesheet from memory and takes a full-page screenshot, without isolation, measuring or limits. Processor seconds are
+those of all processes, the browser's start and end included. Exit status 1 if a page is not rendered or is not the same
+twice.
 """
 
 import argparse
@@ -40,6 +41,7 @@ def main() -> int:
     options = parser.parse_args()
     htmls = [task.ground_truth or "" for task in itertools.islice(read_rows(options.tasks, Task), options.pages)]
     print(f"{len(htmls)} pages, {options.tabs} side by side, {find_chromium()}, {os.cpu_count()} processors")
+    begun = processor_seconds()
     with Renderer(options.tabs) as renderer:
         renderer.render_many(htmls[: options.tabs])
         first, rate = timed(renderer, htmls)
@@ -53,8 +55,12 @@ def main() -> int:
             for marks in range(0, options.long, 100):
                 renderer.render_many([htmls[index % len(htmls)] for index in range(marks, marks + 100)])
                 print(f"after {marks + 100} pages: at most {max(samples):.0f} MB, now {samples[-1]:.0f} MB", flush=True)
+    cost = (processor_seconds() - begun) / (options.tabs + 2 * len(htmls) + options.long)
+    begun = processor_seconds()
     peer = asyncio.run(plain(htmls, options.tabs))
+    peer_cost = (processor_seconds() - begun) / len(htmls)
     print(f"plain Playwright: {peer:.1f} pages a second; the renderer has {max(rate, again) / peer:.2f} of that")
+    print(f"processor seconds a page: {cost:.3f}, plain {peer_cost:.3f}: {cost / peer_cost:.2f} times as many")
     return 1 if failed or differ else 0
 
 
@@ -67,6 +73,12 @@ def timed(renderer: Renderer, htmls: list[str]) -> tuple[list, float]:
         pages += renderer.render_many(portion)
         rates.append(len(portion) / (time.perf_counter() - begun))
     return pages, statistics.median(rates)
+
+
+def processor_seconds() -> float:
+    """What this process and all that have ended under it have cost."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 @contextmanager

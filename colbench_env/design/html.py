@@ -13,7 +13,7 @@ from itertools import islice
 FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 
-MAX_OPENINGS = 20  # of one tag in a text, that are followed to their ends
+MAX_OPENINGS = 5  # of one tag in a text, that are followed to their ends
 
 
 def extract_html(text: str) -> str | None:

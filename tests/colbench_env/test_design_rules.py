@@ -64,8 +64,9 @@ def test_what_is_no_page_gives_none(text):
     assert extract_html(text) is None
 
 
-def test_very_many_openings_are_not_followed():
-    assert extract_html("<html>" * 100_000) == "<html>" * 100_000
+def test_the_sixth_opening_of_an_element_is_not_followed_to_its_end():
+    assert extract_html("<html> " * 4 + "<html>a</html> b") == "<html>a</html>"
+    assert extract_html("<html> " * 5 + "<html>a</html> b") == "<html> " * 5 + "<html>a</html> b"
 
 
 def test_the_thought_before_the_marker_is_not_looked_at():

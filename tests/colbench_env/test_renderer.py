@@ -1,14 +1,17 @@
 """Pages that mean no harm: what is drawn, what is measured, and that it is always the same."""
 
 import asyncio
+import http.server
 import io
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from colbench_env.design import placeholders
 from colbench_env.design.chromium import descendants, find_chromium
 from colbench_env.design.drawing import Limits, white
 from colbench_env.design.page import Block
@@ -144,6 +147,37 @@ def test_a_page_that_asks_for_a_stylesheet_that_is_not_there_is_refused_with_one
         (tmp_path / "small.css").write_bytes(SHEET + b" ")
         with pytest.raises(BadInput, match=r"small.css: sha256 [0-9a-f]{64} \(\d+ bytes\), expected "):
             renderer.render_many([f"<html>{HEAD}<p>a</html>"])
+
+
+def test_real_pictures_are_fetched_where_that_is_asked_for(assets, monkeypatch):
+    chromium_or_skip()
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200 if self.path == "/40/30" else 404)
+            self.send_header("content-type", "image/svg+xml")
+            self.end_headers()
+            self.wfile.write(b"<svg xmlns='http://www.w3.org/2000/svg' width='77' height='33'></svg>")
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(placeholders, "HOSTS", {"127.0.0.1"})
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server,
+        Renderer(1, online_images=True, assets=assets, stylesheet=STYLESHEET, limits=LIMITS) as online,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        site = f"http://127.0.0.1:{server.server_address[1]}"
+        for _ in range(2):
+            page, _picture = drawn(online, f"<html><img src={site}/40/30></html>")
+            assert (page.blocks[0].width, page.blocks[0].height) == (77, 33)
+        assert asked == ["/40/30"]
+        with pytest.raises(ConnectionError, match=f"^{site}/50/30: answered 404, expected 200$"):
+            online.render_many([f"<html><img src={site}/50/30></html>"])
+        server.shutdown()
 
 
 def test_a_dead_browser_is_started_again(renderer):
