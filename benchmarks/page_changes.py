@@ -3,9 +3,9 @@
     python -m benchmarks.page_changes [--pages=200 --seed=0 --tasks=FILE --assets=DIR --show=10]
 
 The changes are made in the parsed page by another Chromium, which does not load it. A change counts as named if one of
-the at most three differences that the human tells is of the right kind and about the changed element, or one around it that shows the same ("first": if it is
-the one told first). The peer goes through the blocks of both pages in document order and points at the first that
-differs, of which kind is not asked.
+the at most three differences that the human tells is of the right kind and about the changed element, or one around it
+that shows the same blocks ("first": if it is the one told first). The peer goes through the blocks of both pages in
+document order and points at the first that differs, of which kind is not asked.
 """
 
 import argparse
