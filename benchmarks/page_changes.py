@@ -3,9 +3,9 @@
     python -m benchmarks.page_changes [--pages=200 --seed=0 --tasks=FILE --assets=DIR --show=10]
 
 The changes are made in the parsed page by another Chromium, which does not load it. A change counts as named if one of
-the at most three differences that the human tells is of the right kind and about the changed element ("first": if it is
-the one told first). The peer goes through the blocks of both pages in document order and points at the first that
-differs, of which kind is not asked.
+the at most three differences that the human tells is of the right kind and about the changed element, or one around it
+that shows the same blocks ("first": if it is the one told first). The peer goes through the blocks of both pages in
+document order and points at the first that differs, of which kind is not asked.
 """
 
 import argparse
@@ -99,12 +99,16 @@ def selector(path: str) -> str:
     return re.sub(r"\[(\d+)\]", r":nth-of-type(\1)", path)
 
 
-def named(found: list[Difference], change: Change) -> bool:
-    """Whether one of the differences is the change: of its kind, and of its element."""
+def named(found: list[Difference], change: Change, reference: Page) -> bool:
+    """Whether one of the differences is the change: of its kind, and of its element.
+
+    An element around it that shows the very same blocks is the same to the eye.
+    """
+    shows = Tree(reference.blocks).under
     for difference in found[:MOST]:
         if difference.kind not in SAID[change.kind]:
             continue
-        if difference.path == change.paths[0]:
+        if difference.path in shows and shows[difference.path] == shows[change.paths[0]]:
             return True
         if change.kind == "swapped columns" and all(
             path.startswith(difference.path + ">") and ">" not in path[len(difference.path) + 1 :]
@@ -201,9 +205,9 @@ def report(references: list[Page], changed: list[tuple[Change, Page] | None], sh
         started = time.perf_counter()
         scores.append(structural_similarity(page, reference).score)
         score_times.append(time.perf_counter() - started)
-        right = named(found, change)
+        right = named(found, change, reference)
         done[change.kind].append(right)
-        first[change.kind].append(named(found[:1], change))
+        first[change.kind].append(named(found[:1], change, reference))
         peer[change.kind].append(pointed_at(page, reference, change))
         if not right and shown < show:
             shown += 1

@@ -57,7 +57,7 @@ def match(page: Page, reference: Page, alike: Likeness) -> list[tuple[int, int]]
     if not page.blocks or not reference.blocks:
         return []
     kinds = np.array([kind_of(block) for block in page.blocks])
-    inside = dice([ours.says[b.path] for b in page.blocks], [theirs.says[b.path] for b in reference.blocks])
+    inside = dice(*([side.says[b.path] if kind_of(b) == "box" else "" for b in side.blocks] for side in (ours, theirs)))
     around = dice([ours.context(b.path) for b in page.blocks], [theirs.context(b.path) for b in reference.blocks])
     path = _equal([b.path for b in page.blocks], [b.path for b in reference.blocks])
     looks = (alike.position + 0.5 * path + 0.2 * alike.colour + 0.3 * alike.size) / 2

@@ -23,6 +23,11 @@ PARTS = {
     path.stem for path in (ROOT / "colbench_env").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
 }
 
+COMPARE_PAGES = frozenset(
+    {f"colbench_env.design.{name}" for name in ("matching", "similarity", "differences")}
+    | {f"colbench_env.humans.{name}" for name in ("design", "vision")}
+)
+
 # Imports everything under colbench_env where nothing but the standard library and the named packages can be imported.
 WALK = """
 import importlib, importlib.abc, json, pkgutil, sys
@@ -55,17 +60,18 @@ def python(*arguments):
     return json.loads(done.stdout)
 
 
-def test_everything_but_statistics_and_gym_needs_the_standard_library_alone():
+def test_everything_but_statistics_gym_and_who_compares_pages_needs_the_standard_library_alone():
     names, failed = python("-c", WALK, "")
     assert {"colbench_env.grading.worker", "colbench_env.humans.chat", "colbench_env.mini.tasks"} <= set(names)
-    assert set(failed) <= {"colbench_env.gym", "colbench_env.statistics"}
+    assert set(failed) <= {"colbench_env.gym", "colbench_env.statistics"} | COMPARE_PAGES
     assert failed["colbench_env.gym"] == "gymnasium is walled off"
 
 
-def test_statistics_need_numpy_and_nothing_else():
-    names, failed = python("-c", WALK, "numpy")
-    assert "colbench_env.statistics" in names
-    assert set(failed) == {"colbench_env.gym"}
+@pytest.mark.parametrize("packages, missing", [("numpy", COMPARE_PAGES), ("numpy,scipy", frozenset())])
+def test_statistics_need_numpy_and_who_compares_pages_scipy_too(packages, missing):
+    names, failed = python("-c", WALK, packages)
+    assert "colbench_env.statistics" in names and set(names) >= COMPARE_PAGES
+    assert set(failed) == {"colbench_env.gym"} | missing
 
 
 def test_the_package_alone_imports_none_of_its_parts():
