@@ -15,7 +15,7 @@ setup(
         "colbench_env.prompts": ["*.txt"],
         "colbench_env.design": ["*.js"],
         "launch": ["templates/*"],
-        "sweet_jax": ["start_policy/*"],
+        "sweet_jax": ["start_policy/*", "frontend_start_policy/*"],
     },
     install_requires=[
         "jax>=0.10.2",

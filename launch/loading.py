@@ -41,8 +41,8 @@ def start_drawing(
     attention: AttentionName = "xla",
 ) -> Drawing:
     """The model with an engine of `rows` rows of `max_length` tokens; 0: 2048, or what the network was made for where
-    that is less. Of several processes each has the devices of its own. BadInput and ModelError, before weights are read,
-    for what is wrong."""
+    that is less. Of several processes each has the devices of its own. BadInput and ModelError, before weights are
+    read, for what is wrong."""
     start_devices(shape)
     mesh = own_mesh(make_mesh(shape))
     check_rows(rows, mesh)
