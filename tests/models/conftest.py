@@ -1,5 +1,6 @@
 """Tiny models, meshes and Hugging Face oracles shared by the tests of `models`."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,16 +68,14 @@ def random_params() -> Callable[..., Params]:
 def logits_of() -> Callable[..., np.ndarray]:
     """Logits [B, T, V] of whole rows, in one forward pass from position 0."""
 
+    @functools.partial(jax.jit, static_argnums=0)
+    def forward(model: Llama, params: Params, tokens_bt: jax.Array) -> jax.Array:
+        positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
+        hidden_btd = model.apply({"params": params}, tokens_bt, positions_bt).hidden_btd
+        return logits(hidden_btd, params, model.config, model.mesh)
+
     def compute(config: LlamaConfig, mesh: Mesh, params: Params, tokens_bt: np.ndarray, **options) -> np.ndarray:
-        model = Llama(config, mesh, **options)
-
-        @jax.jit
-        def forward(params: Params, tokens_bt: jax.Array) -> jax.Array:
-            positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
-            hidden_btd = model.apply({"params": params}, tokens_bt, positions_bt).hidden_btd
-            return logits(hidden_btd, params, config, mesh)
-
-        return np.asarray(forward(params, jnp.asarray(tokens_bt)))
+        return np.asarray(forward(Llama(config, mesh, **options), params, jnp.asarray(tokens_bt)))
 
     return compute
 
