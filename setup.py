@@ -55,6 +55,8 @@ setup(
             "uvicorn>=0.50",
             "openai>=2.0",
             "playwright>=1.60",  # the tests of launch.show and of the renderer drive an installed Chromium with it
+            "pillow>=12.0",
+            "scipy>=1.17",
             # libtpu, with which launch.plan compiles for TPUs that are not there
             "jax[tpu]>=0.10.2; sys_platform == 'linux' and platform_machine == 'x86_64'",
         ],
