@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from colbench_env.episodes import Settings, finished, play_on
+from colbench_env.episodes import Settings
 from colbench_env.humans.scripted import ScriptedHuman
 from colbench_env.mini import UNKNOWN_REPLIES, keywords, make_tasks
 from colbench_env.rollouts import Wanted, play_all
-from launch.dialogues import Assignment, Drawn, Player
+from launch.dialogues import Drawn, Table
 from launch.loading import start_drawing
 from launch.run import EMBEDDED_DIRECTORY
 from sweet_jax.mesh import MeshShape
@@ -37,17 +37,14 @@ def main() -> None:
     """Warms up with one run, then takes turns."""
     served = start_drawing(EMBEDDED_DIRECTORY, MeshShape(1, 1), ROWS, max_length=512)
     tasks, settings, human = make_tasks("test", TASKS, 0), Settings(8, system=""), Late(keywords(), UNKNOWN_REPLIES)
-    drawn = Drawn(served.engine, Sampling(max_new_tokens=48))
+    table = Table(served.chat, Drawn(served.engine, Sampling(max_new_tokens=48)), human, settings, max_prompt=400)
     tokens = 0
 
     async def play(task, sample):
         nonlocal tokens
-        player = Player(served.chat, drawn, Assignment(task, sample), "", 400, 0)
-        player.open(settings.begin(task))
-        episode = await play_on(settings.begin(task), player.turn, human, settings, sample)
-        player.leave()
-        tokens += sum(turn.extra["tokens"] for turn in episode.history if turn.role == "assistant")
-        return finished(episode, human, settings, sample)
+        row = await table.play(task, sample)
+        tokens += sum(turn.extra["tokens"] for turn in row.agent_turns)
+        return row
 
     def rate(pause: float, count: int) -> float:
         nonlocal tokens
