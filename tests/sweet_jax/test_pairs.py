@@ -4,7 +4,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweet_jax.pairs import trajectory_pairs, turn_pairs
+from sweet_jax.pairs import score_pairs, trajectory_pairs, turn_pairs
 
 
 class Scripted(random.Random):
@@ -85,3 +85,10 @@ def test_the_chosen_turn_never_scores_below_the_rejected_one(scores, num_pairs, 
     pairs = turn_pairs(scores, range(len(scores)), num_pairs, random.Random(seed))
     assert len(pairs) == num_pairs
     assert all(scores[pair.chosen] >= scores[pair.rejected] and pair.chosen != pair.rejected for pair in pairs)
+
+
+def test_every_two_pages_whose_scores_differ_by_a_tenth_make_a_pair():
+    found = [(pair.chosen, pair.rejected) for pair in score_pairs([0.70, 0.85, 0.65, 0.74])]
+    assert found == [(1, 0), (1, 2), (1, 3)]
+    assert [(pair.chosen, pair.rejected) for pair in score_pairs([0.8, 0.9])] == [(1, 0)]  # 0.9 - 0.8 < 0.1 in floats
+    assert score_pairs([0.8, 0.8999]) == score_pairs([0.5]) == []

@@ -1,0 +1,107 @@
+"""`--benchmark=frontend` of the commands, with a real browser."""
+
+import contextlib
+import functools
+import json
+
+import pytest
+
+from colbench_env.design.mini import make_page_tasks
+from colbench_env.tasks import read_rows, write_rows
+from colbench_env.types import NO_ANSWER, Message, Task, Trajectory
+from launch import evaluate as evaluate_command
+from launch import rollout as rollout_command
+from launch import show as show_command
+from launch.benchmarks import Backend, Frontend
+from launch.picturing import with_pictures
+from launch.stage_settings import Design
+from tests.colbench_env.chromium import chromium_or_skip
+
+RED = '<html><body style="background:#dc2626"><h1>Shop</h1><p>Bread and cakes</p></body></html>'
+BLUE = '<html><body style="background:#1e3a8a"><h1>Shop</h1><p>Bread and cakes</p></body></html>'
+TASK = Task("A red page", RED)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def chromium():
+    return chromium_or_skip()
+
+
+def row(answer, *shown, task=TASK):
+    turns = shown or (answer,)
+    history = [Message("user", task.problem_description)]
+    for turn in turns:
+        history += [Message("assistant", turn, "in", turn), Message("user", "Go on.")]
+    return Trajectory(task, tuple(history[:-1]), answer)
+
+
+@pytest.fixture
+def files(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [row(RED, BLUE, RED), row(BLUE), row(NO_ANSWER, "Which red?")])
+    write_rows(tmp_path / "before.jsonl", [row(BLUE)])
+    return tmp_path
+
+
+def test_pages_are_graded_compared_paired_and_shown_side_by_side(in_process, files):
+    run = functools.partial(in_process, evaluate_command.main)
+    flags = [f"--{name}={files / name}" for name in ("output", "json", "html", "pairs")]
+    ended = run(
+        "--benchmark=frontend", f"--trajectories={files / 'rows.jsonl'}", f"--baseline={files / 'before.jsonl'}", *flags
+    )
+    assert (ended.status, ended.errors) == (0, [])
+    graded = read_rows(files / "output", Trajectory)
+    red, blue, none = (one.reward for one in graded)
+    assert red == 1.0 and 0.1 < blue < 0.9 and none == 0.0
+    assert [one.extra["verdicts"]["page"] for one in graded] == ["pass", "pass", "no-answer"]
+    found = json.loads((files / "json").read_text())
+    assert found["benchmark"] == "frontend" and found["grader"] == "structural (not the paper's metric)"
+    assert found["difference"]["wins"]["mean"] == 0.5  # a win, a tie, a loss
+    assert {"policy": "8B SWEET-RL", "cosine": 77.7, "win_rate": 48.2} in found["paper"]["rows"]
+    assert "Similarity x 100" in ended.stdout and "win rate" in ended.stdout
+    html = (files / "html").read_text()
+    assert html.count("data:image/webp;base64,") >= 3 and "Pages side by side" in html
+    assert len((files / "pairs").read_text().splitlines()) == 3
+
+
+def test_backend_rows_under_frontend_are_refused_with_a_sentence(in_process, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [row("x", task=Task("Round", "def f(x): return x", {"test1": "f(1)"}))])
+    ended = in_process(evaluate_command.main, "--benchmark=frontend", f"--trajectories={tmp_path / 'rows.jsonl'}")
+    assert "no dialogue has a reward, and none could be graded" in ended.refuses()
+
+
+def test_the_embedded_policy_designs_pages_with_the_human_who_looks(in_process, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    flags = ("--benchmark=frontend", "--num-tasks=2", "--max-turns=2", "--max-new-tokens=24", "--max-length=256")
+    ended = in_process(rollout_command.main, *flags, "--rows=2", "--human-plain", f"--output={output}")
+    assert (ended.status, ended.errors) == (0, [])
+    rows = read_rows(output, Trajectory)
+    assert len(rows) == 2 and all(one.answer.startswith("<html>") for one in rows)
+    assert all("should" in one.dialogue_history[2].content for one in rows)
+    sizes = {}
+    for name, pictures in (("plain", ()), ("pictures", ("--pictures",))):
+        page = tmp_path / f"{name}.html"
+        ended = in_process(show_command.main, f"--trajectories={output}", *pictures, f"--output={page}")
+        assert ended.status == 0
+        sizes[name] = page.stat().st_size
+    assert sizes["pictures"] > sizes["plain"] + 4000  # two answers, two references and four turns, compressed
+
+
+def test_pictures_of_a_dialogue_are_those_of_its_pages():
+    with contextlib.closing(Frontend(Design())) as frontend:
+        (found,) = with_pictures([row(RED, BLUE, "Which red?", RED)], frontend.renderer)
+        broken = with_pictures([row(NO_ANSWER, "Which red?")], frontend.renderer)[0].extra["images"]
+    images = found.extra["images"]
+    assert images["answer"] == images["reference"] and images["answer"].startswith("data:image/webp;base64,")
+    first, second, third = images["turns"]
+    assert first.startswith("data:image/webp;base64,") and first != third and second is None
+    assert (broken["answer"], broken["turns"], broken["similarity"]) == (None, (None,), None)
+
+
+def test_what_the_two_benchmarks_prefer_and_imitate():
+    frontend, backend = Frontend(Design()), Backend()
+    assert frontend.worth_imitating([0.5, 0.9, 0.8]) == [1]
+    assert frontend.worth_imitating([0.85, 0.9]) == []
+    assert backend.worth_imitating([1.0, 0.9, 1.0]) == [0, 2]
+    assert frontend.why_not(make_page_tasks("test", 1, 0)[0]) == ""
+    assert backend.why_not(TASK).startswith("the task has no 'test_cases'")
+    assert frontend.why_not(Task("x", "def f(): pass")) == "the reference is no HTML page, expected a frontend task"
