@@ -177,12 +177,17 @@ def _tell(run: Run, results: Results) -> None:
 
 
 def next_commands(config: TrainConfig) -> list[str]:
-    """What to try after this run: the same with another seed, and with another algorithm."""
+    """What to try after this run: the same with another seed, and with another algorithm, from its own files on."""
     base = re.sub(r"-(sweet|mtdpo|rft|zero-shot)-seed\d+$", "", str(config.run_dir))
     other = "mtdpo" if config.algorithm == "sweet" else "sweet"
+    changes = (
+        {"algorithm": config.algorithm, "seed": config.seed + 1},
+        {"algorithm": other, "candidates": None, "turn_pairs": None},  # which are sweet's alone
+    )
+    configs = [dataclasses.replace(config, **change) for change in changes]
     return [
-        command_line(dataclasses.replace(config, algorithm=name, seed=seed, run_dir=Path(f"{base}-{name}-seed{seed}")))
-        for name, seed in ((config.algorithm, config.seed + 1), (other, config.seed))
+        command_line(dataclasses.replace(one, run_dir=Path(f"{base}-{one.algorithm}-seed{one.seed}")))
+        for one in configs
     ]
 
 

@@ -128,7 +128,7 @@ def test_without_a_command_or_with_a_wrong_one_the_commands_are_named(run):
     assert status == 0 and "check    Names every defective row" in out
     status, out, err = run("chek")
     assert (status, out) == (2, "")
-    assert err == "error: 'chek' is no command of launch.data, expected one of check\n"
+    assert err == "error: 'chek' is no command of launch.data, expected one of check, assets\n"
     status, out, _ = run("check", "--help")
     assert status == 0 and "--no-run" in out and "python -m launch.data check" in out
 

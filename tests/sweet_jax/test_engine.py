@@ -321,7 +321,7 @@ def test_a_prompt_that_does_not_go_on_from_its_session_is_bad_input_and_leaves_i
             await made.sample(Request([9, 11, *known], 0, PLAIN, session="x"))
         with pytest.raises(BadInput, match=f"holds {len(known)} tokens, and the prompt of {len(known)} adds none"):
             await made.sample(Request(known, 0, PLAIN, session="x"))
-        assert len((await made.sample(Request(np.array([*known, 8]), 0, PLAIN, session="x"))).ids)
+        assert len((await made.sample(Request([*known, 8], 0, PLAIN, session="x"))).ids)
 
     asyncio.run(main())
 
