@@ -52,13 +52,17 @@ class Reading:
 
 
 class Rules(Protocol):
-    """The protocol of a benchmark. name: that of the benchmark. human_limit: characters kept of a human's reply."""
+    """The protocol of a benchmark. name: that of the benchmark. human_limit: characters kept of a human's reply.
+    agent_prompt: of what an agent is told that nobody has told otherwise."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def human_limit(self) -> int: ...
+
+    @property
+    def agent_prompt(self) -> str: ...
 
     def read(self, raw: str, before: tuple[Message, ...], last: bool) -> Reading:
         """The agent's turn, after the dialogue `before`; `last` says that no other turn is allowed."""
@@ -75,6 +79,7 @@ class BackendRules:
 
     human_limit: int = BACKEND_REPLY_LIMIT
     name: str = "backend"
+    agent_prompt: str = "backend_agent"
 
     def read(self, raw: str, before: tuple[Message, ...], last: bool) -> Reading:
         """As `Rules.read`."""

@@ -40,7 +40,7 @@ def seed_of(*parts: object) -> int:
 class Settings:
     """How episodes are played; all of it is kept in the rows, but for the retries.
 
-    `system` is the agent's system prompt: "" for none, None for the prompt `backend_agent`. `agent_name` is for whoever
+    `system` is the agent's system prompt: "" for none, None for the prompt of the rules. `agent_name` is for whoever
     reads a row. The human is asked up to `attempts` times for a reply, with pauses of `retry_seconds`, twice that, ...
     A reply that gives the solution away (`simulator_health.leaks`) is marked; with `no_leaks` it is asked for again, up
     to `attempts` times, and then the human has failed.
@@ -65,7 +65,7 @@ class Settings:
     @property
     def system_prompt(self) -> str:
         """What the agent is told before the dialogue, "" for nothing."""
-        return load_prompt("backend_agent", max_turns=self.max_turns) if self.system is None else self.system
+        return load_prompt(self.rules.agent_prompt, max_turns=self.max_turns) if self.system is None else self.system
 
     def begin(self, task: Task) -> Episode:
         """The episode about a task before the agent's first turn."""

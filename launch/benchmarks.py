@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from colbench_env.design.dialogue import DesignRules
 from colbench_env.dialogue import BackendRules, Rules
 from colbench_env.humans import Human
-from colbench_env.types import BadInput, Task, Trajectory
+from colbench_env.types import Task, Trajectory
 from launch.measures import MEASURES, Measure
 
 if TYPE_CHECKING:
@@ -39,12 +39,14 @@ class Grades(Protocol):
 class Benchmark(Protocol):
     """What a run has to know of its benchmark.
 
-    rules: of the dialogue. measure: how figures are called. nothing_preferred,
+    rules: of the dialogue. measure: how figures are called. runs_answers: whether references
+    and answers are programs. nothing_preferred,
     nothing_good: why there may be no pairs, and nothing to imitate.
     """
 
     rules: Rules
     measure: Measure
+    runs_answers: bool
     nothing_preferred: str
     nothing_good: str
 
@@ -92,6 +94,7 @@ class Backend:
     unsafe: bool = False
     rules: ClassVar[Rules] = BackendRules()
     measure: ClassVar[Measure] = MEASURES["backend"]
+    runs_answers: ClassVar[bool] = True
     nothing_preferred: ClassVar[str] = "no task has both a sample that passes all tests and a worse one"
     nothing_good: ClassVar[str] = "no trajectory passes all tests"
 
@@ -153,6 +156,7 @@ class Frontend:
 
     rules: ClassVar[Rules] = DesignRules()
     measure: ClassVar[Measure] = MEASURES["frontend"]
+    runs_answers: ClassVar[bool] = False
     nothing_preferred: ClassVar[str] = "no task has two samples whose similarities differ by 0.1"
     nothing_good: ClassVar[str] = nothing_preferred
 
@@ -187,15 +191,15 @@ class Frontend:
     def similarity(self) -> Similarity:
         """What compares pages."""
         if self._similarity is None:
-            from launch.similarity import ClipSimilarity, StructuralSimilarity
-
             design = self._design
             if design.clip is not None:
+                from launch.similarity import ClipSimilarity
+
                 self._similarity = ClipSimilarity.load(design.clip, failed=design.failed)
             else:
-                from colbench_env.design.similarity import structural_similarity
+                from colbench_env.design.similarity import StructuralSimilarity
 
-                self._similarity = StructuralSimilarity(lambda page, other: structural_similarity(page, other).score)
+                self._similarity = StructuralSimilarity()
         return self._similarity
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
@@ -222,11 +226,6 @@ class Frontend:
 
     def human(self, simulator: Simulator) -> Human:
         """As `Benchmark.human`."""
-        if simulator.human == "model":
-            raise BadInput(
-                "--human=model: a Llama does not see pages: --human=scripted compares them, --human=openai asks a "
-                "model with vision"
-            )
         if simulator.human == "openai":
             from colbench_env.humans.vision import VisionHuman
 

@@ -7,11 +7,11 @@ scores = similarity.scores(pages, references)
 import functools
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float32, Float64
 from PIL import Image
 
+from colbench_env.design.grading import check_pairs, has_failed
 from colbench_env.design.page import Page
 from colbench_env.types import BadInput
 from models.clip import embed_images
@@ -33,23 +34,6 @@ from sweet_jax.mesh import MeshShape, check_rows, make_mesh, put_rows, replicate
 
 FailedRule = Literal["black", "zero"]
 FAILED_RULES = ("black", "zero")
-STRUCTURAL = "structural (not the paper's metric)"
-
-
-class Similarity(Protocol):
-    """A measure of how alike pages and references look; 1 for equal ones."""
-
-    @property
-    def name(self) -> str:
-        """What reports call it."""
-        ...
-
-    def scores(self, pages: Sequence[Page | None], references: Sequence[Page]) -> list[float]:
-        """The score of each page with the reference at its place; None says that there is no page.
-
-        Raises BadInput for a reference that did not render, as nothing can be compared with it.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -149,37 +133,6 @@ def _embed(params: Params, pixels_bcyx: jax.Array, config: ClipConfig, mesh: Mes
     with jax.default_matmul_precision("highest"):
         image_be = embed_images(params, pixels_bcyx, config, mesh, dtype)
     return jax.lax.with_sharding_constraint(image_be, replicated(mesh))
-
-
-@dataclass(frozen=True)
-class StructuralSimilarity:
-    """How alike the two pages are built, from 0 to 1, for where there is no CLIP. `measure` compares two pages; a page
-    that is missing or did not render is worth 0."""
-
-    measure: Callable[[Page, Page], float]
-    name: str = STRUCTURAL
-
-    def scores(self, pages: Sequence[Page | None], references: Sequence[Page]) -> list[float]:
-        """See `Similarity`."""
-        check_pairs(pages, references)
-        pairs = zip(pages, references, strict=True)
-        return [0.0 if has_failed(page) else float(self.measure(page, reference)) for page, reference in pairs]
-
-
-def has_failed(page: Page | None) -> bool:
-    """Whether there is nothing of the page to look at: it is missing, or did not render."""
-    return page is None or page.problem is not None
-
-
-def check_pairs(pages: Sequence[Page | None], references: Sequence[Page]) -> None:
-    """Raises BadInput unless there are as many pages as references and every reference rendered."""
-    if len(pages) != len(references):
-        raise BadInput(
-            f"{len(pages)} pages cannot be compared with {len(references)} references: one for each is needed"
-        )
-    for place, reference in enumerate(references, 1):
-        if reference.problem is not None:
-            raise BadInput(f"reference {place} of {len(references)} did not render: {reference.problem}")
 
 
 @functools.cache

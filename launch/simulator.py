@@ -12,6 +12,7 @@ from colbench_env.endpoint import Endpoint, EndpointSettings
 from colbench_env.humans.openai import OpenAIHuman
 from colbench_env.prompts import Prompt, read_human_prompt
 from colbench_env.types import BadInput
+from launch.stage_settings import BenchmarkName
 
 FLAT = tyro.conf.arg(name="")
 """Marks a dataclass within another whose flags have no prefix."""
@@ -55,6 +56,14 @@ class Simulator:
             raise BadInput("--human=openai needs --human-model=NAME (and --human-url, unless it is OpenAI's own)")
         if self.human != "openai" and self.human_model:
             raise BadInput(f"--human={self.human} takes no --human-model, which is for --human=openai")
+
+    def check_for(self, benchmark: BenchmarkName) -> None:
+        """Raises BadInput for a human who cannot see the pages of a frontend run."""
+        if benchmark == "frontend" and self.human == "model":
+            raise BadInput(
+                "--human=model: a Llama does not see pages: --human=scripted compares them, --human=openai asks a "
+                "model with vision"
+            )
 
     @property
     def template(self) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """Shape and constants of a CLIP network (arXiv:2103.00020), read from a Hugging Face `config.json`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import ModelError
+from models.config import ModelError, read_config
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 LEGACY_EOS = 2
@@ -105,20 +104,7 @@ def clip_from_hf(source: str | Path | Mapping[str, Any]) -> ClipConfig:
 
     Raises ModelError where the file is missing or describes a network that `models.clip` does not compute.
     """
-    if isinstance(source, Mapping):
-        return _from_dict(source)
-    path = Path(source)
-    if not path.exists() and path.suffix != ".json":
-        raise ModelError(f"{path}: no such model directory")
-    path = path / "config.json" if path.is_dir() else path
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; a CLIP directory holds config.json and model.safetensors")
-    try:
-        return _from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    return read_config(source, _from_dict, "a CLIP")
 
 
 def _from_dict(raw: Any) -> ClipConfig:

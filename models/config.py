@@ -1,14 +1,17 @@
 """Shape and constants of a Llama network, read from and written to a Hugging Face `config.json`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 
 class ModelError(ValueError):
     """A model that cannot be built, sharded, loaded or saved as asked; one sentence naming names and numbers."""
+
+
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -103,16 +106,24 @@ def from_hf(source: str | Path | Mapping[str, Any]) -> LlamaConfig:
 
     Raises ModelError where the file is missing or describes a network that `models.llama` does not compute.
     """
+    return read_config(source, _from_dict, "a model")
+
+
+def read_config(source: str | Path | Mapping[str, Any], made: Callable[[Any], Config], what: str) -> Config:
+    """What `made` makes of a configuration: its dictionary, the path of a `config.json`, or the directory it lies in.
+
+    what: whose directory it is, for the sentences. Raises ModelError, with the file in front of what `made` says.
+    """
     if isinstance(source, Mapping):
-        return _from_dict(source)
+        return made(source)
     path = Path(source)
     if not path.exists() and path.suffix != ".json":
         raise ModelError(f"{path}: no such model directory")
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
-        raise ModelError(f"{path}: no such file; a model directory holds config.json and model.safetensors")
+        raise ModelError(f"{path}: no such file; {what} directory holds config.json and model.safetensors")
     try:
-        return _from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return made(json.loads(path.read_text(encoding="utf-8")))
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     except json.JSONDecodeError as error:

@@ -12,11 +12,12 @@ from colbench_env.design.renderer import Renderer
 
 
 class CachedRenderer:
-    """Keeps the last `size` pages of a renderer by their text. From any thread and any event loop."""
+    """Keeps the last pages of a renderer by their text, `most` bytes of pictures in all; for any thread and loop."""
 
-    def __init__(self, renderer: Renderer, size: int = 2048) -> None:
+    def __init__(self, renderer: Renderer, most: int = 256 * 2**20) -> None:
         self._renderer = renderer
-        self._size = size
+        self._most = most
+        self._held = 0  # bytes of the pictures of all pages that are kept
         self._pages: OrderedDict[str, Future[Page]] = OrderedDict()
         self._lock = Lock()
 
@@ -33,14 +34,23 @@ class CachedRenderer:
         with self._lock:
             found = self._pages.get(html)
             if found is None:
-                found = self._pages[html] = background.submit(self._renderer.render(html))
-                if len(self._pages) > self._size:
-                    self._pages.popitem(last=False)
+                found = self._pages[html] = background.submit(self._kept(html))
             self._pages.move_to_end(html)
+        return await asyncio.shield(asyncio.wrap_future(found))
+
+    async def _kept(self, html: str) -> Page:
         try:
-            return await asyncio.shield(asyncio.wrap_future(found))
+            page = await self._renderer.render(html)
         except BaseException:
-            if found.done() and (found.cancelled() or found.exception() is not None):
-                with self._lock:
-                    self._pages.pop(html, None)
+            with self._lock:
+                self._pages.pop(html, None)
             raise
+        with self._lock:
+            self._held += len(page.png)
+            for other, future in list(self._pages.items()):
+                if self._held <= self._most:
+                    break
+                if future.done():  # the newest, this one among them, are not
+                    self._held -= len(future.result().png)
+                    del self._pages[other]
+        return page

@@ -20,6 +20,7 @@ class DesignRules:
 
     human_limit: int = FRONTEND_REPLY_LIMIT
     name: str = "frontend"
+    agent_prompt: str = "design_agent"
 
     def read(self, raw: str, before: tuple[Message, ...], last: bool) -> Reading:
         """As `Rules.read`."""

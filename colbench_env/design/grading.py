@@ -31,7 +31,10 @@ class Similarity(Protocol):
         ...
 
     def scores(self, pages: Sequence[Page | None], references: Sequence[Page]) -> list[float]:
-        """The score of each page with the reference at its place; None says that there is no page."""
+        """The score of each page with the reference at its place; None says that there is no page.
+
+        Raises BadInput for a reference that did not render, as nothing can be compared with it.
+        """
         ...
 
 
@@ -119,3 +122,19 @@ def _grade(page: Page | None, score: float) -> DesignGrade:
         return DesignGrade(score, Verdict.NO_ANSWER)
     verdict = NOT_SHOWN if page.problem is not None else SHOWN if page.blocks else BLANK
     return DesignGrade(score, verdict, page.problem, page.refused)
+
+
+def has_failed(page: Page | None) -> bool:
+    """Whether there is nothing of the page to look at: it is missing, or did not render."""
+    return page is None or page.problem is not None
+
+
+def check_pairs(pages: Sequence[Page | None], references: Sequence[Page]) -> None:
+    """Raises BadInput unless there are as many pages as references and every reference rendered."""
+    if len(pages) != len(references):
+        raise BadInput(
+            f"{len(pages)} pages cannot be compared with {len(references)} references: one for each is needed"
+        )
+    for place, reference in enumerate(references, 1):
+        if reference.problem is not None:
+            raise BadInput(f"reference {place} of {len(references)} did not render: {reference.problem}")

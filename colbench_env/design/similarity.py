@@ -5,14 +5,16 @@ After the visual scores of Design2Code (Si et al., 2024, section 4.1): blocks ar
 position and colour are scored; here also the size, and one number is made of them all.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from colbench_env.design.grading import check_pairs, has_failed
 from colbench_env.design.matching import likeness, match
 from colbench_env.design.page import Page
 
-NAME = "structural (not the paper's CLIP metric)"
+NAME = "structural (not the paper's metric)"
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,18 @@ def structural_similarity(page: Page, reference: Page) -> Structural:
     score = float(min((weights * np.prod(parts, axis=0)).sum() / whole, 1.0))
     means = [float(min((weights * part).sum() / weights.sum(), 1.0)) for part in parts]
     return Structural(score, float(min(weights.sum() / whole, 1.0)), *means)
+
+
+@dataclass(frozen=True)
+class StructuralSimilarity:
+    """How alike the two pages are built, from 0 to 1, for where there is no CLIP. A page that is missing or
+    did not render is worth 0. measure: of two pages."""
+
+    measure: Callable[[Page, Page], float] = lambda page, reference: structural_similarity(page, reference).score
+    name: str = NAME
+
+    def scores(self, pages: Sequence[Page | None], references: Sequence[Page]) -> list[float]:
+        """See `grading.Similarity`."""
+        check_pairs(pages, references)
+        pairs = zip(pages, references, strict=True)
+        return [0.0 if has_failed(page) else float(self.measure(page, reference)) for page, reference in pairs]

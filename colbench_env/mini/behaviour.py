@@ -29,7 +29,8 @@ class Habits:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A scripted dialogue: (role, text) messages, answer, the task's reference, and whether it asked for all facts."""
+    """A scripted dialogue: (role, text) messages, answer, the task's reference, and whether it got there: it asked for
+    all facts, or its last page is the wanted one."""
 
     messages: tuple[tuple[str, str], ...]
     answer: str

@@ -55,8 +55,8 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
         console.warn(defect)
 
     gradable = {row.task.task_id: row.task for file in files for row in file.rows if not benchmark.why_not(row.task)}
-    runs_references = config.references and config.benchmark == "backend"
-    study = read_references(list(gradable.values())) if config.benchmark == "backend" else Study()
+    runs_references = config.references and benchmark.runs_answers
+    study = read_references(list(gradable.values())) if benchmark.runs_answers else Study()
     with contextlib.ExitStack() as stack:
         grader = None
         if gradable and (runs_references or any(any(_prepared(file, study, config, benchmark).here) for file in files)):
@@ -96,7 +96,7 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
         kept=_kept(graded[0]),
         defects=tuple(defects),
         notes=tuple(notes),
-        grader=config.grader if config.benchmark == "backend" else grader.mode if grader is not None else "none",
+        grader=grader.mode if grader is not None else config.grader if benchmark.runs_answers else "none",
         sandbox="not used: nothing was run" if grader is None else grader.layers_text().removeprefix("sandbox: "),
         python=platform.python_version(),
         seconds=round(time.monotonic() - started, 1),
@@ -162,7 +162,7 @@ def _endless_answers(
     files: Sequence[Dialogues], study: Study, config: EvaluateConfig, benchmark: Benchmark
 ) -> list[str]:
     """The answers that are to be graded and too long to be run."""
-    if config.benchmark == "frontend":  # a page that is too long is a page that cannot be shown
+    if not benchmark.runs_answers:  # a page that is too long is a page that cannot be shown
         return []
     return [
         f"{place}: the answer has {len(row.answer):,} characters, more than the {MAX_CHARACTERS:,} that are run: it "
@@ -183,7 +183,7 @@ def _left_out(file: Dialogues, graded: Graded, config: EvaluateConfig, benchmark
         hint = "" if config.tasks is not None else "; --tasks=FILE supplies them"
         notes.append(
             f"{file.path}: {len(unknown)} of {len(places)} dialogues have no reward, and their tasks no reference"
-            f"{' or no tests' if config.benchmark == 'backend' else ''}: they are left out, not scored 0 "
+            f"{' or no tests' if benchmark.runs_answers else ''}: they are left out, not scored 0 "
             f"({lines_text(unknown)}){hint}"
         )
     if failed:

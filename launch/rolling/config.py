@@ -68,6 +68,7 @@ class RolloutConfig:
             raise BadInput(
                 f"samples is {self.samples}, num_tasks {self.num_tasks} and rows {self.rows}: at least 1, 0 and 1"
             )
+        self.simulator.check_for(self.benchmark)
         if self.simulator.human == "model" and self.agent_url:
             raise BadInput("--human=model is played by --model: it does not take --agent-url")
         if bool(self.agent_url) != bool(self.agent_model):

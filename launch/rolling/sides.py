@@ -44,8 +44,7 @@ def seated(config: RolloutConfig, benchmark: Benchmark) -> Iterator[Sides]:
     )
     sampling = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
     sampling |= {"max_new_tokens": config.max_new_tokens, "quirks": list(config.quirks)}
-    by_itself = simulator.human == "model" and config.benchmark == "backend"  # words of the agent's own engine
-    human = None if by_itself else benchmark.human(simulator)
+    human = None if simulator.human == "model" else benchmark.human(simulator)  # whose words the agent's engine draws
     endpoints = (human.endpoint,) if isinstance(human, OpenAIHuman | VisionHuman) else ()
     if config.agent_url:
         assert human is not None  # no --human=model beside --agent-url

@@ -43,7 +43,7 @@ class Session:
         """What `ids` add to the session; BadInput where they do not go on from it."""
         if len(ids) <= self.length:
             raise BadInput(f"the session holds {self.length} tokens, and the prompt of {len(ids)} adds none")
-        ids = tuple(ids.tolist() if isinstance(ids, np.ndarray) else ids)
+        ids = tuple(ids)
         place = 0
         for part in self.parts:
             if ids[place : place + len(part.ids)] != part.ids:

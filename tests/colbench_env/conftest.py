@@ -10,6 +10,7 @@ import pytest
 
 from colbench_env.grading import Grader, Limits
 from colbench_env.types import Task
+from tests.colbench_env.chromium import with_sheet
 
 TASK = Task("A task.", "def f(x): return x*7+3  # marker-91", {f"test{x}": f"f({x})" for x in range(1, 11)})
 LIMITS = Limits(test_seconds=1.0, answer_seconds=1.2, memory_bytes=512 << 20)
@@ -98,3 +99,9 @@ def assert_that_nothing_is_left(grader):
         assert not [name for name in os.listdir(folder) if name.startswith(("fill", "seen", "d.e"))]
     assert grader.grade(TASK, f"def f(x): return x*7+3 # {time.monotonic()}").reward == 1
     assert grader.grade(TASK, f"def f(x): return x*7+4 # {time.monotonic()}").reward == 0
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory) -> Path:
+    """A folder with the stylesheet of the renderer's tests."""
+    return with_sheet(tmp_path_factory.mktemp("assets"))

@@ -128,7 +128,7 @@ def test_a_cache_renders_a_text_once_keeps_no_failure_and_forgets_the_oldest():
             return await super().render(html)
 
     renderer = Once()
-    cache = CachedRenderer(renderer, size=2)
+    cache = CachedRenderer(renderer, most=10)  # the bytes of the pictures "wanted" and "blue"
 
     async def ask(*texts):
         return await asyncio.gather(*(cache.render(text) for text in texts), return_exceptions=True)
@@ -138,5 +138,9 @@ def test_a_cache_renders_a_text_once_keeps_no_failure_and_forgets_the_oldest():
     assert isinstance(asyncio.run(ask("unknown"))[0], KeyError)
     assert isinstance(asyncio.run(ask("unknown"))[0], KeyError)
     assert renderer.asked.count("unknown") == 2
-    asyncio.run(ask(POOR, BROKEN, BLUE))
-    assert renderer.asked.count(BLUE) == 2
+    renderer.pages[POOR] = replace(renderer.pages[POOR], png=b"poor")
+    asyncio.run(ask(BLUE, POOR))  # no room for all: "wanted" was looked at the longest ago
+    asyncio.run(ask(BLUE))
+    assert (renderer.asked.count(BLUE), renderer.asked.count(WANTED)) == (1, 1)
+    asyncio.run(ask(WANTED))
+    assert renderer.asked.count(WANTED) == 2

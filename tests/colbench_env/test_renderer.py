@@ -18,7 +18,7 @@ from colbench_env.design.page import Block
 from colbench_env.design.placeholders import Placeholder, placeholder
 from colbench_env.design.renderer import Renderer
 from colbench_env.types import BadInput
-from tests.colbench_env.chromium import SHEET, STYLESHEET, chromium_or_skip, with_sheet
+from tests.colbench_env.chromium import SHEET, STYLESHEET, chromium_or_skip
 
 LIMITS = Limits(width=400, viewport_height=300, height=2000, seconds=60)
 HEAD = "<link rel=stylesheet href=https://sheets.test/small.css>"
@@ -41,11 +41,6 @@ RESTLESS = """<html><head><style>
   setInterval(() => { timers++; b.textContent = [frames, timers, say(), localStorage.length, document.cookie].join(" ");
     localStorage.setItem(timers, "kept"); document.cookie = "kept=" + timers; }, 7);
 </script></body></html>"""
-
-
-@pytest.fixture(scope="module")
-def assets(tmp_path_factory):
-    return with_sheet(tmp_path_factory.mktemp("assets"))
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,17 @@ import json
 import pytest
 
 from colbench_env.design.mini import make_page_tasks
+from colbench_env.episodes import Settings
 from colbench_env.tasks import read_rows, write_rows
-from colbench_env.types import NO_ANSWER, Message, Task, Trajectory
+from colbench_env.types import NO_ANSWER, BadInput, Message, Task, Trajectory
 from launch import evaluate as evaluate_command
 from launch import rollout as rollout_command
 from launch import show as show_command
 from launch.benchmarks import Backend, Frontend
+from launch.config import TrainConfig
 from launch.picturing import with_pictures
+from launch.rolling.config import RolloutConfig
+from launch.simulator import Simulator
 from launch.stage_settings import Design
 from tests.colbench_env.chromium import chromium_or_skip
 
@@ -95,6 +99,17 @@ def test_pictures_of_a_dialogue_are_those_of_its_pages():
     first, second, third = images["turns"]
     assert first.startswith("data:image/webp;base64,") and first != third and second is None
     assert (broken["answer"], broken["turns"], broken["similarity"]) == (None, (None,), None)
+
+
+def test_a_human_who_cannot_see_is_refused_before_anything_begins():
+    for config in (TrainConfig, RolloutConfig):
+        with pytest.raises(BadInput, match="--human=model: a Llama does not see pages"):
+            config(benchmark="frontend", simulator=Simulator(human="model"))
+
+
+def test_an_agent_that_nobody_has_told_otherwise_gets_the_prompt_of_its_benchmark():
+    assert "web pages" in Settings(rules=Frontend.rules).system_prompt
+    assert "web pages" not in Settings().system_prompt
 
 
 def test_what_the_two_benchmarks_prefer_and_imitate():

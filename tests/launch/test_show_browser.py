@@ -1,23 +1,22 @@
 """The page of launch.show in headless Chromium, from the disk."""
 
 import os
-import shutil
 
 import pytest
 
 from launch import show
+from tests.colbench_env.chromium import chromium_or_skip
 from tests.launch.show_rows import DRAWN, everything, write
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
+    path = chromium_or_skip()
+    from playwright import sync_api
+
     with sync_api.sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses its sandbox to root
-        with playwright.chromium.launch(executable_path=CHROMIUM, args=arguments) as found:
+        with playwright.chromium.launch(executable_path=path, args=arguments) as found:
             yield found
 
 

@@ -10,9 +10,10 @@ from PIL import Image
 from random_clip import save_clip
 
 from colbench_env.design.page import Page
+from colbench_env.design.similarity import StructuralSimilarity
 from colbench_env.types import BadInput
 from launch import similarity
-from launch.similarity import ClipSimilarity, StructuralSimilarity, black_png
+from launch.similarity import ClipSimilarity, black_png
 from models.config import ModelError
 
 

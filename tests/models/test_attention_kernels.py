@@ -64,10 +64,12 @@ def test_splash_takes_rows_that_fill_no_block_and_heads_without_a_group(plain, m
     assert_same(loss_and_gradients(config, mesh, params, tokens_bt, attention="splash"), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", [*REMAT_POLICIES, "none"])
-def test_a_remat_policy_changes_no_value(plain, mesh_of, policy):
+@pytest.mark.parametrize(
+    ("policy", "scan"), [*((policy, True) for policy in (*REMAT_POLICIES, "none")), ("full", False)]
+)
+def test_a_remat_policy_changes_no_value(plain, mesh_of, policy, scan):
     config, params, expected = plain
-    found = loss_and_gradients(config, mesh_of(1, 2), params, TOKENS_BT, remat=policy)
+    found = loss_and_gradients(config, mesh_of(1, 2), params, TOKENS_BT, remat=policy, scan=scan)
     assert_same(found, expected, atol=1e-5)
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from colbench_env.design.mini.pages import ATTRIBUTES, Look, describe, draw_look, draw_of_split
 from colbench_env.dialogue import ANSWER_MARKER
 from colbench_env.humans import Human, HumanRequest
-from colbench_env.types import Message, Task, Trajectory
+from colbench_env.mini.behaviour import Dialogue
+from colbench_env.types import Message, Task
 
 MINI_TURNS = 4
 
@@ -29,24 +30,6 @@ class Habits:
     wrong: float = 0.15
     spoil: float = 0.3
     max_turns: int = MINI_TURNS
-
-
-@dataclass(frozen=True)
-class PageDialogue:
-    """A scripted dialogue: (role, text) messages, the last page, the wanted page, and whether the two are the same."""
-
-    messages: tuple[tuple[str, str], ...]
-    answer: str
-    reference: str
-    complete: bool
-
-    def trajectory(self) -> Trajectory:
-        """The dialogue as a row, ungraded, with `complete` beside it."""
-        messages = tuple(
-            Message(role, text, output=text if role == "assistant" else None) for role, text in self.messages
-        )
-        task = Task(messages[0].content, self.reference)
-        return Trajectory(task, messages, self.answer, extra={"complete": self.complete})
 
 
 def wishes(reply: str, look: Look) -> dict[str, str]:
@@ -85,7 +68,7 @@ def next_look(look: Look, reply: str, rng: random.Random, habits: Habits) -> Loo
     return look
 
 
-async def _dialogue(wanted: Look, human: Human, rng: random.Random, habits: Habits) -> PageDialogue:
+async def _dialogue(wanted: Look, human: Human, rng: random.Random, habits: Habits) -> Dialogue:
     task = Task(describe(wanted, rng), wanted.html)
     messages = [Message("user", task.problem_description)]
     look = draw_look(rng, wanted.site)
@@ -99,14 +82,14 @@ async def _dialogue(wanted: Look, human: Human, rng: random.Random, habits: Habi
             look = next_look(look, reply, rng, habits)
         messages.append(Message("assistant", look.html))
     said = tuple((message.role, message.content) for message in messages)
-    return PageDialogue(said, look.html, wanted.html, look == wanted)
+    return Dialogue(said, look.html, wanted.html, look == wanted)
 
 
-async def page_dialogues(looks: Sequence[Look], human: Human, seed: int, habits: Habits) -> list[PageDialogue]:
+async def page_dialogues(looks: Sequence[Look], human: Human, seed: int, habits: Habits) -> list[Dialogue]:
     """A dialogue about each of the looks, side by side; the seed and the place alone decide what is random in it."""
     slots = asyncio.Semaphore(64)
 
-    async def one(index: int, look: Look) -> PageDialogue:
+    async def one(index: int, look: Look) -> Dialogue:
         async with slots:
             return await _dialogue(look, human, random.Random(f"pages behaviour {seed} {index}"), habits)
 
@@ -115,7 +98,7 @@ async def page_dialogues(looks: Sequence[Look], human: Human, seed: int, habits:
 
 def page_behaviour_dialogues(
     split: str, count: int, seed: int, human: Human, habits: Habits = Habits()
-) -> list[PageDialogue]:
+) -> list[Dialogue]:
     """`count` scripted dialogues about pages of the split; the same seed gives the same dialogues.
 
     `human` is a `DesignHuman` with `plain`, on a `CachedRenderer`.
