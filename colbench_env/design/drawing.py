@@ -44,7 +44,7 @@ class PageFailed(Exception):
 
 async def draw(browser: Any, html: str, network: Network, limits: Limits) -> Page:
     """The page that the HTML becomes in a fresh context. Raises PageFailed, and what went wrong on the machine."""
-    visit = Visit(network, html.encode("utf-8", "replace"))
+    visit = Visit(network, html)
     async with _fresh_tab(browser, visit, limits) as (tab, crashed):
         work = asyncio.ensure_future(_drawn(tab, visit, limits))
         await asyncio.wait({work, crashed}, timeout=limits.seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from colbench_env.design.assets import Stylesheet, assets_directory, read_stylesheet
 from colbench_env.design.placeholders import placeholder
+from colbench_env.design.trimming import Trimmer
 
 PAGE = "http://page.invalid/"
 HEADERS = {
@@ -25,13 +26,13 @@ class Network:
     assets: Path | None
     online_images: bool
     images: dict[str, tuple[bytes, str]] = field(default_factory=dict)
-    _sheet: bytes | None = None
+    _sheet: Trimmer | None = None
 
-    def sheet(self) -> bytes:
-        """The stylesheet, read and checked once. Raises BadInput where it was not fetched or is another."""
+    def sheet_for(self, html: str) -> str:
+        """What matters of the stylesheet to the page. Raises BadInput where it was not fetched or is another."""
         if self._sheet is None:
-            self._sheet = read_stylesheet(self.stylesheet, assets_directory(self.assets))
-        return self._sheet
+            self._sheet = Trimmer(read_stylesheet(self.stylesheet, assets_directory(self.assets)).decode())
+        return self._sheet.trimmed(html)
 
     def asks_for_sheet(self, url: str) -> bool:
         """Whether the URL is one of the stylesheet's, by whichever scheme and with whichever query."""
@@ -44,7 +45,7 @@ class Visit:
     """One page's requests: how many were refused, and the error of the machine, if there was one."""
 
     network: Network
-    html: bytes
+    html: str
     refused: int = 0
     error: Exception | None = None
     opened: bool = False
@@ -71,9 +72,9 @@ class Visit:
         url, navigates = request.url, request.is_navigation_request()
         if navigates and url == PAGE and not self.opened:
             self.opened = True
-            return await route.fulfill(body=self.html, headers=HEADERS)
+            return await route.fulfill(body=self.html.encode("utf-8", "replace"), headers=HEADERS)
         if self.network.asks_for_sheet(url):
-            return await route.fulfill(body=self.network.sheet(), content_type="text/css; charset=utf-8")
+            return await route.fulfill(body=self.network.sheet_for(self.html), content_type="text/css; charset=utf-8")
         if (picture := placeholder(url)) and not navigates:
             if not self.network.online_images:
                 return await route.fulfill(body=picture.svg(), content_type="image/svg+xml")
