@@ -8,17 +8,17 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from colbench_env.episodes import failures_file
 from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput, Pair, Ranked, Row, Trajectory
-from launch.benchmarks import Backend, Frontend
+from launch.benchmarks import Frontend, opened
 from launch.grading import grade_rows
 from launch.showing.config import ShowConfig
 from launch.showing.episodes import Episode, Joined, broken_episode, episode
 from launch.showing.turns import Picked, Ranking
-from launch.stage_settings import Design
+from launch.stage_settings import BenchmarkName, Design
 from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, TOKENS, row_from_json
 
 RowT = TypeVar("RowT", bound=Row)
@@ -96,7 +96,7 @@ def read_episodes(
     """All episodes of all groups, in order, a group's failures after its rows. Raises BadInput."""
     rows = {group.name: _trajectories(group.path, config.limit) for group in groups}
     if config.grade:
-        rows = {name: _graded(found, lambda d, t, n=name: progress(n, d, t)) for name, found in rows.items()}
+        rows = {name: _graded(found, config.design, lambda d, t, n=name: progress(n, d, t)) for name, found in rows.items()}
     if config.pictures:
         rows = _pictured(rows, config.design, progress)
     episodes = []
@@ -118,18 +118,18 @@ def _trajectories(path: Path, limit: int) -> list[Numbered]:
     return [] if empty and failures_file(path).exists() else read_numbered(path, Trajectory, limit)
 
 
-def _graded(rows: Sequence[Numbered], progress: Callable[[int, int], None]) -> list[Numbered]:
-    from colbench_env.grading import Grader
-
-    trajectories = [one.row for one in rows]
-    wanted = [
-        not Backend().why_not(row.task) and (row.reward is None or "tests" not in row.extra) for row in trajectories
-    ]
-    if not any(wanted):
-        return list(rows)
-    with Grader() as grader:
-        graded = grade_rows(trajectories, wanted, grader, None, progress)
-    return [replace(one, row=row) for one, row in zip(rows, graded, strict=True)]
+def _graded(rows: Sequence[Numbered], design: Design, progress: Callable[[int, int], None]) -> list[Numbered]:
+    trajectories: Sequence[Trajectory] = [one.row for one in rows]
+    for name in get_args(BenchmarkName):
+        with opened(name, design) as benchmark:
+            wanted = [
+                not benchmark.why_not(row.task) and (row.reward is None or "tests" not in row.extra)
+                for row in trajectories
+            ]
+            if any(wanted):
+                with benchmark.grader() as grader:
+                    trajectories = grade_rows(trajectories, wanted, grader, None, progress)
+    return [replace(one, row=row) for one, row in zip(rows, trajectories, strict=True)]
 
 
 def _pictured(

@@ -90,6 +90,13 @@ def test_the_embedded_policy_designs_pages_with_the_human_who_looks(in_process, 
     assert sizes["pictures"] > sizes["plain"] + 4000  # two answers, two references and four turns, compressed
 
 
+def test_show_grades_pages_that_have_no_grade(in_process, files):
+    flags = (f"--trajectories={files / 'rows.jsonl'}", "--terminal", "--grade")
+    done = in_process(show_command.main, *flags)
+    assert done.status == 0
+    assert "solved, reward 1.00" in done.stdout and "grader structural" in done.stdout
+
+
 def test_pictures_of_a_dialogue_are_those_of_its_pages():
     with contextlib.closing(Frontend(Design())) as frontend:
         (found,) = with_pictures([row(RED, BLUE, "Which red?", RED)], frontend.renderer)
