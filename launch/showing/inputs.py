@@ -96,7 +96,7 @@ def read_episodes(
     """All episodes of all groups, in order, a group's failures after its rows. Raises BadInput."""
     rows = {group.name: _trajectories(group.path, config.limit) for group in groups}
     if config.grade:
-        rows = {name: _graded(found, config.design, lambda d, t, n=name: progress(n, d, t)) for name, found in rows.items()}
+        rows = {name: _graded(found, config.design, functools.partial(progress, name)) for name, found in rows.items()}
     if config.pictures:
         rows = _pictured(rows, config.design, progress)
     episodes = []
