@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from colbench_env.types import BadInput, Task, Trajectory, Verdict
 from launch.config import TrainConfig
-from launch.measures import duration
+from launch.measures import Measure, duration, percent
 from launch.paper import PAPER
 from launch.plots import bars, curve
 from launch.results import Results, conclusion, remark, result_lines, verdict_lines
@@ -61,6 +61,7 @@ class Side:
 
     policy: str
     trajectory: Trajectory
+    measure: Measure
 
     @property
     def verdicts(self) -> Mapping[str, str]:
@@ -72,6 +73,8 @@ class Side:
         """How the answer did, in words."""
         if self.trajectory.reward is None:
             return "could not be graded"
+        if self.measure.headline == "reward":
+            return f"{self.measure.reward}: {percent(self.trajectory.reward, self.measure.unit)}"
         if not self.verdicts:
             return f"reward {self.trajectory.reward:.2f}"
         passed = sum(verdict == Verdict.PASS for verdict in self.verdicts.values())
@@ -122,7 +125,7 @@ def page(
         turn_plots=turn_plots(report.results),
         files={stage: _files(folder, stage) for stage in report.stages},
         facts={stage: _facts(note) for stage, note in report.stages.items()},
-        examples=examples(dialogues),
+        examples=examples(dialogues, report.results.measure),
         sides=sides,
         settings=json.dumps(report.settings, indent=2),
     )
@@ -172,7 +175,7 @@ def turn_plots(results: Results) -> list[Plot]:
     ]
 
 
-def examples(dialogues: Mapping[str, Sequence[Trajectory]]) -> list[Example]:
+def examples(dialogues: Mapping[str, Sequence[Trajectory]], measure: Measure) -> list[Example]:
     """Held-out tasks to look at: the first of each kind, not the nicest; then the first of the file."""
     rows = list(zip(*dialogues.values(), strict=True))
     kinds = [_kind([trajectory.reward == 1.0 for trajectory in row]) for row in rows]
@@ -183,7 +186,7 @@ def examples(dialogues: Mapping[str, Sequence[Trajectory]]) -> list[Example]:
             index + 1,
             kinds[index],
             rows[index][0].task,
-            [Side(name, trajectory) for name, trajectory in zip(dialogues, rows[index], strict=True)],
+            [Side(name, row, measure) for name, row in zip(dialogues, rows[index], strict=True)],
         )
         for index in chosen
     ]

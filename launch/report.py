@@ -51,6 +51,7 @@ class Report:
     results: Results
     command: str
     next_commands: Sequence[str]
+    graders: Sequence[str]
     settings: Mapping[str, Any]
     stages: Mapping[str, Mapping[str, Any]]
     last_start_seconds: float | None
@@ -128,6 +129,7 @@ def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: f
         ),
         command=command_line(run.config),
         next_commands=next_commands(run.config),
+        graders=sorted({row.extra.get("grader", "unknown") for played in dialogues.values() for row in played}),
         settings=settings_of(run.config),
         stages={stage: note for stage, note in notes.items() if note is not None},
         last_start_seconds=before.get("last_start_seconds") if seconds is None else round(seconds, 1),
@@ -193,12 +195,12 @@ def next_commands(config: TrainConfig) -> list[str]:
 
 def command_line(config: TrainConfig) -> str:
     """The command that makes this run with all its stages: the flags in which it differs from its preset."""
-    preset = [] if config.preset == TrainConfig().preset else [f"--preset={config.preset}"]
-    flags = _flags(
-        dataclasses.replace(config, stage="all", hosts=Hosts()),
-        PRESETS[config.preset](config.algorithm, config.benchmark),
-    )
-    return shlex.join(["python", "-m", "launch.train", *preset, *flags])
+    preset = PRESETS[config.preset]
+    named = [] if config.preset == TrainConfig().preset else [f"--preset={config.preset}"]
+    if config.benchmark != preset(config.algorithm).benchmark:
+        named.append(f"--benchmark={config.benchmark}")
+    flags = _flags(dataclasses.replace(config, stage="all", hosts=Hosts()), preset(config.algorithm, config.benchmark))
+    return shlex.join(["python", "-m", "launch.train", *named, *flags])
 
 
 def _flags(config: Any, default: Any, prefix: str = "") -> Iterator[str]:

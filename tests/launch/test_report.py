@@ -19,7 +19,7 @@ from launch import cli, page
 from launch.benchmarks import Backend
 from launch.config import TrainConfig
 from launch.console import Console
-from launch.measures import duration, points, share
+from launch.measures import MEASURES, duration, points, share
 from launch.presets import PRESETS
 from launch.report import command_line, next_commands, write_report
 from launch.run import Run
@@ -219,14 +219,14 @@ def test_the_examples_are_the_first_of_each_kind(run):
         "start": [trajectory(n, 0, p, 1) for n, p in enumerate([3, 10, 10, 2, 1], start=1)],
         "trained": [trajectory(n, 0, p, 1) for n, p in enumerate([4, 10, 10, 10, 10], start=1)],
     }
-    found = page.examples(dialogues)
+    found = page.examples(dialogues, MEASURES["backend"])
     assert [(example.number, example.kind) for example in found] == [
         (4, "solved only after training"),
         (1, "solved neither before nor after training"),
         (2, "solved before and after training"),
     ]
     assert [side.outcome for side in found[0].sides] == ["2 of 10 tests passed", "10 of 10 tests passed"]
-    alone = page.examples({"start": dialogues["start"][1:3]})
+    alone = page.examples({"start": dialogues["start"][1:3]}, MEASURES["backend"])
     assert [(example.number, example.kind) for example in alone] == [(1, "solved"), (2, "solved")]
 
 
