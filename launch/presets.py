@@ -39,14 +39,14 @@ def _embedded_frontend() -> TrainConfig:
     return TrainConfig(
         benchmark="frontend",
         model=EMBEDDED_FRONTEND,
-        start=Start(dialogues=6000),
+        start=Start(training=dataclasses.replace(Start().training, epochs=8)),
         num_tasks=300,
         simulator=Simulator(human_plain=True),
         sampler_mesh="rows",
         rollouts=Rollouts(samples=4, max_turns=4, max_new_tokens=24, rows=128),
-        critic=Critic(training=Training(**short, epochs=2, hyper=Hyper(learning_rate=4e-4))),
-        ranking=Ranking(data_fraction=0.2),
-        policy=Policy(training=Training(**short, epochs=1, max_steps=100, hyper=Hyper(learning_rate=1e-4))),
+        critic=Critic(training=Training(**short, epochs=3, hyper=Hyper(learning_rate=4e-4))),
+        ranking=Ranking(data_fraction=0.4),
+        policy=Policy(training=Training(**short, epochs=1, max_steps=150, hyper=Hyper(learning_rate=1e-4))),
         evaluation=Evaluation(num_tasks=150),
     )
 
