@@ -15,7 +15,7 @@ from markupsafe import Markup
 from colbench_env.types import BadInput, Task, Trajectory, Verdict
 from launch.config import TrainConfig
 from launch.measures import Measure, duration, percent
-from launch.paper import PAPER
+from launch.paper import PAPER, paper_differences
 from launch.plots import bars, curve
 from launch.results import Results, conclusion, remark, result_lines, verdict_lines
 
@@ -117,6 +117,7 @@ def page(
         config=config,
         policies=list(report.results.policies),
         paper=PAPER[report.results.benchmark],
+        differences=_differences_to_paper(report, config),
         measure=report.results.measure,
         lines=result_lines(report.results),
         conclusion=conclusion(report.results) + remark(report.stages.get("critic")),
@@ -129,6 +130,15 @@ def page(
         sides=sides,
         settings=json.dumps(report.settings, indent=2),
     )
+
+
+def _differences_to_paper(report: Report, config: TrainConfig) -> list[str]:
+    """What keeps the figures from being compared with the paper's, a sentence each; none where all is a miniature."""
+    if config.tasks is None and config.eval_tasks is None:
+        return []
+    results, graders = report.results, " and ".join(report.graders)
+    last = list(results.policies.values())[-1]
+    return paper_differences(results.benchmark, last.tasks, config.simulator.human, graders)
 
 
 def read_curves(path: Path) -> dict[str, Curve]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-PAPER_TASKS = 1000
 CLIP = "openai/clip-vit-base-patch32"
 
 
@@ -21,9 +20,11 @@ class PaperRow(NamedTuple):
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A column pair of the paper's tables. keys: what the two figures are, in JSON; heads: the same for people."""
+    """A column pair of the paper's tables. num_tasks: that were tested. keys: what the two figures are, in JSON; heads:
+    the same for people."""
 
     title: str
+    num_tasks: int
     keys: tuple[str, str]
     heads: tuple[str, str]
     rows: tuple[PaperRow, ...]
@@ -36,6 +37,7 @@ class PaperTable:
 PAPER: Mapping[str, PaperTable] = {
     "backend": PaperTable(
         "ColBench backend",
+        1000,
         ("tests_passed", "success"),
         ("tests passed, %", "success, %"),
         (
@@ -57,6 +59,7 @@ PAPER: Mapping[str, PaperTable] = {
     ),
     "frontend": PaperTable(
         "ColBench frontend",
+        500,
         ("cosine", "win_rate"),
         ("CLIP cosine x 100", "win rate against GPT-4o, %"),
         (
@@ -80,8 +83,9 @@ def paper_differences(benchmark: str, tasks: int, simulator: str, grader: str) -
     tasks: that were counted. simulator: its name, as the rows have it. grader: the mode of the rewards (backend), or
     the name of the similarity (frontend).
     """
+    tested = PAPER[benchmark].num_tasks
     same = [
-        f"Tasks: {tasks} here, {PAPER_TASKS} test tasks in the paper; nothing says that they are the same ones.",
+        f"Tasks: {tasks} here, {tested} test tasks in the paper; nothing says that they are the same ones.",
         f"Simulated human: {simulator} here, another one in the paper.",
     ]
     if benchmark == "frontend":

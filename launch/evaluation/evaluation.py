@@ -17,7 +17,7 @@ from colbench_env.statistics import BestOf, Estimate, best_of, bootstrap, compar
 from colbench_env.types import Trajectory
 from launch.benchmarks import Benchmark
 from launch.evaluation.studying import Study
-from launch.paper import PAPER, PAPER_TASKS, paper_differences
+from launch.paper import PAPER, paper_differences
 from launch.picturing import SideBySide
 from launch.results import Results
 
@@ -118,9 +118,10 @@ class Evaluation:
         """The evaluation as a JSON object; null for what is no number."""
         rest = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         del rest["results"], rest["sides"]
+        table = PAPER[self.results.benchmark]
         paper = {
-            "tasks": PAPER_TASKS,
-            "rows": PAPER[self.results.benchmark].to_json(),
+            "tasks": table.num_tasks,
+            "rows": table.to_json(),
             "differences": self.differences_to_paper,
         }
         return {"format": FORMAT, **self.results.to_json(), **rest, "paper": paper}

@@ -214,6 +214,16 @@ def test_every_stage_that_trains_has_its_plots_in_the_colours_of_the_page(html):
     assert "var(--trained)" in html and "prefers-color-scheme: dark" in html
 
 
+def test_what_keeps_figures_from_the_papers_is_told_of_ones_own_tasks_and_the_miniature_is_called_one(run, tmp_path):
+    own = make_run(tmp_path / "own", tasks=Path("tasks.jsonl"))
+    for one in (run, own):
+        write_report(one, 1.0)
+    miniature, real = ((one.directory.path / "report.html").read_text() for one in (run, own))
+    assert "its tasks are a miniature" in miniature and "nothing says that they are the same ones" not in miniature
+    assert "its tasks are a miniature" not in real
+    assert "<li>Tasks: 20 here, 1000 test tasks in the paper; nothing says that they are the same ones.</li>" in real
+
+
 def test_the_examples_are_the_first_of_each_kind(run):
     dialogues = {
         "start": [trajectory(n, 0, p, 1) for n, p in enumerate([3, 10, 10, 2, 1], start=1)],
