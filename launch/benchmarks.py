@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from colbench_env.design.dialogue import DesignRules
 from colbench_env.dialogue import BackendRules, Rules
 from colbench_env.humans import Human
-from colbench_env.types import Task, Trajectory
+from colbench_env.types import BadInput, Task, Trajectory
 from launch.measures import MEASURES, Measure
 
 if TYPE_CHECKING:
@@ -161,6 +161,11 @@ class Frontend:
     nothing_good: ClassVar[str] = nothing_preferred
 
     def __init__(self, design: Design) -> None:
+        if design.failed == "black" and design.clip is None:
+            raise BadInput(
+                "--design.failed=black compares a black picture by CLIP: --design.clip=DIR is missing "
+                "(--design.failed=zero goes with the structural similarity)"
+            )
         self._design = design
         self._held = contextlib.ExitStack()
         self._renderer: CachedRenderer | None = None

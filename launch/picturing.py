@@ -37,8 +37,7 @@ def images_of_row(row: Trajectory, shown: dict[str, Page]) -> Images:
 
 def _htmls(row: Trajectory) -> list[str]:
     turns = [html for turn in row.agent_turns if (html := extract_html(turn.content))]
-    answer = [] if row.answer == NO_ANSWER else [row.answer]
-    return [row.task.ground_truth, *answer, *turns]
+    return [html for html in (row.task.ground_truth, row.answer, *turns) if html not in ("", NO_ANSWER)]
 
 
 def with_pictures(
@@ -68,9 +67,9 @@ def side_by_side(policies: dict[str, Sequence[Trajectory]], pages: Pages) -> lis
     chosen = [tasks[round(place * (len(tasks) - 1) / max(count - 1, 1))] for place in range(count)]
     found = []
     for task in chosen:
-        rows = [by_task[task] for by_task in first]
-        htmls = list(dict.fromkeys(html for row in rows for html in (row.task.ground_truth, row.answer)))
+        rows = [replace(by_task[task], dialogue_history=()) for by_task in first]
+        htmls = list(dict.fromkeys(html for row in rows for html in _htmls(row)))
         shown = dict(zip(htmls, pages.render_many(htmls), strict=True))
-        images = tuple(images_of_row(replace(row, dialogue_history=()), shown) for row in rows)
+        images = tuple(images_of_row(row, shown) for row in rows)
         found.append(SideBySide(rows[-1].task.problem_description, tuple(policies), images))
     return found

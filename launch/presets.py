@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from launch.config import EMBEDDED_FRONTEND, MINI_TASKS, TrainConfig
 from launch.simulator import Simulator
-from launch.stage_settings import Critic, Evaluation, Policy, Ranking, Rollouts, Start
+from launch.stage_settings import Critic, Design, Evaluation, Policy, Ranking, Rollouts, Start
 from sweet_jax.settings import Hyper, Training
 
 RELEASED_HELD_OUT = 0.03
@@ -62,11 +62,15 @@ def _paper_backend(algorithm: str = "sweet", benchmark: str = "backend") -> Trai
 
 
 def _paper_frontend(algorithm: str = "sweet", benchmark: str = "frontend") -> TrainConfig:
-    """The paper's frontend column: 6 samples of each task, a critic with a regression head, so without NLL."""
+    """The paper's frontend column: 6 samples of each task, a critic with a regression head, so without NLL.
+
+    The user names the two models that see: --design.clip, and --human=openai with --human-model.
+    """
     return TrainConfig(
         benchmark="frontend", preset="paper-frontend", agent_prompt="design_agent", compute_dtype="bfloat16",
         rollouts=Rollouts(samples=6, rows=64),
         critic=Critic(parameterisation="value-head", nll_coef=0.0, training=Training(epochs=8, max_length=8192)),
+        design=Design(failed="black"),
         policy=Policy(training=_paper_policy(algorithm, epochs=8)), evaluation=Evaluation(num_tasks=500),
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from PIL import Image
 from colbench_env.design.grading import check_pairs, has_failed
 from colbench_env.design.page import Page
 from colbench_env.types import BadInput
+from launch.stage_settings import FailedRule
 from models.clip import embed_images
 from models.clip_config import ClipConfig
 from models.clip_image import preprocess
@@ -31,9 +32,6 @@ from models.clip_io import LoadedClip, load_clip
 from models.config import ModelError
 from models.parameters import Params
 from sweet_jax.mesh import MeshShape, check_rows, make_mesh, put_rows, replicated, start_devices
-
-FailedRule = Literal["black", "zero"]
-FAILED_RULES = ("black", "zero")
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,13 @@ class ClipSimilarity:
     clip: LoadedClip
     mesh: Mesh
     name: str = "CLIP cosine"
-    failed: FailedRule = "black"
+    failed: FailedRule = "zero"
     batch_size: int = 32
     compute_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
-        if self.failed not in FAILED_RULES:
-            raise BadInput(f"failed is {self.failed!r}, expected one of {', '.join(FAILED_RULES)}")
+        if self.failed not in get_args(FailedRule):
+            raise BadInput(f"failed is {self.failed!r}, expected one of {', '.join(get_args(FailedRule))}")
         check_rows(self.batch_size, self.mesh)
 
     @classmethod
@@ -63,7 +61,7 @@ class ClipSimilarity:
         directory: str | Path,
         mesh: Mesh | None = None,
         *,
-        failed: FailedRule = "black",
+        failed: FailedRule = "zero",
         batch_size: int = 32,
         dtype: DTypeLike = jnp.float32,
     ) -> "ClipSimilarity":
@@ -75,7 +73,8 @@ class ClipSimilarity:
             start_devices(MeshShape())
             mesh = make_mesh(MeshShape())
         clip = load_clip(directory, mesh, dtype)
-        return cls(clip, mesh, f"CLIP cosine ({Path(directory).resolve().name})", failed, batch_size, dtype)
+        name = f"CLIP cosine ({Path(directory).resolve().name}, failed pages: {failed})"
+        return cls(clip, mesh, name, failed, batch_size, dtype)
 
     def scores(self, pages: Sequence[Page | None], references: Sequence[Page]) -> list[float]:
         """See `Similarity`. Equal pictures score 1."""

@@ -10,6 +10,7 @@ from colbench_env.types import BadInput
 from sweet_jax.settings import Hyper, Training
 
 BenchmarkName = Literal["backend", "frontend"]
+FailedRule = Literal["zero", "black"]
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,13 @@ class Design:
 
     clip: a Hugging Face directory of CLIP, "openai/clip-vit-base-patch32" being the paper's; without it a structural
     similarity, which is not the paper's metric. failed: what a page is worth that could not be shown or is missing:
-    "zero", or "black": as much as a black picture, as the released code has it.
+    "zero", or "black": as much as a black picture, as the released code has it (with clip).
     chromium: the browser, found where none is named. assets: where `launch.data assets` has put what pages load.
     online_images: real pictures in place of placeholders. pages: rendered side by side.
     """
 
     clip: Path | None = None
-    failed: Literal["zero", "black"] = "zero"
+    failed: FailedRule = "zero"
     chromium: Path | None = None
     assets: Path | None = None
     online_images: bool = False

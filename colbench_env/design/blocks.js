@@ -1,6 +1,15 @@
 // The page's size and its blocks; runs in a world of its own, so that the page's scripts cannot change what is called.
 (limits) => {
-  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  // A form's fields and a document's named elements hide what is called like them; the prototypes do not.
+  const getter = (kind, name) => Function.prototype.call.bind(Object.getOwnPropertyDescriptor(kind.prototype, name).get);
+  const childrenOf = getter(Element, "children"), childNodesOf = getter(Node, "childNodes");
+  const tagOf = getter(Element, "localName"), parentOf = getter(Node, "parentElement");
+  const boxOf = Function.prototype.call.bind(Element.prototype.getBoundingClientRect);
+  const visible = Function.prototype.call.bind(Element.prototype.checkVisibility);
+  const root = getter(Document, "documentElement")(document), body = getter(Document, "body")(document);
+  const make = Function.prototype.call.bind(Document.prototype.createElement);
+
+  const canvas = make(document, "canvas").getContext("2d", { willReadFrequently: true });
   const colours = new Map();
 
   // [red, green, blue, alpha] of a computed colour, all from 0 to 255 but alpha, from 0 to 1
@@ -29,6 +38,7 @@
   const PICTURES = new Set(["img", "svg", "video", "canvas", "iframe", "object", "embed", "hr"]);
   const SIDES = ["Top", "Right", "Bottom", "Left"];
 
+  let left = limits.page_text;
   const ownText = (element, tag) => {
     let text = "";
     if (tag === "select") text = element.selectedOptions[0]?.text ?? "";
@@ -36,28 +46,29 @@
     else if (tag === "input") {
       if (!["checkbox", "radio", "range", "color", "password"].includes(element.type))
         text = element.value || element.placeholder;
-    } else for (const node of element.childNodes) if (node.nodeType === 3) text += " " + node.data;
-    return text.slice(0, limits.text).replace(/\s+/g, " ").trim();
+    } else for (const node of childNodesOf(element)) if (node.nodeType === 3) text += " " + node.data;
+    const shown = text.slice(0, limits.text).replace(/\s+/g, " ").trim().slice(0, left);
+    left -= shown.length;
+    return shown;
   };
   const painted = (style) =>
     parsed(style.backgroundColor)[3] > 0 || style.backgroundImage !== "none" || style.boxShadow !== "none" ||
     SIDES.some((side) => parseFloat(style[`border${side}Width`]) > 0 && parsed(style[`border${side}Color`])[3] > 0);
 
-  const root = document.documentElement;
-  const height = Math.max(root.scrollHeight, document.body?.scrollHeight ?? 0);
+  const height = Math.max(root.scrollHeight, body?.scrollHeight ?? 0);
   const blocks = [];
-  const visit = (element, parentPath, nth) => {
-    const tag = element.localName;
+  const visit = (element, parentPath, nth, depth) => {
+    const tag = tagOf(element);
     const path = (parentPath ? parentPath + ">" : "") + tag + (nth ? `[${nth}]` : "");
     const style = getComputedStyle(element);
-    const below = backgrounds.get(element.parentElement);
+    const below = backgrounds.get(parentOf(element));
     const background = over(parsed(style.backgroundColor), below);
     backgrounds.set(element, background);
     if (style.display === "none") return;
-    const seen = element.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+    const seen = visible(element, { opacityProperty: true, visibilityProperty: true });
     const text = ownText(element, tag);
     if (seen && (text || PICTURES.has(tag) || CONTROLS.has(tag) || painted(style))) {
-      const box = element.getBoundingClientRect();
+      const box = boxOf(element);
       const x = box.left + scrollX, y = box.top + scrollY;
       const inside = x < innerWidth && x + box.width > 0 && y < limits.height && y + box.height > 0;
       if (inside && box.width > 0 && box.height > 0) {
@@ -66,16 +77,16 @@
           hex(background), parseFloat(style.fontSize), Number(style.fontWeight) >= 600, path]);
       }
     }
-    if (PICTURES.has(tag) || tag === "select") return;
+    if (PICTURES.has(tag) || tag === "select" || depth >= limits.depth) return;
     const counts = new Map(), places = new Map();
-    for (const child of element.children) counts.set(child.localName, (counts.get(child.localName) ?? 0) + 1);
-    for (const child of element.children) {
-      const place = (places.get(child.localName) ?? 0) + 1;
-      places.set(child.localName, place);
-      visit(child, path, counts.get(child.localName) > 1 ? place : 0);
+    for (const child of childrenOf(element)) counts.set(tagOf(child), (counts.get(tagOf(child)) ?? 0) + 1);
+    for (const child of childrenOf(element)) {
+      const name = tagOf(child), place = (places.get(name) ?? 0) + 1;
+      places.set(name, place);
+      visit(child, path, counts.get(name) > 1 ? place : 0, depth + 1);
     }
   };
   backgrounds.set(root, over(parsed(getComputedStyle(root).backgroundColor), [255, 255, 255]));
-  if (document.body) visit(document.body, "", 0);
+  if (body) visit(body, "", 0, 1);
   return { height, blocks };
 }

@@ -12,12 +12,12 @@ from colbench_env.design.renderer import Renderer
 
 
 class CachedRenderer:
-    """Keeps the last pages of a renderer by their text, `most` bytes of pictures in all; for any thread and loop."""
+    """Keeps the last pages of a renderer by their text, about `most` bytes in all; for any thread and loop."""
 
     def __init__(self, renderer: Renderer, most: int = 256 * 2**20) -> None:
         self._renderer = renderer
         self._most = most
-        self._held = 0  # bytes of the pictures of all pages that are kept
+        self._held = 0  # bytes of all pages that are kept
         self._pages: OrderedDict[str, Future[Page]] = OrderedDict()
         self._lock = Lock()
 
@@ -46,11 +46,16 @@ class CachedRenderer:
                 self._pages.pop(html, None)
             raise
         with self._lock:
-            self._held += len(page.png)
+            self._held += bytes_of(page)
             for other, future in list(self._pages.items()):
                 if self._held <= self._most:
                     break
                 if future.done():  # the newest, this one among them, are not
-                    self._held -= len(future.result().png)
+                    self._held -= bytes_of(future.result())
                     del self._pages[other]
         return page
+
+
+def bytes_of(page: Page) -> int:
+    """Bytes that the page takes, about."""
+    return len(page.png) + sum(500 + len(block.text) + len(block.path) for block in page.blocks)

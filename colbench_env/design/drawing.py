@@ -35,6 +35,8 @@ class Limits:
     elements: int = 20_000
     blocks: int = 5_000
     text: int = 10_000  # characters of one block
+    page_text: int = 200_000  # characters of all blocks
+    depth: int = 256  # elements inside one another that are looked at
     megabytes: int = 1_500
 
 

@@ -42,9 +42,9 @@ class Similarity(Protocol):
 class DesignGrade:
     """The grade of one design.
 
-    similarity: to the reference, None where the machine failed. verdict: PASS where the page was shown, WRONG where it
-    was blank, ERROR where it could not be shown, NO_ANSWER where there is none. problem: why it could not be shown.
-    refused: requests that the page made and did not get.
+    similarity: to the reference, None where that could not be shown. verdict: PASS where the page was shown, WRONG
+    where it was blank, ERROR where it could not be shown, NO_ANSWER where there is none. problem: why one of the two
+    could not be shown. refused: requests that the page made and did not get.
     """
 
     similarity: float | None
@@ -54,7 +54,7 @@ class DesignGrade:
 
     @property
     def excluded(self) -> int:
-        """1 where the grader's machine failed, so that there is no statement on the design."""
+        """1 where there is nothing to compare with, so that there is no statement on the design."""
         return int(self.similarity is None)
 
     @property
@@ -90,7 +90,7 @@ class DesignGrader:
         answers: Iterable[tuple[Task, str]],
         on_done: Callable[[int, DesignGrade], None] = lambda place, grade: None,
     ) -> list[DesignGrade]:
-        """The grades, in order; `on_done` is told each as soon as it is there. BadInput for a reference that fails."""
+        """The grades, in order; `on_done` is told each as soon as it is there."""
         answers, grades = list(answers), []
         for start in range(0, len(answers), BATCH):
             for grade in self._graded(answers[start : start + BATCH]):
@@ -103,21 +103,20 @@ class DesignGrader:
         wanted = list(dict.fromkeys(htmls))
         rendered = dict(zip(wanted, self.pages.render_many(wanted), strict=True))
         references = [rendered[task.ground_truth] for task, _ in answers]
-        for (task, _), reference in zip(answers, references, strict=True):
-            if reference.problem is not None:
-                raise BadInput(
-                    f"task {task.task_id} ({task.problem_description[:40]!r}...): the reference page cannot be shown: "
-                    f"{reference.problem}"
-                )
         pages = [None if answer == NO_ANSWER else rendered[answer] for _, answer in answers]
-        scores = self.similarity.scores(pages, references)
+        compared = [(page, one) for page, one in zip(pages, references, strict=True) if one.problem is None]
+        scores = iter(self.similarity.scores([page for page, _ in compared], [one for _, one in compared]))
         return [
-            _grade(page, 1.0 if page is not None and page.png == reference.png else score)
-            for page, reference, score in zip(pages, references, scores, strict=True)
+            _grade(page, one, next(scores) if one.problem is None else None)
+            for page, one in zip(pages, references, strict=True)
         ]
 
 
-def _grade(page: Page | None, score: float) -> DesignGrade:
+def _grade(page: Page | None, reference: Page, score: float | None) -> DesignGrade:
+    if score is None:
+        return DesignGrade(None, Verdict.INFRASTRUCTURE_ERROR, f"the reference cannot be shown: {reference.problem}")
+    if page is not None and page.png == reference.png and page.problem is None:
+        score = 1.0
     if page is None:
         return DesignGrade(score, Verdict.NO_ANSWER)
     verdict = NOT_SHOWN if page.problem is not None else SHOWN if page.blocks else BLANK

@@ -40,7 +40,10 @@ def _element(text: str, tag: str) -> str | None:
 
 
 class _Ends(HTMLParser):
-    """Finds where the element ends that a text begins with."""
+    """Finds where the element ends that a text begins with. What it holds is not looked at, so that no text of a model
+    is an error here."""
+
+    CDATA_CONTENT_ELEMENTS = ("script", "style", "textarea", "title")  # in which no other tag is one
 
     def __init__(self, tag: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -50,7 +53,7 @@ class _Ends(HTMLParser):
 
     def end_of(self, text: str) -> int | None:
         """The length of the element, or None where it is not closed."""
-        self.feed(text)
+        self.feed(text.replace("&", "+"))
         if self._end is None:
             return None
         line, column = self._end
@@ -58,6 +61,10 @@ class _Ends(HTMLParser):
         for _ in range(line - 1):
             start = text.index("\n", start) + 1
         return text.index(">", start + column) + 1
+
+    def parse_marked_section(self, i: int, report: int = 1) -> int:
+        """As browsers have it, what begins with `<![` is a comment."""
+        return self.parse_bogus_comment(i)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._depth += tag == self._tag

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
 
 from colbench_env.design import colour
 from colbench_env.design.page import Block, Page
@@ -13,6 +14,7 @@ from colbench_env.design.tree import Tree, kind_of
 
 SAME_TEXT = 0.5  # texts less alike than this are two texts (Design2Code draws the line there)
 SAME_PLACE = 0.55
+COMPARED = 500  # characters of a text
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def match_leftovers(
 def dice(ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
     """Likeness of all pairs of texts: the share of pairs of neighbouring characters that both have (Dice), [P, R].
 
+    Of a long text its first 500 characters are compared.
+
     In: ["night"], ["night", "nacht", ""]   Out: [[1.0, 0.5, 0.0]]
     """
     numbers: dict[tuple[str, int], int] = {}
@@ -95,15 +99,17 @@ def dice(ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
             found.append(numbers.setdefault((pair, seen[pair]), len(numbers)))
         return found
 
-    distinct_ours, back_ours = np.unique(np.array(ours, dtype=object), return_inverse=True)
-    distinct_theirs, back_theirs = np.unique(np.array(theirs, dtype=object), return_inverse=True)
-    rows, columns = [pieces(text) for text in distinct_ours], [pieces(text) for text in distinct_theirs]
-    has = [np.zeros((len(texts), len(numbers)), np.float32) for texts in (rows, columns)]
-    for table, texts in zip(has, (rows, columns), strict=True):
-        for number, text in enumerate(texts):
-            table[number, text] = 1
-    sizes = has[0].sum(1)[:, None] + has[1].sum(1)[None, :]
-    alike = np.where(sizes > 0, 2 * (has[0] @ has[1].T) / np.maximum(sizes, 1), 1.0).astype(np.float64)
+    def distinct(texts: Sequence[str]) -> tuple[list[list[int]], np.ndarray]:
+        found, back = np.unique(np.array([text[:COMPARED] for text in texts], dtype=object), return_inverse=True)
+        return [pieces(text) for text in found], back
+
+    def table(rows: list[list[int]]) -> csr_array:
+        ends = np.cumsum([0, *map(len, rows)])
+        return csr_array((np.ones(ends[-1]), np.concatenate([[], *rows]).astype(int), ends), (len(rows), len(numbers)))
+
+    (rows, back_ours), (columns, back_theirs) = distinct(ours), distinct(theirs)
+    sizes = np.array([len(row) for row in rows])[:, None] + np.array([len(column) for column in columns])[None, :]
+    alike = np.where(sizes > 0, 2 * (table(rows) @ table(columns).T).toarray() / np.maximum(sizes, 1), 1.0)
     return alike[back_ours][:, back_theirs]
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from colbench_env.design.assets import Stylesheet, assets_directory, read_stylesheet
 from colbench_env.design.placeholders import placeholder
 from colbench_env.design.trimming import Trimmer
+from colbench_env.types import BadInput
 
 PAGE = "http://page.invalid/"
 HEADERS = {
@@ -16,6 +17,8 @@ HEADERS = {
     "content-security-policy": "sandbox allow-scripts allow-same-origin",
 }
 EMPTY_FRAME = "<!doctype html>"
+SHEETS = 4  # times that a page gets the stylesheet
+PHOTOGRAPHS = 256  # that are kept
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Visit:
     refused: int = 0
     error: Exception | None = None
     opened: bool = False
+    sheets: int = 0
 
     async def answer(self, route: Any) -> None:
         """Answers one request of Playwright's."""
@@ -73,12 +77,13 @@ class Visit:
         if navigates and url == PAGE and not self.opened:
             self.opened = True
             return await route.fulfill(body=self.html.encode("utf-8", "replace"), headers=HEADERS)
-        if self.network.asks_for_sheet(url):
+        if self.network.asks_for_sheet(url) and self.sheets < SHEETS:
+            self.sheets += 1
             return await route.fulfill(body=self.network.sheet_for(self.html), content_type="text/css; charset=utf-8")
         if (picture := placeholder(url)) and not navigates:
             if not self.network.online_images:
                 return await route.fulfill(body=picture.svg(), content_type="image/svg+xml")
-            body, kind = await self._fetched(route, url)
+            body, kind = await self._fetched(route, url) or (picture.svg(), "image/svg+xml")
             return await route.fulfill(body=body, content_type=kind)
         self.refused += 1
         if not navigates:
@@ -87,7 +92,8 @@ class Visit:
             return await route.fulfill(status=204)  # the page stays where it is
         return await route.fulfill(body=EMPTY_FRAME, content_type="text/html")
 
-    async def _fetched(self, route: Any, url: str) -> tuple[bytes, str]:
+    async def _fetched(self, route: Any, url: str) -> tuple[bytes | str, str] | None:
+        """The photograph, None where its host has none."""
         from playwright.async_api import Error
 
         images = self.network.images
@@ -95,8 +101,10 @@ class Visit:
             try:
                 response = await route.fetch()
             except Error as error:
-                raise ConnectionError(f"{url}: cannot be fetched: {str(error).splitlines()[0]}") from error
+                raise BadInput(f"{url}: the picture cannot be fetched: {str(error).splitlines()[0]}") from error
             if not response.ok:
-                raise ConnectionError(f"{url}: answered {response.status}, expected 200")
+                return None
+            if len(images) >= PHOTOGRAPHS:
+                del images[next(iter(images))]
             images[url] = (await response.body(), response.headers.get("content-type", "image/jpeg"))
         return images[url]

@@ -73,4 +73,4 @@ def _first(query: dict[str, list[str]], *names: str) -> str | None:
 
 
 def _side(text: str | None) -> int:
-    return min(max(int(text), 1), MAX_SIDE) if text and text.isdecimal() else DEFAULT_SIZE
+    return min(max(int(text[:9]), 1), MAX_SIDE) if text and text.isdecimal() else DEFAULT_SIZE

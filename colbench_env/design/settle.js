@@ -1,19 +1,22 @@
 // Brings a page to rest: pictures are there, animations are over, nothing is scrolled. Runs in a world of its own.
 async (limits) => {
-  const elements = document.getElementsByTagName("*").length;
+  // A document's named elements hide what is called like them; the prototype does not.
+  const all = (selector) => Document.prototype.querySelectorAll.call(document, selector);
+  const elements = all("*").length;
   if (elements > limits.elements) return { elements };
   const still = new CSSStyleSheet();
   still.replaceSync("*, *::before, *::after { caret-color: transparent !important; transition: none !important; }");
-  document.adoptedStyleSheets = [...document.adoptedStyleSheets, still];
-  await Promise.all([...document.images].map((image) => image.decode().catch(() => null)));
-  for (const animation of document.getAnimations()) {
+  const sheets = Object.getOwnPropertyDescriptor(Document.prototype, "adoptedStyleSheets");
+  sheets.set.call(document, [...sheets.get.call(document), still]);
+  await Promise.all([...all("img")].map((image) => image.decode().catch(() => null)));
+  for (const animation of Document.prototype.getAnimations.call(document)) {
     try { animation.finish(); } catch { animation.cancel(); } // an endless one has no end
   }
-  for (const picture of document.querySelectorAll("svg")) {
+  for (const picture of all("svg")) {
     picture.pauseAnimations();
     picture.setCurrentTime(0);
   }
-  for (const marquee of document.querySelectorAll("marquee")) {
+  for (const marquee of all("marquee")) {
     const copy = marquee.cloneNode(true);
     copy.scrollAmount = 0; // it does not move
     marquee.replaceWith(copy);

@@ -2,7 +2,8 @@
 
 Tailwind is 2.9 MB, of which a page uses a few kilobytes; to send and parse the rest costs more than all else about the
 page. What is left out names a class that the page's text does not hold, so the picture is the same; a page that could
-make up class names, or hide its text (scripts, frames), gets the whole sheet.
+make up class names or hide its text (scripts, frames, odd character references), or has the sheet's hash checked, gets
+the whole sheet.
 """
 
 import html as entities
@@ -16,7 +17,9 @@ _CLASS = re.compile(r"\.((?:[\w-]|\\[0-9a-f]{1,6}\s?|\\.)+)")
 _ESCAPE = re.compile(r"\\(?:([0-9a-f]{1,6})\s?|(.))")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _IN_BRACKETS = re.compile(r"\([^()]*\)|\[[^\]]*\]")
-_BEYOND_TEXT = re.compile(r"(?i)<script|\bon[a-z]+\s*=|javascript:|srcdoc|<i?frame|<object|<embed|@import")
+_BEYOND_TEXT = re.compile(
+    r"(?i)<script|\bon[a-z]+\s*=|javascript:|srcdoc|<i?frame|<object|<embed|@import|&#\d{8}|\bintegrity\s*="
+)
 _BETWEEN_WORDS = re.compile(r"[\s\"'=<>;]+")
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import get_args
 
+from colbench_env.design.html import extract_html
 from colbench_env.python_source import NotPython, parse
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Row, Task, Trajectory
 from launch.checking.config import Kind
@@ -20,7 +20,6 @@ CLASSES: dict[Kind, type[Row]] = {
     "ranked": Ranked,
 }
 PRIVILEGED = "In light that the final answer is"  # how the released critic rows begin
-_TAG = re.compile(r"<[a-zA-Z!]")
 
 
 def kind_of(value: object) -> Kind | None:
@@ -53,8 +52,8 @@ def read_row(value: object, kind: Kind | None, where: str) -> Row:
 
 def _problems(row: Row, kind: Kind) -> Iterator[str]:
     if kind == "frontend":
-        if not _TAG.search(row.ground_truth):
-            yield "'ground_truth' has no HTML tag, expected a page"
+        if extract_html(row.ground_truth) is None:
+            yield "'ground_truth' has no <html> and no <body>, expected a page"
     elif kind == "backend":
         if not row.test_cases:
             yield "'test_cases' is missing or empty, expected an object of call expressions"

@@ -24,6 +24,7 @@ from launch.evaluation.studying import Study, read_references, run_references
 from launch.grading import grade_rows, without_grade
 
 if TYPE_CHECKING:
+    from launch.picturing import SideBySide
     from sweet_jax.chat import Chat
 
 
@@ -71,6 +72,7 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
             _graded(file, study, config, benchmark, grader, config.output if file is own else None, console)
             for file in files
         ]
+    _one_measure(files, graded, benchmark)
     notes = [
         note for file, found in zip(files, graded, strict=True) for note in _left_out(file, found, config, benchmark)
     ]
@@ -83,7 +85,12 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
             defects.append(defect)
             console.warn(defect)
     policies = ({BASELINE: graded[1].rows} if len(graded) == 2 else {}) | {EVALUATED: graded[0].rows}
-    sides = tuple(benchmark.sides(policies)) if config.html is not None else ()
+    sides: tuple[SideBySide, ...] = ()
+    try:
+        sides = tuple(benchmark.sides(policies)) if config.html is not None else ()
+    except BadInput as problem:
+        notes.append(f"the report has no pictures: {problem}")
+        console.warn(notes[-1])
     return collect(
         graded[0].rows,
         graded[1].rows if len(graded) == 2 else (),
@@ -187,15 +194,33 @@ def _left_out(file: Dialogues, graded: Graded, config: EvaluateConfig, benchmark
             f"({lines_text(unknown)}){hint}"
         )
     if failed:
+        rows = [row for (_, row), here in zip(places, graded.here, strict=True) if here and row.reward is None]
+        told = {problem for row in rows if (problem := row.extra.get("page", {}).get("problem"))}
         notes.append(
-            f"{file.path}: {len(failed)} of {len(places)} answers could not be graded for reasons of this machine: "
-            f"they are left out, not scored 0 ({lines_text(failed)})"
+            f"{file.path}: {len(failed)} of {len(places)} answers could not be graded, "
+            f"{'; '.join(sorted(told)) or 'for reasons of this machine'}: they are left out, not scored 0 "
+            f"({lines_text(failed)})"
         )
     return notes
 
 
 def _common_tasks(first: Graded, second: Graded) -> set[str]:
     return set.intersection(*({row.task.task_id for row in graded.rows} for graded in (first, second)))
+
+
+def _one_measure(files: Sequence[Dialogues], graded: Sequence[Graded], benchmark: Benchmark) -> None:
+    """Raises BadInput where pages were graded by different similarities, whose figures cannot be compared."""
+    if benchmark.runs_answers:  # the two modes of that grader are told in the report
+        return
+    named = {
+        str(row.extra.get("grader", "not recorded")): str(file.path)
+        for file, found in zip(files, graded, strict=True)
+        for row in found.rows
+        if row.reward is not None
+    }
+    if len(named) > 1:
+        told = " and ".join(f"{name} ({path})" for name, path in named.items())
+        raise BadInput(f"the rewards are of different similarities, {told}: --regrade grades all of them anew")
 
 
 def _kept(graded: Graded) -> dict[str, int]:

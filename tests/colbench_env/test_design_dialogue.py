@@ -68,6 +68,14 @@ def test_the_sixth_opening_of_an_element_is_not_followed_to_its_end():
     assert extract_html("<html> " * 5 + "<html>a</html> b") == "<html> " * 5 + "<html>a</html> b"
 
 
+@pytest.mark.parametrize(
+    "odd", ["<![x]]>", "<![%", "&#" + "1" * 5000 + ";", "<!x", "<?x", "<textarea></html></textarea>"]
+)
+def test_whatever_a_model_writes_in_a_page_is_no_error(odd):
+    for page in (f"<html><body>{odd}<p>a</p></body></html>", f"<html><p title='{odd}'>a</p></html>"):
+        assert extract_html(f"Here: {page} All right?") == page
+
+
 def played(*turns, max_turns=10):
     episode = Episode(TASK, max_turns, DesignRules())
     for turn in turns:

@@ -1,10 +1,8 @@
 """Grading designs, with pages and a similarity that need no browser."""
 
-import pytest
-
 from colbench_env.design.grading import BATCH, DesignGrader
 from colbench_env.design.page import Block, Page
-from colbench_env.types import NO_ANSWER, BadInput, Task
+from colbench_env.types import NO_ANSWER, Task
 
 BLOCK = Block("h1", "Shop", 0, 0, 10, 10, "#000000", "#ffffff", 32, True, "body>h1")
 
@@ -66,6 +64,9 @@ def test_each_text_is_rendered_once_a_batch_and_grades_come_in_order():
     assert done == list(enumerate(grades)) and len(grades) == BATCH + 1
 
 
-def test_a_reference_that_does_not_show_is_bad_input():
-    with pytest.raises(BadInput, match=r"task .* \('A shop'...\): the reference page cannot be shown: the page took"):
-        grade("<html></html>", task=Task("A shop", "broken"))
+def test_a_reference_that_does_not_show_leaves_its_answers_without_a_grade_and_no_others():
+    broken = Task("A shop", "broken")
+    answers = [(broken, "<html></html>"), (TASK, TASK.ground_truth), (broken, NO_ANSWER)]
+    first, second, third = DesignGrader(Pages(), Length()).grade_many(answers)
+    assert (first.excluded, second.excluded, third.excluded) == (1, 0, 1) and second.reward == 1.0
+    assert first.in_row()["page"]["problem"] == "the reference cannot be shown: the page took longer than 10 s"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from colbench_env.design.cache import CachedRenderer
+from colbench_env.design.cache import CachedRenderer, bytes_of
 from colbench_env.humans import HumanRequest
 from colbench_env.humans.design import DesignHuman
 from colbench_env.humans.vision import VisionHuman, data_url
@@ -128,7 +128,7 @@ def test_a_cache_renders_a_text_once_keeps_no_failure_and_forgets_the_oldest():
             return await super().render(html)
 
     renderer = Once()
-    cache = CachedRenderer(renderer, most=10)  # the bytes of the pictures "wanted" and "blue"
+    cache = CachedRenderer(renderer, sum(bytes_of(renderer.pages[text]) for text in (WANTED, BLUE)))
 
     async def ask(*texts):
         return await asyncio.gather(*(cache.render(text) for text in texts), return_exceptions=True)

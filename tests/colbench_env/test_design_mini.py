@@ -18,6 +18,7 @@ from colbench_env.design.similarity import structural_similarity
 from colbench_env.dialogue import ANSWER_MARKER
 from colbench_env.humans.design import DesignHuman
 from colbench_env.prompts import load_prompt
+from colbench_env.types import BadInput
 from tests.colbench_env.chromium import chromium_or_skip
 
 PERFECT = Habits(stop=0, ignore=0, wrong=0, spoil=0)
@@ -39,7 +40,7 @@ def test_the_same_seed_gives_the_same_tasks_and_splits_share_no_page():
 def test_an_unknown_split_and_too_many_tasks_are_refused():
     with pytest.raises(ValueError, match="unknown split 'dev'"):
         make_page_tasks("dev", 1, 0)
-    with pytest.raises(ValueError, match="5000 tasks were asked for, the split 'test' has"):
+    with pytest.raises(BadInput, match="5000 mini pages were asked for, the split 'test' has"):
         make_page_tasks("test", 5000, 0)
 
 

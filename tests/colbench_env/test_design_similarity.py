@@ -1,16 +1,20 @@
 """Colours, the matching of blocks, and the structural similarity, on pages made by hand."""
 
+import io
+import random
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from colbench_env.design import colour
 from colbench_env.design.matching import dice, likeness, match
 from colbench_env.design.similarity import Structural, structural_similarity
 from tests.colbench_env.design_pages import COLUMNS, FOOTER, HEADER, SHOP, block, changed, page, without
 
-NOTHING = Structural(0, 0, 0, 0, 0, 0)
+NOTHING = Structural(0, 0, 0, 0, 0, 0, 0)
 
 
 def test_lab_agrees_with_published_values():
@@ -41,10 +45,35 @@ def test_texts_are_alike_by_the_pairs_of_characters_that_they_share():
 
 
 def test_equal_pages_score_exactly_one_and_a_blank_or_broken_page_nothing():
-    assert structural_similarity(SHOP, SHOP) == Structural(1, 1, 1, 1, 1, 1)
+    assert structural_similarity(SHOP, SHOP) == Structural(1, 1, 1, 1, 1, 1, 1)
     assert structural_similarity(page(), SHOP) == NOTHING
     assert structural_similarity(SHOP, page()) == NOTHING
     assert structural_similarity(page(problem="the script did not end in 5 s"), page()) == NOTHING
+
+
+def test_the_score_is_at_most_the_likeness_of_the_pictures():
+    def shown(colour, size=(10, 10)):
+        file = io.BytesIO()
+        Image.new("RGB", size, colour).save(file, "PNG")
+        return replace(SHOP, png=file.getvalue(), width=size[0], height=size[1])
+
+    white, black, half = shown("white"), shown("black"), shown("black", (10, 5))
+    assert structural_similarity(black, white).score == 0 and structural_similarity(black, black).score == 1
+    assert structural_similarity(half, white) == Structural(0.5, 1, 0.5, 1, 1, 1, 1)
+    assert 0.99 < structural_similarity(shown("#fffffe"), white).score < 1
+    changed_too = changed(half, lambda one: replace(one, x=one.x + 300), "body>header>h1")
+    assert structural_similarity(changed_too, white).score == 0.5
+    assert structural_similarity(changed(white, lambda one: None, "body>main"), white).score < 0.9
+
+
+def test_long_texts_are_compared_in_little_time_and_memory():
+    rng = random.Random(0)
+    long = ["".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(10_000)) for _ in range(400)]
+    begun, found = time.process_time(), dice(long, long[:3])
+    assert np.allclose(found[:3], np.eye(3), atol=0.1) and found.shape == (400, 3)
+    nested = page(*(block("body" + ">div" * depth, 0, 0, 100, 100, "words " * 500) for depth in range(1, 100)))
+    assert structural_similarity(nested, SHOP).score < 0.5
+    assert time.process_time() - begun < 60  # 51 s for far less, before texts were cut
 
 
 def test_the_more_is_missing_the_lower_the_score():

@@ -170,9 +170,12 @@ def test_real_pictures_are_fetched_where_that_is_asked_for(assets, monkeypatch):
             page, _picture = drawn(online, f"<html><img src={site}/40/30></html>")
             assert (page.blocks[0].width, page.blocks[0].height) == (77, 33)
         assert asked == ["/40/30"]
-        with pytest.raises(ConnectionError, match=f"^{site}/50/30: answered 404, expected 200$"):
-            online.render_many([f"<html><img src={site}/50/30></html>"])
+        page, _picture = drawn(online, f"<html><img src={site}/50/30></html>")
+        assert (page.blocks[0].width, page.blocks[0].height) == (50, 30)  # there is none: a placeholder
         server.shutdown()
+        server.server_close()
+        with pytest.raises(BadInput, match=f"^{site}/60/30: the picture cannot be fetched: "):
+            online.render_many([f"<html><img src={site}/60/30></html>"])
 
 
 def test_a_dead_browser_is_started_again(renderer):

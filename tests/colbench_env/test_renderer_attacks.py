@@ -195,11 +195,37 @@ def test_pages_share_no_storage(renderer):
 
 
 @pytest.mark.parametrize(
+    "html",
+    [
+        "<html><img src=https://picsum.photos/" + "9" * 5000 + "/200><p>a",
+        f"<html><link rel=stylesheet href=https://sheets.test/small.css><p>a<p hidden title='&#{'1' * 5000};'>",
+        "<html><form name=body><input name=children><input name=childNodes><p>a</form>",
+        "<html><img name=createElement><img name=querySelectorAll><form name=documentElement></form><p>a",
+    ],
+    ids=["picture", "reference", "form", "names"],
+)
+def test_odd_numbers_and_names_are_drawn_as_they_are(renderer, html):
+    assert "a" in texts(renderer, html)
+
+
+def test_a_page_gets_the_stylesheet_a_few_times_and_no_more(renderer):
+    links = "".join(f"<link rel=stylesheet href=https://sheets.test/small.css?{n}>" for n in range(50))
+    (page,) = renderer.render_many([f"<html>{links}<p class=red>a</html>"])
+    assert (page.problem, page.refused, page.blocks[0].colour) == (None, 46, "#ff0000")
+
+
+def test_texts_of_all_blocks_together_have_a_limit(assets):
+    chromium_or_skip()
+    with Renderer(1, assets=assets, stylesheet=STYLESHEET, limits=Limits(page_text=10)) as renderer:
+        assert texts(renderer, "<html><p>1234<p>5678<p>9012<p>3456") == ["1234", "5678", "90"]
+
+
+@pytest.mark.parametrize(
     ("html", "seen"),
     [
         ("<html><body style='white-space:nowrap'>" + "word " * 30_000, 1),
         ("<html>" + "<iframe></iframe>" * 100, 13),
-        ("<html>" + "<div>" * 2000 + "deep", 1),
+        ("<html>" + "<div>" * 2000 + "deep", 0),
         (
             "<html><style>:root{--v0:x;"
             + "".join(f"--v{i}:var(--v{i - 1}) var(--v{i - 1});" for i in range(1, 40))

@@ -52,9 +52,10 @@ def test_rules_whose_classes_a_page_holds_are_kept_and_all_without_a_class(body,
     [
         "<script>document.body.className = 'a'</script>", "<p ONCLICK ='x'>", "<iframe src=x>", "<frame src=x>",
         "<p srcdoc=x>", "<a href=javascript:x>", "<object data=x>", "<embed src=x>", "<style>@import 'x';</style>",
+        "<link integrity = 'sha512-x'>", "<p class='&#000000097;'>", "<p title='&#" + "1" * 5000 + "'>",
     ],
 )  # fmt: skip
-def test_a_page_that_could_make_up_classes_gets_the_whole_sheet(html):
+def test_a_page_that_could_make_up_classes_or_checks_the_sheet_gets_it_whole(html):
     assert Trimmer(SHEET).trimmed(html) == SHEET
 
 

@@ -224,7 +224,10 @@ def test_hostile_lines_are_each_one_sentence_and_the_rest_is_checked(check):
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        ([PAGE, PAGE | {"ground_truth": "def f(): pass"}], "2: 'ground_truth' has no HTML tag, expected a page"),
+        (
+            [PAGE, PAGE | {"ground_truth": "def f(): pass"}],
+            "2: 'ground_truth' has no <html> and no <body>, expected a page",
+        ),
         ([DIALOGUE, DIALOGUE | {"reward": "1"}], "2: 'reward' is a string, expected a number"),
         (
             [DIALOGUE | {"task": TASK | {"test_cases": {"t": "f("}}}],

@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from colbench_env.types import Task
+from colbench_env.types import BadInput, Task
 
 SPLITS = ("train", "validation", "test")
 _OPENINGS = ("Make a page for {0}.", "I need a page for {0}.", "Please design a page for {0}.")
@@ -113,14 +113,14 @@ def describe(look: Look, rng: random.Random) -> str:
 def make_page_tasks(split: str, count: int, seed: int) -> list[Task]:
     """`count` tasks of the split with different pages; the same seed gives the same tasks.
 
-    Raises ValueError for an unknown split, and where the split has fewer pages.
+    Raises ValueError for an unknown split, and BadInput where the split has fewer pages.
     """
     _check(split)
     rng = random.Random(f"pages {split} {seed}")
     looks = [Look(site, values) for site in SITES for values in itertools.product(*ATTRIBUTES.values())]
     looks = [look for look in looks if look.split == split]
     if count > len(looks):
-        raise ValueError(f"{count} tasks were asked for, the split {split!r} has {len(looks)} pages")
+        raise BadInput(f"{count} mini pages were asked for, the split {split!r} has {len(looks)}")
     return [Task(describe(look, rng), look.html) for look in rng.sample(looks, count)]
 
 
