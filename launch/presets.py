@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
-from launch.config import EMBEDDED_FRONTEND, MINI_TASKS, TrainConfig
+from launch.config import EMBEDDED, EMBEDDED_FRONTEND, MINI_TASKS, TrainConfig
 from launch.simulator import Simulator
 from launch.stage_settings import Critic, Design, Evaluation, Policy, Ranking, Rollouts, Start
 from sweet_jax.settings import Hyper, Training
@@ -67,8 +67,8 @@ def _paper_frontend(algorithm: str = "sweet", benchmark: str = "frontend") -> Tr
     The user names the two models that see: --design.clip, and --human=openai with --human-model.
     """
     return TrainConfig(
-        benchmark="frontend", preset="paper-frontend", agent_prompt="design_agent", compute_dtype="bfloat16",
-        rollouts=Rollouts(samples=6, rows=64),
+        benchmark="frontend", model=EMBEDDED_FRONTEND, preset="paper-frontend", agent_prompt="design_agent",
+        compute_dtype="bfloat16", rollouts=Rollouts(samples=6, rows=64),
         critic=Critic(parameterisation="value-head", nll_coef=0.0, training=Training(epochs=8, max_length=8192)),
         design=Design(failed="black"),
         policy=Policy(training=_paper_policy(algorithm, epochs=8)), evaluation=Evaluation(num_tasks=500),
@@ -107,6 +107,7 @@ def _tiny(algorithm: str = "sweet", benchmark: str = "backend") -> TrainConfig:
     design = benchmark == "frontend"
     return TrainConfig(
         benchmark="frontend" if design else "backend", preset="tiny", num_tasks=6,
+        model=EMBEDDED_FRONTEND if design else EMBEDDED,
         agent_prompt="design_agent" if design else "backend_agent",
         simulator=Simulator(human="scripted" if design else "model", human_max_tokens=48),
         rollouts=Rollouts(samples=2, max_turns=3, max_new_tokens=48, rows=4),

@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,9 @@ from colbench_env.types import NO_ANSWER, BadInput, Message, Task, Trajectory
 from launch import evaluate as evaluate_command
 from launch import rollout as rollout_command
 from launch import show as show_command
+from launch import train as train_command
 from launch.benchmarks import Backend, Frontend
-from launch.config import TrainConfig
+from launch.config import TrainConfig, settings_of
 from launch.picturing import with_pictures
 from launch.rolling.config import RolloutConfig
 from launch.simulator import Simulator
@@ -71,6 +74,64 @@ def test_backend_rows_under_frontend_are_refused_with_a_sentence(in_process, tmp
     write_rows(tmp_path / "rows.jsonl", [row("x", task=Task("Round", "def f(x): return x", {"test1": "f(1)"}))])
     ended = in_process(evaluate_command.main, "--benchmark=frontend", f"--trajectories={tmp_path / 'rows.jsonl'}")
     assert "no dialogue has a reward, and none could be graded" in ended.refuses()
+
+
+def test_rewards_of_different_similarities_are_not_compared(in_process, files):
+    graded = [replace(row(RED), reward=0.4, extra={"grader": name}) for name in ("CLIP cosine (x)", "structural")]
+    write_rows(files / "clip.jsonl", graded[:1])
+    write_rows(files / "mixed.jsonl", graded)
+    run = functools.partial(in_process, evaluate_command.main, "--benchmark=frontend")
+    refused = run(f"--trajectories={files / 'mixed.jsonl'}").refuses()
+    assert "the rewards are of different similarities, CLIP cosine (x) (" in refused and "--regrade" in refused
+    refused = run(f"--trajectories={files / 'clip.jsonl'}", f"--baseline={files / 'before.jsonl'}").refuses()
+    assert "and structural (not the paper's metric) (" in refused
+    assert run(f"--trajectories={files / 'mixed.jsonl'}", "--regrade").status == 0
+    # Nothing is rendered but for the pictures, and a report without them is better than none.
+    flags = (f"--html={files / 'report.html'}", f"--design.chromium={files / 'nowhere'}")
+    ended = run(f"--trajectories={files / 'clip.jsonl'}", *flags)
+    assert ended.status == 0 and "the report has no pictures: " in ended.stderr and (files / "report.html").exists()
+
+
+def test_a_reference_that_does_not_show_leaves_out_its_own_dialogues(in_process, files):
+    broken = Task("A large page", "<html>" + "<i></i>" * 20_001 + "</html>")
+    write_rows(files / "broken.jsonl", [row(RED), row(RED, task=broken)])
+    ended = in_process(
+        evaluate_command.main, "--benchmark=frontend", f"--trajectories={files / 'broken.jsonl'}",
+        f"--output={files / 'graded'}",
+    )  # fmt: skip
+    assert ended.status == 0 and "the reference cannot be shown: the page has 20004 elements" in ended.stderr
+    assert [one.reward for one in read_rows(files / "graded", Trajectory)] == [1.0, None]
+
+
+def test_an_answer_that_is_not_there_has_no_picture():
+    rows = [replace(row(RED), reward=1.0), replace(row(NO_ANSWER, "Which red?", task=Task("Another", RED)), reward=0.0)]
+    with contextlib.closing(Frontend(Design())) as frontend:
+        none, red = frontend.sides({"agent": rows})
+    assert none.images[0].answer is None and none.images[0].reference == red.images[0].answer
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--evaluation.num-tasks=300",), "300 mini pages were asked for, the split 'test' has 239"),
+        (("--design.failed=black",), "--design.clip=DIR is missing"),
+        (("--preset=paper-frontend",), "--design.clip=DIR is missing"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(in_process, tmp_path, flags, words):
+    ended = in_process(train_command.main, "--benchmark=frontend", f"--run-dir={tmp_path / 'run'}", *flags)
+    assert words in ended.refuses()
+
+
+@pytest.mark.parametrize(("benchmark", "model"), [("frontend", "embedded"), ("backend", "embedded-frontend")])
+def test_the_start_policy_of_the_other_benchmark_is_refused(benchmark, model):
+    with pytest.raises(BadInput, match=f"--model={model}: it plays the other benchmark"):
+        TrainConfig(benchmark=benchmark, model=model)
+
+
+def test_the_browser_may_be_another_when_a_run_goes_on():
+    first, second = (TrainConfig(design=Design(pages=pages, assets=Path(str(pages)))) for pages in (1, 2))
+    assert settings_of(first) == settings_of(second)
 
 
 def test_the_embedded_policy_designs_pages_with_the_human_who_looks(in_process, tmp_path):
