@@ -14,7 +14,7 @@ STDOUT = Path("-")
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Grades the answers of dialogues in a sandbox and reports what they are worth.
+    """Grades the answers of dialogues, programs in a sandbox or pages in a browser, and reports what they are worth.
 
     trajectories: JSON Lines of trajectories. A row that has a reward keeps it, unless `regrade`. tasks: tasks that
     supply reference and tests to trajectories without them, found by problem_description.
