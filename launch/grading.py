@@ -25,6 +25,13 @@ def without_grade(trajectory: Trajectory) -> Trajectory:
     return replace(trajectory, reward=None, extra=rest)
 
 
+def why_ungraded(rows: Sequence[Trajectory]) -> str:
+    """Why rows that were graded have no reward, as the rest of a sentence."""
+    pages = [row.extra.get("page") for row in rows if row.reward is None]
+    told = {str(page["problem"]) for page in pages if isinstance(page, dict) and page.get("problem")}
+    return "; ".join(sorted(told)) or "for reasons of this machine"
+
+
 def grade_rows(
     rows: Sequence[Trajectory],
     wanted: Sequence[bool],

@@ -21,7 +21,7 @@ from launch.evaluation.config import EvaluateConfig
 from launch.evaluation.evaluation import BASELINE, EVALUATED, Evaluation, collect
 from launch.evaluation.inputs import Dialogues, lines_text, read_dialogues, read_tasks
 from launch.evaluation.studying import Study, read_references, run_references
-from launch.grading import grade_rows, without_grade
+from launch.grading import grade_rows, why_ungraded, without_grade
 
 if TYPE_CHECKING:
     from launch.picturing import SideBySide
@@ -195,11 +195,9 @@ def _left_out(file: Dialogues, graded: Graded, config: EvaluateConfig, benchmark
         )
     if failed:
         rows = [row for (_, row), here in zip(places, graded.here, strict=True) if here and row.reward is None]
-        told = {problem for row in rows if (problem := row.extra.get("page", {}).get("problem"))}
         notes.append(
-            f"{file.path}: {len(failed)} of {len(places)} answers could not be graded, "
-            f"{'; '.join(sorted(told)) or 'for reasons of this machine'}: they are left out, not scored 0 "
-            f"({lines_text(failed)})"
+            f"{file.path}: {len(failed)} of {len(places)} answers could not be graded, {why_ungraded(rows)}: they are "
+            f"left out, not scored 0 ({lines_text(failed)})"
         )
     return notes
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Task, Trajectory
-from launch.grading import grade_rows
+from launch.grading import grade_rows, why_ungraded
 from launch.run import Run
 from launch.run_dir import write_rows
 from launch.stages.playing import Agent, play
@@ -43,7 +43,7 @@ def grade(run: Run, stage: str, source: Path, target: Path) -> list[Trajectory]:
     lost = sum(t.reward is None for t in graded)
     if lost:
         run.console.warn(
-            f"stage {stage}: {lost} answers could not be graded for reasons of this machine and are left out"
+            f"stage {stage}: {lost} answers could not be graded, {why_ungraded(graded)}: they are left out"
         )
     return graded
 
