@@ -58,6 +58,8 @@ def verdict(error: BaseException) -> tuple[int, str]:
             return 1, "standard output was closed before everything was printed"
         case OSError() if error.filename is not None:
             return 2, f"{error.filename}: {error.strerror}"
+        case ConnectionError() if error.errno is None:  # of ours, a sentence
+            return 1, str(error)
         case Stopped():
             return 1, str(error)
         case KeyboardInterrupt():

@@ -162,11 +162,11 @@ class TrainConfig:
         if self.num_tasks < 0 or self.evaluation.num_tasks < 1:
             raise BadInput(f"num_tasks is {self.num_tasks}, evaluation.num_tasks {self.evaluation.num_tasks}: too few")
         self.simulator.check_for(self.benchmark)
+        if self.benchmark == "frontend" and self.preset in ("paper-backend", "released-backend"):
+            raise BadInput(f"--preset={self.preset} is for backend tasks, frontend has --preset=paper-frontend")
         wrong, right = (EMBEDDED, EMBEDDED_FRONTEND) if self.benchmark == "frontend" else (EMBEDDED_FRONTEND, EMBEDDED)
         if self.model == wrong:
             raise BadInput(f"--model={wrong}: it plays the other benchmark, --benchmark={self.benchmark} has {right}")
-        if self.benchmark == "frontend" and self.preset in ("paper-backend", "released-backend"):
-            raise BadInput(f"--preset={self.preset} is for backend tasks, frontend has --preset=paper-frontend")
         if self.ranking.candidates < 2:
             raise BadInput(f"ranking.candidates is {self.ranking.candidates}, it must be at least 2 to make a pair")
         if not 0 < self.ranking.data_fraction <= 1:
@@ -224,8 +224,7 @@ def settings_of(config: TrainConfig) -> dict[str, object]:
     plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     for name in ("run_dir", "stage", "grader_workers", "hosts"):
         del plain[name]
-    for name in ("chromium", "assets", "pages"):
-        del plain["design"][name]
+    plain["design"] |= {"chromium": None, "assets": None, "pages": Design().pages}
     del plain["critic"]["without_pairs"]  # changes nothing that is already there
     for name in ("human_key", "human_timeout", "human_retries", "attempts", "in_flight"):
         del plain["simulator"][name]

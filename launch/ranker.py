@@ -11,7 +11,7 @@ from typing import Any
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Trajectory
 from launch.benchmarks import opened
-from launch.config import Critic, Lora, Ranking, Rollouts, TrainConfig, settings_of
+from launch.config import EMBEDDED_FRONTEND, Critic, Lora, Ranking, Rollouts, TrainConfig, settings_of
 from launch.console import Console
 from launch.preflight import check_mesh
 from launch.rank import RankConfig
@@ -112,6 +112,7 @@ def _as_training(config: RankConfig, found: FoundCritic) -> TrainConfig:
             f"--critic={config.critic} is a Hugging Face directory, so --model=DIR is needed: the start policy"
         )
     return TrainConfig(
+        benchmark="frontend" if model == EMBEDDED_FRONTEND else "backend",
         mesh=config.mesh, run_dir=config.output, model=model, seed=config.seed, agent_prompt=config.agent_prompt,
         trajectories=config.trajectories, candidates=config.candidates, compute_dtype=config.compute_dtype,
         critic=found.settings, lora=found.lora,

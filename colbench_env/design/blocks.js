@@ -47,9 +47,7 @@
       if (!["checkbox", "radio", "range", "color", "password"].includes(element.type))
         text = element.value || element.placeholder;
     } else for (const node of childNodesOf(element)) if (node.nodeType === 3) text += " " + node.data;
-    const shown = text.slice(0, limits.text).replace(/\s+/g, " ").trim().slice(0, left);
-    left -= shown.length;
-    return shown;
+    return text.slice(0, limits.text).replace(/\s+/g, " ").trim().slice(0, left);
   };
   const painted = (style) =>
     parsed(style.backgroundColor)[3] > 0 || style.backgroundImage !== "none" || style.boxShadow !== "none" ||
@@ -73,6 +71,7 @@
       const inside = x < innerWidth && x + box.width > 0 && y < limits.height && y + box.height > 0;
       if (inside && box.width > 0 && box.height > 0) {
         if (blocks.length >= limits.blocks) return;
+        left -= text.length;
         blocks.push([tag, text, x, y, box.width, box.height, hex(over(parsed(style.color), background)),
           hex(background), parseFloat(style.fontSize), Number(style.fontWeight) >= 600, path]);
       }

@@ -11,6 +11,7 @@ from colbench_env.design.page import Page
 from colbench_env.types import NO_ANSWER, BadInput, Task, Verdict
 
 BATCH = 32  # answers that are rendered and compared together
+BELOW_ONE = math.nextafter(1.0, 0.0)
 SHOWN, NOT_SHOWN, BLANK = Verdict.PASS, Verdict.ERROR, Verdict.WRONG
 
 
@@ -115,8 +116,8 @@ class DesignGrader:
 def _grade(page: Page | None, reference: Page, score: float | None) -> DesignGrade:
     if score is None:
         return DesignGrade(None, Verdict.INFRASTRUCTURE_ERROR, f"the reference cannot be shown: {reference.problem}")
-    if page is not None and page.png == reference.png and page.problem is None:
-        score = 1.0
+    same = page is not None and page.problem is None and page.png == reference.png
+    score = 1.0 if same else min(score, BELOW_ONE)  # CLIP does not see all of a page, and rounds
     if page is None:
         return DesignGrade(score, Verdict.NO_ANSWER)
     verdict = NOT_SHOWN if page.problem is not None else SHOWN if page.blocks else BLANK

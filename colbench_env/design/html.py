@@ -62,9 +62,10 @@ class _Ends(HTMLParser):
             start = text.index("\n", start) + 1
         return text.index(">", start + column) + 1
 
-    def parse_marked_section(self, i: int, report: int = 1) -> int:
-        """As browsers have it, what begins with `<![` is a comment."""
-        return self.parse_bogus_comment(i)
+    def parse_html_declaration(self, i: int) -> int:
+        """As browsers have it, what begins with `<![` is a comment up to the next `>`."""
+        marked = self.rawdata.startswith("<![", i)
+        return self.parse_bogus_comment(i) if marked else super().parse_html_declaration(i)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._depth += tag == self._tag

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 from colbench_env.design.assets import Stylesheet, assets_directory, read_stylesheet
 from colbench_env.design.placeholders import placeholder
 from colbench_env.design.trimming import Trimmer
-from colbench_env.types import BadInput
 
 PAGE = "http://page.invalid/"
 HEADERS = {
@@ -101,7 +100,7 @@ class Visit:
             try:
                 response = await route.fetch()
             except Error as error:
-                raise BadInput(f"{url}: the picture cannot be fetched: {str(error).splitlines()[0]}") from error
+                raise ConnectionError(f"{url}: cannot be fetched: {str(error).splitlines()[0]}") from error
             if not response.ok:
                 return None
             if len(images) >= PHOTOGRAPHS:

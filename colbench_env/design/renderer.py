@@ -64,8 +64,8 @@ class Renderer:
     async def render(self, html: str) -> Page:
         """The page that the text becomes; the same text gives the same page.
 
-        Raises BadInput where the page asks for the stylesheet and that was not fetched, and where a real photograph is
-        wanted and its host cannot be reached.
+        Raises BadInput where the page asks for the stylesheet and that was not fetched, and ConnectionError where a
+        real photograph is wanted and its host cannot be reached.
         """
         return await asyncio.wrap_future(background.submit(self._render(html)))
 

@@ -8,11 +8,12 @@ async (limits) => {
   still.replaceSync("*, *::before, *::after { caret-color: transparent !important; transition: none !important; }");
   const sheets = Object.getOwnPropertyDescriptor(Document.prototype, "adoptedStyleSheets");
   sheets.set.call(document, [...sheets.get.call(document), still]);
-  await Promise.all([...all("img")].map((image) => image.decode().catch(() => null)));
+  await Promise.all([...all("img")].filter((image) => image instanceof HTMLImageElement).map((image) => image.decode().catch(() => null)));
   for (const animation of Document.prototype.getAnimations.call(document)) {
     try { animation.finish(); } catch { animation.cancel(); } // an endless one has no end
   }
   for (const picture of all("svg")) {
+    if (!(picture instanceof SVGSVGElement)) continue;
     picture.pauseAnimations();
     picture.setCurrentTime(0);
   }

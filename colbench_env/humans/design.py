@@ -10,7 +10,7 @@ from colbench_env.design.differences import Difference, differences
 from colbench_env.design.html import extract_html
 from colbench_env.design.page import Page
 from colbench_env.dialogue import FRONTEND_REPLY_LIMIT
-from colbench_env.humans import HumanRequest
+from colbench_env.humans import HumanRequest, NoReply
 from colbench_env.types import BadInput, Task
 
 OPENINGS = ("", "Not quite yet. ", "Thank you. ", "I see. ")
@@ -57,7 +57,7 @@ class DesignHuman:
         return {"looks": "at both pages", "most": self.most, "plain": self.plain}
 
     async def reply(self, request: HumanRequest) -> str:
-        """What the human sees. Raises BadInput for a task without a reference page that can be shown."""
+        """What the human sees. Raises as `wanted_page`."""
         seed = request.seed
         html, wanted_html = extract_html(request.question), request.task.ground_truth
         if html is None:
@@ -102,10 +102,10 @@ def not_shown(page: Page | None, seed: int) -> str:
 
 
 async def wanted_page(renderer: Renders, task: Task) -> Page:
-    """The task's reference. Raises BadInput where it is no page that can be shown."""
+    """The task's reference. Raises BadInput where it is no page, and NoReply where the page cannot be shown."""
     if extract_html(task.ground_truth) is None:
         raise BadInput(f"task {task.task_id} has no page as ground_truth, expected <html>...</html>")
     page = await renderer.render(task.ground_truth)
     if page.problem is not None:
-        raise BadInput(f"task {task.task_id}: the reference cannot be shown: {page.problem}")
+        raise NoReply(f"task {task.task_id}: the reference cannot be shown: {page.problem}")
     return page

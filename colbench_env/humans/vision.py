@@ -42,7 +42,7 @@ class VisionHuman:
         return {"prompt": self.prompt.name, "looks": "at both pages", **self.endpoint.settings.in_rows}
 
     async def reply(self, request: HumanRequest) -> str:
-        """One reply. Raises what `Endpoint.complete` raises, and BadInput for a reference that cannot be shown."""
+        """One reply. Raises what `Endpoint.complete` raises, and as `wanted_page`."""
         html = extract_html(request.question)
         if html is None:
             return not_shown(None, request.seed)

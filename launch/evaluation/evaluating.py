@@ -65,6 +65,7 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
             console.say(f"grader {grader.mode}; {grader.layers_text()}")
             if runs_references:
                 study = _studied(gradable, study, grader, console)
+        _one_measure(files, [_prepared(file, study, config, benchmark) for file in files], benchmark, grader)
         for defect in [*_task_defects(files, study), *_endless_answers(files, study, config, benchmark)]:
             defects.append(defect)
             console.warn(defect)
@@ -72,7 +73,6 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
             _graded(file, study, config, benchmark, grader, config.output if file is own else None, console)
             for file in files
         ]
-    _one_measure(files, graded, benchmark)
     notes = [
         note for file, found in zip(files, graded, strict=True) for note in _left_out(file, found, config, benchmark)
     ]
@@ -206,16 +206,19 @@ def _common_tasks(first: Graded, second: Graded) -> set[str]:
     return set.intersection(*({row.task.task_id for row in graded.rows} for graded in (first, second)))
 
 
-def _one_measure(files: Sequence[Dialogues], graded: Sequence[Graded], benchmark: Benchmark) -> None:
-    """Raises BadInput where pages were graded by different similarities, whose figures cannot be compared."""
+def _one_measure(
+    files: Sequence[Dialogues], prepared: Sequence[Graded], benchmark: Benchmark, grader: Grades | None
+) -> None:
+    """Raises BadInput where pages are graded by different similarities, whose figures cannot be compared."""
     if benchmark.runs_answers:  # the two modes of that grader are told in the report
         return
-    named = {
-        str(row.extra.get("grader", "not recorded")): str(file.path)
-        for file, found in zip(files, graded, strict=True)
-        for row in found.rows
-        if row.reward is not None
-    }
+    named: dict[str, Path] = {}
+    for file, before in zip(files, prepared, strict=True):
+        for row, here in zip(before.rows, before.here, strict=True):
+            if here and grader is not None:
+                named[grader.mode] = file.path
+            elif row.reward is not None:
+                named[str(row.extra.get("grader", "not recorded"))] = file.path
     if len(named) > 1:
         told = " and ".join(f"{name} ({path})" for name, path in named.items())
         raise BadInput(f"the rewards are of different similarities, {told}: --regrade grades all of them anew")

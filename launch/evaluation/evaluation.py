@@ -197,11 +197,11 @@ def _excluded(rows: Sequence[Trajectory], study: Study, benchmark: Benchmark) ->
     for trajectory in rows:
         if trajectory.reward is None:
             if benchmark.why_not(trajectory.task):
-                reasons["no reference or no tests"] += 1
+                reasons["no reference or no tests" if benchmark.runs_answers else "no reference"] += 1
             elif trajectory.task.task_id in study.defects:
                 reasons["defective reference or test"] += 1
             else:
-                reasons["sandbox failed"] += 1
+                reasons["sandbox failed" if benchmark.runs_answers else "reference cannot be shown"] += 1
     return dict(reasons)
 
 

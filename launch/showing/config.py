@@ -22,8 +22,8 @@ class ShowConfig:
     model: "embedded" or a Hugging Face directory whose tokenizer has the texts of the tokens; the default is the run
     directory's own model. Without one, token ids stand as numbers.
     pictures: of frontend dialogues, render the pages (as `design` says) and show them.
-    grade: grade every row without a reward, or without a record of what its tests expected and got; pages as `design`
-    says.
+    grade: grade every row without a reward, or without a record of what its tests expected and got; pages without a
+    reward as `design` says.
     limit: show the first so many trajectories of each file only; 0: all.
     output: the page. terminal: one episode in the terminal, of line `row` (from 1).
     tokens: a file of trajectories, pairs, candidates or ranked rows, of which line `row` is shown token by token.

@@ -123,7 +123,8 @@ def _graded(rows: Sequence[Numbered], design: Design, progress: Callable[[int, i
     for name in get_args(BenchmarkName):
         with opened(name, design) as benchmark:
             wanted = [
-                not benchmark.why_not(row.task) and (row.reward is None or "tests" not in row.extra)
+                (bool(row.task.test_cases) == benchmark.runs_answers and not benchmark.why_not(row.task))
+                and (row.reward is None or (benchmark.runs_answers and "tests" not in row.extra))
                 for row in trajectories
             ]
             if any(wanted):

@@ -67,8 +67,8 @@ def test_everything_but_statistics_gym_and_who_compares_pages_needs_the_standard
     assert failed["colbench_env.gym"] == "gymnasium is walled off"
 
 
-@pytest.mark.parametrize("packages, missing", [("numpy", COMPARE_PAGES), ("numpy,scipy", frozenset())])
-def test_statistics_need_numpy_and_who_compares_pages_scipy_too(packages, missing):
+@pytest.mark.parametrize("packages, missing", [("numpy", COMPARE_PAGES), ("numpy,scipy,PIL", frozenset())])
+def test_statistics_need_numpy_and_who_compares_pages_scipy_and_pillow_too(packages, missing):
     names, failed = python("-c", WALK, packages)
     assert "colbench_env.statistics" in names and set(names) >= COMPARE_PAGES
     assert set(failed) == {"colbench_env.gym"} | missing

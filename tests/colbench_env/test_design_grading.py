@@ -46,6 +46,15 @@ def test_the_reward_is_the_similarity_and_1_exactly_for_an_equal_picture():
     assert [g.reward for g in grade("<html>12345</html>", TASK.ground_truth)] == [0.99 * 18 / 23, 1.0]
 
 
+def test_another_picture_is_never_worth_1():
+    class Generous(Length):
+        def scores(self, pages, references):
+            return [1.0 for _ in pages]
+
+    (found,) = DesignGrader(Pages(), Generous()).grade_many([(TASK, "<html>12345</html>")])
+    assert 0.999 < found.reward < 1
+
+
 def test_what_was_not_shown_blank_or_missing_is_told_in_the_row():
     broken, blank, none, shown = grade("broken", "blank", NO_ANSWER, "<html></html>")
     assert [g.in_row()["verdicts"]["page"] for g in (broken, blank, none, shown)] == [

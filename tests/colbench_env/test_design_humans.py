@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from colbench_env.design.cache import CachedRenderer, bytes_of
-from colbench_env.humans import HumanRequest
+from colbench_env.humans import HumanRequest, NoReply
 from colbench_env.humans.design import DesignHuman
 from colbench_env.humans.vision import VisionHuman, data_url
 from colbench_env.simulator_health import leaks
@@ -78,10 +78,10 @@ def test_the_same_page_is_compared_once():
     assert sorted(renderer.asked) == [BLUE, WANTED]
 
 
-def test_a_task_whose_reference_is_no_page_or_does_not_show_ends_the_run():
+def test_a_task_whose_reference_is_no_page_ends_the_run_and_one_that_does_not_show_its_episode():
     with pytest.raises(BadInput, match="has no page as ground_truth, expected <html>...</html>"):
         says(DesignHuman(ByHeart()), BLUE, task=Task("Make it.", "def f(): pass"))
-    with pytest.raises(BadInput, match="the reference cannot be shown: the script did not end"):
+    with pytest.raises(NoReply, match="the reference cannot be shown: the script did not end"):
         says(DesignHuman(ByHeart()), BLUE, task=Task("Make it.", BROKEN))
 
 

@@ -174,7 +174,7 @@ def test_real_pictures_are_fetched_where_that_is_asked_for(assets, monkeypatch):
         assert (page.blocks[0].width, page.blocks[0].height) == (50, 30)  # there is none: a placeholder
         server.shutdown()
         server.server_close()
-        with pytest.raises(BadInput, match=f"^{site}/60/30: the picture cannot be fetched: "):
+        with pytest.raises(ConnectionError, match=f"^{site}/60/30: cannot be fetched: "):
             online.render_many([f"<html><img src={site}/60/30></html>"])
 
 

@@ -81,11 +81,12 @@ def test_rewards_of_different_similarities_are_not_compared(in_process, files):
     write_rows(files / "clip.jsonl", graded[:1])
     write_rows(files / "mixed.jsonl", graded)
     run = functools.partial(in_process, evaluate_command.main, "--benchmark=frontend")
-    refused = run(f"--trajectories={files / 'mixed.jsonl'}").refuses()
+    output = f"--output={files / 'graded.jsonl'}"
+    refused = run(f"--trajectories={files / 'mixed.jsonl'}", output).refuses()
     assert "the rewards are of different similarities, CLIP cosine (x) (" in refused and "--regrade" in refused
     refused = run(f"--trajectories={files / 'clip.jsonl'}", f"--baseline={files / 'before.jsonl'}").refuses()
     assert "and structural (not the paper's metric) (" in refused
-    assert run(f"--trajectories={files / 'mixed.jsonl'}", "--regrade").status == 0
+    assert run(f"--trajectories={files / 'mixed.jsonl'}", "--regrade", output).status == 0
     # Nothing is rendered but for the pictures, and a report without them is better than none.
     flags = (f"--html={files / 'report.html'}", f"--design.chromium={files / 'nowhere'}")
     ended = run(f"--trajectories={files / 'clip.jsonl'}", *flags)
@@ -121,6 +122,28 @@ def test_an_answer_that_is_not_there_has_no_picture():
 def test_what_cannot_be_honoured_is_refused(in_process, tmp_path, flags, words):
     ended = in_process(train_command.main, "--benchmark=frontend", f"--run-dir={tmp_path / 'run'}", *flags)
     assert words in ended.refuses()
+
+
+def test_a_preset_of_the_other_benchmark_is_refused_by_its_name():
+    with pytest.raises(BadInput, match="--preset=paper-backend is for backend tasks"):
+        TrainConfig(benchmark="frontend", preset="paper-backend")
+
+
+def test_a_run_goes_on_past_a_reference_that_does_not_show(in_process, tmp_path):
+    large = Task("I need a page for a gym.", "<html>" + "<i></i>" * 20_001 + "</html>")
+    write_rows(tmp_path / "tasks.jsonl", [*make_page_tasks("train", 2, 0), large])
+    run_dir = tmp_path / "run"
+    flags = ("--benchmark=frontend", "--stage=rollouts", "--rollouts.samples=1", "--rollouts.rows=16")
+    for stage in ("tasks", "rollouts"):
+        ended = in_process(
+            train_command.main, *flags, f"--stage={stage}", f"--tasks={tmp_path / 'tasks.jsonl'}",
+            f"--eval-tasks={tmp_path / 'tasks.jsonl'}", "--rollouts.max-turns=2", f"--run-dir={run_dir}",
+        )  # fmt: skip
+        assert ended.status == 0, ended.stderr
+    assert "1 of 3 episodes failed" in ended.stderr
+    assert len(read_rows(run_dir / "rollouts" / "trajectories.jsonl", Trajectory)) == 2
+    failures = (run_dir / "rollouts" / "trajectories.failures.jsonl").read_text()
+    assert "the reference cannot be shown: the page has 20004 elements" in failures
 
 
 @pytest.mark.parametrize(("benchmark", "model"), [("frontend", "embedded"), ("backend", "embedded-frontend")])

@@ -66,7 +66,7 @@ def logps_and_gradient(function, params, tokens_bt):
 
 
 def assert_same_logps_and_gradient(found, expected):
-    np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+    np.testing.assert_allclose(found[0], expected[0], rtol=2e-6, atol=1e-5)
     scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected[1]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=1e-5), found[1], expected[1])
 
