@@ -39,14 +39,15 @@ class Grades(Protocol):
 class Benchmark(Protocol):
     """What a run has to know of its benchmark.
 
-    rules: of the dialogue. measure: how figures are called. runs_answers: whether references
-    and answers are programs. nothing_preferred,
-    nothing_good: why there may be no pairs, and nothing to imitate.
+    rules: of the dialogue. measure: how figures are called. runs_answers: whether references and answers are programs.
+    answers_at_once: whether the scripted human needs no time, so that processes that all play the same dialogues stay
+    in step. nothing_preferred, nothing_good: why there may be no pairs, and nothing to imitate.
     """
 
     rules: Rules
     measure: Measure
     runs_answers: bool
+    answers_at_once: bool
     nothing_preferred: str
     nothing_good: str
 
@@ -95,6 +96,7 @@ class Backend:
     rules: ClassVar[Rules] = BackendRules()
     measure: ClassVar[Measure] = MEASURES["backend"]
     runs_answers: ClassVar[bool] = True
+    answers_at_once: ClassVar[bool] = True
     nothing_preferred: ClassVar[str] = "no task has both a sample that passes all tests and a worse one"
     nothing_good: ClassVar[str] = "no trajectory passes all tests"
 
@@ -157,6 +159,7 @@ class Frontend:
     rules: ClassVar[Rules] = DesignRules()
     measure: ClassVar[Measure] = MEASURES["frontend"]
     runs_answers: ClassVar[bool] = False
+    answers_at_once: ClassVar[bool] = False
     nothing_preferred: ClassVar[str] = "no task has two samples whose similarities differ by 0.1"
     nothing_good: ClassVar[str] = nothing_preferred
 

@@ -1,6 +1,7 @@
 """Dialogues in waves: many that begin together and are kept in step, so that their turns make full batches.
 
-What is in a batch does not depend on time, and several processes compute the same batches on one mesh.
+What is in a batch, and in which order, does not depend on time, and several processes compute the same batches on one
+mesh.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ class Step:
 
     def __init__(self, *samplers: Sampler):
         self._players = 0
+        self._places: dict[Hashable, int] = {}  # of the sessions, in the order of their first turns
         self._waiting = {id(sampler): (sampler, []) for sampler in reversed(samplers)}
 
     def begin(self, players: int) -> None:
         """So many episodes begin."""
         self._players = players
+        self._places = {}
 
-    async def draw(self, sampler: Sampler, ids: Sequence[int], seed: int) -> Sample:
+    async def draw(self, sampler: Sampler, ids: Sequence[int], seed: int, session: Hashable | None) -> Sample:
         future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
-        self._waiting[id(sampler)][1].append((list(ids), seed, future))
+        place = self._places.setdefault(session, len(self._places))
+        self._waiting[id(sampler)][1].append((place, list(ids), seed, future))
         self._go()
         return await future
 
@@ -46,12 +50,13 @@ class Step:
         if not self._players or sum(len(waiting) for _, waiting in self._waiting.values()) < self._players:
             return
         sampler, waiting = next(entry for entry in self._waiting.values() if entry[1])
-        batch = [entry for entry in waiting if not entry[2].cancelled()]  # none is left where an error ends the wave
+        batch = [entry for entry in waiting if not entry[3].cancelled()]  # none is left where an error ends the wave
+        batch.sort(key=lambda entry: entry[0])  # humans may have answered in any order
         waiting.clear()
         if not batch:
             return
-        drawn = sampler.sample([ids for ids, _, _ in batch], [seed for _, seed, _ in batch])
-        for (_, _, future), (sample,) in zip(batch, drawn, strict=True):
+        drawn = sampler.sample([ids for _, ids, _, _ in batch], [seed for _, _, seed, _ in batch])
+        for (_, _, _, future), (sample,) in zip(batch, drawn, strict=True):
             future.set_result(sample)
 
 
@@ -63,7 +68,7 @@ class Wave:
     sampler: Sampler
 
     async def draw(self, ids: Sequence[int], seed: int, session: Hashable | None) -> Sample:
-        return await self.step.draw(self.sampler, ids, seed)
+        return await self.step.draw(self.sampler, ids, seed, session)
 
     def forget(self, session: Hashable) -> None:
         self.step.leave()

@@ -44,7 +44,7 @@ def play(
     A failed episode is in `failures_file(path)` and has no row. Raises Stopped where all have failed.
     """
     simulator = run.config.simulator
-    waits = simulator.human == "openai"
+    waits = simulator.human == "openai" or (hosts.count() > 1 and not run.benchmark.answers_at_once)
     settings = Settings(
         run.config.rollouts.max_turns, run.benchmark.rules, run.system, seed=seed, agent_name=agent.name,
         attempts=simulator.attempts, retry_seconds=1.0 if waits else 0.0, no_leaks=simulator.no_leaks,
@@ -129,8 +129,9 @@ def _one_by_one(
     table = Table(run.chat, Drawn(engine, run.sampling(agent.temperature)), human, settings, _longest(run))
 
     async def roll() -> None:
-        async with contextlib.aclosing(human.endpoint) as endpoint:
-            await endpoint.check()
+        async with contextlib.AsyncExitStack() as held:
+            if simulator.human == "openai":
+                await (await held.enter_async_context(contextlib.aclosing(human.endpoint))).check()
             await shares.play_share(wanted, episodes, table.play, simulator.in_flight, on_done)
 
     try:

@@ -1,5 +1,7 @@
 """Dialogues: each as if it were alone, made of the very ids that were sampled."""
 
+import asyncio
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,6 +143,24 @@ def test_seeds_fit_32_bits_and_depend_on_every_part():
     assert len(seeds) == 4
     assert all(0 <= seed < 2**32 for seed in seeds)
     assert seed_of("a", 1) == 1532239161
+
+
+def test_turns_are_drawn_in_the_order_of_the_episodes_whoever_is_answered_first(chat, tasks):
+    class Hesitant:
+        """Answers the first task last."""
+
+        name, settings = "hesitant", {}
+
+        async def reply(self, request):
+            await asyncio.sleep(0.2 if request.task == tasks[0] else 0.0)
+            return "Yes."
+
+    sampler = Scripted(*[(spelled(chat, text) + [chat.turn_end_id], True) for text in ("Who?", "Why?")])
+    step = Step(sampler)
+    table = Table(chat, Wave(step, sampler), Hesitant(), Settings(2, system="", seed=5), 400)
+    play_wave(table, step, [(task, 0) for task in tasks[:3]])
+    first, second = sampler.prompts
+    assert [later[: len(prompt)] for prompt, later in zip(first, second, strict=True)] == first
 
 
 def with_model(chat, agent, speaker, episodes):

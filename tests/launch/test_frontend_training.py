@@ -1,6 +1,11 @@
 """`launch.train --benchmark=frontend`, each method from mini pages to its report, with a real browser."""
 
 import json
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +14,7 @@ from colbench_env.types import Pair, Ranked, Task, Trajectory
 from launch import rank, train
 from tests.colbench_env.chromium import chromium_or_skip
 
+ROOT = Path(__file__).parents[2]
 SMALL = (
     "--benchmark=frontend", "--num-tasks=8", "--evaluation.num-tasks=3", "--rollouts.samples=3",
     "--rollouts.max-turns=2", "--rollouts.rows=8", "--ranking.candidates=4", "--ranking.data-fraction=0.2",
@@ -99,6 +105,33 @@ def test_a_value_head_ranks_pages_and_goes_on_from_given_dialogues(sweet, python
         for folder in (tmp_path / "head", sweet)
     )
     assert len(ours) == len(theirs) and ours != theirs
+
+
+def test_two_processes_play_the_dialogues_of_one(sweet, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shutil.copytree(sweet / "tasks", tmp_path / "run" / "tasks")
+    flags = (*SMALL, f"--run-dir={tmp_path / 'run'}", "--mesh=2x1", "--stage=rollouts", "--hosts.processes=2")
+    flags += (f"--hosts.coordinator=127.0.0.1:{port}",)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "launch.train", *flags, f"--hosts.process={process}"], cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for process in (0, 1)
+    ]  # fmt: skip
+    for one in started:
+        said, _ = one.communicate(timeout=240)
+        assert one.returncode == 0, said
+    ours, theirs = (
+        [
+            [(message.role, message.content) for message in row.dialogue_history]
+            for row in read_rows(run_dir / "rollouts" / "trajectories.jsonl", Trajectory)
+        ]
+        for run_dir in (tmp_path / "run", sweet)
+    )
+    assert ours == theirs
 
 
 def test_tasks_of_the_other_benchmark_are_refused(in_process, tmp_path):
