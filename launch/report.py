@@ -129,7 +129,7 @@ def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: f
         ),
         command=command_line(run.config),
         next_commands=next_commands(run.config),
-        graders=sorted({row.extra.get("grader", "unknown") for played in dialogues.values() for row in played}),
+        graders=sorted({row.extra.get("grader", "not recorded") for played in dialogues.values() for row in played}),
         settings=settings_of(run.config),
         stages={stage: note for stage, note in notes.items() if note is not None},
         last_start_seconds=before.get("last_start_seconds") if seconds is None else round(seconds, 1),
