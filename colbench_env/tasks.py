@@ -7,17 +7,28 @@ never half a file: `write_rows` replaces the whole file at once, `append_rows` a
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn, TypeVar
 
-from colbench_env.types import BadInput, Candidates, Pair, Ranked, Row, Task, Trajectory
+from colbench_env.types import (
+    BadInput,
+    Candidates,
+    Pair,
+    Ranked,
+    Row,
+    Task,
+    Trajectory,
+    replace_lone_surrogates,
+)
 
 RowT = TypeVar("RowT", Task, Trajectory, Pair, Candidates, Ranked)
 
 BOM = b"\xef\xbb\xbf"
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -146,9 +157,10 @@ def scan_lines(path: str | Path) -> Iterator[Line]:
 
 
 def decode_line(line: bytes, where: str) -> object:
-    """The JSON value of a line. Raises BadInput."""
+    """The JSON value of a line; lone surrogates in its strings are replaced by U+FFFD. Raises BadInput."""
     try:
-        return json.loads(line.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(line.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        return _whole_characters(value) if _SURROGATE_ESCAPE.search(line) else value
     except UnicodeDecodeError as problem:
         raise BadInput(f"{where}: byte {problem.start + 1} is not UTF-8, expected a JSON object in UTF-8") from None
     except json.JSONDecodeError as problem:
@@ -166,6 +178,16 @@ def encode_row(row: Row, where: str) -> bytes:
         return json.dumps(row.to_json(), allow_nan=False).encode("ascii") + b"\n"
     except (TypeError, ValueError, RecursionError) as problem:
         raise BadInput(f"{where}: the row cannot be written as JSON ({problem})") from None
+
+
+def _whole_characters(value: object) -> object:
+    if isinstance(value, str):
+        return replace_lone_surrogates(value)
+    if isinstance(value, list):
+        return [_whole_characters(entry) for entry in value]
+    if isinstance(value, dict):
+        return {replace_lone_surrogates(key): _whole_characters(entry) for key, entry in value.items()}
+    return value
 
 
 def _finite(digits: str) -> float:

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -15,10 +16,20 @@ from typing import Any, Self
 
 NO_ANSWER = "No answer"
 MAX_NAMES, MAX_QUOTED = 12, 60  # keys of a row, and characters of one string of it, in a sentence
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class BadInput(ValueError):
     """Input that a user can put right: one sentence with the place, what is wrong, and what was expected."""
+
+
+def replace_lone_surrogates(text: str) -> str:
+    """The text with U+FFFD for every lone surrogate: half a character, which JSON can hold and UTF-8 cannot.
+
+    The one rule for such text, applied where text comes in: rows of files, replies of endpoints, functions of the
+    user's, requests of the server. The length stays.
+    """
+    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
 
 
 class Verdict(StrEnum):
