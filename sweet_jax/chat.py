@@ -1,61 +1,38 @@
 """Dialogue text to token ids and back, with the turn of every token; all read from the tokenizer's own chat template.
 
-The template is rendered for a dialogue and for its beginnings: what a longer rendering adds to a shorter one is the
-turn. Character spans become token spans through the offsets of ONE tokenisation of the whole text, so a row never
-depends on how its pieces would be tokenised alone. Sampled ids stay as they are: `continue_ids` makes only those after.
+The template is rendered for a dialogue and for its beginnings: an agent's turn is what stands behind the prompt that is
+a beginning of the dialogue, compared with what was said, never told by lengths. Character spans become token spans
+through the offsets of ONE tokenisation of the whole text, so a row never depends on how its pieces would be tokenised
+alone. Sampled ids stay as they are: `continue_ids` makes only those after. What somebody said is text, even where it
+spells a special token (`control_tokens`).
 
 A token is counted when its first character lies in the turn. A token that begins in the header and reaches into the
 content (possible only where the header does not end in a special token) is header: the prompt, not the agent, began it.
 """
 
+import datetime
 import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from colbench_env.types import BadInput, Message
 from models.config import LlamaConfig
 from sweet_jax.batch import TokenRow
+from sweet_jax.chat_format import ASKED, PROMPT_DATE, REPLIED, SAID, dated, read_format
+from sweet_jax.chat_text import Piece, split_text
+from sweet_jax.control_tokens import ControlTokens
 
 Messages = Sequence[Message | Mapping[str, str]]  # the same entry as a row's object: "role" and "content" are looked at
 Ids = Sequence[int] | np.ndarray
-ASKED, SAID = "zqprobeasked", "zqprobesaid"  # contents of the probe dialogue: plain words no template contains
-
-
-@dataclass(frozen=True)
-class ChatFormat:
-    """The fixed strings of a chat template.
-
-    opening: what every dialogue begins with: a special token, else the text before the first human's words.
-    bos: the begin-of-text token when the template writes one that is no part of its headers, else "". (SmolLM2 names
-         <|im_start|>, the start of each ChatML header, its begin-of-text token: there is none to keep in front.)
-    header: from the human's last word to the agent's first: the human's end of turn and the assistant header.
-    tail: what follows the agent's content; it holds `end`, the end-of-turn token, once, and then `after`.
-    after: template text behind the end-of-turn token (ChatML: a newline), never counted.
-    """
-
-    opening: str
-    bos: str
-    header: str
-    tail: str
-    end: str
-    after: str
 
 
 def privileged_prefix(reference: str) -> str:
     """The text that shows the critic training-time information `reference` (wording of the released data)."""
     return f"In light that the final answer is: {reference}."
-
-
-def _role_and_content(message: Message | Mapping[str, str]) -> dict[str, str]:
-    if isinstance(message, Message):
-        return {"role": message.role, "content": message.content}
-    return {"role": message["role"], "content": message["content"]}
 
 
 def check_vocabulary(chat: "Chat", config: LlamaConfig) -> None:
@@ -71,13 +48,14 @@ def check_vocabulary(chat: "Chat", config: LlamaConfig) -> None:
 class Chat:
     """Tokens of dialogues for one tokenizer.
 
+    date: what templates show that ask for today's; the same on every day, so that prompts are.
     format: the template's strings. turn_end_id: the template's end-of-turn token. end_ids: all ids that stop the
-    sampler (template, tokenizer and `generation_config.json` beside it), ascending. pad_id: may equal an end id.
-    bos_id: None when the template writes no begin-of-text token of its own.
-    BadInput: no chat template, no assistant header in it, or no special token at the end of an agent turn.
+    sampler (template, tokenizer, `generation_config.json` and `config.json` beside it), ascending. pad_id: may equal an
+    end id. bos_id: None when the template writes no begin-of-text token of its own.
+    BadInput: no chat template, or one in which an agent's turn cannot be found (see `chat_format.read_format`).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, date: datetime.date = PROMPT_DATE):
         self.tokenizer = tokenizer
         self.name = tokenizer.name_or_path or "the tokenizer"
         if not tokenizer.is_fast:
@@ -87,62 +65,89 @@ class Chat:
             )
         if not tokenizer.chat_template:
             raise BadInput(f"{self.name}: the tokenizer has no chat template")
-        self.format = self._read_format()
+        self._template, self._variables = dated(tokenizer.get_chat_template(), date)
+        added = [str(token) for token in tokenizer.added_tokens_decoder.values() if str(token).strip()]
+        self.format = read_format(
+            self.name,
+            lambda said, prompt: self._render([{"role": role, "content": text} for role, text in said], prompt),
+            sorted({*added, *tokenizer.all_special_tokens}, key=lambda token: (-len(token), token)),
+            tokenizer.bos_token or "",
+        )
+        shown = self.format.before + self.format.header + self.format.tail + self.format.reply
+        self._control = ControlTokens(tokenizer, [token for token in added if token in shown])
+        self._check_three_turns()
         self._blank_after_special = self._puts_a_blank_after_special_tokens()
         self.turn_end_id: int = tokenizer.convert_tokens_to_ids(self.format.end)
         self.bos_id: int | None = tokenizer.bos_token_id if self.format.bos else None
         self.end_ids: tuple[int, ...] = tuple(sorted({self.turn_end_id, *self._declared_end_ids()}))
+        self._ends = [text for text in tokenizer.convert_ids_to_tokens(list(self.end_ids)) if text]
         self.pad_id: int = self.turn_end_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     @classmethod
-    def load(cls, directory: str | Path) -> "Chat":
-        """The chat of a Hugging Face tokenizer directory; BadInput when there is none."""
+    def load(cls, directory: str | Path, date: datetime.date = PROMPT_DATE) -> "Chat":
+        """The chat of a Hugging Face tokenizer directory; BadInput when there is none. No code of its own is run."""
         if not Path(directory).is_dir():
             raise BadInput(f"{directory}: no such directory; expected a Hugging Face tokenizer directory")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
         except Exception as error:  # a malformed tokenizer.json gives a KeyError or a bare Exception, too
-            reason = (str(error).splitlines() or ["no reason given"])[0]
-            raise BadInput(f"{directory}: the tokenizer cannot be read: {type(error).__name__}: {reason}") from error
-        return cls(tokenizer)
+            if "trust_remote_code" in str(error):
+                raise BadInput(
+                    f"{directory}: the tokenizer is code of its own ('auto_map'), which is never run; expected a "
+                    "tokenizer that transformers itself has"
+                ) from error
+            if type(error).__name__.startswith("StrictDataclass"):  # the configuration is read to find the tokenizer
+                raise BadInput(f"{Path(directory) / 'config.json'}: {_reason(error)}") from error
+            raise BadInput(f"{directory}: the tokenizer cannot be read: {_reason(error)}") from error
+        return cls(tokenizer, date)
 
     def prompt_ids(self, messages: Messages) -> list[int]:
         """Ids the agent goes on from: the dialogue and the next assistant header."""
-        return self._encode(self._render(messages, prompt=True))[0].tolist()
+        return self._control.encode(self._render(self._spoken(messages), prompt=True))[0].tolist()
 
     def turn_ids(self, messages: Messages) -> TokenRow:
         """The whole dialogue in one tokenisation, with the number of the agent turn for each counted token.
 
-        Counted are the agent's content and the end-of-turn token; template text behind the last agent turn is left out.
-        BadInput when the template rewrites earlier turns as a dialogue grows, so that no prompt is a beginning of it.
+        Counted are what the agent said and the end-of-turn token; template text behind the last agent turn is left out.
+        BadInput where the template does not show an agent's turn as it was said (blanks at its ends may go), or
+        rewrites what stands before it, so that no prompt is a beginning of the dialogue.
 
             In:  user "hi", assistant "ho"      (Llama-3 format)
             Out: ids   <bos> <start> user <end> \\n\\n hi <eot> <start> assistant <end> \\n\\n ho <eot>
                  turns   0      0     0    0     0   0   0     0        0        0     0   1   1
         """
-        text, spans = self._render(messages), []
+        messages, spans = self._spoken(messages), []
+        open_end = bool(messages) and messages[-1]["role"] == "assistant"
+        # Rendered as part of a longer one: templates may end a finished dialogue in their own way.
+        text = self._render([*messages, {"role": "user", "content": REPLIED}] if open_end else messages)
         for index, message in enumerate(messages):
-            if _role_and_content(message)["role"] != "assistant":
-                continue
-            prompt, shown = self._render(messages[:index], prompt=True), self._render(messages[: index + 1])
-            if not (text.startswith(shown) and shown.startswith(prompt) and shown.endswith(self.format.tail)):
-                raise BadInput(f"{self.name}: the chat template rewrites message {index} when more messages follow")
-            spans.append((len(prompt), len(shown) - len(self.format.after)))
-        if spans and _role_and_content(messages[-1])["role"] == "assistant":
-            text = text[: spans[-1][1]]
-        return self._row(text, spans)
+            if message["role"] == "assistant":
+                begin = self._header_end(text, messages[:index], index)
+                spans.append((begin, self._turn_end(text, begin, message["content"], index)))
+        return self._row(text[: spans[-1][1]] if open_end else text, spans)
+
+    def check_system(self, system: str) -> None:
+        """Raises BadInput where the template cannot show this system prompt, or moves it as a dialogue grows."""
+        told = [{"role": "system", "content": system}] if system else []
+        exchange = [*told, {"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
+        self.turn_ids([*exchange, *exchange[-2:]])
 
     def continue_ids(self, ids_so_far: Ids, reply_text: str) -> list[int]:
         """Ids to append after an agent turn: the human's reply and the next assistant header.
 
         They begin with the end-of-turn id when `ids_so_far` ends with no end id (the sampler stopped for length); that
-        id was not sampled and is not counted. Sampled ids are never encoded again.
+        id was not sampled and is not counted. Sampled ids are never encoded again. BadInput where the template writes
+        this reply in another frame than others.
         """
-        said = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
-        replied = self._render([*said, {"role": "user", "content": reply_text}], prompt=True)
-        between = self.format.after + replied[len(self._render(said)) :]
+        shown = self.format
+        exchange = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
+        reply = {"role": "user", "content": self._control.hide(reply_text)}
+        text = self._render([*exchange, reply], prompt=True)
+        so_far = shown.before + ASKED + shown.header + shown.lead + SAID + shown.tail
+        if not text.startswith(so_far + shown.reply) or not text.endswith(shown.prompt_end):
+            raise BadInput(f"{self.name}: the chat template writes another frame around the reply {reply_text[:60]!r}")
         # Encoded behind the end-of-turn token, so that its first token is that of the whole text.
-        following = self._encode(self.format.end + between)[0][1:].tolist()
+        following = self._control.encode(shown.end + text.removeprefix(so_far))[0][1:].tolist()
         return following if ids_so_far[-1] in self.end_ids else [self.turn_end_id, *following]
 
     def row_from_turns(self, prompt_ids: Ids, turns: Sequence[tuple[Ids, Ids]]) -> TokenRow:
@@ -160,32 +165,33 @@ class Chat:
     def row_from_text(self, text: str) -> TokenRow:
         """The row of a string in the released layout: privileged text, then the dialogue as the template formats it.
 
-        Agent turns are found by the template's own header and end-of-turn strings. A last turn without its end, as in
-        the released critic pairs, is given one, and it is counted. BadInput when there is no agent turn.
+        A last turn without its end, as in the released critic pairs, is given one, and it is counted. BadInput, without
+        a place, when there is no agent turn or the text can be read in two ways (see `chat_text`).
         """
-        start = max(text.find(self.format.opening), 0)
-        prefix, dialogue, spans, at = text[:start], self._one_bos(text[start:]), [], 0
-        while (header := dialogue.find(self.format.header, at)) >= 0:
-            begin = header + len(self.format.header)
-            if (end := dialogue.find(self.format.end, begin)) < 0:
-                end, dialogue = len(dialogue), dialogue + self.format.end
-            at = end + len(self.format.end)
-            spans.append((begin, at))
-        if not spans:
-            raise BadInput(f"{self.name}: no agent turn in the text, which holds no header {self.format.header!r}")
-        if not dialogue[at:].strip():
-            dialogue = dialogue[:at]
-        row = self._row(dialogue, spans)
-        return self.with_prefix(row, prefix) if prefix else row
+        split = split_text(text, self.format)
+        row = self._row_of_pieces(split.pieces)
+        return self.with_prefix(row, split.prefix) if split.prefix else row
 
     def text_prompt_ids(self, text: str) -> list[int]:
-        """Ids of a prompt in the released layout: a dialogue as the template formats it, up to an assistant header."""
-        return self._encode(self._one_bos(text))[0].tolist()
+        """Ids of a prompt in the released layout: a dialogue as the template formats it, up to an assistant header.
+
+        BadInput as `row_from_text`, or where there is text before the dialogue.
+        """
+        split = split_text(text, self.format, prompt=True)
+        if split.prefix:
+            raise BadInput(f"text stands before the dialogue, which begins with {self.format.before!r}")
+        return self._row_of_pieces(split.pieces).ids.tolist()
 
     def text_turn_ids(self, text: str) -> list[int]:
-        """Ids of an agent turn given as text without its end, as they would be sampled after a header."""
-        text = text.removesuffix(self.format.end)
-        return self._encode(self.format.end + text + self.format.end)[0][1:].tolist()
+        """Ids of an agent turn given as text, with or without its end, as they would be sampled after a header."""
+        end = self.format.end
+        return self._control.encode(end + self._control.hide(self.said_text(text)) + end)[0][1:].tolist()
+
+    def said_text(self, output: str) -> str:
+        """An agent's output without the end-of-turn token with which it may have been recorded."""
+        said = output.rstrip()
+        end = next((end for end in self._ends if said.endswith(end)), None)
+        return output if end is None else said.removesuffix(end)
 
     def without_prefix(self, row: TokenRow) -> TokenRow:
         """The row without its privileged text; the begin-of-text token stays."""
@@ -198,7 +204,7 @@ class Chat:
         front = row.prefix
         if front > int(self.bos_id is not None):
             raise ValueError(f"the row already has a privileged text: its prefix is {front} tokens long")
-        prefix = self._encode(text)[0]
+        prefix = self._control.encode(self._control.hide(text))[0]
         ids = np.concatenate([row.ids[:front], prefix, row.ids[front:]])
         turns = np.concatenate([row.turns[:front], np.zeros_like(prefix), row.turns[front:]])
         return TokenRow(ids, turns, front + prefix.size)
@@ -227,13 +233,47 @@ class Chat:
         beginning of what it is given, and has to be given each such text alone.
         """
         text = self.format.end + ASKED
-        return self._decode(self._encode(text)[0]) != text
+        return self._decode(self._control.encode(text)[0]) != text
 
-    def _render(self, messages: Messages, prompt: bool = False) -> str:
-        spoken = [_role_and_content(message) for message in messages]
+    def _spoken(self, messages: Messages) -> list[dict[str, str]]:
+        """Roles and contents as the template takes them: hidden, the agent's without a recorded end-of-turn token."""
+        spoken = []
+        for message in messages:
+            entry = message if isinstance(message, Message) else Message(message["role"], message["content"])
+            text = self.said_text(entry.content) if entry.role == "assistant" else entry.content
+            spoken.append({"role": entry.role, "content": self._control.hide(text)})
+        return spoken
+
+    def _header_end(self, text: str, before: list[dict[str, str]], index: int) -> int:
+        """Where in the text of a dialogue the agent's words of message `index` begin, which follows `before`."""
+        prompt = self._render(before, prompt=True)
+        for opened in (prompt, prompt.removesuffix(self.format.begun)):
+            if text.startswith(opened):
+                return len(opened)
+        raise BadInput(f"{self.name}: the chat template rewrites what stands before message {index} when more follows")
+
+    def _turn_end(self, text: str, begin: int, said: str, index: int) -> int:
+        for shown in (said, said.strip(), said.rstrip(), said.lstrip()):
+            for lead in ("", self.format.lead):
+                if text.startswith(turn := lead + shown + self.format.tail, begin):
+                    return begin + len(turn)
+        raise BadInput(f"{self.name}: the chat template does not show message {index} as it was said")
+
+    def _check_three_turns(self) -> None:
+        """Raises BadInput unless a dialogue of three turns goes on as the one of two does."""
+        messages = [{"role": role, "content": text} for role, text in (("user", ASKED), ("assistant", SAID))] * 3
+        shown = self.format
+        turn = ASKED + shown.header + shown.lead + SAID + shown.tail + shown.reply
+        if self._render(messages[:-1], prompt=True) != shown.before + turn * 2 + ASKED + shown.prompt_end:
+            raise BadInput(f"{self.name}: the chat template rewrites earlier turns when more messages follow")
+
+    def _render(self, spoken: list[dict[str, str]], prompt: bool = False) -> str:
+        """The template's text of messages whose contents are hidden (see `control_tokens`)."""
         try:
-            text = self.tokenizer.apply_chat_template(spoken, tokenize=False, add_generation_prompt=prompt)
-        except (TemplateError, IndexError, TypeError, ValueError) as error:
+            text = self.tokenizer.apply_chat_template(
+                spoken, chat_template=self._template, tokenize=False, add_generation_prompt=prompt, **self._variables
+            )
+        except Exception as error:  # whatever a template does wrong, ZeroDivisionError among it
             roles = ", ".join(message["role"] for message in spoken) or "none"
             raise BadInput(f"{self.name}: the chat template refuses a dialogue of roles {roles}: {error}") from error
         return self._one_bos(text)
@@ -245,47 +285,47 @@ class Chat:
             text = text[len(bos) :]
         return text
 
-    def _encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Ids [T] and character offsets [T, 2] of one tokenisation; no special token is added."""
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return np.array(encoded["input_ids"], np.int32), np.array(encoded["offset_mapping"], np.int64).reshape(-1, 2)
-
     def _row(self, text: str, spans: Sequence[tuple[int, int]]) -> TokenRow:
-        ids, offsets = self._encode(text)
+        ids, offsets = self._control.encode(text)
         first, turns = offsets[:, 0], np.zeros_like(ids)
         for number, (begin, stop) in enumerate(spans, start=1):
             turns[(first >= begin) & (first < stop)] = number
         return self._kept(ids, turns)
 
+    def _row_of_pieces(self, pieces: Iterable[Piece]) -> TokenRow:
+        text, spans = "", {}
+        for piece in pieces:
+            begin, text = len(text), text + (self._control.hide(piece.text) if piece.said else piece.text)
+            if piece.turn:
+                spans[piece.turn] = spans.get(piece.turn, (begin,))[0], len(text)
+        return self._row(text, list(spans.values()))
+
     def _kept(self, ids: np.ndarray, turns: np.ndarray) -> TokenRow:
         return TokenRow(ids, turns, prefix=int(ids.size > 0 and ids[0] == self.bos_id))
 
-    def _read_format(self) -> ChatFormat:
-        asked, said = {"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}
-        prompt, shown = self._render([asked], prompt=True), self._render([asked, said])
-        before, _, header = prompt.partition(ASKED)
-        content, found, tail = shown[len(prompt) :].partition(SAID)
-        if not shown.startswith(prompt) or not found or content.strip() or header in ("", tail):
-            raise BadInput(f"{self.name}: the chat template has no assistant header that a generation prompt ends with")
-        ids, offsets = self._encode(tail)
-        special = np.isin(ids, [*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder])
-        if not special.any():
-            raise BadInput(f"{self.name}: the chat template ends an agent turn with {tail!r}, not a special token")
-        end, (_, stop) = self.tokenizer.convert_ids_to_tokens(int(ids[special][0])), offsets[special][0]
-        bos = self.tokenizer.bos_token or ""
-        bos = bos if prompt.startswith(bos) and bos not in header else ""
-        specials = sorted((str(token) for token in self.tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
-        opening = next((token for token in specials if before.startswith(token)), before)
-        return ChatFormat(opening=opening, bos=bos, header=header, tail=tail, end=end, after=tail[stop:])
-
     def _declared_end_ids(self) -> list[int]:
-        """End ids of the tokenizer and of the `generation_config.json` in its directory, which names one or several."""
+        """End ids of the tokenizer, and of `generation_config.json` and `config.json` in its directory."""
         ids = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
-        path = Path(self.tokenizer.name_or_path or "") / "generation_config.json"
-        if not self.tokenizer.name_or_path or not path.is_file():
-            return ids
-        try:
-            named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id", [])
-            return ids + [int(token) for token in (named if isinstance(named, list) else [named])]
-        except (ValueError, TypeError, AttributeError) as error:
-            raise BadInput(f"{path}: 'eos_token_id' is not an id or a list of ids: {error}") from error
+        if self.tokenizer.name_or_path:
+            for name in ("generation_config.json", "config.json"):
+                path = Path(self.tokenizer.name_or_path) / name
+                ids += _end_ids_of(path) if path.is_file() else []
+        return ids
+
+
+def _end_ids_of(path: Path) -> list[int]:
+    """`eos_token_id` of a JSON file: an id, a list of ids, or null or missing for none. Raises BadInput."""
+    try:
+        named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (ValueError, AttributeError) as error:
+        raise BadInput(f"{path}: 'eos_token_id' cannot be read, expected a JSON object in UTF-8: {error}") from error
+    ids = named if isinstance(named, list) else [] if named is None else [named]
+    if not all(type(token) is int and token >= 0 for token in ids):
+        raise BadInput(f"{path}: 'eos_token_id' is {json.dumps(named)}, not an id or a list of ids")
+    return ids
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line of at most 300 characters."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 300 else f"{text[:299]}…"

@@ -16,6 +16,7 @@ from tests.sweet_jax.chats import (
 )
 
 SPOKEN = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 PLAIN = (
     "{% for m in messages %}\n{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}\nassistant: {% endif %}"
@@ -39,12 +40,13 @@ def test_a_template_without_assistant_header_or_end_is_bad_input(tmp_path, templ
         Chat.load(tmp_path)
 
 
-def test_a_template_that_rewrites_earlier_turns_is_bad_input():
+def test_a_template_that_rewrites_earlier_turns_is_bad_input_when_it_is_read():
     forgetful = SPOKEN.replace("m['content']", "(m['content'] if loop.last or m['role'] == 'user' else '...')")
-    c = Chat(chatml(forgetful + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"))
-    assert c.turn_ids(dialogue("hi", "ho")).num_turns == 1
-    with pytest.raises(BadInput, match="rewrites message 1 when more messages follow"):
-        c.turn_ids(dialogue("hi", "ho", "no", "yes"))
+    with pytest.raises(BadInput, match="does not show what the agent said once the human has replied"):
+        Chat(chatml(forgetful + PROMPT))
+    later = SPOKEN.replace("m['content']", "(m['content'] if loop.index != 2 or loop.length < 5 else '...')")
+    with pytest.raises(BadInput, match="rewrites earlier turns when more messages follow"):
+        Chat(chatml(later + PROMPT))
 
 
 def test_what_the_template_refuses_is_bad_input():

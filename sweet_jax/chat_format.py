@@ -1,0 +1,146 @@
+"""The fixed strings of a chat template, read from what it makes of a probe dialogue; the date that it may show."""
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from colbench_env.types import BadInput
+
+# What Llama 3.1 and 3.2 show where nothing tells them the date. Fixed, so that prompts are the same on every day.
+PROMPT_DATE = datetime.date(2024, 7, 26)
+ASKED, SAID, REPLIED, TOLD = "zqprobeasked", "zqprobesaid", "zqprobereplied", "zqprobetold"  # in no template
+Render = Callable[[Sequence[tuple[str, str]], bool], str]  # (role, content) of each message, generation prompt -> text
+
+_STRFTIME_NOW = (
+    "{% macro strftime_now(format) %}{% set shown = namespace(date=format) %}"
+    "{% for code, value in sweet_jax_date.items() %}"
+    "{% set shown.date = shown.date | replace(code, value) %}{% endfor %}"
+    "{{ shown.date }}{% endmacro +%}"
+)
+_CODES = [f"%{flag}{letter}" for flag in ("-", "") for letter in "aAbBcdHIjmMpSUwWxXyYfZzGuV"] + ["%%"]
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """The fixed strings of a chat template.
+
+    opening: what every dialogue begins with: a special token, else `before`.
+    bos: the begin-of-text token when the template writes one that is no part of its headers, else "". (SmolLM2 names
+         <|im_start|>, the start of each ChatML header, its begin-of-text token: there is none to keep in front.)
+    before: the text in front of the first human's words.
+    system: the same in front of a system prompt, and from there to the first human's words; None where the template
+            takes no system prompt or rewrites it.
+    header: from the human's last word to the agent's first: the human's end of turn and the assistant header.
+    begun: what a generation prompt writes behind the header, in the agent's place ("<think>\\n"); mostly "".
+    lead: blanks between the header and the agent's content in a dialogue, which belong to the turn.
+    tail: what follows the agent's content up to and with `end`, the end-of-turn token.
+    end: the end-of-turn token.
+    reply: from `end` to the human's next words.
+    after: what a finished dialogue has behind the last `end` (ChatML: a newline), never counted.
+    """
+
+    opening: str
+    bos: str
+    before: str
+    system: tuple[str, str] | None
+    header: str
+    begun: str
+    lead: str
+    tail: str
+    end: str
+    reply: str
+    after: str
+
+    @property
+    def prompt_end(self) -> str:
+        """What a generation prompt ends with, from the human's last word on."""
+        return self.header + self.begun
+
+
+def dated(template: str, date: datetime.date) -> tuple[str, dict[str, dict[str, str]]]:
+    """The template, and the variables with which it shows `date` for today's."""
+    if "strftime_now" not in template:
+        return template, {}
+    day = datetime.datetime.combine(date, datetime.time())
+    return _STRFTIME_NOW + template, {"sweet_jax_date": {code: day.strftime(code) for code in _CODES}}
+
+
+def read_format(name: str, render: Render, tokens: Sequence[str], bos: str) -> ChatFormat:
+    """The strings of the template behind `render`.
+
+    name: of the tokenizer, for errors. tokens: its special and added tokens, the longest first. bos: its begin-of-text
+    token, "" for none. BadInput where there is no assistant header, no token that ends an agent's turn, or where a
+    finished exchange is no beginning of a longer dialogue: turns could not be sampled one after another.
+    """
+    prompt = render([("user", ASKED)], True)
+    before, asked, prompt_end = prompt.partition(ASKED)
+    exchange = [("user", ASKED), ("assistant", SAID)]
+    longer = render([*exchange, ("user", REPLIED)], True)
+    if not asked or not longer.startswith(before + ASKED):
+        raise BadInput(f"{name}: the chat template does not begin a longer dialogue as it begins a prompt: {_cut(prompt)}")
+    between, said, rest = longer.removeprefix(before + ASKED).partition(SAID)
+    if not said:
+        raise BadInput(
+            f"{name}: the chat template has no assistant header that the agent's words follow: it does not show what "
+            f"the agent said once the human has replied: {_cut(longer)}"
+        )
+    header, begun, lead = _header(name, prompt_end, between)
+    frame, replied, next_prompt_end = rest.partition(REPLIED)
+    if not replied or next_prompt_end != prompt_end:
+        raise BadInput(
+            f"{name}: the chat template ends the second prompt with {next_prompt_end!r} and the first with "
+            f"{prompt_end!r}, expected the same"
+        )
+    if frame == between:
+        raise BadInput(
+            f"{name}: the chat template has no assistant header: it marks the human's turns and the agent's alike"
+        )
+    finished = render(exchange, False).rpartition(SAID)[2]
+    tail, end = _tail(name, frame, finished, tokens)
+    bos = bos if before.startswith(bos) and bos not in header else ""
+    opening = next((token for token in tokens if before.startswith(token)), before)
+    return ChatFormat(
+        opening=opening, bos=bos, before=before, system=_system(render, prompt_end), header=header, begun=begun,
+        lead=lead, tail=tail, end=end, reply=frame[len(tail) :], after=finished[len(tail) :],
+    )  # fmt: skip
+
+
+def _header(name: str, prompt_end: str, between: str) -> tuple[str, str, str]:
+    """(header, begun, lead) from what ends a prompt and what stands between two turns."""
+    if prompt_end and between.startswith(prompt_end) and not between[len(prompt_end) :].strip():
+        return prompt_end, "", between[len(prompt_end) :]
+    if between and prompt_end.startswith(between):
+        return between, prompt_end[len(between) :], ""
+    raise BadInput(
+        f"{name}: the chat template has no assistant header that a generation prompt ends with: the prompt ends with "
+        f"{prompt_end!r}, and the agent's words stand behind {between!r}"
+    )
+
+
+def _tail(name: str, frame: str, finished: str, tokens: Sequence[str]) -> tuple[str, str]:
+    """(tail, end) from what stands between the agent's words and the human's, and behind the agent's last words."""
+    places = [(place, -len(token), token) for token in tokens if (place := frame.find(token)) >= 0]
+    if not places:
+        raise BadInput(f"{name}: the chat template ends an agent turn with {finished!r}, not a special token")
+    place, _, end = min(places)
+    tail = frame[:place] + end
+    if not finished.startswith(tail):
+        raise BadInput(
+            f"{name}: the chat template ends an agent turn with {finished!r}, not a special token that also stands "
+            f"there when the human replies: {frame!r}"
+        )
+    return tail, end
+
+
+def _system(render: Render, prompt_end: str) -> tuple[str, str] | None:
+    try:
+        text = render([("system", TOLD), ("user", ASKED)], True)
+    except BadInput:
+        return None
+    first, told, rest = text.partition(TOLD)
+    second, asked, end = rest.partition(ASKED)
+    return (first, second) if told and asked and end == prompt_end else None
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= 300 else f"…{text[-299:]}")
