@@ -92,7 +92,7 @@ class Run:
         config = check_llama(self.model_directory, self.mesh)
         check_vocabulary(self.chat, config)
         if self.system:  # a template may refuse one, and says so only when it is rendered
-            self.chat.prompt_ids([{"role": "system", "content": self.system}, {"role": "user", "content": "?"}])
+            self.chat.check_system(self.system)
         return config
 
     @property

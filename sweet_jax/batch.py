@@ -121,7 +121,8 @@ def truncate(row: TokenRow, max_length: int, policy: Truncation = "raise", index
 
     "raise": BadInput naming row, length and limit. "drop-pair": None. "left": keeps the first `row.prefix` tokens
     (begin-of-text and privileged text) and then the newest tokens; the end is never cut off, since the answer is there.
-    Turn numbers stay as they were, so an early turn may have fewer counted tokens or none.
+    Turn numbers stay as they were, so an early turn may have fewer counted tokens or none; a row that begins in the
+    middle of a turn does not count its first token, which nothing predicts.
 
         In:  ids [1, 9, 5, 6, 7, 2], turns [0, 0, 1, 1, 2, 2], prefix 1, max_length 4, "left"
         Out: ids [1, 6, 7, 2],       turns [0, 1, 2, 2],       prefix 1
@@ -139,7 +140,9 @@ def truncate(row: TokenRow, max_length: int, policy: Truncation = "raise", index
             if newest < 1:
                 raise BadInput(f"{name} has a prefix of {row.prefix} tokens, which fills the limit of {max_length}")
             keep = np.r_[0 : row.prefix, len(row) - newest : len(row)]
-            return TokenRow(row.ids[keep], row.turns[keep], row.prefix)
+            turns = row.turns[keep]
+            turns[:1] = 0
+            return TokenRow(row.ids[keep], turns, row.prefix)
     raise BadInput(f"unknown truncation policy {policy!r}; expected 'raise', 'drop-pair' or 'left'")
 
 
@@ -161,6 +164,20 @@ def fit_pairs(pairs: Sequence[RowPair], max_length: int, policy: Truncation = "r
 def uncounted(rows: Sequence[TokenRow]) -> tuple[int, ...]:
     """Numbers of the rows without any counted token: they teach nothing, and the caller reports them."""
     return tuple(index for index, row in enumerate(rows) if not row.turns.any())
+
+
+def most_turns(rows: Sequence[TokenRow]) -> int:
+    """K: the largest turn number of any row, at least 1."""
+    return max([1, *(row.num_turns for row in rows)])
+
+
+def action_tokens_without_loss(rows: Sequence[TokenRow], num_turns: int) -> int:
+    """How many action tokens would reach no loss over `num_turns` turns: those of later turns, and first tokens.
+
+    In:  rows of turns [0, 1, 2, 2, 0, 3] and [1, 1]; num_turns 2
+    Out: 2 (the only token of turn 3, and the second row's first)
+    """
+    return sum(int((row.turns > num_turns).sum()) + int(row.turns[:1].any()) for row in rows)
 
 
 def pad_rows(rows: Sequence[TokenRow], length: int, pad_id: int, nll: NllMask = "turn") -> TurnBatch:

@@ -75,7 +75,7 @@ class Chat:
         )
         shown = self.format.before + self.format.header + self.format.tail + self.format.reply
         self._control = ControlTokens(tokenizer, [token for token in added if token in shown])
-        self._check_three_turns()
+        self._check_ten_turns()
         self._blank_after_special = self._puts_a_blank_after_special_tokens()
         self.turn_end_id: int = tokenizer.convert_tokens_to_ids(self.format.end)
         self.bos_id: int | None = tokenizer.bos_token_id if self.format.bos else None
@@ -129,8 +129,9 @@ class Chat:
     def check_system(self, system: str) -> None:
         """Raises BadInput where the template cannot show this system prompt, or moves it as a dialogue grows."""
         told = [{"role": "system", "content": system}] if system else []
-        exchange = [*told, {"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
-        self.turn_ids([*exchange, *exchange[-2:]])
+        exchange = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
+        self.prompt_ids([*told, exchange[0]])
+        self.turn_ids([*told, *exchange, *exchange])
 
     def continue_ids(self, ids_so_far: Ids, reply_text: str) -> list[int]:
         """Ids to append after an agent turn: the human's reply and the next assistant header.
@@ -259,12 +260,12 @@ class Chat:
                     return begin + len(turn)
         raise BadInput(f"{self.name}: the chat template does not show message {index} as it was said")
 
-    def _check_three_turns(self) -> None:
-        """Raises BadInput unless a dialogue of three turns goes on as the one of two does."""
-        messages = [{"role": role, "content": text} for role, text in (("user", ASKED), ("assistant", SAID))] * 3
+    def _check_ten_turns(self) -> None:
+        """Raises BadInput unless a dialogue of ten turns goes on as the one of two does."""
+        messages = [{"role": role, "content": text} for role, text in (("user", ASKED), ("assistant", SAID))] * 10
         shown = self.format
         turn = ASKED + shown.header + shown.lead + SAID + shown.tail + shown.reply
-        if self._render(messages[:-1], prompt=True) != shown.before + turn * 2 + ASKED + shown.prompt_end:
+        if self._render(messages[:-1], prompt=True) != shown.before + turn * 9 + ASKED + shown.prompt_end:
             raise BadInput(f"{self.name}: the chat template rewrites earlier turns when more messages follow")
 
     def _render(self, spoken: list[dict[str, str]], prompt: bool = False) -> str:

@@ -77,7 +77,9 @@ def read_format(name: str, render: Render, tokens: Sequence[str], bos: str) -> C
     exchange = [("user", ASKED), ("assistant", SAID)]
     longer = render([*exchange, ("user", REPLIED)], True)
     if not asked or not longer.startswith(before + ASKED):
-        raise BadInput(f"{name}: the chat template does not begin a longer dialogue as it begins a prompt: {_cut(prompt)}")
+        raise BadInput(
+            f"{name}: the chat template does not begin a longer dialogue as it begins a prompt: {_cut(prompt)}"
+        )
     between, said, rest = longer.removeprefix(before + ASKED).partition(SAID)
     if not said:
         raise BadInput(

@@ -55,6 +55,8 @@ def split_text(text: str, chat: ChatFormat, prompt: bool = False) -> SplitText:
             pieces += _last_turn(text[stop:], turn, chat)
         elif text[stop:].strip():
             raise BadInput(f"the text ends with {text[-40:]!r}, expected the assistant header {chat.prompt_end!r}")
+    if any(chat.before in piece.text for piece in pieces if piece.said):
+        raise _ambiguous(chat.before, "where a dialogue may begin")
     prefix = opening[:start].removeprefix(chat.bos) if start else ""
     return SplitText(prefix, tuple(pieces))
 
@@ -123,6 +125,8 @@ def _exchange(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
         yield from (*_turn(said, chat.tail, turn, chat), Piece(chat.reply), Piece(replied, said=True))
     elif frame not in text and text.count(chat.end) == 1:  # the human's turn is not written as this template writes it
         said, replied = text.split(chat.end)
+        if chat.before in replied:
+            raise _ambiguous(chat.before, "where a dialogue may begin")
         yield from (*_turn(said, chat.end, turn, chat), Piece(replied))
     elif chat.end in text:
         raise _ambiguous(frame if frame in text else chat.end, f"in agent turn {turn} and the reply to it")

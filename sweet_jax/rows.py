@@ -47,7 +47,10 @@ def row_from_json(data: Any, where: str) -> TokenRow:
 
 
 def trajectory_row(trajectory: Trajectory, chat: Chat, system: str, where: str) -> TokenRow:
-    """The dialogue as the agent saw it: its ids as sampled where it has them, else one tokenisation of its text."""
+    """The dialogue as the agent saw it: its ids as sampled where it has them, else one tokenisation of its text.
+
+    BadInput, with its place, where the ids cannot be read or the chat template does not show what was said.
+    """
     if TOKENS in trajectory.extra:
         return row_from_json(trajectory.extra[TOKENS], where)
     opening = [{"role": "system", "content": system}] if system else []
@@ -55,7 +58,10 @@ def trajectory_row(trajectory: Trajectory, chat: Chat, system: str, where: str) 
         {"role": entry.role, "content": entry.content if entry.output is None else entry.output}
         for entry in trajectory.dialogue_history
     ]
-    return chat.turn_ids(opening + raw)
+    try:
+        return chat.turn_ids(opening + raw)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
 
 
 def turn_prompt(row: TokenRow, turn: int) -> list[int]:
@@ -78,10 +84,30 @@ def pair_rows(pair: Pair, chat: Chat, last_turn_only: bool, where: str) -> RowPa
     """The two rows of a stored pair: ids as sampled where it holds them, else made from its text.
 
     last_turn_only: the text is a prompt and one turn after it, and only that turn counts (policy pairs).
+    BadInput, with its place, where the ids or the text cannot be read.
     """
     if CHOSEN_TOKENS in pair.extra and REJECTED_TOKENS in pair.extra:
         return RowPair(*(row_from_json(pair.extra[key], where) for key in (CHOSEN_TOKENS, REJECTED_TOKENS)))
-    rows = [chat.row_from_text(text) for text in (pair.chosen, pair.rejected)]
-    if last_turn_only:
-        rows = [TokenRow(row.ids, (row.turns == row.num_turns).astype(np.int32), row.prefix) for row in rows]
+    rows = []
+    for key, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        try:
+            row = chat.row_from_text(text)
+        except BadInput as error:
+            own = "; the row has a 'prompt' of its own, expected it in front of both texts"
+            raise BadInput(f"{where}: {key!r}: {error}{own if 'prompt' in pair.extra else ''}") from error
+        if last_turn_only:
+            row = TokenRow(row.ids, (row.turns == row.num_turns).astype(np.int32), row.prefix)
+        rows.append(row)
     return RowPair(*rows)
+
+
+def check_row(row: TokenRow, vocab_size: int, where: str) -> None:
+    """Raises BadInput where a row cannot be trained on as it is: ids that the network has no embedding for, a first
+    token that counts, though nothing comes before it that could predict it, or more turns than tokens."""
+    if len(row) and not 0 <= row.ids.min() <= row.ids.max() < vocab_size:
+        wrong = row.ids.min() if row.ids.min() < 0 else row.ids.max()
+        raise BadInput(f"{where}: token id {wrong} is none of the network's, expected 0 to {vocab_size - 1}")
+    if len(row) and row.turns[0]:
+        raise BadInput(f"{where}: the first token counts as the agent's, expected a prompt before it")
+    if row.num_turns > len(row):
+        raise BadInput(f"{where}: turn {row.num_turns} in a row of {len(row)} tokens, expected turns counted from 1")

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from colbench_env.tasks import read_rows
+from colbench_env.tasks import read_located_rows
 from colbench_env.types import BadInput, Pair, Trajectory
 from launch.pairing import Sample, preferences, tokenised_pair
 from launch.run import Run
 from launch.run_dir import write_rows
-from launch.stages.learning import fitted_pairs, shows_reference, train_on_pairs
+from launch.stages.learning import both_sides, check_action_tokens, fitted_pairs, shows_reference, train_on_pairs
 from models.hf_io import load_llama
-from sweet_jax.batch import RowPair, bucket, default_buckets, pad_pairs
+from sweet_jax.batch import RowPair, bucket, default_buckets, most_turns, pad_pairs
 from sweet_jax.critic import value_head_objective, value_head_shapes, with_value_head
 from sweet_jax.objectives import Preference
 from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, pair_rows, row_to_json
@@ -30,7 +30,7 @@ def pairs(run: Run) -> dict[str, Any]:
     if run.config.pairs is not None:
         return _given_pairs(run, run.config.pairs)
     path = run.directory.path / "grading" / "trajectories.jsonl"
-    samples = [Sample(f"{path}:{n}", t) for n, t in enumerate(read_rows(path, Trajectory), start=1)]
+    samples = [Sample(found.where, found.row) for found in read_located_rows(path, Trajectory)]
     tasks = {sample.trajectory.task.task_id for sample in samples if sample.trajectory.reward is not None}
     if not tasks:
         raise BadInput(f"{path}: no answer was graded, so there is nothing to compare")
@@ -50,8 +50,9 @@ def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
     """Trajectory pairs of a file, made into token rows where they are text; without the reference where it is not to
     be seen. BadInput where it is, and a row does not begin with it."""
     privileged, chat, rows = shows_reference(run), run.chat, []
-    for line, pair in enumerate(read_rows(path, Pair), start=1):
-        made, where = pair_rows(pair, chat, False, f"{path}:{line}"), f"{path}:{line}"
+    for found in read_located_rows(path, Pair):
+        pair, where = found.row, found.where
+        made = pair_rows(pair, chat, False, where)
         sides, texts = [made.chosen, made.rejected], [pair.chosen, pair.rejected]
         if privileged and any(side.prefix <= int(chat.bos_id is not None) for side in sides):
             raise BadInput(
@@ -60,7 +61,7 @@ def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
             )
         if not privileged:
             sides = [chat.without_prefix(side) for side in sides]
-            texts = [text[max(text.find(chat.format.opening), 0) :] for text in texts]
+            texts = [chat.decode(side.ids) for side in sides]
         tokens = [row_to_json(side) for side in sides]
         rows.append(Pair(*texts, pair.extra | {CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}))
     write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
@@ -88,14 +89,16 @@ def critic(run: Run) -> dict[str, Any]:
         return {"pairs": 0, "steps": 0}
     path = run.directory.path / "pairs" / "trajectory_pairs.jsonl"
     pairs = fitted_pairs(run, "critic", path, settings.training, last_turn_only=False)
+    rows = both_sides(pairs)
     preference = Preference(
-        settings.aggregation, settings.beta, settings.nll_coef, settings.label_smoothing, run.config.rollouts.max_turns
+        settings.aggregation, settings.beta, settings.nll_coef, settings.label_smoothing, most_turns(rows)
     )
+    counts = check_action_tokens(rows, preference.max_turns)
     if settings.parameterisation == "log-ratio":
         train_on_pairs(run, "critic", pairs, preference, settings.training, "turn")
     else:
         _train_value_head(run, pairs, preference)
-    return {"pairs": len(pairs), "steps": settings.training.steps(len(pairs))}
+    return {"pairs": len(pairs), "steps": settings.training.steps(len(pairs))} | counts
 
 
 def critic_params(run: Run) -> Any:

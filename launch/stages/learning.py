@@ -7,14 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
-from colbench_env.tasks import read_rows
+from colbench_env.tasks import read_located_rows
 from colbench_env.types import BadInput, Pair
 from launch.run import Run
-from sweet_jax.batch import RowPair, bucket, default_buckets, fit_pairs, pad_pairs, uncounted
+from sweet_jax.batch import (
+    RowPair,
+    TokenRow,
+    action_tokens_without_loss,
+    bucket,
+    default_buckets,
+    fit_pairs,
+    pad_pairs,
+    uncounted,
+)
 from sweet_jax.logprobs import ReferenceCache, pad_reference, reference_logps
 from sweet_jax.metrics import CollapseWatch
 from sweet_jax.objectives import Preference, PreferenceBatch, preference_objective
-from sweet_jax.rows import pair_rows
+from sweet_jax.rows import check_row, pair_rows
 from sweet_jax.settings import Training
 from sweet_jax.training import fit
 
@@ -25,16 +34,16 @@ def shows_reference(run: Run) -> bool:
 
 def fitted_pairs(run: Run, stage: str, path: Path, training: Training, last_turn_only: bool) -> tuple[RowPair, ...]:
     """The pairs of a file as token rows within the length limit; what was cut, dropped or empty is told."""
-    given = read_rows(path, Pair)
-    first = held_out(training, len(given))
-    rows = [
-        pair_rows(pair, run.chat, last_turn_only, f"{path}:{line}")
-        for line, pair in enumerate(given[first:], start=first + 1)
-    ]
-    check_lengths(stage, path, [(line, len(pair)) for line, pair in enumerate(rows, start=first + 1)], training)
+    given = read_located_rows(path, Pair)
+    lines = given[held_out(training, len(given)) :]
+    rows = [pair_rows(found.row, run.chat, last_turn_only, found.where) for found in lines]
+    for found, pair in zip(lines, rows, strict=True):
+        check_row(pair.chosen, run.llama_config.vocab_size, f"{found.where}: 'chosen'")
+        check_row(pair.rejected, run.llama_config.vocab_size, f"{found.where}: 'rejected'")
+    check_lengths(stage, [(found.where, len(pair)) for found, pair in zip(lines, rows, strict=True)], training)
     fitted = fit_pairs(rows, training.max_length, training.truncation)
     watch = CollapseWatch(len(rows))
-    empty = uncounted([row for pair in fitted.pairs for row in (pair.chosen, pair.rejected)])
+    empty = uncounted(both_sides(fitted.pairs))
     for warning in watch.rows(2 * len(rows), len(empty), len(fitted.cut)):
         run.console.warn(f"stage {stage}: {warning}")
     if fitted.dropped:
@@ -47,14 +56,30 @@ def held_out(training: Training, rows: int) -> int:
     return int(training.held_out_share * rows)
 
 
-def check_lengths(stage: str, path: Path, lengths: Sequence[tuple[int, int]], training: Training) -> None:
-    """BadInput naming the first (line, length) over the limit, unless longer rows are to be cut or dropped."""
-    for line, length in lengths:
+def check_lengths(stage: str, lengths: Sequence[tuple[str, int]], training: Training) -> None:
+    """BadInput naming the first (place, length) over the limit, unless longer rows are to be cut or dropped."""
+    for where, length in lengths:
         if length > training.max_length and training.truncation == "raise":
             raise BadInput(
-                f"{path}:{line}: the row has {length} tokens, more than {stage}.training.max_length of "
+                f"{where}: the row has {length} tokens, more than {stage}.training.max_length of "
                 f"{training.max_length}: raise it, or choose a {stage}.training.truncation"
             )
+
+
+def check_action_tokens(rows: Sequence[TokenRow], num_turns: int) -> dict[str, int]:
+    """How many action tokens the rows have, and how many of them reach no loss: none, or RuntimeError."""
+    counts = {
+        "action_tokens": sum(int((row.turns > 0).sum()) for row in rows),
+        "action_tokens_without_loss": action_tokens_without_loss(rows, num_turns),
+    }
+    if counts["action_tokens_without_loss"]:
+        raise RuntimeError(f"action tokens are dropped, of {num_turns} turns: {counts}")
+    return counts
+
+
+def both_sides(pairs: Sequence[RowPair]) -> list[TokenRow]:
+    """chosen 0, rejected 0, chosen 1, ..."""
+    return [row for pair in pairs for row in (pair.chosen, pair.rejected)]
 
 
 def train_on_pairs(
@@ -63,7 +88,7 @@ def train_on_pairs(
     """Preference training of the network, its start being the reference; leaves checkpoints in the stage's folder."""
     folder, mesh = run.directory.stage(stage), run.mesh
     buckets = default_buckets(training.max_length)
-    rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
+    rows = both_sides(pairs)
     reference = reference_logps(
         run.model, run.start_params, rows,
         batch_size=2 * training.batch_size, buckets=buckets, pad_id=run.chat.pad_id,

@@ -9,18 +9,25 @@ from typing import Any
 import numpy as np
 
 from colbench_env.episodes import seed_of
-from colbench_env.tasks import read_rows
+from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.model_directory import export_trained
 from launch.run import Run
-from launch.stages.learning import check_lengths, fitted_pairs, held_out, train_on_pairs
+from launch.stages.learning import (
+    both_sides,
+    check_action_tokens,
+    check_lengths,
+    fitted_pairs,
+    held_out,
+    train_on_pairs,
+)
 from launch.stages.playing import Agent, play
 from launch.stages.rollouts import grade, outcome
 from models.parameters import flatten
 from sweet_jax import hosts
-from sweet_jax.batch import bucket, default_buckets, pad_rows, truncate
+from sweet_jax.batch import bucket, default_buckets, most_turns, pad_rows, truncate
 from sweet_jax.objectives import Preference, nll_objective
-from sweet_jax.rows import trajectory_row
+from sweet_jax.rows import check_row, trajectory_row
 from sweet_jax.training import fit
 
 
@@ -28,36 +35,39 @@ def policy(run: Run) -> dict[str, Any]:
     """The trained policy: DPO on turn pairs (eq. 4), DPO on trajectory pairs, or imitation of successes."""
     config, settings = run.config, run.config.policy
     if config.algorithm == "rft":
-        count = _imitate(run)
+        count, counts = _imitate(run)
     else:
         per_turn = config.algorithm == "sweet"
         path = run.directory.path / ("turn-pairs/pairs.jsonl" if per_turn else "pairs/trajectory_pairs.jsonl")
         pairs = fitted_pairs(run, "policy", path, settings.training, last_turn_only=per_turn)
-        turns = 1 if per_turn else config.rollouts.max_turns
+        turns = most_turns(both_sides(pairs))
         preference = Preference("sum", settings.beta, settings.nll_coef, settings.label_smoothing, turns)
+        counts = check_action_tokens(both_sides(pairs), turns)
         train_on_pairs(run, "policy", pairs, preference, settings.training, settings.nll_mask)
         count = len(pairs)
     params = run.policy_params(count)
     directory, flat = run.directory.path / "policy" / "model", flatten(params)
     export_trained(directory, run.llama_config, flat.__getitem__, flat["embedding"].dtype, run.model_directory)
-    return {"rows": count, "steps": settings.training.steps(count)}
+    return {"rows": count, "steps": settings.training.steps(count)} | counts
 
 
-def _imitate(run: Run) -> int:
-    """Rejection fine-tuning: the agent's turns of every trajectory that the benchmark finds worth it."""
+def _imitate(run: Run) -> tuple[int, dict[str, int]]:
+    """Rejection fine-tuning on the agent's turns of every trajectory that the benchmark finds worth it; how many rows,
+    and their `check_action_tokens`."""
     settings = run.config.policy
     path = run.directory.path / "grading" / "trajectories.jsonl"
-    given = read_rows(path, Trajectory)
-    rows = [
-        (line, trajectory_row(given[line - 1], run.chat, run.system, f"{path}:{line}"))
-        for line in _worth_imitating(run, given)
-    ]
+    given = read_located_rows(path, Trajectory)
+    good = [given[index] for index in _worth_imitating(run, [found.row for found in given])]
+    rows = [(found.where, trajectory_row(found.row, run.chat, run.system, found.where)) for found in good]
+    for where, row in rows:
+        check_row(row, run.llama_config.vocab_size, where)
     rows = rows[held_out(settings.training, len(rows)) :]
-    check_lengths("policy", path, [(line, len(row)) for line, row in rows], settings.training)
+    check_lengths("policy", [(where, len(row)) for where, row in rows], settings.training)
     fitted = [truncate(row, settings.training.max_length, settings.training.truncation) for _, row in rows]  # type: ignore[arg-type]
     kept = [row for row in fitted if row is not None]
     if not kept:
         raise BadInput(f"{path}: {run.benchmark.nothing_good}, so there is nothing to imitate")
+    counts = check_action_tokens(kept, most_turns(kept))
     buckets = default_buckets(settings.training.max_length)
 
     def make_batch(indices: np.ndarray, longest: int) -> Any:
@@ -69,19 +79,19 @@ def _imitate(run: Run) -> int:
         [len(row) for row in kept], make_batch, settings.training, run.config.seed, run.directory.stage("policy"),
         run.reporter("policy"), run.frozen_params,
     )  # fmt: skip
-    return len(kept)
+    return len(kept), counts
 
 
 def _worth_imitating(run: Run, rows: Sequence[Trajectory]) -> list[int]:
-    """Line numbers, from 1."""
+    """Numbers of the rows, from 0."""
     by_task: dict[str, list[int]] = defaultdict(list)
-    for line, row in enumerate(rows, start=1):
+    for number, row in enumerate(rows):
         if row.reward is not None:
-            by_task[row.task.task_id].append(line)
+            by_task[row.task.task_id].append(number)
     return sorted(
-        lines[index]
-        for lines in by_task.values()
-        for index in run.benchmark.worth_imitating([rows[line - 1].reward for line in lines])
+        numbers[index]
+        for numbers in by_task.values()
+        for index in run.benchmark.worth_imitating([rows[number].reward for number in numbers])
     )
 
 

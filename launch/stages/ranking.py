@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from colbench_env.episodes import seed_of
-from colbench_env.tasks import read_rows
+from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
 from launch.run import Run
 from launch.run_dir import append_rows, resume_rows, write_rows
@@ -18,18 +18,22 @@ from launch.stages.learning import shows_reference
 from launch.stages.playing import WAVE
 from launch.stages.scoring import Turn, turn_scores
 from sweet_jax.batch import TokenRow
-from sweet_jax.chat import privileged_prefix
+from sweet_jax.chat import Chat, privileged_prefix
 from sweet_jax.pairs import turn_pairs
 from sweet_jax.rows import (
     CHOSEN_TOKENS,
     REJECTED_TOKENS,
     candidate_row,
+    check_row,
     pair_rows,
+    row_from_json,
     row_to_json,
     trajectory_row,
     turn_output,
     turn_prompt,
 )
+
+TURN_IDS = {"prompt_ids", "output_ids", "prefix_length"}  # of candidates, in a row's extra keys
 
 
 def candidates(run: Run) -> dict[str, Any]:
@@ -38,9 +42,12 @@ def candidates(run: Run) -> dict[str, Any]:
         return _given_candidates(run, run.config.candidates)
     settings = run.config.ranking
     path = run.directory.path / "grading" / "trajectories.jsonl"
-    trajectories = read_rows(path, Trajectory)
-    used = trajectories[: max(1, round(settings.data_fraction * len(trajectories)))]
-    rows = [trajectory_row(t, run.chat, run.system, f"{path}:{line}") for line, t in enumerate(used, start=1)]
+    located = read_located_rows(path, Trajectory)
+    located = located[: max(1, round(settings.data_fraction * len(located)))]
+    used = [found.row for found in located]
+    rows = [trajectory_row(found.row, run.chat, run.system, found.where) for found in located]
+    for found, row in zip(located, rows, strict=True):
+        check_row(row, run.llama_config.vocab_size, found.where)
     positions = [(index, turn) for index, row in enumerate(rows) for turn in range(1, row.num_turns + 1)]
     target = run.directory.stage("candidates") / "candidates.jsonl"
     chunk = WAVE * run.config.rollouts.rows // settings.candidates
@@ -69,28 +76,45 @@ def candidates(run: Run) -> dict[str, Any]:
 def _given_candidates(run: Run, path: Path) -> dict[str, Any]:
     """Candidates of a file, with token ids where they are text. BadInput where the privileged text is missing."""
     rows, chat = [], run.chat
-    for line, row in enumerate(read_rows(path, Candidates), start=1):
+    for found in read_located_rows(path, Candidates):
+        row, where = found.row, found.where
         if len(row.additional_outputs) < 2:
-            raise BadInput(f"{path}:{line}: {len(row.additional_outputs)} candidates, expected at least 2 to compare")
+            raise BadInput(f"{where}: {len(row.additional_outputs)} candidates, expected at least 2 to compare")
         if not row.input_with_ground_truth.endswith(row.input):
-            raise BadInput(
-                f"{path}:{line}: 'input_with_ground_truth' does not end with 'input', expected text before it"
-            )
+            raise BadInput(f"{where}: 'input_with_ground_truth' does not end with 'input', expected text before it")
         if shows_reference(run) and row.input_with_ground_truth == row.input:
             row = replace(row, input_with_ground_truth=privileged_prefix(row.ground_truth) + row.input)
         if not shows_reference(run):
             row = replace(row, input_with_ground_truth=row.input)
-        extra = dict(row.extra)
-        if not {"prompt_ids", "output_ids", "prefix_length"} <= extra.keys():
-            prompt = chat.text_prompt_ids(row.input)
-            extra |= {
-                "prompt_ids": prompt,
-                "output_ids": [chat.text_turn_ids(output) for output in row.additional_outputs],
-                "prefix_length": int(prompt[0] == chat.bos_id),
-            }
+        extra = row.extra | ({} if TURN_IDS <= row.extra.keys() else _turn_ids(row, chat, where))
+        _check_turn_ids(extra, len(row.additional_outputs), run.llama_config.vocab_size, where)
         rows.append(replace(row, extra=extra))
     write_rows(run.directory.stage("candidates") / "candidates.jsonl", rows)
     return {"positions": len(rows), "candidates": sum(len(row.additional_outputs) for row in rows), "from": str(path)}
+
+
+def _turn_ids(row: Candidates, chat: Chat, where: str) -> dict[str, Any]:
+    """The token ids of candidates that are text."""
+    try:
+        prompt = chat.text_prompt_ids(row.input)
+    except BadInput as error:
+        raise BadInput(f"{where}: 'input': {error}") from error
+    outputs = [chat.text_turn_ids(output) for output in row.additional_outputs]
+    return {"prompt_ids": prompt, "output_ids": outputs, "prefix_length": int(prompt[0] == chat.bos_id)}
+
+
+def _check_turn_ids(extra: dict[str, Any], count: int, vocab_size: int, where: str) -> None:
+    """Raises BadInput where the token ids of candidates cannot be read or are not those of `count` candidates."""
+    prompt, outputs = extra["prompt_ids"], extra["output_ids"]
+    if not isinstance(prompt, list) or not isinstance(outputs, list) or not all(isinstance(o, list) for o in outputs):
+        raise BadInput(f"{where}: 'prompt_ids' and 'output_ids' are no lists of token ids")
+    if len(outputs) != count:
+        raise BadInput(f"{where}: 'output_ids' has {len(outputs)} turns for {count} candidates in 'additional_outputs'")
+    for number, output in enumerate(outputs):
+        spans = [[1, len(prompt), len(prompt) + len(output)]]
+        place = f"{where}: candidate {number + 1}"
+        row = row_from_json({"ids": prompt + output, "spans": spans, "prefix": extra["prefix_length"]}, place)
+        check_row(row, vocab_size, place)
 
 
 def _candidates(
@@ -179,10 +203,11 @@ def turn_pairs_stage(run: Run) -> dict[str, Any]:
 def _given_turn_pairs(run: Run, path: Path) -> dict[str, Any]:
     """Turn pairs of a file, with token rows where they are text."""
     rows = []
-    for line, pair in enumerate(read_rows(path, Pair), start=1):
-        made = pair_rows(pair, run.chat, True, f"{path}:{line}")
+    for found in read_located_rows(path, Pair):
+        pair, where = found.row, found.where
+        made = pair_rows(pair, run.chat, True, where)
         if max(made.chosen.prefix, made.rejected.prefix) > int(run.chat.bos_id is not None):
-            raise BadInput(f"{path}:{line}: text stands before the dialogue; the policy must not see the reference")
+            raise BadInput(f"{where}: text stands before the dialogue; the policy must not see the reference")
         tokens = {CHOSEN_TOKENS: row_to_json(made.chosen), REJECTED_TOKENS: row_to_json(made.rejected)}
         rows.append(replace(pair, extra=pair.extra | tokens))
     write_rows(run.directory.stage("turn-pairs") / "pairs.jsonl", rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from colbench_env.tasks import read_rows
+from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.grading import grade_rows, why_ungraded
 from launch.run import Run
@@ -31,10 +31,11 @@ def rollouts(run: Run) -> dict[str, Any]:
 
 def grade(run: Run, stage: str, source: Path, target: Path) -> list[Trajectory]:
     """The trajectories of `source` with rewards and verdicts, written to `target` as they are graded."""
-    trajectories = read_rows(source, Trajectory)
-    for line, trajectory in enumerate(trajectories, start=1):
-        if trajectory.reward is None and (reason := run.benchmark.why_not(trajectory.task)):
-            raise BadInput(f"{source}:{line}: the answer cannot be graded: {reason}")
+    located = read_located_rows(source, Trajectory)
+    trajectories = [found.row for found in located]
+    for found in located:
+        if found.row.reward is None and (reason := run.benchmark.why_not(found.row.task)):
+            raise BadInput(f"{found.where}: the answer cannot be graded: {reason}")
     wanted = [trajectory.reward is None for trajectory in trajectories]
     with run.benchmark.grader() as grader:
         graded = grade_rows(

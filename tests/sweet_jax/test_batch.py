@@ -8,9 +8,11 @@ from colbench_env.types import BadInput
 from sweet_jax.batch import (
     RowPair,
     TokenRow,
+    action_tokens_without_loss,
     bucket,
     default_buckets,
     fit_pairs,
+    most_turns,
     pad_pairs,
     pad_rows,
     truncate,
@@ -118,7 +120,19 @@ def test_left_truncation_never_cuts_the_end_off(whole, max_length):
     newest = len(cut) - whole.prefix
     assert len(cut) == min(len(whole), max_length) and cut.prefix == whole.prefix
     assert cut.ids.tolist() == whole.ids[: whole.prefix].tolist() + whole.ids[len(whole) - newest :].tolist()
-    assert cut.turns.tolist() == [0] * whole.prefix + whole.turns[len(whole) - newest :].tolist()
+    kept = [0] * whole.prefix + whole.turns[len(whole) - newest :].tolist()
+    first = kept[:1] if len(cut) == len(whole) else [0]  # nothing is left that could predict it
+    assert cut.turns.tolist() == first + kept[1:]
+
+
+def test_the_number_of_turns_comes_from_the_rows_and_no_action_token_is_dropped():
+    rows = [row([1, 2, 3, 4, 5, 6], [0, 1, 2, 2, 0, 9]), row([1, 2], [1, 1]), row([1, 2], [0, 0])]
+    assert [most_turns(rows), most_turns(rows[1:]), most_turns(rows[2:]), most_turns([])] == [9, 1, 1, 1]
+    assert action_tokens_without_loss(rows, 9) == 1  # the first token of the second row
+    assert action_tokens_without_loss(rows[:1], 8) == 1 and action_tokens_without_loss(rows[:1], 1) == 3
+    assert action_tokens_without_loss(rows[:1], 9) == 0
+    cut = truncate(row([7, 8, 9, 2], [0, 1, 1, 1]), 2, "left")
+    assert cut.turns.tolist() == [0, 1] and action_tokens_without_loss([cut], 1) == 0
 
 
 def test_pairs_over_the_limit_are_dropped_or_cut_and_named():

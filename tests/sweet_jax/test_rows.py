@@ -10,6 +10,7 @@ from sweet_jax.batch import TokenRow
 from sweet_jax.chat import Chat
 from sweet_jax.rows import (
     candidate_row,
+    check_row,
     pair_rows,
     row_from_json,
     row_to_json,
@@ -184,3 +185,40 @@ def test_privileged_text_before_the_dialogue_is_the_prefix_of_both_rows():
     for row in (rows.chosen, rows.rejected):
         assert chat().decode(row.ids[: row.prefix]) == "<|bos|>" + told
         assert row.num_turns == 2
+
+
+def test_a_pair_that_cannot_be_read_is_refused_with_its_place_and_side():
+    with pytest.raises(BadInput, match="rows.jsonl:3: 'chosen': no agent turn in the text"):
+        pair_rows(Pair("hi", FIRST + "ho"), chat(), last_turn_only=True, where="rows.jsonl:3")
+    with pytest.raises(BadInput, match="rows.jsonl:3: 'rejected': no agent turn in the text.*holds no header [^;]*$"):
+        pair_rows(Pair(FIRST + "ho", "hi"), chat(), last_turn_only=True, where="rows.jsonl:3")
+    apart = Pair("ho", "hi", {"prompt": "Write a fee function."})  # TRL's form
+    with pytest.raises(
+        BadInput, match="'chosen': no agent turn.*the row has a 'prompt' of its own, expected it in front"
+    ):
+        pair_rows(apart, chat(), last_turn_only=True, where="rows.jsonl:3")
+
+
+def test_rows_that_the_network_cannot_be_trained_on_are_refused_with_their_place():
+    check_row(ROW, 10, "rows.jsonl:4")
+    check_row(row_of([], []), 10, "rows.jsonl:4")
+    with pytest.raises(BadInput, match="rows.jsonl:4: token id 9 is none of the network's, expected 0 to 8"):
+        check_row(ROW, 9, "rows.jsonl:4")
+    with pytest.raises(BadInput, match="rows.jsonl:4: token id -1 is none of the network's"):
+        check_row(row_of([1, -1], [0, 1]), 10, "rows.jsonl:4")
+    with pytest.raises(BadInput, match="the first token counts as the agent's, expected a prompt before it"):
+        check_row(row_of([1, 2], [1, 1]), 10, "rows.jsonl:4")
+    with pytest.raises(BadInput, match="turn 3 in a row of 2 tokens"):
+        check_row(row_of([1, 2], [0, 3]), 10, "rows.jsonl:4")
+
+
+def test_a_recorded_end_is_counted_once_and_a_stripped_thought_is_refused_with_its_place():
+    ended = trajectory()
+    messages = [entry if entry.role == "user" else Message("assistant", entry.content, output=entry.content + "<|end|>")
+                for entry in ended.dialogue_history]  # fmt: skip
+    row = trajectory_row(Trajectory(ended.task, tuple(messages), "return 3"), chat(), "", "rows.jsonl:5")
+    assert [chat().decode(turn_output(row, turn)) for turn in (1, 2)] == ["Per day?<|end|>", "return 3<|end|>"]
+    tokenizer = train_tokenizer(["Per day or per week? Yes, 3. return 3 Write a fee function."] * 3, 280)
+    tokenizer.chat_template = tokenizer.chat_template.replace("m['content']", "m['content'].split('?')[-1]")
+    with pytest.raises(BadInput, match="rows.jsonl:5: .* does not show message 1 as it was said"):
+        trajectory_row(ended, Chat(tokenizer), "", "rows.jsonl:5")
