@@ -8,6 +8,7 @@ spells a special token (`control_tokens`).
 
 A token is counted when its first character lies in the turn. A token that begins in the header and reaches into the
 content (possible only where the header does not end in a special token) is header: the prompt, not the agent, began it.
+More than blanks may not be lost in this way.
 """
 
 import datetime
@@ -291,6 +292,12 @@ class Chat:
         first, turns = offsets[:, 0], np.zeros_like(ids)
         for number, (begin, stop) in enumerate(spans, start=1):
             turns[(first >= begin) & (first < stop)] = number
+            across = offsets[(first < begin) & (offsets[:, 1] > begin), 1]
+            if across.size and text[begin : across.max()].strip():
+                raise BadInput(
+                    f"{self.name}: a token of the tokenizer reaches from the assistant header into what the agent said "
+                    f"in turn {number}, so it cannot be counted: the header should end with a special token"
+                )
         return self._kept(ids, turns)
 
     def _row_of_pieces(self, pieces: Iterable[Piece]) -> TokenRow:

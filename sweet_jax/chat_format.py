@@ -99,6 +99,8 @@ def read_format(name: str, render: Render, tokens: Sequence[str], bos: str) -> C
         )
     finished = render(exchange, False).rpartition(SAID)[2]
     tail, end = _tail(name, frame, finished, tokens)
+    if before.removeprefix(bos).startswith(end):
+        raise BadInput(f"{name}: the chat template ends an agent turn with {tail!r}, and turns begin with {end!r}")
     bos = bos if before.startswith(bos) and bos not in header else ""
     opening = next((token for token in tokens if before.startswith(token)), before)
     return ChatFormat(

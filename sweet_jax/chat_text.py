@@ -37,6 +37,9 @@ def split_text(text: str, chat: ChatFormat, prompt: bool = False) -> SplitText:
     prompt: the text ends with an assistant header. BadInput, without a place, for a text without an agent turn (or
     header), or one that can be read in more than one way.
     """
+    finish = chat.tail + chat.after
+    if not prompt and chat.after.strip() and text.endswith(finish):
+        text = text.removesuffix(chat.after)
     headers = [found.span() for found in re.finditer(re.escape(chat.header), text)]
     if not headers:
         raise BadInput(f"no agent turn in the text, which holds no header {chat.header!r}")
@@ -139,7 +142,7 @@ def _last_turn(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
     if chat.reply.strip() and chat.tail + chat.reply in text:  # the human has the last word
         yield from _exchange(text, turn, chat)
         return
-    said = text.rstrip().removesuffix(chat.after.strip()).rstrip()
+    said = text.rstrip()
     if said.endswith(chat.end):
         yield from _turn(said.removesuffix(chat.end), chat.end, turn, chat)
     elif chat.end in text:

@@ -75,9 +75,9 @@ class Style:
 styles = st.builds(
     Style,
     bos=st.sampled_from(["", "<s>"]),
-    user=st.sampled_from(["<|user|>", "<|start|>user\n", "[user] ", "<s><|user|>", "<|agent|>"]),
+    user=st.sampled_from(["<|user|>", "<|start|>user\n", "[user] ", "<s><|user|>", "<|start|>"]),
     agent=st.sampled_from(["<|agent|>", "<|start|>agent\n", "[agent]", "", "<|agent|>\n\n"]),
-    end=st.sampled_from(["<|stop|>", "</s>", " </s>", "<|stop|></s>", "."]),
+    end=st.sampled_from([*["<|stop|>", "</s>", " </s>", "<|stop|></s>"] * 3, "."]),
     after=st.sampled_from(["", "\n", " "]),
     lead=st.sampled_from(["", "", " "]),
     trims=st.sampled_from(["", "user", "agent", "both"]),
@@ -86,7 +86,7 @@ styles = st.builds(
     prompt=st.sampled_from([True, True, True, False]),
     system=st.sampled_from(["none", "refused", "default"]),
     thoughts=st.sampled_from([False, False, True]),
-    rewrites=st.sampled_from(["", "", "", "loop.last", "loop.index > loop.length - 4"]),
+    rewrites=st.sampled_from([*[""] * 12, "loop.last", "loop.index > loop.length - 4"]),
     date=st.booleans(),
 )
 parts = st.sampled_from(
@@ -108,7 +108,7 @@ def without_end(text: str, style: Style) -> str:
     return text
 
 
-@settings(deadline=None, max_examples=250, derandomize=True)
+@settings(deadline=None, max_examples=400, derandomize=True)
 @given(style=styles, messages=dialogues)
 def test_of_random_templates_exactly_what_the_agent_said_is_counted_or_they_are_refused(style, messages):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend(), bos_token="<s>", eos_token="</s>")
@@ -137,7 +137,8 @@ def test_of_random_templates_exactly_what_the_agent_said_is_counted_or_they_are_
         row = chat.turn_ids(messages)
     except BadInput as error:
         OUTCOMES["dialogue refused"] += 1
-        assert style.thoughts and "does not show message" in str(error) or chat.format.begun
+        known = {"does not show message": style.thoughts, "reaches from the assistant header": style.agent[-1:] != ">"}
+        assert [holds for sentence, holds in known.items() if sentence in str(error)] == [True], error
         return
     OUTCOMES["read"] += 1
     assert dated(render(len(messages), False)).startswith(chat.decode(row.ids))
@@ -147,11 +148,17 @@ def test_of_random_templates_exactly_what_the_agent_said_is_counted_or_they_are_
         (place,) = np.nonzero(row.turns == turn)
         assert place.tolist() == list(range(place[0], place[-1] + 1))
         counted = chat.decode(row.ids[place])
-        shown = (words, words.strip(), words.lstrip(), words.rstrip())
         assert counted.endswith(chat.format.tail)
-        assert counted.removesuffix(chat.format.tail) in [lead + text for lead in ("", style.lead) for text in shown]
+        said_so, before = counted.removesuffix(chat.format.tail), chat.decode(row.ids[: place[0]])
         prompt = dated(render(2 * turn - 1, True))
-        assert chat.decode(row.ids[: place[0]]) in (prompt, prompt.removesuffix(style.begun))
+        prompts = (prompt, prompt.removesuffix(style.begun))
+        if style.agent.endswith("\n"):  # the tokenizer may join its newline with blanks that follow
+            assert said_so.strip() == words.strip()
+            assert before.rstrip() in [text.rstrip() for text in prompts]
+        else:
+            shown = (words, words.strip(), words.lstrip(), words.rstrip())
+            assert said_so in [lead + text for lead in ("", style.lead) for text in shown]
+            assert before in prompts
         # A special token in the turn is the template's: the end, and nothing that somebody spelled.
         in_tail = [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL if token in chat.format.tail]
         assert Counter(row.ids[place][np.isin(row.ids[place], special)].tolist()) == Counter(in_tail)
@@ -181,4 +188,4 @@ def test_of_random_templates_exactly_what_the_agent_said_is_counted_or_they_are_
 
 def test_most_of_the_random_templates_and_texts_were_read():
     if OUTCOMES:
-        assert OUTCOMES["read"] > 60 and OUTCOMES["text read"] > 30, OUTCOMES
+        assert OUTCOMES["read"] >= 200 and OUTCOMES["text read"] > 60, OUTCOMES
