@@ -15,12 +15,20 @@ from colbench_env.types import BadInput, Pair, Trajectory
 from launch.pairing import Sample, preferences, tokenised_pair
 from launch.run import Run
 from launch.run_dir import write_rows
-from launch.stages.learning import both_sides, check_action_tokens, fitted_pairs, shows_reference, train_on_pairs
+from launch.stages.learning import (
+    both_sides,
+    check_action_tokens,
+    check_pair,
+    fitted_pairs,
+    shows_reference,
+    train_on_pairs,
+)
 from models.hf_io import load_llama
-from sweet_jax.batch import RowPair, bucket, default_buckets, most_turns, pad_pairs
+from sweet_jax.batch import RowPair, TokenRow, bucket, default_buckets, most_turns, pad_pairs
+from sweet_jax.chat import Chat
 from sweet_jax.critic import value_head_objective, value_head_shapes, with_value_head
 from sweet_jax.objectives import Preference
-from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, pair_rows, row_to_json
+from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, pair_rows, row_to_json, turn_output, turn_prompt
 from sweet_jax.step import combined
 from sweet_jax.training import fit, restore_params
 
@@ -53,6 +61,7 @@ def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
     for found in read_located_rows(path, Pair):
         pair, where = found.row, found.where
         made = pair_rows(pair, chat, False, where)
+        check_pair(made, run, where)
         sides, texts = [made.chosen, made.rejected], [pair.chosen, pair.rejected]
         if privileged and any(side.prefix <= int(chat.bos_id is not None) for side in sides):
             raise BadInput(
@@ -61,11 +70,16 @@ def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
             )
         if not privileged:
             sides = [chat.without_prefix(side) for side in sides]
-            texts = [chat.decode(side.ids) for side in sides]
+            texts = [_last_prompt_and_turn(side, chat) for side in sides]
         tokens = [row_to_json(side) for side in sides]
         rows.append(Pair(*texts, pair.extra | {CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}))
     write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
     return {"pairs": len(rows), "from": str(path)}
+
+
+def _last_prompt_and_turn(row: TokenRow, chat: Chat) -> str:
+    """The row in the released layout: without the last turn's end."""
+    return chat.decode(turn_prompt(row, row.num_turns)) + chat.reply_text(turn_output(row, row.num_turns))
 
 
 def _without_pairs(run: Run, path: Path) -> None:

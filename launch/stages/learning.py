@@ -38,8 +38,7 @@ def fitted_pairs(run: Run, stage: str, path: Path, training: Training, last_turn
     lines = given[held_out(training, len(given)) :]
     rows = [pair_rows(found.row, run.chat, last_turn_only, found.where) for found in lines]
     for found, pair in zip(lines, rows, strict=True):
-        check_row(pair.chosen, run.llama_config.vocab_size, f"{found.where}: 'chosen'")
-        check_row(pair.rejected, run.llama_config.vocab_size, f"{found.where}: 'rejected'")
+        check_pair(pair, run, found.where)
     check_lengths(stage, [(found.where, len(pair)) for found, pair in zip(lines, rows, strict=True)], training)
     fitted = fit_pairs(rows, training.max_length, training.truncation)
     watch = CollapseWatch(len(rows))
@@ -49,6 +48,12 @@ def fitted_pairs(run: Run, stage: str, path: Path, training: Training, last_turn
     if fitted.dropped:
         run.console.warn(f"stage {stage}: {len(fitted.dropped)} of {len(rows)} pairs were too long and were dropped")
     return fitted.pairs
+
+
+def check_pair(pair: RowPair, run: Run, where: str) -> None:
+    """`rows.check_row` of both sides."""
+    check_row(pair.chosen, run.llama_config.vocab_size, f"{where}: 'chosen'")
+    check_row(pair.rejected, run.llama_config.vocab_size, f"{where}: 'rejected'")
 
 
 def held_out(training: Training, rows: int) -> int:

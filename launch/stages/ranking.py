@@ -14,7 +14,7 @@ from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
 from launch.run import Run
 from launch.run_dir import append_rows, resume_rows, write_rows
-from launch.stages.learning import shows_reference
+from launch.stages.learning import check_pair, shows_reference
 from launch.stages.playing import WAVE
 from launch.stages.scoring import Turn, turn_scores
 from sweet_jax.batch import TokenRow
@@ -206,6 +206,7 @@ def _given_turn_pairs(run: Run, path: Path) -> dict[str, Any]:
     for found in read_located_rows(path, Pair):
         pair, where = found.row, found.where
         made = pair_rows(pair, run.chat, True, where)
+        check_pair(made, run, where)
         if max(made.chosen.prefix, made.rejected.prefix) > int(run.chat.bos_id is not None):
             raise BadInput(f"{where}: text stands before the dialogue; the policy must not see the reference")
         tokens = {CHOSEN_TOKENS: row_to_json(made.chosen), REJECTED_TOKENS: row_to_json(made.rejected)}

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from colbench_env.tasks import read_rows
+from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.config import MINI_TASKS
 from launch.model_directory import export_model
@@ -50,17 +50,20 @@ def tasks(run: Run) -> dict[str, Any]:
             )
     if config.eval_tasks is not None:
         held_out = _gradable(run, config.eval_tasks)[:wanted]
+    for flag, asked, found in (("num-tasks", config.num_tasks, train), ("evaluation.num-tasks", wanted, held_out)):
+        if len(found) < asked:
+            run.console.warn(f"stage tasks: --{flag} is {asked}, the tasks given are {len(found)}: all are taken")
     write_rows(folder / "train.jsonl", train)
     write_rows(folder / "eval.jsonl", held_out)
     return {"train": len(train), "eval": len(held_out)}
 
 
 def _gradable(run: Run, path: Path) -> list[Task]:
-    rows = read_rows(path, Task)
-    for line, row in enumerate(rows, start=1):
-        if reason := run.benchmark.why_not(row):
-            raise BadInput(f"{path}:{line}: {reason}")
-    return rows
+    rows = read_located_rows(path, Task)
+    for found in rows:
+        if reason := run.benchmark.why_not(found.row):
+            raise BadInput(f"{found.where}: {reason}")
+    return [found.row for found in rows]
 
 
 def start(run: Run) -> dict[str, Any]:

@@ -13,6 +13,11 @@ from launch.stages import planned
 from sweet_jax.chat import Chat, privileged_prefix
 from sweet_jax.rows import pair_rows, row_from_json, row_to_json, trajectory_row
 
+TOKENS = {
+    "chosen": "a",
+    "rejected": "b",
+    "rejected_tokens": {"ids": [1, 2], "spans": [[1, 1, 2]], "prefix": 0},
+}
 SMALL = (
     "--rollouts.max-new-tokens=8", "--rollouts.rows=4", "--ranking.candidates=4", "--ranking.data-fraction=1.0",
     *(
@@ -21,6 +26,10 @@ SMALL = (
         for flag in ("batch-size=2", "max-steps=1", "max-length=512")
     ),
 )  # fmt: skip
+
+
+def dialogue(*texts):
+    return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(texts)]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +109,10 @@ def test_imitation_trains_on_the_successes_alone_and_with_its_own_batch(run):
         ("rollouts", "grading", "policy"), ["trajectories"], "--algorithm=rft", "--policy.training.batch-size=4",
         "--policy.nll-mask=all",
     )  # fmt: skip
-    assert note(run_dir, "policy") | {"seconds": 0} == {"rows": 4, "steps": 1, "seconds": 0}
+    assert note(run_dir, "policy") | {"seconds": 0} == {
+        "rows": 4, "steps": 1, "seconds": 0, "action_tokens": note(run_dir, "policy")["action_tokens"],
+        "action_tokens_without_loss": 0,
+    }  # fmt: skip
 
 
 def test_trajectory_dpo_sees_no_reference_solution(run, given, chat):
@@ -111,6 +123,53 @@ def test_trajectory_dpo_sees_no_reference_solution(run, given, chat):
         row = row_from_json(pair.extra["chosen_tokens"], "row")
         assert "In light that" not in pair.chosen + pair.rejected + chat.decode(row.ids)
         assert before.chosen.endswith(pair.chosen) and row.num_turns == 2
+
+
+@pytest.mark.parametrize("stage", ["critic", "policy"])
+def test_a_turn_beyond_max_turns_counts_in_the_loss(start, tiny_model, chat, tmp_path, stage):
+    """Twelve turns, equal but for the last one: the margin can only come from it."""
+    said = dialogue(*["what else ?", "say more"] * 11, "what else ?")
+    prompt = chat.decode(chat.prompt_ids(said))
+    pair = {"chosen": prompt + "return 1", "rejected": prompt + "return 2"}
+    given = tmp_path / "pairs.jsonl"
+    given.write_text("\n" + json.dumps(pair) + "\n")
+    method = ("--algorithm=mtdpo",) if stage == "policy" else ("--critic.no-privileged", "--critic.aggregation=sum")
+    flags = (f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}", f"--pairs={given}", *SMALL, *method)
+    steps = (
+        f"--{stage}.training.max-steps=2",
+        f"--{stage}.training.epochs=2",
+        f"--{stage}.training.hyper.learning-rate=1e-2",
+    )
+    for name in ("pairs", stage):
+        ended = start(*flags, *steps, "--rollouts.max-turns=3", f"--stage={name}")
+        assert ended.status == 0, ended.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["rewards/margins"] != 0
+    counts = note(tmp_path / "run", stage)
+    assert counts["action_tokens"] > 24 and counts["action_tokens_without_loss"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "rows", "sentence"),
+    [
+        ("turn-pairs", [{"prompt": "hi", "chosen": "ho", "rejected": "no"}], ":3: 'chosen': no agent turn in the text"),
+        ("pairs", [{"chosen": "a<|bos|>b", "rejected": "c"}], ":3: 'chosen': no agent turn in the text"),
+        (
+            "pairs",
+            [TOKENS | {"chosen_tokens": {"ids": [1, 9999], "spans": [], "prefix": 0}}],
+            ":3: 'chosen': token id 9999 is none",
+        ),
+    ],
+)
+def test_a_given_row_that_cannot_be_trained_on_is_named_by_its_line(start, tiny_model, tmp_path, flag, rows, sentence):
+    given = tmp_path / "given.jsonl"
+    given.write_text("\n\n" + "".join(json.dumps(row) + "\n" for row in rows))
+    method = ("--algorithm=mtdpo",) if flag == "pairs" else ()
+    stage = "pairs" if flag == "pairs" else flag
+    ended = start(
+        f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}", f"--{flag}={given}", f"--stage={stage}", *method
+    )
+    assert f"{given}{sentence}" in ended.refuses()
 
 
 def test_long_pairs_are_refused_cut_or_dropped(run, start, tiny_model, given, tmp_path):
