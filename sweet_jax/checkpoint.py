@@ -164,20 +164,19 @@ class SavedParams:
     def __init__(self, directory: Path):
         self.directory = Path(directory).absolute()
         self._reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-        steps = ocp.utils.checkpoint_steps(self.directory) if self.directory.is_dir() else []
-        if not steps:
-            raise BadInput(f"{self.directory}: there is no checkpoint")
         damaged: dict[int, str] = {}
-        for self.step in sorted(steps, reverse=True):
-            self._state = self.directory / str(self.step) / "state"
+        for step in hosts.from_first(self._steps):
+            self.step, self._state = step, self.directory / str(step) / "state"
             try:
                 self.shapes: Notes = self._whole_shapes()
             except _Damaged as error:
-                damaged[self.step] = str(error)
+                damaged[step] = str(error)
                 continue
             for bad, reason in damaged.items():
                 log.warning("%s: step %d cannot be read and is passed over: %s", self.directory, bad, reason)
             return
+        if not damaged:
+            raise BadInput(f"{self.directory}: there is no checkpoint")
         newest, older = max(damaged), sorted(damaged.keys() - {max(damaged)})
         also = f", nor can steps {older}" if older else ""
         raise BadInput(
@@ -199,6 +198,10 @@ class SavedParams:
                 f"{self.directory}: the checkpoint of step {self.step} cannot be read: {_first_line(error)}. Delete "
                 f"{self._state.parent} to take the one before it"
             ) from error
+
+    def _steps(self) -> list[int]:
+        """The newest first."""
+        return sorted(ocp.utils.checkpoint_steps(self.directory), reverse=True) if self.directory.is_dir() else []
 
     def _whole_shapes(self) -> Notes:
         if reason := find_damage(self._state.parent):
