@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.hf_io import save_llama, write_llama
+from models.json_settings import ModelError, read_object, token_ids
 from sweet_jax import hosts
 from sweet_jax.chat import Chat
 
@@ -105,22 +106,20 @@ def copy_tokenizer(source: Path, directory: Path) -> None:
 
 
 def generation_settings(source: Path) -> dict[str, Any]:
-    """What `generation_config.json` of a model says; nothing where there is none."""
+    """What `generation_config.json` of a model says; nothing where there is none. ModelError for damaged end ids."""
     path = source / GENERATION_FILE
+    settings = read_object(path) if path.is_file() else {}
     try:
-        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise BadInput(f"{path}: not JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise BadInput(f"{path}: expected an object with generation settings, found {type(settings).__name__}")
+        token_ids(settings, "eos_token_id")
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     return settings
 
 
 def _write_generation_config(
     directory: Path, config: LlamaConfig, settings: Mapping[str, Any], end_ids: Iterable[int]
 ) -> None:
-    named = settings.get("eos_token_id")
-    named = [] if named is None else named if isinstance(named, list) else [named]
+    named = token_ids(settings, "eos_token_id")
     ids = [*named, *sorted({*config.eos_token_ids, *end_ids} - set(named))]
     bos = {} if config.bos_token_id is None else {"bos_token_id": config.bos_token_id}
     written = bos | dict(settings) | {"eos_token_id": ids[0] if len(ids) == 1 else ids}

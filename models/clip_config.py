@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.config import ModelError, read_config
+from models.config import MAX_LAYERS, read_config
+from models.json_settings import ModelError, count, number, shown
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 LEGACY_EOS = 2
@@ -107,57 +108,47 @@ def clip_from_hf(source: str | Path | Mapping[str, Any]) -> ClipConfig:
     return read_config(source, _from_dict, "a CLIP")
 
 
-def _from_dict(raw: Any) -> ClipConfig:
-    kind = raw.get("model_type") if isinstance(raw, Mapping) else None
-    if kind != "clip":
-        raise ModelError(f"model_type is {kind!r}, a CLIP directory has 'clip'")
+def _from_dict(raw: Mapping[str, Any]) -> ClipConfig:
+    if raw.get("model_type") != "clip":
+        raise ModelError(f"model_type is {shown(raw.get('model_type'))}, a CLIP directory has 'clip'")
     vision, text = _side(raw, "vision_config", VISION_DEFAULTS), _side(raw, "text_config", TEXT_DEFAULTS)
     return ClipConfig(
         vision=VisionConfig(
             tower=_tower(vision, "vision_config"),
-            image_size=_count(vision, "image_size", "vision_config"),
-            patch_size=_count(vision, "patch_size", "vision_config"),
-            num_channels=_count(vision, "num_channels", "vision_config"),
+            image_size=count(vision, "vision_config.image_size"),
+            patch_size=count(vision, "vision_config.patch_size"),
+            num_channels=count(vision, "vision_config.num_channels"),
         ),
         text=TextConfig(
             tower=_tower(text, "text_config"),
-            vocab_size=_count(text, "vocab_size", "text_config"),
-            max_position_embeddings=_count(text, "max_position_embeddings", "text_config"),
-            eos_token_id=_count(text, "eos_token_id", "text_config", least=0),
+            vocab_size=count(text, "text_config.vocab_size"),
+            max_position_embeddings=count(text, "text_config.max_position_embeddings"),
+            eos_token_id=count(text, "text_config.eos_token_id", least=0),
         ),
-        projection_dim=_count({"projection_dim": 512, **raw}, "projection_dim"),
+        projection_dim=count({"projection_dim": 512, **raw}, "projection_dim"),
     )
 
 
 def _side(raw: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of one side. Those of the older `NAME_dict`, where a file has one, go first with its defaults."""
-    settings, older = raw.get(name) or {}, raw.get(f"{name}_dict")
-    for key, value in ((name, settings), (f"{name}_dict", older or {})):
+    """The settings of one side, "NAME.SETTING" -> value. Those of the older `NAME_dict`, where a file has one, go first
+    with its defaults."""
+    settings, older = ({} if raw.get(key) is None else raw[key] for key in (name, f"{name}_dict"))
+    for key, value in ((name, settings), (f"{name}_dict", older)):
         if not isinstance(value, Mapping):
-            raise ModelError(f"{key} is {value!r}, expected a dictionary")
-    return {**defaults, **settings} if older is None else {**settings, **defaults, **older}
+            raise ModelError(f"{key} is {shown(value)}, expected an object")
+    whole = {**defaults, **settings} if raw.get(f"{name}_dict") is None else {**settings, **defaults, **older}
+    return {f"{name}.{key}": value for key, value in whole.items()}
 
 
 def _tower(settings: Mapping[str, Any], side: str) -> TowerConfig:
-    eps = settings["layer_norm_eps"]
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or eps <= 0:
-        raise ModelError(f"{side}: layer_norm_eps is {eps!r}, expected a number above 0")
+    sizes = {
+        "hidden_size": count(settings, f"{side}.hidden_size"),
+        "intermediate_size": count(settings, f"{side}.intermediate_size"),
+        "num_layers": count(settings, f"{side}.num_hidden_layers", most=MAX_LAYERS),
+        "num_heads": count(settings, f"{side}.num_attention_heads"),
+        "layer_norm_eps": number(settings, f"{side}.layer_norm_eps", above=0.0),
+    }
     try:
-        return TowerConfig(
-            hidden_size=_count(settings, "hidden_size"),
-            intermediate_size=_count(settings, "intermediate_size"),
-            num_layers=_count(settings, "num_hidden_layers"),
-            num_heads=_count(settings, "num_attention_heads"),
-            activation=settings["hidden_act"],
-            layer_norm_eps=float(eps),
-        )
+        return TowerConfig(activation=settings[f"{side}.hidden_act"], **sizes)
     except ModelError as error:
         raise ModelError(f"{side}: {error}") from error
-
-
-def _count(settings: Mapping[str, Any], name: str, side: str | None = None, least: int = 1) -> int:
-    value = settings[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        where = f"{side}: " if side else ""
-        raise ModelError(f"{where}{name} is {value!r}, expected a whole number of at least {least}")
-    return value

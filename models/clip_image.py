@@ -4,7 +4,6 @@ Its order: RGB, resized to a shortest edge (or a size), cut from the middle, sca
 """
 
 import io
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +14,24 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from models.config import ModelError
+from models.json_settings import ModelError, count, flag, number, read_object, shown
 
 OWN_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 KINDS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor")
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+MAX_SIDE = 2**14  # pixels that an image is resized to
+STEPS = ("resize", "center_crop", "rescale", "normalize", "convert_rgb")
+DEFAULTS: Mapping[str, Any] = {
+    **{f"do_{step}": True for step in STEPS},
+    "size": 224,
+    "crop_size": 224,
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "image_mean": MEAN,
+    "image_std": DEVIATION,
+}
+"""What transformers takes for a setting that a file leaves out."""
 
 
 @dataclass(frozen=True)
@@ -139,78 +150,57 @@ def preprocessing_from_hf(source: str | Path | Mapping[str, Any]) -> Preprocessi
     path = next((directory / name for name in (OWN_FILE, PROCESSOR_FILE) if (directory / name).is_file()), None)
     if path is None:
         raise ModelError(f"{directory}: holds neither {OWN_FILE} nor {PROCESSOR_FILE}; they say how images are resized")
+    raw = read_object(path)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
         if path.name == PROCESSOR_FILE:
-            if not isinstance(raw, Mapping) or "image_processor" not in raw:
-                raise ModelError("holds no image_processor")
-            raw = raw["image_processor"]
+            raw = raw.get("image_processor")
+            if not isinstance(raw, Mapping):
+                raise ModelError(f"image_processor is {shown(raw)}, expected an object")
         return _from_dict(raw)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
 
 
-def _from_dict(raw: Any) -> Preprocessing:
-    if not isinstance(raw, Mapping):
-        raise ModelError(f"holds a {type(raw).__name__}, expected a dictionary")
+def _from_dict(raw: Mapping[str, Any]) -> Preprocessing:
     kind = raw.get("image_processor_type", raw.get("feature_extractor_type", KINDS[0]))
     if kind not in KINDS:
-        raise ModelError(f"image_processor_type is {kind!r}, expected one of {', '.join(KINDS)}")
+        raise ModelError(f"image_processor_type is {shown(kind)}, expected one of {', '.join(KINDS)}")
     if raw.get("do_pad"):
         raise ModelError("do_pad is set; images are resized and cropped, not padded")
-    resizes, crops, scales, normalises, converts = (
-        _flag(raw, f"do_{step}") for step in ("resize", "center_crop", "rescale", "normalize", "convert_rgb")
-    )
-    edge, size = _size(raw.get("size", 224), "size", "shortest_edge") if resizes else (None, None)
-    _, crop = _size(raw.get("crop_size", 224), "crop_size", None) if crops else (None, None)
-    resample = raw.get("resample", 3)
-    if resample not in list(Image.Resampling):
-        raise ModelError(f"resample is {resample!r}, expected a number of Pillow's filters, 0 to 5")
+    raw = {**DEFAULTS, **raw}
+    resizes, crops, scales, normalises, converts = (flag(raw, f"do_{step}") for step in STEPS)
+    edge, size = _size(raw["size"], "size", "shortest_edge") if resizes else (None, None)
+    _, crop = _size(raw["crop_size"], "crop_size", None) if crops else (None, None)
     return Preprocessing(
         shortest_edge=edge,
         size=size,
-        resample=Image.Resampling(resample),
+        resample=Image.Resampling(count(raw, "resample", least=0, most=5)),
         crop=crop,
-        scale=_number(raw.get("rescale_factor", 1 / 255), "rescale_factor") if scales else None,
-        mean=_colours(raw.get("image_mean", MEAN), "image_mean") if normalises else None,
-        deviation=_colours(raw.get("image_std", DEVIATION), "image_std") if normalises else None,
+        scale=number(raw, "rescale_factor") if scales else None,
+        mean=_colours(raw, "image_mean") if normalises else None,
+        deviation=_colours(raw, "image_std") if normalises else None,
         convert=converts,
     )
-
-
-def _flag(raw: Mapping[str, Any], name: str) -> bool:
-    value = raw.get(name, True)
-    if not isinstance(value, bool):
-        raise ModelError(f"{name} is {value!r}, expected true or false")
-    return value
 
 
 def _size(value: Any, name: str, edge: str | None) -> tuple[int | None, tuple[int, int] | None]:
     """(shortest edge, None) or (None, (height, width)). A plain number is the length of `edge`, or of both sides."""
     plain = {"height": value, "width": value} if edge is None else {edge: value}
-    given = (
-        {key: number for key, number in value.items() if number is not None} if isinstance(value, Mapping) else plain
-    )
-    if any(isinstance(number, bool) or not isinstance(number, int) or number < 1 for number in given.values()):
-        raise ModelError(f"{name} is {value!r}, expected whole numbers of at least 1")
-    if given.keys() == {"height", "width"}:
-        return None, (given["height"], given["width"])
-    if edge is not None and given.keys() == {edge}:
-        return given[edge], None
+    sides = value if isinstance(value, Mapping) else plain
+    given = {f"{name}.{key}": length for key, length in sides.items() if length is not None}
+    for key in given:
+        count(given, key, most=MAX_SIDE)
+    if given.keys() == {f"{name}.height", f"{name}.width"}:
+        return None, (given[f"{name}.height"], given[f"{name}.width"])
+    if edge is not None and given.keys() == {f"{name}.{edge}"}:
+        return given[f"{name}.{edge}"], None
     expected = "height and width" if edge is None else f"{edge}, or height and width"
-    raise ModelError(f"{name} has {', '.join(given) or 'nothing'}, expected {expected}")
+    raise ModelError(f"{name} is {shown(value)}, expected {expected}")
 
 
-def _colours(value: Any, name: str) -> tuple[float, ...]:
+def _colours(raw: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    value = raw[name]
     numbers = value if isinstance(value, list | tuple) else [value] * 3
     if len(numbers) != 3:
-        raise ModelError(f"{name} is {value!r}, expected three numbers")
-    return tuple(_number(number, name) for number in numbers)
-
-
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ModelError(f"{name} is {value!r}, expected a number")
-    return float(value)
+        raise ModelError(f"{name} is {shown(value)}, expected three numbers")
+    return tuple(number({name: each}, name) for each in numbers)

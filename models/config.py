@@ -1,40 +1,26 @@
 """Shape and constants of a Llama network, read from and written to a Hugging Face `config.json`."""
 
-import json
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-
-class ModelError(ValueError):
-    """A model that cannot be built, sharded, loaded or saved as asked; one sentence naming names and numbers."""
-
+from models.json_settings import ModelError, count, flag, number, read_object, shown, token_ids
+from models.rope_config import Llama3RopeScaling, rope_from_hf
 
 Config = TypeVar("Config")
 
-
-@dataclass(frozen=True)
-class Llama3RopeScaling:
-    """Llama 3.1's stretching of rotary wavelengths (see `models.rope.inverse_frequencies`)."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
-
-    def __post_init__(self) -> None:
-        if self.factor < 1:
-            raise ModelError(f"rope scaling factor {self.factor} is below 1")
-        if not 0 < self.low_freq_factor < self.high_freq_factor:
-            raise ModelError(
-                f"rope scaling needs 0 < low_freq_factor < high_freq_factor, "
-                f"got {self.low_freq_factor} and {self.high_freq_factor}"
-            )
-        if self.original_max_position_embeddings < 1:
-            raise ModelError(
-                f"rope scaling original_max_position_embeddings {self.original_max_position_embeddings} is below 1"
-            )
+MAX_LAYERS = 10_000  # a name is made for every tensor of every layer
+DEFAULTS: Mapping[str, Any] = {
+    "initializer_range": 0.02,
+    "tie_word_embeddings": False,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+}
+MISTRAL_DEFAULTS: Mapping[str, Any] = {**DEFAULTS, "num_key_value_heads": 8, "sliding_window": 4096}
+"""What transformers takes for a setting that a file leaves out."""
 
 
 @dataclass(frozen=True)
@@ -122,56 +108,87 @@ def read_config(source: str | Path | Mapping[str, Any], made: Callable[[Any], Co
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         raise ModelError(f"{path}: no such file; {what} directory holds config.json and model.safetensors")
+    raw = read_object(path)
     try:
-        return made(json.loads(path.read_text(encoding="utf-8")))
+        return made(raw)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+
+
+def check_config_file(directory: str | Path) -> None:
+    """Raises ModelError where the `config.json` of a directory is damaged, or has a setting that transformers refuses.
+
+    For whoever loads a tokenizer, which reads that file, too. A directory without it is right, and so is a network that
+    is not computed here.
+    """
+    if (Path(directory) / "config.json").is_file():
+        read_config(directory, _check_as_transformers, "a model")
+
+
+def _check_as_transformers(raw: Mapping[str, Any]) -> None:
+    """Raises ModelError where transformers knows the model type and refuses a setting. No code of the model is run."""
+    from transformers import CONFIG_MAPPING
+
+    kind = raw.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        return
+    try:
+        CONFIG_MAPPING[kind].from_dict(copy.deepcopy(dict(raw)))
+    except Exception as error:  # a validation error of its own, or whatever its arithmetic raises
+        reason = " ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__
+        raise ModelError(f"transformers refuses a setting: {reason}") from error
 
 
 def _from_dict(raw: Mapping[str, Any]) -> LlamaConfig:
-    _refuse_other_architectures(raw)
-    try:
-        num_heads, hidden_size = raw["num_attention_heads"], raw["hidden_size"]
-        rope = _rope_settings(raw)
-        eos = raw.get("eos_token_id")
-        return LlamaConfig(
-            vocab_size=raw["vocab_size"],
-            hidden_size=hidden_size,
-            intermediate_size=raw["intermediate_size"],
-            num_layers=raw["num_hidden_layers"],
-            num_heads=num_heads,
-            num_kv_heads=raw.get("num_key_value_heads") or num_heads,
-            head_size=raw.get("head_dim") or _even_share(hidden_size, num_heads),
-            max_position_embeddings=raw["max_position_embeddings"],
-            rms_norm_eps=float(raw["rms_norm_eps"]),
-            rope_theta=float(rope["rope_theta"]),
-            rope_scaling=_rope_scaling(rope),
-            tie_word_embeddings=raw.get("tie_word_embeddings", False),
-            initializer_range=float(raw.get("initializer_range", 0.02)),
-            bos_token_id=raw.get("bos_token_id"),
-            eos_token_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
+    settings = {**(MISTRAL_DEFAULTS if raw.get("model_type") == "mistral" else DEFAULTS), **raw}
+    _refuse_other_architectures(settings)
+    num_heads, hidden_size = count(settings, "num_attention_heads"), count(settings, "hidden_size")
+    rope = rope_from_hf(raw)
+    config = LlamaConfig(
+        vocab_size=count(settings, "vocab_size"),
+        hidden_size=hidden_size,
+        intermediate_size=count(settings, "intermediate_size"),
+        num_layers=count(settings, "num_hidden_layers", most=MAX_LAYERS),
+        num_heads=num_heads,
+        num_kv_heads=_count_or(settings, "num_key_value_heads", num_heads),
+        head_size=_count_or(settings, "head_dim", None) or _even_share(hidden_size, num_heads),
+        max_position_embeddings=count(settings, "max_position_embeddings"),
+        rms_norm_eps=number(settings, "rms_norm_eps", above=0.0),
+        rope_theta=rope.theta,
+        rope_scaling=rope.scaling,
+        tie_word_embeddings=flag(settings, "tie_word_embeddings"),
+        initializer_range=number(settings, "initializer_range"),
+        bos_token_id=_count_or(settings, "bos_token_id", None, least=0),
+        eos_token_ids=token_ids(settings, "eos_token_id"),
+    )
+    _check_as_transformers(raw)
+    return config
+
+
+def _count_or(settings: Mapping[str, Any], name: str, other: int | None, least: int = 1) -> int | None:
+    """The setting, or `other` where it is null or missing."""
+    return other if settings.get(name) is None else count(settings, name, least)
+
+
+def _refuse_other_architectures(settings: Mapping[str, Any]) -> None:
+    kind = settings.get("model_type")
+    if kind not in ("llama", "mistral"):  # Mistral's arithmetic is the same, where its window holds every token
+        raise ModelError(f"model_type is {shown(kind)}; only Llama networks with model_type 'llama' are supported")
+    window = _count_or(settings, "sliding_window", None) if kind == "mistral" else None
+    length = count(settings, "max_position_embeddings")
+    if window is not None and window < length:
+        raise ModelError(
+            f"sliding_window is {window}, below max_position_embeddings {length}; attention within a window is not "
+            "supported"
         )
-    except KeyError as error:
-        raise ModelError(f"setting {error} is missing") from error
-
-
-def _refuse_other_architectures(raw: Mapping[str, Any]) -> None:
-    window, length = raw.get("sliding_window"), raw.get("max_position_embeddings", 0)
-    if raw.get("model_type") == "mistral":  # the same arithmetic, where its window holds every token
-        if window is not None and window < length:
-            raise ModelError(
-                f"sliding_window is {window}, below max_position_embeddings {length}; attention within a window is not "
-                "supported"
-            )
-        raw = {**raw, "model_type": "llama"}
-    required = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-    for name, value in required.items():
-        found = raw.get(name, None if name == "model_type" else value)
-        if found != value:
-            raise ModelError(f"{name} is {found!r}; only Llama networks with {name} {value!r} are supported")
-    if raw.get("quantization_config"):
+    for name in ("attention_bias", "mlp_bias"):
+        if flag(settings, name):
+            raise ModelError(f"{name} is True; only Llama networks without biases are supported")
+    if settings["hidden_act"] != "silu":
+        raise ModelError(
+            f"hidden_act is {shown(settings['hidden_act'])}; only Llama networks with 'silu' are supported"
+        )
+    if settings.get("quantization_config"):
         raise ModelError("quantization_config is set; only float32, bfloat16 and float16 weights are supported")
 
 
@@ -179,23 +196,3 @@ def _even_share(hidden_size: int, num_heads: int) -> int:
     if hidden_size % num_heads:
         raise ModelError(f"hidden_size {hidden_size} does not divide into {num_heads} heads and head_dim is not given")
     return hidden_size // num_heads
-
-
-def _rope_settings(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Rope settings in transformers 5's form (`rope_parameters`), whichever form the file has."""
-    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    return {"rope_theta": raw.get("rope_theta", 10000.0), **scaling}
-
-
-def _rope_scaling(rope: Mapping[str, Any]) -> Llama3RopeScaling | None:
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return None
-    if kind != "llama3":
-        raise ModelError(f"rope_type is {kind!r}; only 'default' and 'llama3' are supported")
-    return Llama3RopeScaling(
-        factor=float(rope["factor"]),
-        low_freq_factor=float(rope["low_freq_factor"]),
-        high_freq_factor=float(rope["high_freq_factor"]),
-        original_max_position_embeddings=rope["original_max_position_embeddings"],
-    )

@@ -44,6 +44,7 @@ LAYER_TENSORS = {
 }
 OTHER_TENSORS = {"embedding": "model.embed_tokens", "final_norm": "model.norm", "lm_head": "lm_head"}
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+ADAPTER_FILE = "adapter_config.json"
 DERIVED_SUFFIX = ".rotary_emb.inv_freq"
 """Old checkpoints also hold the rotary frequencies, which follow from the configuration; they are left out."""
 
@@ -149,6 +150,11 @@ def open_llama(directory: str | Path, mesh: Mesh) -> Iterator[OpenModel]:
 def _checked(stack: ExitStack, directory: Path, mesh: Mesh) -> tuple[LlamaConfig, dict[str, Any]]:
     """The configuration, and name -> lazily read slice of every tensor in the files."""
     config = from_hf(directory)
+    if (directory / ADAPTER_FILE).is_file():
+        raise ModelError(
+            f"{directory}: holds a whole model and {ADAPTER_FILE}, an adapter that transformers adds to it; merge it "
+            "or move it elsewhere"
+        )
     param_shardings(config, mesh)
     slices = open_weights(stack, directory)
     derived = {name for name in slices if name.endswith(DERIVED_SUFFIX)}

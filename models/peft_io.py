@@ -17,13 +17,14 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
-from models.config import LlamaConfig, ModelError
-from models.hf_io import LAYER_TENSORS, HfTensors, load_parameter, on_host
+from models.config import LlamaConfig
+from models.hf_io import ADAPTER_FILE, LAYER_TENSORS, HfTensors, load_parameter, on_host
+from models.json_settings import ModelError, count, number, read_object, shown
 from models.lora import LORA, TARGETS, LoraConfig, lora_shapes, lora_table
 from models.parameters import Params, flatten, nest
 from models.weight_files import check_stored, open_file
 
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS_FILE = "adapter_model.safetensors"
 HALVES = {"a": "lora_A", "b": "lora_B"}
 MODULES = {name: LAYER_TENSORS[path].rpartition(".")[2] for name, path in TARGETS.items()}
 """Short name -> PEFT's: "q" -> "q_proj"."""
@@ -37,6 +38,9 @@ ONLY: Mapping[str, tuple[Any, ...]] = {
     "rank_pattern": ({}, None),
     "alpha_pattern": ({}, None),
     "layers_to_transform": (None,),
+    "layer_replication": (None,),
+    "alora_invocation_tokens": (None,),
+    "init_lora_weights": (True, False, None, "gaussian", "orthogonal"),  # others change the weights below, too
 }
 """Settings of PEFT and the values of which the arithmetic is that of `models.lora`."""
 
@@ -95,7 +99,7 @@ def save_adapter(
         "modules_to_save": None,
     }
     if writes:
-        (directory / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (directory / ADAPTER_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
@@ -108,7 +112,7 @@ def load_adapter(
     another shape.
     """
     directory = Path(directory)
-    lora = _read_settings(directory / CONFIG_FILE)
+    lora = _read_settings(directory / ADAPTER_FILE)
     layout, shapes = adapter_layout(config, lora), flatten(lora_shapes(config, lora, mesh)[LORA])
     with ExitStack() as stack:
         handle = open_file(stack, directory / WEIGHTS_FILE)
@@ -123,16 +127,16 @@ def load_adapter(
 
 def _read_settings(path: Path) -> LoraConfig:
     if not path.is_file():
-        raise ModelError(f"{path}: no such file; an adapter directory holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+        raise ModelError(f"{path}: no such file; an adapter directory holds {ADAPTER_FILE} and {WEIGHTS_FILE}")
+    settings = read_object(path)
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        rank, alpha, modules = settings["r"], settings["lora_alpha"], settings["target_modules"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: not the settings of a LoRA adapter: {error!r}") from error
-    for name, values in ONLY.items():
-        if settings.get(name, values[0]) not in values:
-            raise ModelError(f"{path}: {name} is {settings[name]!r}; only {values[0]!r} is supported")
-    known = {module: name for name, module in MODULES.items()}
-    if not isinstance(modules, list) or any(module not in known for module in modules):
-        raise ModelError(f"{path}: target_modules is {modules!r}, expected some of {list(known)}")
-    return LoraConfig(rank, float(alpha), tuple(name for name in TARGETS if MODULES[name] in modules))
+        for name, values in ONLY.items():
+            if settings.get(name, values[0]) not in values:
+                raise ModelError(f"{name} is {shown(settings[name])}; only {values[0]!r} is supported")
+        modules, known = settings.get("target_modules"), list(MODULES.values())
+        if not isinstance(modules, list) or any(module not in known for module in modules):
+            raise ModelError(f"target_modules is {shown(modules)}, expected some of {known}")
+        targets = tuple(name for name in TARGETS if MODULES[name] in modules)
+        return LoraConfig(count(settings, "r"), number(settings, "lora_alpha", above=0.0), targets)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from models.config import ModelError
+from models.json_settings import ModelError, read_object, shown
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 FILE_DTYPES: Mapping[str, np.dtype] = {
@@ -63,19 +63,26 @@ def open_weights(stack: ExitStack, directory: Path) -> dict[str, Any]:
 
 def _read_index(directory: Path) -> dict[str, str] | None:
     """Tensor -> file of a model in several files, all of which are there; None for a model in a single one."""
-    path = directory / INDEX_FILE
+    path, single = directory / INDEX_FILE, (directory / SINGLE_FILE).is_file()
     if not path.is_file():
-        if not (directory / SINGLE_FILE).is_file():
+        if not single:
             other = sorted(file.name for pattern in ("*.bin", "*.pth", "*.gguf") for file in directory.glob(pattern))
             hint = f"; {some(other)} cannot be read, only safetensors" if other else ""
             raise ModelError(f"{directory}: holds neither {SINGLE_FILE} nor {INDEX_FILE}{hint}")
         return None
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(index.values()))
-        missing = [name for name in names if not (directory / name).is_file()]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"{path}: not an index of weights: {error!r}") from error
+    index = read_object(path).get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise ModelError(f"{path}: weight_map is {shown(index)}, expected an object with the file of every tensor")
+    for tensor, name in index.items():
+        if not isinstance(name, str) or name != Path(name).name:
+            raise ModelError(f"{path}: {tensor} is in {shown(name)}, expected the name of a file beside the index")
+    names = sorted(set(index.values()))
+    if single and names != [SINGLE_FILE]:
+        raise ModelError(
+            f"{directory}: holds {SINGLE_FILE} and {INDEX_FILE}, which names other files ({some(names)}); delete those "
+            "that are out of date"
+        )
+    missing = [name for name in names if not (directory / name).is_file()]
     if missing:
         raise ModelError(f"{path}: names {len(names)} files, of which {len(missing)} are missing: {some(missing)}")
     return index

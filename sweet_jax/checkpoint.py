@@ -6,7 +6,6 @@ restore together, each its own shards.
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import orbax.checkpoint as ocp
 
 from colbench_env.types import BadInput
 from sweet_jax import hosts
+from sweet_jax.checksums import find_damage, has_checksums, write_checksums
 
 log = logging.getLogger(__name__)
 absl.logging.set_verbosity(absl.logging.ERROR)  # orbax tells a dozen lines about every save
@@ -35,13 +35,20 @@ class Restored:
     extra: Notes
 
 
+class _Damaged(Exception):
+    """A checkpoint whose bytes are not those that were written; the reason."""
+
+
 class Checkpoints:
     """The newest `keep` checkpoints of one stage in one directory. Use as a context manager, or call `close`."""
 
     def __init__(self, directory: Path, keep: int = 2):
         self.directory = Path(directory).absolute()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            max_to_keep=keep,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+            lightweight_initialize=True,  # the metadata of a damaged step would end it
         )
         try:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -64,36 +71,54 @@ class Checkpoints:
         )
         try:
             self._manager.save(step, args=items)
+            write_checksums(self.directory / str(step))
         except (OSError, ValueError) as error:  # tensorstore reports a full disk as ValueError
             reason = _first_line(error)
             raise BadInput(f"{self.directory}: the checkpoint of step {step} cannot be written: {reason}") from error
 
     def restore(self, abstract_state: Any) -> Restored | None:
-        """The newest checkpoint that can be read, None in an empty directory.
+        """The newest checkpoint that is whole, None in an empty directory.
 
         abstract_state: a tree of ShapeDtypeStruct with shardings (`step.abstract_state`), of any mesh. A damaged
-        checkpoint is reported, deleted and passed over for the one before it. BadInput if there are some and none can
-        be read, or if they are of other shapes: starting anew is for the user to decide.
+        checkpoint is passed over for the one before it; it is reported and deleted once that one has been read.
+        BadInput if there are some and none is whole, or if they are of other shapes: starting anew is for the user to
+        decide. What the machine lacks (memory, say) is no damage: such errors pass.
         """
-        failures: dict[int, Exception] = {}
+        damaged: dict[int, str] = {}
         for step in self._steps():
             try:
-                restored = self._read(step, abstract_state)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                self._check_damaged_for_all(step, error)
-                failures[step] = error
+                restored = self._restore_whole(step, abstract_state)
+            except _Damaged as error:
+                damaged[step] = str(error)
                 continue
-            for damaged, error in failures.items():
-                reason = _first_line(error)
-                log.warning("%s: step %d cannot be read and is deleted: %s", self.directory, damaged, reason)
-                self._manager.delete(damaged)
+            for bad, reason in damaged.items():
+                log.warning("%s: step %d cannot be read and is deleted: %s", self.directory, bad, reason)
+                self._manager.delete(bad)
             return restored
-        if failures:
-            newest = failures[max(failures)]
+        if damaged:
+            steps, newest = sorted(damaged), damaged[max(damaged)]
             raise BadInput(
-                f"{self.directory}: no checkpoint can be read (steps {sorted(failures)}): {_first_line(newest)}"
-            ) from newest
+                f"{self.directory}: no checkpoint can be read (steps {steps}): {newest}. Delete that directory to "
+                "begin this training anew"
+            )
         return None
+
+    def _restore_whole(self, step: int, abstract_state: Any) -> Restored:
+        """The checkpoint; _Damaged where it is not what was written."""
+        folder = self.directory / str(step)
+        if reason := find_damage(folder):
+            raise _Damaged(reason)
+        known = has_checksums(folder)
+        try:
+            return self._read(step, abstract_state)
+        except Exception as error:  # of many types, a bare Exception among them
+            if _lacks_memory(error):
+                raise
+            if known:  # the bytes are those that were written: it is another state that is asked for
+                steps, reason = sorted(self._manager.all_steps()), _first_line(error)
+                raise BadInput(f"{self.directory}: no checkpoint can be read (steps {steps}): {reason}") from error
+            self._check_damaged_for_all(step, error)
+            raise _Damaged(_first_line(error)) from error
 
     def _steps(self) -> list[int]:
         """The steps that the first process sees, the newest first; this one sees them, too, when it returns."""
@@ -129,35 +154,73 @@ class Checkpoints:
 
 
 class SavedParams:
-    """The parameters of the newest checkpoint in a directory, read one after another, without the optimiser's moments.
+    """The parameters of the newest whole checkpoint in a directory, read one after another, without the moments.
 
-    step: updates made. shapes: a nested dict of shapes and dtypes. Nothing in the directory is changed, so another
-    process may be training there. BadInput if there is no checkpoint or it cannot be read.
+    step: updates made. shapes: a nested dict of shapes and dtypes. A damaged checkpoint is reported and passed over;
+    nothing in the directory is changed, so another process may be training there. BadInput if there is no checkpoint,
+    or none that can be read.
     """
 
     def __init__(self, directory: Path):
         self.directory = Path(directory).absolute()
-        steps = ocp.utils.checkpoint_steps(self.directory) if self.directory.is_dir() else []
-        if not steps:
-            raise BadInput(f"{self.directory}: there is no checkpoint")
-        self.step: int = max(steps)
-        self._state = self.directory / str(self.step) / "state"
         self._reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-        self.shapes: Notes = self._try(lambda: self._reader.metadata(self._state).item_metadata.tree["params"])
+        damaged: dict[int, str] = {}
+        for step in hosts.from_first(self._steps):
+            self.step, self._state = step, self.directory / str(step) / "state"
+            try:
+                self.shapes: Notes = self._whole_shapes()
+            except _Damaged as error:
+                damaged[step] = str(error)
+                continue
+            for bad, reason in damaged.items():
+                log.warning("%s: step %d cannot be read and is passed over: %s", self.directory, bad, reason)
+            return
+        if not damaged:
+            raise BadInput(f"{self.directory}: there is no checkpoint")
+        newest, older = max(damaged), sorted(damaged.keys() - {max(damaged)})
+        also = f", nor can steps {older}" if older else ""
+        raise BadInput(
+            f"{self.directory}: the checkpoint of step {newest} cannot be read{also}: {damaged[newest]}. Delete that "
+            "directory and train again"
+        )
 
     def read(self, abstract: Notes) -> Notes:
         """The part of the parameters that `abstract` names: a nested dict of ShapeDtypeStruct with shardings."""
         item = {"params": abstract}
         args = ocp.checkpoint_utils.construct_restore_args(item)
         wanted = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
-        return self._try(lambda: self._reader.restore(self._state, args=wanted)["params"])
-
-    def _try(self, read: Callable[[], Notes]) -> Notes:
         try:
-            return read()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = _first_line(error)
-            raise BadInput(f"{self.directory}: the checkpoint of step {self.step} cannot be read: {reason}") from error
+            return self._reader.restore(self._state, args=wanted)["params"]
+        except Exception as error:
+            if _lacks_memory(error):
+                raise
+            raise BadInput(
+                f"{self.directory}: the checkpoint of step {self.step} cannot be read: {_first_line(error)}. Delete "
+                f"{self._state.parent} to take the one before it"
+            ) from error
+
+    def _steps(self) -> list[int]:
+        """The newest first."""
+        return sorted(ocp.utils.checkpoint_steps(self.directory), reverse=True) if self.directory.is_dir() else []
+
+    def _whole_shapes(self) -> Notes:
+        if reason := find_damage(self._state.parent):
+            raise _Damaged(reason)
+        try:
+            return self._reader.metadata(self._state).item_metadata.tree["params"]
+        except Exception as error:
+            if _lacks_memory(error):
+                raise
+            raise _Damaged(_first_line(error)) from error
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Whether this error, or one that it comes from, says that there is not enough memory."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _first_line(error: Exception) -> str:

@@ -98,7 +98,7 @@ def fit(
 def restore_params(directory: Path, shapes: Any, settings: Training, num_rows: int) -> Any:
     """The parameters of a stage that has finished, from its last checkpoint.
 
-    shapes: as in `fit`. BadInput where there is no checkpoint of the last step.
+    shapes: as in `fit`. BadInput where there is no checkpoint of the last step, or it is damaged.
     """
     total = settings.steps(num_rows)
     optimizer = make_optimizer(settings.hyper, total)
@@ -107,7 +107,10 @@ def restore_params(directory: Path, shapes: Any, settings: Training, num_rows: i
         restored = checkpoints.restore(abstract_state(optimizer, shapes, layout))
     if restored is None or restored.step != total:
         found = "none" if restored is None else f"step {restored.step}"
-        raise BadInput(f"{directory / 'checkpoints'}: expected a checkpoint of step {total}, found {found}")
+        raise BadInput(
+            f"{directory / 'checkpoints'}: expected a checkpoint of step {total}, found {found}. Delete "
+            f"{directory / 'done.json'}, if it is there, and run the same command again: it trains the missing updates"
+        )
     state: TrainState = restored.state
     return state.params
 

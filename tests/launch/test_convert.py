@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 
 from launch import cli, convert
 from launch.convert import ConvertConfig
+from launch.model_directory import generation_settings
 from models import weight_files
-from models.config import from_hf
+from models.config import ModelError, from_hf
 from models.hf_io import load_llama
 from models.llama import Llama, logits, variables
 from models.lora import LoraConfig, lora_shapes, lora_shardings, merged
@@ -275,6 +276,57 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_is_written(converts, run_di
         converts(f"--from={run_dir}", f"--to={tmp_path / 'out'}")
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_the_newest_whole_checkpoint_is_converted_where_the_newest_is_damaged(
+    converts, run_dir, tmp_path, trained, mesh, caplog
+):
+    folder = run_dir / "policy" / "checkpoints"
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(4, {"params": jax.tree.map(jnp.zeros_like, trained)}, {})
+    arrays = max((folder / "4" / "state").rglob("*"), key=lambda path: path.stat().st_size)
+    arrays.write_bytes(arrays.read_bytes()[:-1])
+    status, stdout = converts(f"--from={run_dir}", f"--to={tmp_path / 'out'}")[:2]
+    assert status == 0 and f"from step 3 of {run_dir / 'policy'}" in stdout
+    assert f"{folder}: step 4 cannot be read and is passed over: state/" in caplog.text
+    assert_same(load_llama(tmp_path / "out", mesh).params, trained)
+    assert (folder / "4").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'{"eos_token_id": "</s>"}', "eos_token_id is '</s>', expected a token id, a list of them, or null"),
+        (b'{"eos_token_id": [1, null]}', "eos_token_id is [1, None], expected a token id, a list of them, or null"),
+        (b"[]", "holds [], expected an object"),
+        (b'{"a": "\xe9"}', "not UTF-8: invalid continuation byte at byte 7"),
+    ],
+)
+def test_damaged_generation_settings_are_refused_with_their_file(tmp_path, content, sentence):
+    (tmp_path / "generation_config.json").write_bytes(content)
+    with pytest.raises(ModelError) as error:
+        generation_settings(tmp_path)
+    assert str(error.value) == f"{tmp_path}/generation_config.json: {sentence}"
+
+
+def test_a_null_among_generation_settings_is_read(tmp_path):
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": null, "top_k": 3}')
+    assert generation_settings(tmp_path) == {"eos_token_id": None, "top_k": 3}
+
+
+@pytest.mark.parametrize("named", [{}, {"eos_token_id": []}])
+def test_generation_settings_without_end_ids_get_those_of_the_network_and_the_template(
+    converts, run_dir, tmp_path, tiny_model, named
+):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    (model / "generation_config.json").write_text(json.dumps({"top_p": 0.9, **named}))
+    settings = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(settings | {"eos_token_id": [5, 6]}))
+    (run_dir / "config.json").write_text(json.dumps({"model": str(model)}))
+    assert converts(f"--from={run_dir}", f"--to={tmp_path / 'out'}")[0] == 0
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert written == {"top_p": 0.9, "eos_token_id": sorted({5, 6, Chat.load(tiny_model).turn_end_id})}
 
 
 def test_a_checkpoint_of_another_network_and_a_model_that_is_gone_are_refused(converts, run_dir, tmp_path, tiny_model):

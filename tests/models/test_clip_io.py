@@ -98,8 +98,8 @@ def test_settings_that_a_file_leaves_out_are_those_of_transformers():
     ("settings", "sentence"),
     [
         ({"model_type": "llama"}, "model_type is 'llama', a CLIP directory has 'clip'"),
-        ({"model_type": None}, "model_type is None, a CLIP directory has 'clip'"),
-        ({"vision_config": [1]}, "vision_config is [1], expected a dictionary"),
+        ({"model_type": None}, "model_type is null, a CLIP directory has 'clip'"),
+        ({"vision_config": [1]}, "vision_config is [1], expected an object"),
         ({"projection_dim": "16"}, "projection_dim is '16', expected a whole number of at least 1"),
         (
             {"vision_config": {**VISION, "hidden_size": 30}},
@@ -107,7 +107,7 @@ def test_settings_that_a_file_leaves_out_are_those_of_transformers():
         ),
         (
             {"text_config": {**TEXT, "num_hidden_layers": 0}},
-            "text_config: num_hidden_layers is 0, expected a whole number of at least 1",
+            "text_config.num_hidden_layers is 0, expected a whole number from 1 to 10000",
         ),
         (
             {"text_config": {**TEXT, "hidden_act": "relu"}},
@@ -115,7 +115,7 @@ def test_settings_that_a_file_leaves_out_are_those_of_transformers():
         ),
         (
             {"vision_config": {**VISION, "layer_norm_eps": 0}},
-            "vision_config: layer_norm_eps is 0, expected a number above 0",
+            "vision_config.layer_norm_eps is 0, expected a finite number above 0",
         ),
         ({"vision_config": {**VISION, "patch_size": 40}}, "patch_size 40 is larger than image_size 32"),
     ],

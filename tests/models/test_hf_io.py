@@ -168,16 +168,61 @@ def test_a_file_that_the_index_names_and_is_missing_is_named(saved, mesh_of):
             "names 1 tensors that .* not hold: model.extra",
         ),
         (lambda index: {"weight_map": dict.fromkeys(index, FIRST)}, "names 15 tensors that model-00001-of-00002"),
-        (lambda index: {"weight_map": {name: 3 for name in index}}, "not an index of weights"),
-        (lambda index: {"weights": index}, r"not an index of weights: KeyError\('weight_map'\)"),
-        (lambda index: [], "not an index of weights"),
+        (lambda index: {"weight_map": {name: 3 for name in index}}, " is in 3, expected the name of a file"),
+        (lambda index: {"weight_map": {name: None for name in index}}, " is in null, expected the name of a file"),
+        (lambda index: {"weight_map": dict.fromkeys(index, f"../{FIRST}")}, " is in '../model-.*expected the name of"),
+        (lambda index: {"weight_map": dict.fromkeys(index, "/etc/passwd")}, " is in '/etc/passwd', expected the name"),
+        (lambda index: {"weight_map": list(index)}, r"weight_map is \['lm_head.*expected an object with the file of"),
+        (lambda index: {"weight_map": None}, "weight_map is null, expected an object"),
+        (lambda index: {"weight_map": {}}, "weight_map is {}, expected an object"),
+        (lambda index: {"weights": index}, "weight_map is null, expected an object"),
+        (lambda index: [], r"holds \[\], expected an object"),
     ],
 )
 def test_an_index_that_does_not_fit_its_files_is_refused(saved, mesh_of, change, sentence):
     split_in_two(saved)
     path = saved / "model.safetensors.index.json"
     path.write_text(json.dumps(change(json.loads(path.read_text())["weight_map"])))
-    with pytest.raises(ModelError, match=r"index\.json: " + sentence):
+    with pytest.raises(ModelError, match=r"index\.json: .*" + sentence):
+        load_llama(saved, mesh_of(1, 1))
+
+
+def test_an_index_that_is_not_utf8_is_refused(saved, mesh_of):
+    split_in_two(saved)
+    (saved / "model.safetensors.index.json").write_bytes(b'{"weight_map": {"caf\xe9": "a"}}')
+    with pytest.raises(ModelError, match=r"index\.json: not UTF-8: invalid continuation byte at byte 20"):
+        load_llama(saved, mesh_of(1, 1))
+
+
+def test_an_index_of_other_files_beside_a_whole_model_is_refused_and_one_of_that_file_is_not(saved, mesh_of):
+    whole = (saved / SAFETENSORS).read_bytes()
+    split_in_two(saved)
+    (saved / SAFETENSORS).write_bytes(whole)
+    sentence = (
+        r"holds model.safetensors and model.safetensors.index.json, which names other files \(model-00001-of-00002"
+    )
+    with pytest.raises(ModelError, match=sentence):
+        load_llama(saved, mesh_of(1, 1))
+    index = saved / "model.safetensors.index.json"
+    names = json.loads(index.read_text())["weight_map"]
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(names, SAFETENSORS)}))
+    load_llama(saved, mesh_of(1, 1))
+
+
+def test_weights_of_torch_beside_safetensors_are_not_looked_at(saved, mesh_of):
+    import torch
+    import transformers
+
+    torch.save({"model.norm.weight": torch.zeros(32)}, saved / "pytorch_model.bin")
+    ours = np.asarray(load_llama(saved, mesh_of(1, 1)).params["final_norm"])
+    theirs = transformers.LlamaForCausalLM.from_pretrained(saved).model.norm.weight.detach().numpy()
+    np.testing.assert_array_equal(ours, theirs)
+    assert ours.any()
+
+
+def test_an_adapter_beside_a_whole_model_is_refused(saved, mesh_of):
+    (saved / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"holds a whole model and adapter_config\.json, an adapter that transformers"):
         load_llama(saved, mesh_of(1, 1))
 
 

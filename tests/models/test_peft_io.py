@@ -65,7 +65,16 @@ def test_a_saved_adapter_loads_bit_equal_on_another_mesh(saved, tiny, adapters, 
             r"target_modules is \['k_proj', 'embed_tokens'\], expected some",
         ),
         ({"target_modules": "all-linear"}, "target_modules is 'all-linear', expected some of"),
-        ({"r": 0}, "rank 0 must be at least 1"),
+        ({"target_modules": [["k_proj"]]}, r"target_modules is \[\['k_proj'\]\], expected some of"),
+        ({"target_modules": None}, "target_modules is null, expected some of"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'; only True is supported"),
+        ({"layer_replication": [[0, 2], [1, 3]]}, r"layer_replication is \[\[0, 2\], \[1, 3\]\]; only None"),
+        ({"r": 0}, "r is 0, expected a whole number of at least 1"),
+        ({"r": "2"}, "r is '2', expected a whole number of at least 1"),
+        ({"r": 2.0}, "r is 2.0, expected a whole number of at least 1"),
+        ({"lora_alpha": None}, "lora_alpha is null, expected a finite number above 0"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan, expected a finite number above 0"),
+        ({"lora_alpha": -1}, "lora_alpha is -1, expected a finite number above 0"),
         ({"r": 3}, r"lora_A.weight has shape \[2, 32\], the network needs \[3, 32\]"),
         (
             {"target_modules": ["k_proj"]},
@@ -92,7 +101,13 @@ def test_missing_and_damaged_files_are_refused(saved, tiny, mesh_of):
     with pytest.raises(ModelError, match=r"adapter_model\.safetensors: no such file"):
         load_adapter(saved, tiny, mesh_of(1, 1))
     (saved / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"adapter_config\.json: not the settings of a LoRA adapter: KeyError\('r'\)"):
+    with pytest.raises(ModelError, match=r"adapter_config\.json: target_modules is null, expected some of"):
+        load_adapter(saved, tiny, mesh_of(1, 1))
+    (saved / "adapter_config.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"adapter_config\.json: holds \[\], expected an object"):
+        load_adapter(saved, tiny, mesh_of(1, 1))
+    (saved / "adapter_config.json").write_bytes('{"base": "Müller"}'.encode("latin-1"))
+    with pytest.raises(ModelError, match=r"adapter_config\.json: not UTF-8: invalid .* at byte 11"):
         load_adapter(saved, tiny, mesh_of(1, 1))
     (saved / "adapter_config.json").unlink()
     with pytest.raises(

@@ -150,11 +150,13 @@ def test_checkpoints_of_which_none_can_be_read_are_an_error_and_stay(tmp_path):
     assert (tmp_path / "1").is_dir()
 
 
-def test_a_checkpoint_of_other_shapes_is_an_error(tmp_path):
-    line = saved_steps(tmp_path, (1,))
+def test_a_checkpoint_of_other_shapes_is_an_error_and_stays(tmp_path):
+    line = saved_steps(tmp_path, (1, 2))
     line.params = {"w": jnp.zeros((8, 2)), "b": jnp.zeros(2)}
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(BadInput, match="no checkpoint can be read"):
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(BadInput, match="no checkpoint can be read") as error:
         checkpoints.restore(line.abstract())
+    assert "Delete" not in str(error.value)
+    assert sorted(child.name for child in tmp_path.iterdir()) == ["1", "2"]
 
 
 def test_a_folder_that_a_killed_save_left_behind_is_no_checkpoint(tmp_path):
