@@ -23,12 +23,11 @@ from starlette.routing import Route
 
 from colbench_env.types import BadInput
 from launch.serving.asked import Asked, Refused, read_asked
+from launch.serving.config import Limits
 from launch.serving.loading import Served
 from launch.serving.reply import Detokenizer, LogProbs, StopStrings
 from sweet_jax.engine import EngineClosed, Request
 from sweet_jax.token_bytes import TokenBytes
-
-MOST_BYTES = 4 * 2**20  # of a body
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Piece:
 
 
 def make_app(served: Served) -> Starlette:
-    """The application that serves the model."""
+    """The application that serves the model. Of the limits it sees to those of bodies."""
     seeds = itertools.count(served.seed)
     token_bytes = TokenBytes(served.chat.tokenizer)
 
@@ -62,7 +61,7 @@ def make_app(served: Served) -> Starlette:
 
     async def chat(request: HttpRequest) -> Response:
         _check_key(request, served)
-        asked = read_asked(await _body(request), served.name)
+        asked = read_asked(await _body(request, served.limits), served.name)
         _check_engine(served)  # before a stream has its status
         seed = (next(seeds) if asked.seed is None else asked.seed) % 2**32
         completion = _Completion(served, asked, _wanted(served, asked, seed), token_bytes)
@@ -91,7 +90,9 @@ def make_app(served: Served) -> Starlette:
                 return Response(status_code=499)
             case _:
                 found = Refused(500, f"{type(error).__name__}: {error}")
-        return JSONResponse(found.to_json(), found.status)
+        # The rest of a body that took too long is not waited for.
+        headers = {"connection": "close"} if found.status == 408 else None
+        return JSONResponse(found.to_json(), found.status, headers)
 
     kinds = (Refused, EngineClosed, HTTPException, ClientDisconnect, Exception)
     return Starlette(
@@ -120,12 +121,16 @@ def _check_engine(served: Served) -> None:
         raise EngineClosed(served.engine.ended)
 
 
-async def _body(request: HttpRequest) -> bytes:
+async def _body(request: HttpRequest, limits: Limits) -> bytes:
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise Refused(413, f"the body is longer than {MOST_BYTES} bytes", "request_too_large")
+    try:
+        async with asyncio.timeout(limits.body_timeout):
+            async for part in request.stream():
+                body += part
+                if len(body) > limits.max_body_bytes:
+                    raise Refused(413, f"the body is longer than {limits.max_body_bytes} bytes", "request_too_large")
+    except TimeoutError as error:
+        raise Refused(408, f"the body was not whole after {limits.body_timeout:g} s", "request_timeout") from error
     return bytes(body)
 
 

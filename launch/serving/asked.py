@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
@@ -180,10 +181,11 @@ def _refusal(error: ValidationError) -> Refused:
         case "extra_forbidden":
             return Refused(400, f"{_shown(where)} = {value} is not served", "unsupported_parameter", param)
         case kind:
-            expected = "it should be an object" if kind == "model_type" else first["msg"].replace("Input", "it")
-            return Refused(
-                400, f"{where or 'the body'} is {value}: {expected}", "invalid_type" if "_type" in kind else None, param
-            )
+            expected = re.sub(r"^\w+ should", "it should", first["msg"]).replace(" after validation", "")
+            if kind == "model_type":  # pydantic's words name the class
+                expected = "it should be an object"
+            code = "invalid_type" if kind.endswith("_type") else None
+            return Refused(400, f"{where or 'the body'} is {value}: {expected}", code, param)
 
 
 def _shown(value: Any) -> str:

@@ -27,6 +27,7 @@ from launch.serving.config import ServeConfig
 from launch.serving.loading import load_served
 from launch.serving.reply import Detokenizer, StopStrings
 from sweet_jax.chat import Chat
+from sweet_jax.token_bytes import TokenBytes
 
 ASK = [{"role": "user", "content": "I need a function that counts words"}]
 WILD = {"temperature": 2.0, "max_tokens": 24}  # long turns of odd tokens
@@ -294,7 +295,7 @@ def test_malformed_requests_get_a_4xx_in_the_shape_of_openai(served, body):
 def test_pieces_of_text_are_whole_characters_and_join_to_the_text(text):
     chat = Chat.load(EMBEDDED_DIRECTORY)
     ids = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
-    detokenizer = Detokenizer(chat.tokenizer)
+    detokenizer = Detokenizer(TokenBytes(chat.tokenizer))
     pieces = [detokenizer.add([token]) for token in ids]
     assert "".join(pieces) == text and "\ufffd" not in "".join(pieces) and detokenizer.end() == ""
 
@@ -303,7 +304,7 @@ def test_half_a_character_at_the_end_is_told_at_the_end():
     chat = Chat.load(EMBEDDED_DIRECTORY)
     ids = chat.tokenizer("a🙂", add_special_tokens=False)["input_ids"]
     assert len(ids) > 2
-    detokenizer = Detokenizer(chat.tokenizer)
+    detokenizer = Detokenizer(TokenBytes(chat.tokenizer))
     assert "".join(detokenizer.add([token]) for token in ids[:-1]) == "a"
     assert set(detokenizer.end()) == {"\ufffd"}
 
