@@ -53,6 +53,7 @@ setup(
             "gymnasium>=1.4",
             "starlette>=1.0",
             "uvicorn>=0.50",
+            "pydantic>=2.11",
             "openai>=2.0",
             "playwright>=1.60",  # the tests of launch.show and of the renderer drive an installed Chromium with it
             "pillow>=12.0",
@@ -62,7 +63,7 @@ setup(
         ],
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda12]>=0.10.2"],
-        "serve": ["starlette>=1.0", "uvicorn>=0.50"],
+        "serve": ["starlette>=1.0", "uvicorn>=0.50", "pydantic>=2.11"],
         "openai": ["openai>=2.0"],
         "gym": ["gymnasium>=1.4"],
         "frontend": ["playwright>=1.60", "pillow>=12.0", "scipy>=1.17"],

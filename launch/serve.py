@@ -10,8 +10,6 @@ import sys
 from launch import cli
 from launch.serving.config import ServeConfig
 
-GRACE_SECONDS = 5  # for streams that are under way when the server is told to end
-
 
 def main() -> None:
     """Parses the flags, takes the port, loads the model, serves until SIGTERM or Ctrl-C."""
@@ -23,17 +21,14 @@ def main() -> None:
 
 def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> None:
     # jax and what imports it only now: `--help`, bad flags and a busy port should be answered at once.
-    import uvicorn
-
     from launch.console import Console
     from launch.serving.app import make_app
+    from launch.serving.connections import make_server
     from launch.serving.loading import load_served
 
     console = Console()
     served = load_served(config, key)
-    server = uvicorn.Server(
-        uvicorn.Config(make_app(served), log_level="warning", lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS)
-    )
+    server = make_server(make_app(served), config.limits)
     # uvicorn has handlers of its own while it runs, and afterwards raises the signal again. These hear of it before and
     # after: the end is clean, and the status 0.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import hmac
 import itertools
 import json
+import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,31 +23,27 @@ from starlette.routing import Route
 
 from colbench_env.types import BadInput
 from launch.serving.asked import Asked, Refused, read_asked
+from launch.serving.config import Limits
 from launch.serving.loading import Served
-from launch.serving.reply import Detokenizer, StopStrings
-from sweet_jax.engine import EngineClosed, Request, Token
-
-MOST_BYTES = 4 * 2**20  # of a body
-LEAST_LOGPROB = -9999.0  # as OpenAI tells that of a token that cannot be drawn
+from launch.serving.reply import Detokenizer, LogProbs, StopStrings
+from sweet_jax.engine import EngineClosed, Request
+from sweet_jax.token_bytes import TokenBytes
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some text of one choice with the tokens it came from; the last piece says why it is the last."""
+    """Some text of one choice, with the log-probs of its tokens; the last piece says why it is the last."""
 
     choice: int
     text: str
-    tokens: tuple[Token, ...]
+    logprobs: list[dict[str, Any]]
     finish: str | None = None
 
 
 def make_app(served: Served) -> Starlette:
-    """The application that serves the model."""
+    """The application that serves the model. Of the limits it sees to those of bodies."""
     seeds = itertools.count(served.seed)
-
-    @functools.cache
-    def token_text(token: int) -> str:
-        return served.chat.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    token_bytes = TokenBytes(served.chat.tokenizer)
 
     async def health(_: HttpRequest) -> Response:
         _check_engine(served)
@@ -65,10 +61,10 @@ def make_app(served: Served) -> Starlette:
 
     async def chat(request: HttpRequest) -> Response:
         _check_key(request, served)
-        asked = read_asked(await _body(request), served.name)
+        asked = read_asked(await _body(request, served.limits), served.name)
         _check_engine(served)  # before a stream has its status
-        seed = next(seeds) % 2**32 if asked.seed is None else asked.seed
-        completion = _Completion(served, asked, _wanted(served, asked, seed), token_text)
+        seed = (next(seeds) if asked.seed is None else asked.seed) % 2**32
+        completion = _Completion(served, asked, _wanted(served, asked, seed), token_bytes)
         if asked.stream:
             return StreamingResponse(completion.events(), media_type="text/event-stream")
         answer = asyncio.ensure_future(completion.whole())
@@ -94,7 +90,9 @@ def make_app(served: Served) -> Starlette:
                 return Response(status_code=499)
             case _:
                 found = Refused(500, f"{type(error).__name__}: {error}")
-        return JSONResponse(found.to_json(), found.status)
+        # The rest of a body that took too long is not waited for.
+        headers = {"connection": "close"} if found.status == 408 else None
+        return JSONResponse(found.to_json(), found.status, headers)
 
     kinds = (Refused, EngineClosed, HTTPException, ClientDisconnect, Exception)
     return Starlette(
@@ -113,7 +111,7 @@ def _model(served: Served) -> dict[str, Any]:
 
 
 def _check_key(request: HttpRequest, served: Served) -> None:
-    given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+    given = re.sub("(?i)^bearer +", "", request.headers.get("authorization", "")).encode("latin-1")
     if served.api_key is not None and not hmac.compare_digest(given, served.api_key.encode()):
         raise Refused(401, "the API key is missing or wrong", "invalid_api_key")
 
@@ -123,12 +121,16 @@ def _check_engine(served: Served) -> None:
         raise EngineClosed(served.engine.ended)
 
 
-async def _body(request: HttpRequest) -> bytes:
+async def _body(request: HttpRequest, limits: Limits) -> bytes:
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise Refused(413, f"the body is longer than {MOST_BYTES} bytes", "request_too_large")
+    try:
+        async with asyncio.timeout(limits.body_timeout):
+            async for part in request.stream():
+                body += part
+                if len(body) > limits.max_body_bytes:
+                    raise Refused(413, f"the body is longer than {limits.max_body_bytes} bytes", "request_too_large")
+    except TimeoutError as error:
+        raise Refused(408, f"the body was not whole after {limits.body_timeout:g} s", "request_timeout") from error
     return bytes(body)
 
 
@@ -140,11 +142,11 @@ async def _disconnected(request: HttpRequest) -> None:
 def _wanted(served: Served, asked: Asked, seed: int) -> list[Request]:
     """What the engine is asked for, one request a choice; Refused where there is no room."""
     try:
-        ids = served.chat.prompt_ids(asked.messages)
+        ids = served.chat.prompt_ids([message.to_chat() for message in asked.messages])
     except BadInput as error:
         raise Refused(400, str(error), param="messages") from error
     room = served.engine.max_length - len(ids)
-    wanted = max(room, 1) if asked.max_tokens is None else asked.max_tokens
+    wanted = asked.room() or max(room, 1)
     if wanted > room:
         raise Refused(
             400,
@@ -154,29 +156,29 @@ def _wanted(served: Served, asked: Asked, seed: int) -> list[Request]:
             "messages",
         )
     sampling = asked.sampling(wanted)
-    return [Request(ids, seed, sampling, sample=number, tops=asked.tops or 0) for number in range(asked.n)]
+    return [Request(ids, seed, sampling, sample=number, tops=asked.top_logprobs) for number in range(asked.n)]
 
 
 class _Completion:
     """The answer to one request, as one JSON object or as a stream of events."""
 
-    def __init__(self, served: Served, asked: Asked, wanted: list[Request], token_text: Callable[[int], str]):
-        self._served, self._asked, self._wanted, self._token_text = served, asked, wanted, token_text
+    def __init__(self, served: Served, asked: Asked, wanted: list[Request], token_bytes: TokenBytes):
+        self._served, self._asked, self._wanted, self._token_bytes = served, asked, wanted, token_bytes
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": served.name}
         self._drawn = 0
 
     async def whole(self) -> dict[str, Any]:
-        texts, tokens, finishes = ([""] * self._asked.n, [[] for _ in range(self._asked.n)], [None] * self._asked.n)
+        texts, logprobs, finishes = ([""] * self._asked.n, [[] for _ in range(self._asked.n)], [None] * self._asked.n)
         async with contextlib.aclosing(self._pieces()) as pieces:
             async for piece in pieces:
                 texts[piece.choice] += piece.text
-                tokens[piece.choice] += piece.tokens
+                logprobs[piece.choice] += piece.logprobs
                 finishes[piece.choice] = piece.finish
         choices = [
             {
                 "index": index,
                 "message": {"role": "assistant", "content": texts[index], "refusal": None},
-                "logprobs": self._logprobs(tokens[index]),
+                "logprobs": self._logprobs(logprobs[index]),
                 "finish_reason": finishes[index],
             }
             for index in range(self._asked.n)
@@ -184,7 +186,7 @@ class _Completion:
         return self._head | {"object": "chat.completion", "choices": choices, "usage": self._usage()}
 
     async def events(self) -> AsyncIterator[str]:
-        usage = {"usage": None} if self._asked.include_usage else {}
+        usage = {"usage": None} if self._asked.stream_options.include_usage else {}
         head = self._head | {"object": "chat.completion.chunk"} | usage
         try:
             for index in range(self._asked.n):
@@ -192,9 +194,9 @@ class _Completion:
             async with contextlib.aclosing(self._pieces()) as pieces:
                 async for piece in pieces:
                     delta = {"content": piece.text} if piece.text else {}
-                    choice = _choice(piece.choice, delta, self._logprobs(piece.tokens), piece.finish)
+                    choice = _choice(piece.choice, delta, self._logprobs(piece.logprobs), piece.finish)
                     yield _event(head | {"choices": [choice]})
-            if self._asked.include_usage:
+            if self._asked.stream_options.include_usage:
                 yield _event(head | {"choices": [], "usage": self._usage()})
             yield "data: [DONE]\n\n"
         except EngineClosed as error:  # the status is sent already
@@ -226,42 +228,33 @@ class _Completion:
                 task.cancel()
 
     async def _choice(self, choice: int, request: Request) -> AsyncIterator[Piece]:
-        chat, text, stop = self._served.chat, Detokenizer(self._served.chat.tokenizer), StopStrings(self._asked.stop)
+        end_ids, text, stop = self._served.chat.end_ids, Detokenizer(self._token_bytes), StopStrings(self._asked.stop)
+        logprobs = LogProbs(self._token_bytes, end_ids)
         shown, pending, finish = "", [], "length"
         async with contextlib.aclosing(self._served.engine.bursts(request)) as bursts:
             async for burst in bursts:
                 # A stop string ends the turn at the very token that completes it.
                 for tokens in [[token] for token in burst] if self._asked.stop else [burst]:
                     self._drawn += len(tokens)
-                    pending += tokens
-                    if tokens[-1].id in chat.end_ids:
+                    pending += logprobs.add(tokens) if self._asked.logprobs else []
+                    if tokens[-1].id in end_ids:
                         finish, tokens = "stop", tokens[:-1]
                     shown += stop.add(text.add([token.id for token in tokens]))
                     if stop.found:
-                        yield Piece(choice, shown, tuple(pending), "stop")
+                        yield Piece(choice, shown, pending, "stop")
                         return
                 if shown and finish == "length":
-                    yield Piece(choice, shown, tuple(pending))
+                    yield Piece(choice, shown, pending)
                     shown, pending = "", []
         shown += stop.add(text.end())
-        yield Piece(choice, shown + stop.end(), tuple(pending), "stop" if stop.found else finish)
+        yield Piece(choice, shown + stop.end(), pending, "stop" if stop.found else finish)
 
     def _usage(self) -> dict[str, int]:
         read = len(self._wanted[0].ids)
         return {"prompt_tokens": read, "completion_tokens": self._drawn, "total_tokens": read + self._drawn}
 
-    def _logprobs(self, tokens: tuple[Token, ...] | list[Token]) -> dict[str, Any] | None:
-        if self._asked.tops is None:
-            return None
-        tops = [[self._told(*each) for each in token.top] for token in tokens]
-        told = [
-            self._told(token.id, token.logp) | {"top_logprobs": top} for token, top in zip(tokens, tops, strict=True)
-        ]
-        return {"content": told, "refusal": None}
-
-    def _told(self, token: int, logp: float) -> dict[str, Any]:
-        text = self._token_text(token)
-        return {"token": text, "logprob": max(logp, LEAST_LOGPROB), "bytes": list(text.encode("utf-8"))}
+    def _logprobs(self, told: list[dict[str, Any]]) -> dict[str, Any] | None:
+        return {"content": told, "refusal": None} if self._asked.logprobs else None
 
 
 def _choice(index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None, finish: str | None) -> dict[str, Any]:

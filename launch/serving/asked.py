@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
-from colbench_env.types import BadInput
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from colbench_env.types import BadInput, replace_lone_surrogates
 from sweet_jax.sampler import Sampling
 
 MOST_SAMPLES, MOST_STOPS, MOST_TOPS = 128, 4, 20
-IGNORED = ("user", "metadata", "safety_identifier", "prompt_cache_key")  # they would change no answer
-NEUTRAL = {
-    "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},), "tools": ([],), "functions": ([],),
-    "tool_choice": ("none", "auto"), "response_format": ({"type": "text"},), "store": (False,),
-    "modalities": (["text"],), "parallel_tool_calls": (True, False), "service_tier": ("auto", "default"),
-}  # fmt: skip
-"""Parameters that are not served, and their values that ask for nothing."""
+EMPTY = (None, "", [], {})  # asks for nothing, whatever the name
 
 
 class Refused(Exception):
@@ -31,122 +29,163 @@ class Refused(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the client wants. max_tokens: None for as many as there is room. tops: None without log-probs."""
+class _Object(BaseModel):
+    """A JSON object of which every field is honoured, or asks for nothing and is left out, or is refused.
 
-    messages: list[dict[str, str]]
-    stream: bool
-    include_usage: bool
-    stop: tuple[str, ...]
-    seed: int | None
-    n: int
-    temperature: float
-    top_p: float
-    top_k: int
-    max_tokens: int | None
-    tops: int | None
+    IGNORED: fields that change no answer. NEUTRAL: fields that are not served, and their values that ask for nothing.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    IGNORED: ClassVar[tuple[str, ...]] = ()
+    NEUTRAL: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_what_asks_for_nothing(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if not cls._asks_for_nothing(name, value)}
+
+    @classmethod
+    def _asks_for_nothing(cls, name: str, value: Any) -> bool:
+        if value is None or name in cls.IGNORED:
+            return True
+        neutral = cls.NEUTRAL.get(name, ()) + (() if name in cls.model_fields else EMPTY)
+        return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in neutral)
+
+
+def _parts(content: Any) -> Any:
+    if not isinstance(content, str | list):
+        raise PydanticCustomError("string_type", "it must be a string or a list of texts")
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _stops(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
+Text = Annotated[str, BeforeValidator(lambda text: replace_lone_surrogates(text) if isinstance(text, str) else text)]
+MaxTokens = Annotated[int | None, Field(ge=1, le=2**31)]
+
+
+class _Part(_Object):
+    IGNORED = ("cache_control",)
+
+    type: Literal["text"]
+    text: Text
+
+
+class _Message(_Object):
+    IGNORED = ("name", "cache_control")  # the chat template sees the role and the content alone
+    NEUTRAL = {"type": ("text", "message"), "prefix": (False,), "partial": (False,)}
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[list[_Part], BeforeValidator(_parts), Field(min_length=1)]
+
+    def to_chat(self) -> dict[str, str]:
+        role = "system" if self.role == "developer" else self.role
+        return {"role": role, "content": "".join(part.text for part in self.content)}
+
+
+class _StreamOptions(_Object):
+    NEUTRAL = {"include_obfuscation": (True, False), "continuous_usage_stats": (False,)}
+
+    include_usage: bool = False
+
+
+class Asked(_Object):
+    """What the client wants, its fields named as in OpenAI's request; top_k is vLLM's."""
+
+    IGNORED = (
+        "user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "cache_salt",
+        "request_id", "prediction",
+    )  # fmt: skip
+    NEUTRAL = {
+        # OpenAI's
+        "frequency_penalty": (0,), "presence_penalty": (0,), "store": (False,), "modalities": (["text"],),
+        "tool_choice": ("none", "auto"), "function_call": ("none", "auto"), "parallel_tool_calls": (True, False),
+        "response_format": ({"type": "text"},), "service_tier": ("auto", "default"), "verbosity": ("medium",),
+        "reasoning_effort": ("none",), "stop": ("",),
+        # those of vLLM, SGLang, llama.cpp and Hugging Face's generation
+        "repetition_penalty": (1,), "repeat_penalty": (1,), "length_penalty": (1,), "min_p": (0,), "typical_p": (1,),
+        "top_a": (0,), "tfs_z": (1,), "mirostat": (0,), "no_repeat_ngram_size": (0,), "min_tokens": (0,),
+        "best_of": (1,), "num_beams": (1,), "use_beam_search": (False,), "early_stopping": (False,),
+        "do_sample": (True,), "echo": (False,), "ignore_eos": (False,), "include_stop_str_in_output": (False,),
+        "skip_special_tokens": (True,), "spaces_between_special_tokens": (True, False), "detokenize": (True,),
+        "add_generation_prompt": (True,), "continue_final_message": (False,), "add_special_tokens": (False,),
+        "include_reasoning": (True, False), "separate_reasoning": (True, False), "return_token_ids": (False,),
+        "return_tokens_as_token_ids": (False,), "priority": (0,),
+    }  # fmt: skip
+
+    model: str
+    messages: Annotated[list[_Message], Field(min_length=1)]
+    stream: bool = False
+    stream_options: _StreamOptions = _StreamOptions()
+    stop: Annotated[
+        list[Annotated[Text, Field(min_length=1)]], BeforeValidator(_stops), Field(max_length=MOST_STOPS)
+    ] = []
+    seed: int | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_SAMPLES)] = 1
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] = 0
+    max_tokens: MaxTokens = None
+    max_completion_tokens: MaxTokens = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOPS)] = 0
+
+    def room(self) -> int | None:
+        """The most tokens of a turn; None for as many as there is room."""
+        return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
 
     def sampling(self, max_new_tokens: int) -> Sampling:
-        return Sampling(self.temperature, self.top_k, self.top_p, max_new_tokens)
+        return Sampling(self.temperature, max(self.top_k, 0), self.top_p, max_new_tokens)
 
 
 def read_asked(body: bytes, model: str) -> Asked:
     """The request in the body of a POST; Refused for anything else, or another model."""
     try:
-        asked = json.loads(body.decode("utf-8"))
+        given = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is not JSON in UTF-8: {error}") from error
-    if not isinstance(asked, dict):
-        raise Refused(400, f"the body must be a JSON object, not {_kind(asked)}")
-    asked = {name: value for name, value in asked.items() if value is not None}
-    fields = _Fields(asked)
-    wanted = fields.take("model", str)
-    if wanted is None:
-        raise Refused(400, "model is missing", param="model")
-    if wanted != model:
-        raise Refused(404, f"there is no model {_shown(wanted)}, only {model!r}", "model_not_found", "model")
-    options = fields.take("stream_options", dict) or {}
-    if unknown := options.keys() - {"include_usage", "include_obfuscation"}:
-        raise Refused(
-            400, f"stream_options.{min(unknown)[:80]!a} is not served", "unsupported_parameter", "stream_options"
-        )
-    include_usage = _Fields(options, "stream_options.").take("include_usage", bool, False)
-    stream = fields.take("stream", bool, False)
-    if options and not stream:
-        raise Refused(400, "stream_options is for streams: set stream to true", param="stream_options")
-    most = [fields.number(name, int, None, 1, 2**31) for name in ("max_tokens", "max_completion_tokens")]
-    if None not in most and most[0] != most[1]:
-        raise Refused(400, f"max_tokens is {most[0]} and max_completion_tokens {most[1]}: give one", param="max_tokens")
-    logprobs, tops = fields.take("logprobs", bool, False), fields.number("top_logprobs", int, None, 0, MOST_TOPS)
-    if tops is not None and not logprobs:
-        raise Refused(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
-    seed = fields.take("seed", int)
-    found = Asked(
-        messages=_messages(fields.take("messages", list)),
-        stream=stream,
-        include_usage=include_usage,
-        stop=_stops(fields.pop("stop")),
-        seed=None if seed is None else seed % 2**32,
-        n=fields.number("n", int, 1, 1, MOST_SAMPLES),
-        temperature=fields.number("temperature", float, 1.0, 0, 2),
-        top_p=fields.number("top_p", float, 1.0, 0, 1),
-        top_k=fields.number("top_k", int, 0, 0, 2**31 - 1),
-        max_tokens=next((each for each in most if each is not None), None),
-        tops=(tops or 0) if logprobs else None,
-    )
-    fields.refuse_rest()
     try:
-        found.sampling(1)
+        asked = Asked.model_validate(given)
+        asked.sampling(1)
+    except ValidationError as error:
+        raise _refusal(error) from error
     except BadInput as error:
         raise Refused(400, str(error)) from error
-    return found
+    if asked.model != model:
+        raise Refused(404, f"there is no model {_shown(asked.model)}, only {model!r}", "model_not_found", "model")
+    if asked.stream_options.include_usage and not asked.stream:
+        raise Refused(400, "stream_options.include_usage is for streams: set stream to true", None, "stream_options")
+    if None not in (most := (asked.max_tokens, asked.max_completion_tokens)) and most[0] != most[1]:
+        raise Refused(400, f"max_tokens is {most[0]} and max_completion_tokens {most[1]}: give one", None, "max_tokens")
+    if asked.top_logprobs and not asked.logprobs:
+        raise Refused(400, "top_logprobs needs logprobs to be true", None, "top_logprobs")
+    return asked
 
 
-class _Fields:
-    """The fields of a JSON object that have not been read yet."""
-
-    def __init__(self, fields: dict[str, Any], where: str = ""):
-        self._left, self._where = dict(fields), where
-
-    def pop(self, name: str) -> Any:
-        return self._left.pop(name, None)
-
-    def take(self, name: str, kind: type, default: Any = None) -> Any:
-        value = self._left.pop(name, None)
-        if value is None:
-            return default
-        whole = isinstance(value, bool) and kind is not bool
-        if whole or not isinstance(value, (int, float) if kind is float else kind):
-            name = self._where + name
-            raise Refused(400, f"{name} must be {_NAMES[kind]}, not {_kind(value)}", "invalid_type", name)
-        return value
-
-    def number(self, name: str, kind: type, default: Any, least: float, most: float) -> Any:
-        value = self.take(name, kind, default)
-        if value is not None and not least <= value <= most:  # NaN is neither
-            raise Refused(400, f"{name} is {_shown(value)}, it must be at least {least} and at most {most}", None, name)
-        return value if value is None else kind(value)
-
-    def refuse_rest(self) -> None:
-        for name, value in self._left.items():
-            if name in IGNORED or any(value == neutral for neutral in NEUTRAL.get(name, ())):
-                continue
-            raise Refused(400, f"{_shown(name)} = {_shown(value)} is not served", "unsupported_parameter", name[:99])
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
-_NAMES = {
-    str: "a string",
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    list: "a list",
-    dict: "an object",
-}
-
-
-def _kind(value: Any) -> str:
-    return _NAMES.get(type(value), "null")
+def _refusal(error: ValidationError) -> Refused:
+    """What is wrong with the first field that is."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
+    value, param = _shown(first["input"]), where[:99] or None
+    match first["type"]:
+        case "missing":
+            return Refused(400, f"{where} is missing", None, param)
+        case "extra_forbidden":
+            return Refused(400, f"{_shown(where)} = {value} is not served", "unsupported_parameter", param)
+        case kind:
+            expected = re.sub(r"^\w+ should", "it should", first["msg"]).replace(" after validation", "")
+            if kind == "model_type":  # pydantic's words name the class
+                expected = "it should be an object"
+            code = "invalid_type" if kind.endswith("_type") else None
+            return Refused(400, f"{where or 'the body'} is {value}: {expected}", code, param)
 
 
 def _shown(value: Any) -> str:
@@ -154,50 +193,5 @@ def _shown(value: Any) -> str:
     try:
         text = ascii(value)
     except (ValueError, RecursionError):
-        return f"{_kind(value)} too long to be shown"
+        return f"a {type(value).__name__} too long to be shown"
     return text if len(text) <= 80 else f"{text[:80]}..."
-
-
-def _messages(given: list[Any] | None) -> list[dict[str, str]]:
-    if not given:
-        raise Refused(400, "messages is missing or empty", param="messages")
-    found = []
-    for place, message in enumerate(given):
-        where = f"messages[{place}]"
-        if not isinstance(message, dict):
-            raise Refused(400, f"{where} must be an object, not {_kind(message)}", "invalid_type", where)
-        fields = _Fields({name: value for name, value in message.items() if value is not None}, f"{where}.")
-        role, content = fields.take("role", str), fields.pop("content")
-        fields.refuse_rest()
-        if role not in ("system", "user", "assistant"):
-            raise Refused(400, f"{where}.role is {_shown(role)}, it must be system, user or assistant", None, where)
-        found.append({"role": role, "content": _content(content, f"{where}.content")})
-    return found
-
-
-def _content(content: Any, where: str) -> str:
-    if isinstance(content, list) and content:
-        texts = []
-        for part in content:
-            if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-                raise Refused(400, f"{where} holds something else than text", "unsupported_content", where)
-            texts.append(part["text"])
-        content = "".join(texts)
-    if not isinstance(content, str):
-        raise Refused(400, f"{where} must be a string or a list of texts, not {_kind(content)}", "invalid_type", where)
-    return _utf8(content, where)
-
-
-def _stops(given: Any) -> tuple[str, ...]:
-    stops = [given] if isinstance(given, str) else [] if given is None else given
-    if not isinstance(stops, list) or len(stops) > MOST_STOPS or not all(isinstance(s, str) and s for s in stops):
-        raise Refused(400, f"stop must be a string or up to {MOST_STOPS} of them, none empty", None, "stop")
-    return tuple(_utf8(stop, "stop") for stop in stops)
-
-
-def _utf8(text: str, where: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise Refused(400, f"{where} holds a lone surrogate at {error.start}, which is no text", None, where) from error
-    return text

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
+from launch.simulator import FLAT
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a client may take of the server; times in seconds. `ServeConfig` says what each is."""
+
+    header_timeout: float = 20.0
+    body_timeout: float = 60.0
+    keep_alive_timeout: float = 30.0
+    unread_timeout: float = 120.0
+    max_connections: int = 512
+    max_body_bytes: int = 4 * 2**20
+
+    def __post_init__(self) -> None:
+        for name, value in ((field.name, getattr(self, field.name)) for field in fields(self)):
+            if not (math.isfinite(value) and value > 0):
+                raise BadInput(f"{name} is {value}, it must be above 0 and finite")
 
 
 @dataclass(frozen=True)
@@ -18,6 +37,10 @@ class ServeConfig:
     max_length: tokens of a prompt and its turn together; 0: 2048, or what the network was made for where that is less.
     seed: requests without a seed of their own are given seeds that follow from it.
     api_key_env: an environment variable with the key that clients must send; without it nobody is asked for one.
+    header_timeout: seconds for the head of a request, from the connection or the request's first byte on.
+    body_timeout: seconds for its body, which may have max_body_bytes. keep_alive_timeout: seconds for the next request
+    of a connection to begin. unread_timeout: seconds that a client may leave an answer unread. max_connections: at
+    once. An answer that is read may take as long as it takes.
     """
 
     model: str = "embedded"
@@ -31,6 +54,7 @@ class ServeConfig:
     api_key_env: str = ""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["xla", "splash", "cudnn"] = "xla"
+    limits: Annotated[Limits, FLAT] = Limits()
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:

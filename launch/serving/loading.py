@@ -8,7 +8,7 @@ from pathlib import Path
 from launch.config import EMBEDDED, EMBEDDED_FRONTEND
 from launch.loading import start_drawing
 from launch.run import start_model
-from launch.serving.config import ServeConfig
+from launch.serving.config import Limits, ServeConfig
 from sweet_jax.chat import Chat
 from sweet_jax.engine import Engine
 from sweet_jax.mesh import parse_mesh
@@ -23,6 +23,7 @@ class Served:
     chat: Chat
     seed: int = 0
     api_key: str | None = None
+    limits: Limits = Limits()
 
 
 def load_served(config: ServeConfig, api_key: str | None) -> Served:
@@ -33,4 +34,4 @@ def load_served(config: ServeConfig, api_key: str | None) -> Served:
         config.attention,
     )  # fmt: skip
     name = config.model if config.model in (EMBEDDED, EMBEDDED_FRONTEND) else directory.name
-    return Served(config.name or name, drawing.engine, drawing.chat, config.seed, api_key)
+    return Served(config.name or name, drawing.engine, drawing.chat, config.seed, api_key, config.limits)

@@ -1,42 +1,55 @@
-"""Tokens as text while they come: whole characters only, and nothing that a stop string may still swallow."""
+"""The tokens of a reply while they come: as text in whole characters, as log-probs, and up to a stop string."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+from collections.abc import Collection, Sequence
 from typing import Any
 
-UNFINISHED = "\ufffd"  # what the bytes of half a character are decoded to
+from sweet_jax.engine import Token
+from sweet_jax.token_bytes import TokenBytes
+
+LEAST_LOGPROB = -9999.0  # as OpenAI tells that of a token that cannot be drawn
 
 
 class Detokenizer:
     """The text of ids that come in pieces. What `add` and `end` give, joined, is the text of all of them."""
 
-    def __init__(self, tokenizer: Any):
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._shown, self._context = 0, 0  # ids whose text was given, and from where they are decoded again
+    def __init__(self, token_bytes: TokenBytes):
+        self._token_bytes, self._begun = token_bytes, False
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, ids: Sequence[int]) -> str:
         """What is certain now, which is all but an unfinished character at the end."""
-        self._ids += ids
-        return self._more(last=False)
+        found, self._begun = self._token_bytes.joined(ids, self._begun)
+        return self._characters.decode(b"".join(found))
 
     def end(self) -> str:
         """The rest: what remains of an unfinished character, too."""
-        return self._more(last=True)
+        return self._characters.decode(b"", final=True)
 
-    def _more(self, last: bool) -> str:
-        # A token's text may depend on the tokens before it (blanks), so it is decoded behind those shown last.
-        before = self._decode(self._ids[self._context : self._shown])
-        for end in range(len(self._ids), self._shown, -1):
-            text = self._decode(self._ids[self._context : end])
-            if last or not text.endswith(UNFINISHED):
-                self._context, self._shown = self._shown, end
-                return text[len(before) :]
-        return ""
 
-    def _decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+class LogProbs:
+    """The tokens of one reply as OpenAI tells them: the bytes, joined, are those of the reply's text.
+
+    Tokens that are no part of the text (special ones and `end_ids`) are told by their names, with no bytes.
+    """
+
+    def __init__(self, token_bytes: TokenBytes, end_ids: Collection[int]):
+        self._token_bytes, self._end_ids, self._begun = token_bytes, end_ids, False
+
+    def add(self, tokens: Sequence[Token]) -> list[dict[str, Any]]:
+        found = []
+        for token in tokens:
+            tops = [self._told(*each) for each in token.top]
+            found.append(self._told(token.id, token.logp) | {"top_logprobs": tops})
+            _, self._begun = self._token_bytes.joined([token.id], self._begun)
+        return found
+
+    def _told(self, token: int, logp: float) -> dict[str, Any]:
+        content = b"" if token in self._end_ids else self._token_bytes.of(token, not self._begun)
+        text = content.decode("utf-8", "replace") or self._token_bytes.name(token)
+        return {"token": text, "logprob": max(logp, LEAST_LOGPROB), "bytes": list(content)}
 
 
 class StopStrings:

@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -13,20 +14,15 @@ import sys
 import threading
 import time
 
-import hypothesis
-import hypothesis.strategies as st
 import openai
 import pytest
-import uvicorn
 
 import launch.loading
 from launch import rollout, serve
-from launch.run import EMBEDDED_DIRECTORY
 from launch.serving.app import make_app
 from launch.serving.config import ServeConfig
+from launch.serving.connections import make_server
 from launch.serving.loading import load_served
-from launch.serving.reply import Detokenizer, StopStrings
-from sweet_jax.chat import Chat
 
 ASK = [{"role": "user", "content": "I need a function that counts words"}]
 WILD = {"temperature": 2.0, "max_tokens": 24}  # long turns of odd tokens
@@ -37,7 +33,7 @@ def running(served):
     """The port at which the model is served."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(make_app(served), log_level="warning", lifespan="off", ws="none"))
+    server = make_server(make_app(served), served.limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     yield listener.getsockname()[1]
@@ -51,6 +47,17 @@ def served():
     found = load_served(ServeConfig(rows=16, max_length=256), "secret")
     with running(found) as port:
         yield found, port
+
+
+@pytest.fixture
+def log():
+    """What the server logs."""
+    records, logger = [], logging.getLogger("uvicorn.error")
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger.addHandler(handler)
+    yield records
+    logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +216,24 @@ def test_a_stream_has_one_event_for_tokens_that_were_drawn_together(client):
     assert 8 <= len(pieces) <= last.usage.completion_tokens // 2
 
 
+@pytest.mark.parametrize("settings", [{}, {"stop": ["\n"]}, {"max_tokens": 3}], ids=str)
+def test_the_bytes_of_the_tokens_join_to_the_text_of_each_choice_streamed_or_not(client, settings):
+    wanted = {"logprobs": True, "top_logprobs": 2, "n": 4} | WILD | settings
+    whole = ask(client, **wanted)
+    texts, told = [""] * 4, [[] for _ in range(4)]
+    for chunk in streamed(client, **wanted):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            told[choice.index] += choice.logprobs.content if choice.logprobs else []
+    for choice in whole.choices:
+        assert (texts[choice.index], told[choice.index]) == (choice.message.content, choice.logprobs.content)
+        text = b"".join(bytes(each.bytes) for each in choice.logprobs.content).decode("utf-8", "replace")
+        for stop in settings.get("stop", []):  # its tokens are told, its text is not
+            text = text.partition(stop)[0]
+        assert text == choice.message.content
+    assert sum(map(len, told)) == whole.usage.completion_tokens
+
+
 def wait_until_idle(engine):
     for _ in range(200):
         if engine._batch.idle and engine._orders.empty():
@@ -229,100 +254,83 @@ def test_a_client_that_leaves_frees_its_row(client, served, stream):
     wait_until_idle(served[0].engine)
 
 
-@pytest.mark.parametrize(
-    ("settings", "status", "code", "complaint"),
-    [
-        ({"model": "gpt"}, 404, "model_not_found", "there is no model 'gpt', only 'embedded'"),
-        ({"max_tokens": 300}, 400, "context_length_exceeded", "the messages are 7 tokens and up to 300 more"),
-        ({"messages": []}, 400, None, "messages is missing or empty"),
-        ({"messages": [{"role": "king", "content": "?"}]}, 400, None, "'king', it must be system, user or assistant"),
-        ({"messages": [{"role": "user", "content": 3}]}, 400, "invalid_type", r"messages\[0\].content must be"),
-        ({"temperature": 3}, 400, None, "temperature is 3, it must be at least 0 and at most 2"),
-        ({"top_p": 0}, 400, None, "top_p is 0.0, it must be above 0"),
-        ({"n": 0}, 400, None, "n is 0, it must be at least 1"),
-        ({"stop": ["a"] * 5}, 400, None, "stop must be a string or up to 4"),
-        ({"top_logprobs": 2}, 400, None, "top_logprobs needs logprobs"),
-        ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "'tools' = .* is not served"),
-        ({"logit_bias": {"5": 1}}, 400, "unsupported_parameter", "'logit_bias' = .* is not served"),
-        ({"extra_body": {"chat_template_kwargs": {"a": 1}}}, 400, "unsupported_parameter", "'chat_template_kwargs'"),
-        ({"stream_options": {"include_usage": True}}, 400, None, "set stream to true"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_honoured_is_refused_by_name(client, settings, status, code, complaint):
-    with pytest.raises(openai.APIStatusError, match=complaint) as caught:
-        ask(client, **settings)
-    assert (caught.value.status_code, caught.value.code) == (status, code)
-    assert caught.value.type == "invalid_request_error"
+def test_what_cannot_be_honoured_is_refused_in_openais_shape(client):
+    for settings, status, code, param in [
+        ({"model": "gpt"}, 404, "model_not_found", "model"),
+        ({"max_tokens": 300}, 400, "context_length_exceeded", "messages"),
+        ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
+        ({"extra_body": {"min_p": 0.1}}, 400, "unsupported_parameter", "min_p"),
+        ({"messages": [{"role": "tool", "content": "4"}]}, 400, None, "messages[0].role"),
+    ]:
+        with pytest.raises(openai.APIStatusError) as caught:
+            ask(client, **settings)
+        assert (caught.value.status_code, caught.value.code, caught.value.param) == (status, code, param)
+        assert caught.value.type == "invalid_request_error"
 
 
-def test_a_wrong_key_a_wrong_path_and_a_long_body_are_refused(client, served):
+def test_what_asks_for_nothing_changes_no_answer(client):
+    said = [
+        {"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "short."}]},
+        {"role": "user", "content": "hi", "name": "anna", "type": "text"},
+        {"role": "assistant", "content": "ho", "tool_calls": [], "refusal": None, "function_call": None, "audio": None},
+        *ASK,
+    ]
+    plain = [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "ho"},
+        *ASK,
+    ]
+    neutral = {"top_k": -1, "repetition_penalty": 1.0, "min_p": 0, "skip_special_tokens": True, "best_of": 1}
+    asked = ask(
+        client, messages=said, tools=[], tool_choice="none", presence_penalty=0, logit_bias={}, stop=[], store=False,
+        response_format={"type": "text"}, extra_body=neutral, **WILD,
+    )  # fmt: skip
+    expected = ask(client, messages=plain, **WILD)
+    assert (asked.choices, asked.usage) == (expected.choices, expected.usage)
+
+
+def test_half_a_character_in_a_message_is_replaced(served):
+    def answer(content):
+        messages = [{"role": "user", "content": content}]
+        status, told = post(served[1], json.dumps({"model": "embedded", "messages": messages, "seed": 1}))
+        return status, told["choices"], told["usage"]
+
+    assert answer("a\ud83d!") == answer("a\ufffd!") and answer("a\ud83d!")[0] == 200
+
+
+def test_a_key_is_asked_for_and_bearer_may_be_written_in_any_case(client, served):
     with pytest.raises(openai.AuthenticationError, match="the API key is missing or wrong"):
         ask(client.with_options(api_key="guess"))
+    for given in ("Bearer secret", "bearer secret", "BEARER  secret"):
+        assert answered(served[1], "GET", "/v1/models", None, {"Authorization": given})[0] == 200
+    for given in ("", "Bearer", "Bearer guess", "Basic secret", "Bearer s\xe9cret"):
+        assert answered(served[1], "GET", "/v1/models", None, {"Authorization": given})[0] == 401
+
+
+def test_odd_requests_are_refused_and_leave_no_traceback(served, log):
+    hello = b'{"model": "embedded", "messages": [{"role": "user", "content": "a"}], '
+    for body, status in [
+        (b"", 400), (b"hello", 400), (b"[]", 400), (b"\xff", 400), (b"[" * 4_000_000, 400), (b"9" * 5000, 400),
+        (hello + b'"n": NaN}', 400), (hello + b'"n": true}', 400), (hello + b'"n": 1' + b"0" * 400 + b"}", 400),
+        (hello + b'"x": ' + b"[" * 900 + b"]" * 900 + b"}", 400), (b" " * (4 * 2**20 + 1), 413),
+    ]:  # fmt: skip
+        found, told = post(served[1], body)
+        assert found == status and told["error"].keys() == {"message", "type", "param", "code"}
     assert post(served[1], b"{}", path="/v1/completions")[0] == 404
-    assert post(served[1], b"[" * 100_000)[0] == 400
-    assert post(served[1], b" " * (4 * 2**20 + 1))[0] == 413
+    assert answered(served[1], "GET", "/v1/chat/completions")[0] == 405
+    assert log == []
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
-FIELDS = st.sampled_from(
-    ["model", "messages", "stream", "stop", "seed", "n", "temperature", "top_p", "top_k", "max_tokens", "tools", "user",
-     "logprobs", "top_logprobs", "stream_options", "max_completion_tokens", "response_format", "x"]
-)  # fmt: skip
-
-
-@hypothesis.settings(max_examples=100, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
-@hypothesis.given(
-    st.binary(max_size=40)
-    | VALUES.map(json.dumps)
-    | st.dictionaries(FIELDS, VALUES).map(lambda extra: json.dumps({"model": "embedded", "n": 0} | extra))
-    | VALUES.map(lambda value: json.dumps({"model": "embedded", "messages": [{"role": "user", "content": [value]}]}))
-    | st.just('{"model": "embedded", "messages": [{"role": "user", "content": "\\ud800"}]}')
-)
-def test_malformed_requests_get_a_4xx_in_the_shape_of_openai(served, body):
-    if isinstance(body, str):
-        body = body.encode()
-    status, told = post(served[1], body)
-    assert 400 <= status < 500, (status, told)
-    assert told["error"].keys() == {"message", "type", "param", "code"} and told["error"]["message"]
-
-
-@pytest.mark.parametrize("text", ["plain words", "naïve façade — 漢字 🙂🙃 done", "🙂" * 5, "a\n\n b  c"])
-def test_pieces_of_text_are_whole_characters_and_join_to_the_text(text):
-    chat = Chat.load(EMBEDDED_DIRECTORY)
-    ids = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
-    detokenizer = Detokenizer(chat.tokenizer)
-    pieces = [detokenizer.add([token]) for token in ids]
-    assert "".join(pieces) == text and "\ufffd" not in "".join(pieces) and detokenizer.end() == ""
-
-
-def test_half_a_character_at_the_end_is_told_at_the_end():
-    chat = Chat.load(EMBEDDED_DIRECTORY)
-    ids = chat.tokenizer("a🙂", add_special_tokens=False)["input_ids"]
-    assert len(ids) > 2
-    detokenizer = Detokenizer(chat.tokenizer)
-    assert "".join(detokenizer.add([token]) for token in ids[:-1]) == "a"
-    assert set(detokenizer.end()) == {"\ufffd"}
-
-
-@pytest.mark.parametrize(
-    ("pieces", "stops", "shown", "found"),
-    [
-        (["ab", "cd", "ef"], ["cde"], ["ab", "", ""], True),
-        (["ab", "cd", "xf"], ["cde"], ["ab", "", "cdxf"], False),
-        (["one END two"], ["END", "two"], ["one "], True),
-        (["a", "a", "b"], ["aab"], ["", "", ""], True),
-        (["a", "a", "a", "b"], ["aab"], ["", "", "a", ""], True),
-        (["no", "thing"], [], ["no", "thing"], False),
-    ],
-)
-def test_stop_strings_are_found_across_pieces(pieces, stops, shown, found):
-    stop = StopStrings(stops)
-    assert [stop.add(piece) for piece in pieces] == shown
-    assert stop.found == found
+def test_a_client_that_hangs_up_leaves_no_traceback(served, log):
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\nauthorization: Bearer secret\r\ncontent-length: "
+    for stream, missing in ((True, 9), (True, 0), (False, 0)):
+        body = json.dumps({"model": "embedded", "messages": ASK, "n": 16, "stream": stream} | WILD)
+        with socket.create_connection(("127.0.0.1", served[1])) as client:
+            client.sendall(f"{head}{len(body) + missing}\r\n\r\n{body}".encode())
+            time.sleep(0.1)
+    wait_until_idle(served[0].engine)
+    assert log == []
 
 
 @pytest.mark.parametrize(

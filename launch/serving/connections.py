@@ -1,0 +1,95 @@
+"""The HTTP server, whose connections end in time: a client sends its request soon, or makes room for others."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from typing import Any
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from launch.serving.asked import Refused
+from launch.serving.config import Limits
+
+GRACE_SECONDS = 5  # for streams that are under way when the server is told to end
+
+
+def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
+    """The server of the application; its signal handlers and its sockets are the caller's."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=functools.partial(LimitedProtocol, limits),
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            timeout_keep_alive=limits.keep_alive_timeout,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
+
+
+class LimitedProtocol(H11Protocol):
+    """A connection that ends where no request comes, where its answer is not read, or where there are too many.
+
+    uvicorn itself ends one that is silent after an answer, and counts no time before the first request, nor from the
+    first byte of a request on, nor while a client does not read. The body's time is counted by who reads it.
+    """
+
+    def __init__(self, limits: Limits, **settings: Any):
+        super().__init__(**settings)
+        self._limits, self._timers = limits, {}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.max_connections:
+            taken = f"all {self._limits.max_connections} connections are taken"
+            self._refuse(Refused(503, taken, "too_many_connections"))
+        else:
+            self._start_timer("head", self._limits.header_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self._start_timer("head", self._limits.header_timeout)
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        cycle = self.cycle
+        super().handle_events()
+        if self.cycle is not cycle:
+            self._stop_timer("head")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start_timer("unread", self._limits.unread_timeout)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_timer("unread")
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.transport.abort()  # uvicorn would wait until the last answer is read
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for name in list(self._timers):
+            self._stop_timer(name)
+        super().connection_lost(exc)
+
+    def _start_timer(self, name: str, seconds: float) -> None:
+        if name not in self._timers:
+            self._timers[name] = self.loop.call_later(seconds, self.transport.abort)
+
+    def _stop_timer(self, name: str) -> None:
+        if name in self._timers:
+            self._timers.pop(name).cancel()
+
+    def _refuse(self, refused: Refused) -> None:
+        body = json.dumps(refused.to_json()).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        for event in (h11.Response(status_code=refused.status, headers=headers), h11.Data(body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()

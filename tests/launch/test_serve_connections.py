@@ -1,0 +1,217 @@
+"""Connections of the server: what idle, slow, dead and too many clients may take of it. No network is compiled."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import socket
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from colbench_env.types import BadInput
+from launch.run import EMBEDDED_DIRECTORY
+from launch.serving.app import make_app
+from launch.serving.config import Limits
+from launch.serving.connections import make_server
+from launch.serving.loading import Served
+from sweet_jax.chat import Chat
+
+SOON, LATE = 0.3, 5.0  # seconds: a time-out, and how long a test waits for what it causes
+SHORT = Limits(header_timeout=SOON, body_timeout=SOON, keep_alive_timeout=SOON, unread_timeout=SOON)
+HEALTH = b"GET /health HTTP/1.1\r\nhost: here\r\n\r\n"
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\ncontent-length: 100\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return Chat.load(EMBEDDED_DIRECTORY)
+
+
+@contextlib.contextmanager
+def listening(app, limits):
+    """The port of the application and its server."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    server = make_server(app, limits)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()[1], server
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextlib.contextmanager
+def serving(chat, limits):
+    """The chat server without a model behind it: it answers /health, and refuses requests for other models."""
+    served = Served("embedded", SimpleNamespace(ended=None, max_length=256), chat, limits=limits)
+    with listening(make_app(served), limits) as (port, _):
+        yield port
+
+
+def connected(port):
+    found = socket.create_connection(("127.0.0.1", port))
+    found.settimeout(LATE)
+    return found
+
+
+def received(connection):
+    """All that comes until the server closes the connection."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def dribble(connection, data):
+    """Sends a byte every 50 ms until the server has closed the connection."""
+    with contextlib.suppress(ConnectionError):
+        for byte in data:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.05)
+
+
+def answered(connection):
+    """Status and JSON of one answer, of which a connection may carry several."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer.status, json.loads(answer.read())
+
+
+def test_200_idle_connections_are_closed_and_others_are_answered_meanwhile(chat):
+    with serving(chat, SHORT) as port, contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(connected(port)) for _ in range(200)]
+        with connected(port) as client:
+            client.sendall(HEALTH)
+            assert answered(client) == (200, {"status": "ok"})
+        began = time.monotonic()
+        assert [received(connection) for connection in idle] == [b""] * 200
+        assert time.monotonic() - began < LATE
+
+
+@pytest.mark.parametrize("first", [b"", HEALTH, HEALTH + HEALTH])
+def test_a_head_that_comes_byte_by_byte_is_waited_for_only_so_long_first_or_behind_others(chat, first):
+    with serving(chat, SHORT) as port, connected(port) as client:
+        client.sendall(first)
+        before = [answered(client) for _ in range(first.count(b"GET"))]
+        began = time.monotonic()
+        dribble(client, HEALTH * 3)
+        assert received(client) == b"" and SOON * 0.9 < time.monotonic() - began < LATE
+        assert before == [(200, {"status": "ok"})] * len(before)
+
+
+def test_a_silent_connection_is_kept_for_the_next_request_only_so_long(chat):
+    limits = Limits(header_timeout=SOON, keep_alive_timeout=4 * SOON)
+    with serving(chat, limits) as port, connected(port) as client:
+        for _ in range(2):
+            client.sendall(HEALTH)
+            assert answered(client)[0] == 200
+            time.sleep(2 * SOON)  # longer than a head may take, which has not begun
+        began = time.monotonic()
+        assert received(client) == b"" and time.monotonic() - began < 4 * SOON
+
+
+def test_a_body_that_does_not_come_is_a_408_and_the_connection_is_closed(chat):
+    with serving(chat, SHORT) as port, connected(port) as client:
+        client.sendall(POST)
+        dribble(client, b"{" * 40)
+        head, _, body = received(client).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ") and b"connection: close" in head
+        error = {"message": "the body was not whole after 0.3 s", "type": "invalid_request_error"}
+        assert json.loads(body) == {"error": error | {"param": None, "code": "request_timeout"}}
+
+
+def test_a_body_that_comes_in_pieces_in_time_is_read(chat):
+    with serving(chat, Limits(body_timeout=LATE, header_timeout=SOON)) as port, connected(port) as client:
+        client.sendall(POST)
+        for _ in range(4):
+            client.sendall(b" " * 20)
+            time.sleep(SOON / 2)
+        client.sendall(b'{"model": "other"}  ')
+        assert answered(client)[1]["error"]["message"] == "messages is missing"
+
+
+def test_what_still_comes_of_a_body_that_was_answered_early_keeps_no_connection(chat):
+    with serving(chat, SHORT) as port, connected(port) as client:
+        client.sendall(POST.replace(b"/v1/chat/completions", b"/v1/completions"))
+        assert answered(client)[0] == 404
+        dribble(client, b"{" * 40)
+        assert received(client) == b""
+
+
+def test_a_body_may_be_so_long_and_no_longer(chat):
+    with serving(chat, Limits(max_body_bytes=100)) as port:
+        for length, status in ((100, 400), (101, 413)):
+            with connected(port) as client:
+                client.sendall(POST.replace(b"100", str(length).encode()) + b" " * length)
+                assert answered(client)[0] == status
+
+
+def test_a_connection_too_many_is_told_so_and_a_later_one_is_served(chat):
+    with serving(chat, Limits(max_connections=3)) as port, contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(connected(port)) for _ in range(3)]
+        with connected(port) as client:
+            status, told = answered(client)
+        assert (status, told["error"]["code"]) == (503, "too_many_connections")
+        assert told["error"]["message"] == "all 3 connections are taken"
+        idle[0].close()
+        for _ in range(100):
+            with connected(port) as client:
+                client.sendall(HEALTH)
+                if (found := answered(client)) == (200, {"status": "ok"}):
+                    break
+            time.sleep(0.02)
+        assert found == (200, {"status": "ok"})
+
+
+def streams(pieces, size, pause):
+    """An application that answers with `pieces` times `size` bytes, and waits before each."""
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(pieces):
+            await asyncio.sleep(pause)
+            await send({"type": "http.response.body", "body": b"x" * size, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    return app
+
+
+def test_a_stream_that_is_read_may_take_longer_than_every_time_out():
+    with listening(streams(pieces=10, size=3, pause=SOON / 2), SHORT) as (port, _):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LATE)
+        connection.request("POST", "/", b"body")
+        assert connection.getresponse().read() == b"xxx" * 10
+        connection.close()
+
+
+def test_a_client_that_does_not_read_its_answer_loses_its_connection():
+    with listening(streams(pieces=200, size=2**20, pause=0), SHORT) as (port, server), connected(port) as client:
+        client.sendall(HEALTH)
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+        for _ in range(100):
+            if not server.server_state.connections:
+                break
+            time.sleep(LATE / 100)
+        assert not server.server_state.connections
+        assert len(received(client)) < 200 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("limits", "complaint"),
+    [
+        ({"header_timeout": 0.0}, "header_timeout is 0.0, it must be above 0 and finite"),
+        ({"body_timeout": float("nan")}, "body_timeout is nan"),
+        ({"keep_alive_timeout": float("inf")}, "keep_alive_timeout is inf"),
+        ({"max_connections": 0}, "max_connections is 0"),
+        ({"max_body_bytes": -1}, "max_body_bytes is -1"),
+    ],
+)
+def test_limits_out_of_range_are_refused(limits, complaint):
+    with pytest.raises(BadInput, match=complaint):
+        Limits(**limits)
