@@ -2,16 +2,16 @@
 
 They differ by server; what is read of each:
 
-    OpenAI, Azure, DeepSeek, Together, Groq    {"error": {"message", "type", "param", "code"}}; `param` may be wrong
-    LiteLLM                                    the same with "None" for null, another server's error within `message`
-    vLLM, SGLang                               the same, or {"object": "error", "message", "type", "param", "code"}, where
-                                               `message` may be a list of pydantic's errors in Python's notation
-    Mistral, Azure's model catalogue           {"message": {"detail": [{"loc": ["body", "seed"], "msg"}]}}, {"detail": ...}
-    FastAPI, NIM                               {"detail": "..."} or {"detail": [{"loc": [...], "msg": "..."}]}
-    Anthropic                                  {"type": "error", "error": {"type", "message"}}
-    Gemini                                     [{"error": {"code", "message", "status"}}]
-    llama.cpp, Ollama, LM Studio, TGI, xAI     {"error": {"message"}}, {"error": "..."} with "error_type" or "code"
-    proxies, gateways, anything else           plain text, a page of HTML, nothing
+    OpenAI, Azure, DeepSeek, Groq      {"error": {"message", "type", "param", "code"}}; `param` may be wrong
+    LiteLLM                            the same with "None" for null, another server's error within `message`
+    vLLM, SGLang                       the same, or {"object": "error", "message", "type", "param", "code"}, where
+                                       `message` may be a list of pydantic's errors in Python's notation
+    Mistral, Azure's model catalogue   {"message": {"detail": [{"loc": ["body", "seed"], "msg"}]}}, {"detail": ...}
+    FastAPI, NIM                       {"detail": "..."} or {"detail": [{"loc": [...], "msg": "..."}]}
+    Anthropic                          {"type": "error", "error": {"type", "message"}}
+    Gemini                             [{"error": {"code", "message", "status"}}]
+    llama.cpp, Ollama, TGI, xAI        {"error": {"message"}}, {"error": "..."} with "error_type" or "code"
+    proxies, gateways, anything else   plain text, a page of HTML, nothing
 """
 
 import html
@@ -25,8 +25,8 @@ _TOLD = ("message", "msg", "detail", "error", "description", "title", "errors", 
 _LIMIT = "max_(?:new_|completion_|output_)?tokens|max(?:New|Completion|Output)?Tokens"
 _OTHER_NAMES = {"max_tokens": _LIMIT, "max_completion_tokens": _LIMIT, "top_p": "top[_-]?[pP]"}
 _UNSUPPORTED = re.compile(
-    r"unsupported|not (be )?(supported|permitted|allowed)|not support|unknown|unrecogni[sz]ed|unexpected|extra\b|forbidden"
-    r"|extraneous|does(n't| not) (support|accept|take)",
+    r"unsupported|not (be )?(supported|permitted|allowed)|not support|unknown|unrecogni[sz]ed|unexpected|extra\b"
+    r"|forbidden|extraneous|does(n't| not) (support|accept|take)",
     re.IGNORECASE,
 )
 _NO_SUCH_PATH = re.compile(
@@ -42,7 +42,7 @@ MAX_SHOWN, MAX_READ = 200, 4000  # characters of a sentence, and of what a serve
 
 @dataclass(frozen=True)
 class Refusal:
-    """status: of HTTP. message: what the server says, one line of at most MAX_SHOWN characters. text: MAX_READ of the same.
+    """status: of HTTP. message: what the server says, one line of at most MAX_SHOWN characters. text: the same, MAX_READ.
     params: the names that the error gives as those of the parameters at fault. structured: whether it is OpenAI's kind
     of error, an object within "error" or with a "message"."""
 

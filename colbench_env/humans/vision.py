@@ -44,7 +44,7 @@ class VisionHuman:
         return {"prompt": self.prompt.name, "looks": "at both pages", **self.endpoint.settings.in_rows}
 
     async def reply(self, request: HumanRequest) -> str:
-        """One reply; `sent` is noted, with what parameters. Raises what `Endpoint.complete` raises, and as `wanted_page`."""
+        """One reply; `sent` is noted, with what parameters. Raises as `Endpoint.complete` and `wanted_page`."""
         html = extract_html(request.question)
         if html is None:
             return not_shown(None, request.seed)
