@@ -34,7 +34,7 @@ class Endpoint:
         try:
             import openai
         except ImportError:
-            raise BadInput("an endpoint needs the package openai: pip install 'colbench-env[openai]'") from None
+            raise BadInput("an endpoint needs the package openai: pip install openai") from None
         self.settings = settings
         self._openai = openai
         self._of_loop: Any = weakref.WeakKeyDictionary()  # a client's connections belong to one loop
@@ -134,7 +134,7 @@ class Endpoint:
         if isinstance(text, str) and text.strip():
             return replace_lone_surrogates(text.strip())
         finish = getattr(choice, "finish_reason", None)
-        ended = f", finish_reason is {finish!r}" if finish else ""
+        ended = f", finish_reason is {finish!r}" if finish not in (None, "stop") else ""
         if refused := getattr(message, "refusal", None):
             raise ValueError(f"{url} sent an empty reply: the model refuses: {str(refused)[:80]!r}")
         thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)

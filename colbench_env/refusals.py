@@ -42,14 +42,15 @@ MAX_SHOWN, MAX_READ = 200, 4000  # characters of a sentence, and of what a serve
 
 @dataclass(frozen=True)
 class Refusal:
-    """status: of HTTP. message: what the server says, one line of at most MAX_SHOWN characters. text: the same, MAX_READ.
-    params: the names that the error gives as those of the parameters at fault. structured: whether it is OpenAI's kind
-    of error, an object within "error" or with a "message"."""
+    """status: of HTTP. message: what the server says, on one line of MAX_SHOWN characters. text: MAX_READ of the same.
+    params: the names that the error gives as those of the parameters at fault. kind: its codes and types, in one text.
+    structured: whether it is OpenAI's kind of error, an object within "error" or with a "message"."""
 
     status: int
     message: str
     text: str
     params: tuple[str, ...] = ()
+    kind: str = ""
     structured: bool = False
 
     def about(self, sent: Collection[str]) -> tuple[str, ...]:
@@ -60,16 +61,18 @@ class Refusal:
     @property
     def unsupported(self) -> bool:
         """Whether something is refused for being there at all, whatever its value."""
-        return _UNSUPPORTED.search(self.text) is not None
+        return _UNSUPPORTED.search(f"{self.text} {self.kind}") is not None
 
     @property
     def out_of_credit(self) -> bool:
         """Whether the account cannot pay; a limit of requests a minute is something else."""
-        return _OUT_OF_CREDIT.search(self.text) is not None
+        return _OUT_OF_CREDIT.search(f"{self.text} {self.kind}") is not None
 
     def about_model(self, model: str) -> bool:
         """Whether "not found" is said of the model rather than of the address."""
         if re.search(rf"(?<![\w-]){re.escape(model)}(?![\w-])|\bmodels?\b|deployment", self.text, re.IGNORECASE):
+            return True
+        if re.search(r"model|deployment", self.kind, re.IGNORECASE):
             return True
         return self.structured and _NO_SUCH_PATH.search(self.text) is None
 
@@ -90,7 +93,12 @@ def read_refusal(status: int, body: str) -> Refusal:
     params = tuple(dict.fromkeys(name for _, names in told for name in names))
     first = value[0] if isinstance(value, list) and value else value
     structured = isinstance(first, dict) and (isinstance(first.get("error"), dict) or "message" in first)
-    return Refusal(status, _short(text) or "it gives no reason", text, params, structured)
+    parts = [first, first.get("error")] if isinstance(first, dict) else []
+    kinds = (
+        part.get(key) for part in parts if isinstance(part, dict) for key in ("code", "type", "error_type", "status")
+    )
+    kind = " ".join(word for word in kinds if isinstance(word, str))
+    return Refusal(status, _short(text) or "it gives no reason", text, params, kind, structured)
 
 
 def _told(value: Any, depth: int = 0) -> Iterator[tuple[str, tuple[str, ...]]]:

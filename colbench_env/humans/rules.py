@@ -44,7 +44,7 @@ _CUES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
             ("outcome", "step"),
         ),
         (r"\b(formula|calculat\w+|comput\w+|weight\w*|combin\w+|rate|percent\w*|multipl\w+)", ("step", "outcome")),
-        (r"\b(values?|categor\w+|options?|keywords?|which|list of|examples?)\b", ("values",)),
+        (r"\b(values?|categor\w+|options?|keywords?|list of|examples?)\b", ("values",)),
     )
 )
 

@@ -3,105 +3,11 @@
 import ast
 from collections.abc import Callable, Sequence
 
+from colbench_env.humans.phrases import FUNCTIONS, METHODS, OPERATORS, OPPOSITE, PLACES, RELATIONS, TWO
+
 MAX_WORDS = 45  # of one expression; what takes more is not said
 PIECES = 8  # words of a text that are quoted in one go
 MAX_LISTED = 12
-
-_OPERATORS: dict[type[ast.AST], str] = {
-    ast.Add: "plus", ast.Sub: "minus", ast.Mult: "times", ast.Div: "divided by", ast.Mod: "modulo",
-    ast.FloorDiv: "divided (rounded down) by", ast.Pow: "to the power of",
-}  # fmt: skip
-_RELATIONS: dict[type[ast.AST], str] = {
-    ast.Eq: "is", ast.NotEq: "is not", ast.Lt: "is below", ast.LtE: "is at most", ast.Gt: "is above",
-    ast.GtE: "is at least", ast.Is: "is", ast.IsNot: "is not", ast.In: "is in", ast.NotIn: "is not in",
-}  # fmt: skip
-_OPPOSITE: dict[type[ast.AST], str] = {
-    ast.Eq: "is not", ast.NotEq: "is", ast.Lt: "is at least", ast.LtE: "is above", ast.Gt: "is at most",
-    ast.GtE: "is below", ast.Is: "is not", ast.IsNot: "is",
-}  # fmt: skip
-_FUNCTIONS = {
-    "len": "the number of entries in {}",
-    "sum": "the sum of {}",
-    "max": "the largest of {}",
-    "min": "the smallest of {}",
-    "abs": "the absolute value of {}",
-    "int": "{} as a whole number, the decimals cut off",
-    "float": "{} as a number",
-    "str": "{} as text",
-    "set": "{} without repetitions",
-    "list": "{}",
-    "tuple": "{}",
-    "dict": "{}",
-    "sorted": "{} sorted",
-    "any": "at least one: {}",
-    "all": "every one: {}",
-    "reversed": "{} in reverse",
-    "bool": "whether {}",
-    "iter": "{}",
-    "sqrt": "the square root of {}",
-    "ceil": "{} rounded up",
-    "floor": "{} rounded down",
-    "round": "{} rounded to a whole number",
-    "exp": "e to the power of {}",
-    "log": "the natural logarithm of {}",
-    "log10": "the logarithm to base 10 of {}",
-    "sin": "the sine of {}",
-    "cos": "the cosine of {}",
-    "tan": "the tangent of {}",
-    "radians": "{} in radians",
-    "mean": "the average of {}",
-    "median": "the median of {}",
-    "Counter": "the count of each in {}",
-    "bin": "{} in binary",
-    "ord": "the code of the character {}",
-    "chr": "the character of code {}",
-    "enumerate": "{}",
-    "unique": "{} without repetitions",
-}
-_METHODS = {
-    "lower": "{} in lower case",
-    "upper": "{} in upper case",
-    "strip": "{} without blanks around it",
-    "items": "{}",
-    "keys": "the keys of {}",
-    "values": "the values of {}",
-    "title": "{} with capital initials",
-    "split": "the words of {}",
-    "copy": "{}",
-    "capitalize": "{} with a capital first letter",
-    "isdigit": "{} consists of digits",
-    "isalpha": "{} consists of letters",
-    "isupper": "{} is in upper case",
-    "islower": "{} is in lower case",
-    "splitlines": "the lines of {}",
-    "isnumeric": "{} is a number",
-}
-_TWO = {
-    "startswith": "{} begins with {}",
-    "endswith": "{} ends with {}",
-    "count": "how often {1} is in {0}",
-    "split": "{} split at {}",
-    "join": "{1} joined by {0}",
-    "find": "the place of {1} in {0}",
-    "index": "the place of {1} in {0}",
-    "get": "{} of {}",
-    "union": "{} together with {}",
-    "intersection": "what {} and {} share",
-    "difference": "what is in {} and not in {}",
-    "isinstance": "{} is of the kind {}",
-    "pow": "{} to the power of {}",
-    "round": "{} rounded to {} decimals",
-    "log": "the logarithm of {} to base {}",
-    "max": "the larger of {} and {}",
-    "min": "the smaller of {} and {}",
-    "zip": "{} and {} side by side",
-    "range": "the whole numbers from {} up to, but without, {}",
-    "replace": "",
-    "issubset": "all of {} is in {}",
-    "search": "the pattern {} is found in {}",
-    "sum": "",
-}
-_PLACES = {0: "first", 1: "second", 2: "third", 3: "fourth", 4: "fifth", -1: "last", -2: "last but one"}
 
 
 def name_in_words(name: str) -> str:
@@ -171,9 +77,9 @@ class Wording:
             if isinstance(right, ast.List | ast.Tuple | ast.Set):
                 return f"{self._say(left)} is {'' if inside else 'not '}one of {self._say(right)}"
             return f"{self._say(right)} {'contains' if inside else 'does not contain'} {self._say(left)}"
-        word = (_RELATIONS if holds else _OPPOSITE)[type(op)]
+        word = (RELATIONS if holds else OPPOSITE)[type(op)]
         if isinstance(left, ast.Constant) and not isinstance(right, ast.Constant):
-            word = _RELATIONS[type(_turned(op))] if holds else _OPPOSITE[type(_turned(op))]
+            word = RELATIONS[type(_turned(op))] if holds else OPPOSITE[type(_turned(op))]
             left, right = right, left
         return f"{self._say(left)} {word} {self._say(right)}"
 
@@ -193,8 +99,8 @@ class Wording:
                 return f"-{thing.value!r}" if isinstance(thing, ast.Constant) else f"minus {self._part(thing)}"
             case ast.UnaryOp(op=ast.UAdd(), operand=thing):
                 return self._say(thing)
-            case ast.BinOp(op=op) if type(op) in _OPERATORS:
-                return f"{self._part(node.left)} {_OPERATORS[type(op)]} {self._part(node.right)}"
+            case ast.BinOp(op=op) if type(op) in OPERATORS:
+                return f"{self._part(node.left)} {OPERATORS[type(op)]} {self._part(node.right)}"
             case ast.UnaryOp() | ast.BoolOp() | ast.Compare():
                 return f"whether {self._condition(node, True)}"
             case ast.IfExp():
@@ -233,7 +139,7 @@ class Wording:
             return f"{thing} from place {self._say(place.lower)} on" if place.lower else thing
         number = _value(place)
         if isinstance(number, int) and not isinstance(number, bool):
-            return f"the {_PLACES[number]} entry of {thing}" if number in _PLACES else f"entry {number} of {thing}"
+            return f"the {PLACES[number]} entry of {thing}" if number in PLACES else f"entry {number} of {thing}"
         if isinstance(number, str):
             return f"the {text_in_quotes(number)} of {thing}"
         return f"the entry of {thing} for {self._say(place)}"
@@ -295,12 +201,12 @@ class Wording:
         if name == "sorted" and arguments:
             return f"{self._say(arguments[0])} sorted{self._order(node)}"
         words = [self._say(argument) for argument in arguments]
-        if len(words) == 1 and (pattern := _FUNCTIONS.get(name) or _METHODS.get(name)):
+        if len(words) == 1 and (pattern := FUNCTIONS.get(name) or METHODS.get(name)):
             return pattern.format(words[0])
-        if len(words) == 2 and (pattern := _TWO.get(name)):
-            return pattern.format(*words)
+        if len(words) == 2 and (pattern := TWO.get(name)):
+            return pattern.format(*words).replace("to 1 decimals", "to 1 decimal")
         if name in ("max", "min") and words:
-            return _FUNCTIONS[name].format(", ".join(words))
+            return FUNCTIONS[name].format(", ".join(words))
         raise _Unsaid
 
     def order(self, call: ast.Call) -> str:
