@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
-from colbench_env.types import NO_ANSWER, Message, Task, Trajectory
+from colbench_env.types import NO_ANSWER, Message, Task, Trajectory, replace_lone_surrogates
 
 ANSWER_MARKER = "I WANT TO ANSWER:"
 OUTPUT_MARKER = "OUTPUT:"
@@ -120,7 +120,8 @@ class Episode:
             limits = f"max_turns={self.max_turns} and human_limit={self.rules.human_limit}"
             raise ValueError(f"{limits} must be at least 1")
         if not self.history:
-            object.__setattr__(self, "history", (Message("user", self.task.problem_description),))
+            opening = Message("user", replace_lone_surrogates(self.task.problem_description))
+            object.__setattr__(self, "history", (opening,))
 
     @property
     def done(self) -> bool:
@@ -157,10 +158,11 @@ class Episode:
         """The state after the agent's turn.
 
         `raw` is the text as sampled, `prompt` the prompt it was sampled from; `extra` is kept in the message (token ids
-        of the turn, for instance).
+        of the turn, for instance). Half characters are replaced, as everywhere where text comes in.
         """
         if not self.agent_is_next:
             raise ValueError(f"the agent cannot write after {self.turns} turns: {self._state()}")
+        raw = replace_lone_surrogates(raw)
         read = self.rules.read(raw, self.history, last=self.turns + 1 == self.max_turns)
         message = Message("assistant", read.shown, input=prompt, output=raw, extra=dict(extra or {}))
         return replace(self, history=(*self.history, message), answer=read.answer)
@@ -168,15 +170,15 @@ class Episode:
     def step_human(self, reply: str, extra: Mapping[str, Any] | None = None) -> Self:
         """The state after the human's reply, cut to the rules' limit of characters; `extra` is kept in the message.
 
-        An empty reply raises ValueError: a simulator that failed must not become a turn of the dialogue.
+        Half characters are replaced. An empty reply raises ValueError, and so does one of which the limit leaves blanks
+        only: a simulator that failed must not become a turn of the dialogue.
         """
         if not self.human_is_next:
             raise ValueError(f"the human cannot reply after {self.turns} turns: {self._state()}")
-        if not reply.strip():
+        said = replace_lone_surrogates(reply[: self.rules.human_limit])
+        if not said.strip():
             raise ValueError("the human's reply is empty: a failed simulator must not become a turn of the dialogue")
-        return replace(
-            self, history=(*self.history, Message("user", reply[: self.rules.human_limit], extra=dict(extra or {})))
-        )
+        return replace(self, history=(*self.history, Message("user", said, extra=dict(extra or {}))))
 
     def give_up(self) -> Self:
         """The episode ended here without a last turn, for instance because the context is full.

@@ -23,7 +23,8 @@ from colbench_env.humans import Human, HumanRequest, NoReply
 from colbench_env.prompts import load_prompt
 from colbench_env.simulator_health import leaks
 from colbench_env.tasks import append_rows, read_complete, write_rows
-from colbench_env.types import BadInput, Task, Trajectory, Verdict
+from colbench_env.thoughts import UnfinishedThought, without_thoughts
+from colbench_env.types import BadInput, Task, Trajectory, Verdict, replace_lone_surrogates
 
 Agent = Callable[[list[dict[str, str]]], str]
 Turn = Callable[[Episode], Awaitable[Episode]]
@@ -43,7 +44,8 @@ class Settings:
     `system` is the agent's system prompt: "" for none, None for the prompt of the rules. `agent_name` is for whoever
     reads a row. The human is asked up to `attempts` times for a reply, with pauses of `retry_seconds`, twice that, ...
     A reply that gives the solution away (`simulator_health.leaks`) is marked; with `no_leaks` it is asked for again, up
-    to `attempts` times, and then the human has failed.
+    to `attempts` times, and then the human has failed. What a reasoning model thinks aloud is no part of its reply
+    (`thoughts.without_thoughts`), and a reply that is all thought is asked for again; rows count both.
     """
 
     max_turns: int = MAX_TURNS
@@ -104,7 +106,7 @@ class EpisodeFailed(Exception):
         self.by = by
         self.episode = episode
         self.sample = sample
-        self.reason = reason if len(reason) <= MAX_ERROR else reason[: MAX_ERROR - 1] + "…"
+        self.reason = replace_lone_surrogates(reason if len(reason) <= MAX_ERROR else reason[: MAX_ERROR - 1] + "…")
 
     def __str__(self) -> str:
         place = f"task {self.episode.task.task_id}, sample {self.sample}, after {self.episode.turns} turns"
@@ -160,21 +162,26 @@ async def answered(episode: Episode, human: Human, settings: Settings, sample: i
     """The episode after the human's reply. Raises EpisodeFailed when every attempt failed, BadInput at the first."""
     seed = seed_of(settings.seed, "human", episode.task.task_id, sample, episode.turns)
     problems: list[Exception] = []
-    reasked = 0
+    counts = {"reasked": 0, "unfinished_thoughts": 0}
     for attempt in range(settings.attempts):
         try:
             request = HumanRequest(episode.task, episode.shown_messages, (seed + attempt) % 2**32)
             reply = await human.reply(request)
-            found = leaks(episode.task, reply[: episode.rules.human_limit])
+            if not isinstance(reply, str):
+                raise ValueError(f"the human's reply is {type(reply).__name__}, expected a string")
+            spoken = without_thoughts(reply)
+            found = leaks(episode.task, spoken.text[: episode.rules.human_limit])
             if not (found and settings.no_leaks):
-                marks = {"leaks": found} if found else {}
-                return episode.step_human(reply, marks | ({"reasked": reasked} if reasked else {}))
-            reasked += 1
+                marks = {"leaks": found, "thoughts": spoken.thoughts, **counts}
+                kept = {name: value for name, value in marks.items() if value}
+                return episode.step_human(spoken.text, kept | request.notes)
+            counts["reasked"] += 1
             problems.append(ValueError(f"the reply gives the solution away ({', '.join(found)})"))
         except BadInput:
             raise
         except Exception as problem:
             problems.append(problem)
+            counts["unfinished_thoughts"] += isinstance(problem, UnfinishedThought)
             if isinstance(problem, NoReply):
                 break
             if attempt + 1 < settings.attempts:
@@ -192,6 +199,8 @@ def finished(episode: Episode, human: Human, settings: Settings, sample: int) ->
     """The ungraded trajectory of an episode that is done, with what a row says of how it was played."""
     said = [message.extra for message in episode.history if message.role == "user"]
     counts = {"leaks": sum("leaks" in marks for marks in said), "reasked": sum(m.get("reasked", 0) for m in said)}
+    thoughts = {name: sum(m.get(name, 0) for m in said) for name in ("thoughts", "unfinished_thoughts")}
+    counts |= {name: count for name, count in thoughts.items() if count}
     return episode.to_trajectory({"sample": sample, **settings.about(human), **counts})
 
 

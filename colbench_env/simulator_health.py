@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from colbench_env.dialogue import BACKEND_REPLY_LIMIT, FRONTEND_REPLY_LIMIT
-from colbench_env.types import Task, Trajectory
+from colbench_env.thoughts import UnfinishedThought, without_thoughts
+from colbench_env.types import Message, Task, Trajectory
 
 OVERLAP = 12  # so many words and signs in a row that are the reference's are no accident
 NOT_RECORDED = "not recorded"
@@ -42,7 +43,9 @@ class SimulatorHealth:
     replies such as "No response." that a failed call has left. unknown: "I don't know" and its like. truncated: replies
     as long as the limit lets them be. fenced, definitions, overlaps: replies with a code fence, with a `def`, with
     OVERLAP words and signs in a row that stand in the reference; leaks: with any of the three. compared: replies in
-    dialogues whose reference is known. spoilt: dialogues with an empty or failed reply.
+    dialogues whose reference is known. spoilt: dialogues with an empty or failed reply. thoughts_removed: replies out
+    of which a model's thoughts were taken, as the rows have it; thoughts_unfinished: replies that were all thought and
+    were asked for again; thoughts_shown: replies with thoughts in them, which the agent could read.
     """
 
     simulators: dict[str, int]
@@ -58,6 +61,9 @@ class SimulatorHealth:
     leaks: int
     compared: int
     spoilt: int
+    thoughts_removed: int
+    thoughts_unfinished: int
+    thoughts_shown: int
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as a JSON object."""
@@ -68,6 +74,7 @@ def simulator_health(trajectories: Sequence[Trajectory]) -> SimulatorHealth:
     """The health of whoever has answered in these dialogues."""
     said = [(trajectory.task, reply) for trajectory in trajectories for reply in human_replies(trajectory)]
     leaking = [leaks(task, reply) for task, reply in said]
+    marks = [message.extra for row in trajectories for message in _of_the_human(row)]
 
     def count(rule: Callable[[str], object]) -> int:
         return sum(bool(rule(reply)) for _, reply in said)
@@ -86,12 +93,24 @@ def simulator_health(trajectories: Sequence[Trajectory]) -> SimulatorHealth:
         leaks=sum(map(bool, leaking)),
         compared=sum(bool(task.ground_truth) for task, _ in said),
         spoilt=sum(map(is_spoilt, trajectories)),
+        thoughts_removed=sum(bool(extra.get("thoughts")) for extra in marks),
+        thoughts_unfinished=sum(_count(extra.get("unfinished_thoughts")) for extra in marks),
+        thoughts_shown=count(thinks_aloud),
     )
 
 
 def human_replies(trajectory: Trajectory) -> list[str]:
     """What the human said after the opening."""
-    return [message.content for message in trajectory.dialogue_history[1:] if message.role == "user"]
+    return [message.content for message in _of_the_human(trajectory)]
+
+
+def _of_the_human(trajectory: Trajectory) -> list[Message]:
+    return [message for message in trajectory.dialogue_history[1:] if message.role == "user"]
+
+
+def _count(value: object) -> int:
+    """A count as this program writes it; other programs may keep anything under the same name."""
+    return value if isinstance(value, int) else 0
 
 
 def leaks(task: Task, reply: str) -> list[str]:
@@ -102,6 +121,14 @@ def leaks(task: Task, reply: str) -> list[str]:
         for kind, holds in (found | {"overlap": not _runs_of(task.ground_truth).isdisjoint(_runs(reply))}).items()
         if holds
     ]
+
+
+def thinks_aloud(reply: str) -> bool:
+    """Whether a model's thoughts stand in the reply."""
+    try:
+        return without_thoughts(reply).thoughts > 0
+    except UnfinishedThought:
+        return True
 
 
 def has_failed(reply: str) -> bool:

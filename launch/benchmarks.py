@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from colbench_env.design import mini as frontend_mini
 from colbench_env.design.dialogue import DesignRules
-from colbench_env.dialogue import BackendRules, Rules
+from colbench_env.dialogue import MAX_TURNS, BackendRules, Rules
 from colbench_env.humans import Human
+from colbench_env.mini import MINI_TURNS
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.measures import MEASURES, Measure
 
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
     from launch.simulator import Simulator
     from launch.stage_settings import BenchmarkName, Design
     from sweet_jax.pairs import IndexPair
+
+
+def default_turns(benchmark: BenchmarkName, miniature: bool) -> int:
+    """The agent's turns at most in a dialogue where nobody says otherwise: the paper's ten, fewer of the miniatures."""
+    if not miniature:
+        return MAX_TURNS
+    return frontend_mini.MINI_TURNS if benchmark == "frontend" else MINI_TURNS
 
 
 class Grades(Protocol):
@@ -64,7 +73,7 @@ class Benchmark(Protocol):
         ...
 
     def human(self, simulator: Simulator) -> Human:
-        """The scripted human, or the one behind an endpoint."""
+        """Who answers, unless it is the run's own model."""
         ...
 
     def grader(self) -> contextlib.AbstractContextManager[Grades]:
@@ -120,12 +129,16 @@ class Backend:
 
     def human(self, simulator: Simulator) -> Human:
         """As `Benchmark.human`."""
+        from colbench_env.humans.rules import RulesHuman
         from colbench_env.humans.scripted import ScriptedHuman
         from colbench_env.mini import UNKNOWN_REPLIES, keywords
 
-        return (
-            simulator.behind_endpoint() if simulator.human == "openai" else ScriptedHuman(keywords(), UNKNOWN_REPLIES)
-        )
+        match simulator.human:
+            case "openai":
+                return simulator.behind_endpoint()
+            case "scripted":
+                return ScriptedHuman(keywords(), UNKNOWN_REPLIES)
+        return RulesHuman(simulator.human)
 
     def grader(self) -> contextlib.AbstractContextManager[Grades]:
         """As `Benchmark.grader`."""
@@ -240,7 +253,7 @@ class Frontend:
             return VisionHuman(simulator.endpoint(), self.renderer, simulator.vision_prompt)
         from colbench_env.humans.design import DesignHuman
 
-        return DesignHuman(self.renderer, plain=simulator.human_plain)
+        return DesignHuman(self.renderer, plain=simulator.human_plain, called=simulator.human)
 
     @contextlib.contextmanager
     def grader(self) -> Iterator[Grades]:

@@ -161,7 +161,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.num_tasks < 0 or self.evaluation.num_tasks < 1:
             raise BadInput(f"num_tasks is {self.num_tasks}, evaluation.num_tasks {self.evaluation.num_tasks}: too few")
-        self.simulator.check_for(self.benchmark)
+        self.simulator.check_for(self.benchmark, self.rollouts.max_turns)
         if self.benchmark == "frontend" and self.preset in ("paper-backend", "released-backend"):
             raise BadInput(f"--preset={self.preset} is for backend tasks, frontend has --preset=paper-frontend")
         wrong, right = (EMBEDDED, EMBEDDED_FRONTEND) if self.benchmark == "frontend" else (EMBEDDED_FRONTEND, EMBEDDED)

@@ -16,6 +16,7 @@ from colbench_env.dialogue import Episode, chat_messages
 from colbench_env.episodes import Settings, finished, play_on, seed_of
 from colbench_env.humans import Human, HumanRequest, NoReply, human_prompt
 from colbench_env.prompts import Prompt
+from colbench_env.thoughts import opened_thought
 from colbench_env.types import BadInput, Task, Trajectory
 from sweet_jax.batch import TokenRow
 from sweet_jax.chat import Chat
@@ -153,7 +154,11 @@ class ModelHuman:
         }
 
     async def reply(self, request: HumanRequest) -> str:
-        """One reply; a blank one is an error, after which the episode asks again with another seed."""
+        """One reply; a blank one is an error, after which the episode asks again with another seed.
+
+        Where the chat template opens a thought for the model, the reply begins with its mark, so that what is thought
+        can be told from what is said.
+        """
         ids = self.chat.prompt_ids([{"role": "user", "content": human_prompt(request, self.prompt)}])
         if len(ids) > self.max_prompt:
             raise NoReply(f"the human's prompt has {len(ids)} tokens, more than {self.max_prompt}")
@@ -161,4 +166,4 @@ class ModelHuman:
         text = self.chat.reply_text(sample.ids).strip()
         if not text:
             raise ValueError(f"the simulated human gave no reply about task {request.task.task_id}")
-        return text
+        return opened_thought(self.chat.decode(ids)) + text

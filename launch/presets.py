@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
+from launch.benchmarks import default_turns
 from launch.config import EMBEDDED, EMBEDDED_FRONTEND, MINI_TASKS, TrainConfig
 from launch.simulator import Simulator
 from launch.stage_settings import Critic, Design, Evaluation, Policy, Ranking, Rollouts, Start
@@ -26,7 +27,7 @@ def _embedded(algorithm: str = "sweet", benchmark: str = "backend") -> TrainConf
     return TrainConfig(
         num_tasks=MINI_TASKS,
         sampler_mesh="rows",
-        rollouts=Rollouts(samples=4, max_turns=8, max_new_tokens=32, rows=128),
+        rollouts=Rollouts(samples=4, max_turns=default_turns("backend", miniature=True), max_new_tokens=32, rows=128),
         critic=Critic(training=Training(**short, epochs=3, hyper=Hyper(learning_rate=4e-4))),
         ranking=Ranking(data_fraction=0.1),
         policy=Policy(training=Training(**short, epochs=1, max_steps=100, hyper=Hyper(learning_rate=1e-4))),
@@ -43,7 +44,7 @@ def _embedded_frontend() -> TrainConfig:
         num_tasks=300,
         simulator=Simulator(human_plain=True),
         sampler_mesh="rows",
-        rollouts=Rollouts(samples=4, max_turns=4, max_new_tokens=24, rows=128),
+        rollouts=Rollouts(samples=4, max_turns=default_turns("frontend", miniature=True), max_new_tokens=24, rows=128),
         critic=Critic(training=Training(**short, epochs=3, hyper=Hyper(learning_rate=4e-4))),
         ranking=Ranking(data_fraction=0.4),
         policy=Policy(training=Training(**short, epochs=1, max_steps=150, hyper=Hyper(learning_rate=1e-4))),

@@ -45,7 +45,7 @@ class Report:
 
     command: makes this run; next_commands: what to try after it. stages: the note of each finished stage, in order.
     last_start_seconds: of the last start that had something to do. warnings: of all starts. peak_memory_gib: the
-    highest of all starts that wrote a report. parameters: of the network.
+    highest of all starts that wrote a report. parameters: of the network. max_turns: of the agent in a dialogue.
     """
 
     results: Results
@@ -58,6 +58,7 @@ class Report:
     warnings: Sequence[str]
     peak_memory_gib: float
     parameters: int | None
+    max_turns: int
     devices: str
     mesh: str
     versions: Mapping[str, str]
@@ -136,6 +137,7 @@ def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: f
         warnings=_warnings(run.directory.path / "log.txt", run.console.warnings),
         peak_memory_gib=round(max(peak_memory_gib(), before.get("peak_memory_gib", 0.0)), 3),
         parameters=count_params(from_hf(network)) if network.exists() else None,
+        max_turns=run.config.rollouts.max_turns,
         devices=str(run.devices),
         mesh=str(run.shape),
         versions={"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},

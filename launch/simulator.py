@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 import tyro
 
+from colbench_env.dialogue import MAX_TURNS
 from colbench_env.endpoint import Endpoint, EndpointSettings
+from colbench_env.endpoint_settings import check_sampling
 from colbench_env.humans.openai import OpenAIHuman
 from colbench_env.prompts import Prompt, read_human_prompt
 from colbench_env.types import BadInput
 from launch.stage_settings import BenchmarkName
 
+STANDARD = "standard-v1"
 FLAT = tyro.conf.arg(name="")
 """Marks a dataclass within another whose flags have no prefix."""
 
@@ -22,16 +25,18 @@ FLAT = tyro.conf.arg(name="")
 class Simulator:
     """Who answers the agent.
 
-    human: "scripted" needs tasks of the miniature, "model" is played by the same model, "openai" by human_model at
-    human_url ("": OpenAI's own). human_prompt: "default" (backend_human, or design_human for pages), a prompt of
-    colbench_env/prompts, or a file. human_timeout: seconds for one request; human_retries: of a request, by the client.
-    human_template: chat_template_kwargs as a JSON object. human_key: the environment variable with the API key.
-    human_plain: the scripted human of pages says no more than the differences. no_leaks: replies that give the solution
-    away are asked for again.
+    human: "scripted" needs tasks of the miniature, "rules" answers about any backend task from its reference, without
+    a model; "model" is played by the same model, "openai" by human_model at human_url ("": OpenAI's own). "standard-v1"
+    is a fixed setting by which scores can be compared (docs/rollout.md). human_prompt: "default" (backend_human, or
+    design_human for pages), a prompt of colbench_env/prompts, or a file. human_timeout: seconds for one request;
+    human_retries: of a request, by the client. human_template: chat_template_kwargs as a JSON object. human_omit:
+    parameters that the endpoint is not sent, e.g. seed,temperature; human_body: further fields of each request, as a
+    JSON object. human_key: the environment variable with the API key. human_plain: the scripted human of pages says no
+    more than the differences. no_leaks: replies that give the solution away are asked for again.
     attempts: of the human for one reply. in_flight: episodes under way at once, and so requests to an endpoint.
     """
 
-    human: Literal["scripted", "model", "openai"] = "scripted"
+    human: Literal["scripted", "rules", "model", "openai", "standard-v1"] = "scripted"
     human_url: str = ""
     human_model: str = ""
     human_key: str = "OPENAI_API_KEY"
@@ -41,6 +46,8 @@ class Simulator:
     human_timeout: float = 120.0
     human_retries: int = 2
     human_template: str = "{}"
+    human_omit: str = ""
+    human_body: str = "{}"
     human_plain: bool = False
     no_leaks: bool = False
     attempts: int = 3
@@ -52,13 +59,26 @@ class Simulator:
                 f"attempts is {self.attempts}, in_flight {self.in_flight} and human_max_tokens "
                 f"{self.human_max_tokens}: at least 1"
             )
+        check_sampling(self.human_temperature, 1.0)
         if self.human == "openai" and not self.human_model:
             raise BadInput("--human=openai needs --human-model=NAME (and --human-url, unless it is OpenAI's own)")
-        if self.human != "openai" and self.human_model:
-            raise BadInput(f"--human={self.human} takes no --human-model, which is for --human=openai")
+        for name in ("human_model", "human_omit", "human_body"):
+            if self.human != "openai" and getattr(self, name) != Simulator.__dataclass_fields__[name].default:
+                flag = "--" + name.replace("_", "-")
+                raise BadInput(f"--human={self.human} takes no {flag}, which is for --human=openai")
 
-    def check_for(self, benchmark: BenchmarkName) -> None:
-        """Raises BadInput for a human who cannot see the pages of a frontend run."""
+    def check_for(self, benchmark: BenchmarkName, turns: int, human_limit: int = 0) -> None:
+        """Raises BadInput for a human who cannot see the pages of a frontend run, and for a standard that is changed.
+
+        turns: of the agent at most; human_limit: characters kept of a reply, 0 for those of the benchmark.
+        """
+        if self.human == STANDARD and (self.no_leaks or self.human_plain or turns != MAX_TURNS or human_limit):
+            raise BadInput(
+                f"--human={STANDARD} goes with {MAX_TURNS} agent turns (here {turns}), replies of the usual length and "
+                "neither --no-leaks nor --human-plain: that is what makes scores comparable"
+            )
+        if benchmark == "frontend" and self.human == "rules":
+            raise BadInput("--human=rules reads Python: --human=scripted compares pages")
         if benchmark == "frontend" and self.human == "model":
             raise BadInput(
                 "--human=model: a Llama does not see pages: --human=scripted compares them, --human=openai asks a "
@@ -68,13 +88,7 @@ class Simulator:
     @property
     def template(self) -> dict[str, Any]:
         """The chat-template arguments for the human."""
-        try:
-            value = json.loads(self.human_template)
-        except ValueError as problem:
-            raise BadInput(f"--human-template={self.human_template}: not JSON: {problem}") from None
-        if not isinstance(value, dict):
-            raise BadInput(f"--human-template={self.human_template}: expected a JSON object")
-        return value
+        return json_object(self.human_template, "--human-template")
 
     @property
     def prompt(self) -> Prompt:
@@ -98,5 +112,22 @@ class Simulator:
                 self.human_url or EndpointSettings.url, self.human_model, self.human_temperature, 1.0,
                 self.human_max_tokens,
                 self.human_key, self.human_timeout, self.human_retries, self.in_flight, self.template,
+                names(self.human_omit), json_object(self.human_body, "--human-body"), "--human",
             )
         )  # fmt: skip
+
+
+def names(flag: str) -> tuple[str, ...]:
+    """In: "seed, temperature"   Out: ("seed", "temperature")"""
+    return tuple(name.strip() for name in flag.split(",") if name.strip())
+
+
+def json_object(text: str, flag: str) -> dict[str, Any]:
+    """The JSON object that is the value of a flag. Raises BadInput."""
+    try:
+        value = json.loads(text)
+    except ValueError as problem:
+        raise BadInput(f"{flag}={text}: not JSON: {problem}") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{flag}={text}: expected a JSON object")
+    return value

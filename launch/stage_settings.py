@@ -57,7 +57,8 @@ class Lora:
 class Rollouts:
     """Dialogues of the start policy with the simulated human.
 
-    samples: dialogues about each task. max_turns: agent turns at most. max_new_tokens: longest agent turn.
+    samples: dialogues about each task. max_turns: agent turns at most; a preset of the miniature has 8 (backend) or 4
+    (frontend), any other the paper's 10. max_new_tokens: longest agent turn.
     rows: dialogues that are sampled side by side. temperature, top_k, top_p: how tokens are drawn (0 and 1: off).
     """
 

@@ -1,11 +1,11 @@
 """Who answers the agent: one asynchronous protocol for scripted humans, models and endpoints."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from colbench_env.prompts import BACKEND_HUMAN, Prompt
-from colbench_env.types import BadInput, Message, Task
+from colbench_env.types import BadInput, Message, Task, replace_lone_surrogates
 
 
 class NoReply(Exception):
@@ -16,12 +16,14 @@ class NoReply(Exception):
 class HumanRequest:
     """One reply that is wanted: `messages` is the dialogue as the human sees it and ends with the agent's turn.
 
-    `seed` alone decides what is random in the reply, so that it does not depend on the rest of the batch.
+    `seed` alone decides what is random in the reply, so that it does not depend on the rest of the batch. Whatever the
+    human writes into `notes`, as plain JSON values, is kept beside the reply in the row.
     """
 
     task: Task
     messages: tuple[Message, ...]
     seed: int
+    notes: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if not self.messages or self.messages[-1].role != "assistant":
@@ -64,7 +66,7 @@ def human_prompt(request: HumanRequest, prompt: Prompt = BACKEND_HUMAN) -> str:
         raise BadInput(f"task {request.task.task_id} has neither hidden information nor a reference to answer from")
     speakers = {"user": "You", "assistant": "Programmer"}
     dialogue = "\n".join(f"{speakers[message.role]}: {message.content}" for message in request.messages)
-    return prompt.fill(
+    filled = prompt.fill(
         {
             "problem_description": request.task.problem_description,
             "hidden_information": hidden,
@@ -72,3 +74,4 @@ def human_prompt(request: HumanRequest, prompt: Prompt = BACKEND_HUMAN) -> str:
             "dialogue_history": dialogue,
         }
     )
+    return replace_lone_surrogates(filled)

@@ -38,6 +38,7 @@ class DesignHuman:
     renderer: Renders
     most: int = 3
     plain: bool = False
+    called: str = "scripted"
     _told: "OrderedDict[tuple[str, str], list[Difference]]" = field(
         default_factory=OrderedDict, init=False, repr=False, compare=False
     )
@@ -48,8 +49,8 @@ class DesignHuman:
 
     @property
     def name(self) -> str:
-        """The name of this kind of human: `scripted`."""
-        return "scripted"
+        """The name of this kind of human: `scripted`, unless it is called otherwise."""
+        return self.called
 
     @property
     def settings(self) -> Mapping[str, Any]:

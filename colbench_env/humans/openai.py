@@ -26,7 +26,8 @@ class OpenAIHuman:
         return {"prompt": self.prompt.name, **self.endpoint.settings.in_rows}
 
     async def reply(self, request: HumanRequest) -> str:
-        """One reply. Raises what `Endpoint.complete` raises."""
-        return await self.endpoint.complete(
-            [{"role": "user", "content": human_prompt(request, self.prompt)}], request.seed
-        )
+        """One reply; `sent` is noted, with what parameters. Raises what `Endpoint.complete` raises."""
+        told = [{"role": "user", "content": human_prompt(request, self.prompt)}]
+        reply = await self.endpoint.complete(told, request.seed)
+        request.notes["sent"] = self.endpoint.parameters(request.seed)
+        return reply

@@ -19,6 +19,8 @@ class Completes(Protocol):
 
     async def complete(self, messages: Any, seed: int) -> str: ...
 
+    def parameters(self, seed: int) -> Mapping[str, Any]: ...
+
 
 @dataclass(frozen=True)
 class VisionHuman:
@@ -42,7 +44,7 @@ class VisionHuman:
         return {"prompt": self.prompt.name, "looks": "at both pages", **self.endpoint.settings.in_rows}
 
     async def reply(self, request: HumanRequest) -> str:
-        """One reply. Raises what `Endpoint.complete` raises, and as `wanted_page`."""
+        """One reply; `sent` is noted, with what parameters. Raises as `Endpoint.complete` and `wanted_page`."""
         html = extract_html(request.question)
         if html is None:
             return not_shown(None, request.seed)
@@ -53,7 +55,9 @@ class VisionHuman:
             {"type": "text", "text": self._told(request)},
             *({"type": "image_url", "image_url": {"url": data_url(side.png)}} for side in (page, reference)),
         ]
-        return await self.endpoint.complete([{"role": "user", "content": content}], request.seed)
+        reply = await self.endpoint.complete([{"role": "user", "content": content}], request.seed)
+        request.notes["sent"] = dict(self.endpoint.parameters(request.seed))
+        return reply
 
     def _told(self, request: HumanRequest) -> str:
         speakers = {"user": "You", "assistant": "Designer"}

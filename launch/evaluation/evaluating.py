@@ -78,6 +78,7 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
     ]
     if len(graded) == 2 and not _common_tasks(*graded):
         notes.append(f"{config.trajectories} and {config.baseline} have no task in common: {_SAME_TASK}")
+    notes += _turn_budgets(files)
     for note in notes:
         console.warn(note)
     if config.pairs is not None:
@@ -200,6 +201,18 @@ def _left_out(file: Dialogues, graded: Graded, config: EvaluateConfig, benchmark
             f"left out, not scored 0 ({lines_text(failed)})"
         )
     return notes
+
+
+def _turn_budgets(files: Sequence[Dialogues]) -> list[str]:
+    """A sentence where dialogues were played with different numbers of turns at most, as far as their rows say so."""
+    told: dict[int, None] = {}
+    for row in (row for file in files for row in file.rows):
+        rules = row.extra.get("rules")
+        if isinstance(rules, dict) and isinstance(turns := rules.get("max_turns"), int):
+            told[turns] = None
+    if len(told) < 2:
+        return []
+    return [f"dialogues of at most {' and '.join(map(str, sorted(told)))} agent turns: their scores cannot be compared"]
 
 
 def _common_tasks(first: Graded, second: Graded) -> set[str]:

@@ -132,7 +132,13 @@ def health_rows(health: SimulatorHealth) -> Rows:
         ("  function definitions", rate(health.definitions)),
     ]
     overlap = rate(health.overlaps, health.compared) if health.compared else "n/a: no reference is known"
-    return [*rows, (f"  {OVERLAP} words and signs of the reference", overlap)]
+    rows.append((f"  {OVERLAP} words and signs of the reference", overlap))
+    thoughts = [
+        ("thoughts taken out of a reply", health.thoughts_removed),
+        ("asked again for all was thought", health.thoughts_unfinished),
+        ("thoughts that the agent could read", health.thoughts_shown),
+    ]
+    return rows + [(name, str(count)) for name, count in thoughts if count]
 
 
 def paper_rows(evaluation: Evaluation) -> Rows:

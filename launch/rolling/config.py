@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from colbench_env.endpoint_settings import check_sampling
 from colbench_env.types import BadInput
+from launch.benchmarks import default_turns
 from launch.config import EMBEDDED, EMBEDDED_FRONTEND, Hosts
 from launch.simulator import FLAT, Simulator
 from launch.stage_settings import BenchmarkName, Design
@@ -24,11 +26,15 @@ class RolloutConfig:
     model: "embedded" (the small start policy that comes with the package, or for pages "embedded-frontend") or a
     Hugging Face directory of a Llama model.
     agent_url, agent_model: instead of it, an endpoint that speaks OpenAI's protocol; agent_key: the environment
-    variable with its API key; agent_timeout: seconds for one request; agent_retries: of a request, by the client.
+    variable with its API key; agent_timeout: seconds for one request; agent_retries: of a request, by the client;
+    agent_omit: parameters that it is not sent, e.g. seed,temperature; agent_body: further fields of each request, as a
+    JSON object.
     agent_prompt: "default" ("none" for an embedded model, else "backend_agent" or "design_agent"), "none", a prompt of
     colbench_env/prompts, or a file. simulator: who answers the agent.
     tasks: JSON Lines; without it the miniature makes its own. num_tasks: how many, 0 for all (40 of the miniature).
-    samples: dialogues about each task.
+    samples: dialogues about each task. max_turns: agent turns at most; 0: as the benchmark has it, 10, and with the
+    miniature's own tasks 8 (backend) or 4 (frontend), as in launch.train. human_limit: characters kept of a reply; 0:
+    as the benchmark has it, 400 (backend) or 1000 (frontend).
     quirks: of the released roll-out, off by default; "double-bos" begins prompts with two begin-of-text tokens.
     rows: turns that are drawn side by side. max_length: tokens of a dialogue; 0: 2048, or what the network was made for
     where that is less. output: failures go beside it, to OUTPUT.failures.jsonl.
@@ -43,12 +49,14 @@ class RolloutConfig:
     agent_key: str = "OPENAI_API_KEY"
     agent_timeout: float = 120.0
     agent_retries: int = 2
+    agent_omit: str = ""
+    agent_body: str = "{}"
     agent_prompt: str = "default"
     tasks: Path | None = None
     num_tasks: int = 0
     samples: int = 1
     simulator: Annotated[Simulator, FLAT] = field(default_factory=Simulator)
-    max_turns: int = 10
+    max_turns: int = 0
     human_limit: int = 0
     temperature: float = 1.0
     top_k: int = 0
@@ -68,13 +76,23 @@ class RolloutConfig:
             raise BadInput(
                 f"samples is {self.samples}, num_tasks {self.num_tasks} and rows {self.rows}: at least 1, 0 and 1"
             )
-        self.simulator.check_for(self.benchmark)
+        if self.max_turns < 0 or self.human_limit < 0:
+            raise BadInput(f"max_turns is {self.max_turns} and human_limit {self.human_limit}: at least 0")
+        check_sampling(self.temperature, self.top_p)
+        self.simulator.check_for(self.benchmark, self.turns, self.human_limit)
         if self.simulator.human == "model" and self.agent_url:
             raise BadInput("--human=model is played by --model: it does not take --agent-url")
         if bool(self.agent_url) != bool(self.agent_model):
             raise BadInput("an agent behind an endpoint needs both --agent-url and --agent-model")
+        if not self.agent_url and (self.agent_omit or self.agent_body != "{}"):
+            raise BadInput("--agent-omit and --agent-body are for an agent behind an endpoint, --agent-url")
         if self.agent_url and (self.quirks or self.top_k):
             raise BadInput("--quirks and --top-k are for --model, an endpoint with --agent-url takes neither")
+
+    @property
+    def turns(self) -> int:
+        """The agent's turns at most, the default spelled out."""
+        return self.max_turns or default_turns(self.benchmark, miniature=self.tasks is None)
 
     @property
     def prompt_name(self) -> str:
@@ -93,5 +111,5 @@ class RolloutConfig:
 
 def settings_of(config: RolloutConfig) -> dict[str, object]:
     """What all processes have to be told alike, as plain JSON values."""
-    plain = dataclasses.asdict(dataclasses.replace(config, hosts=Hosts()))
+    plain = dataclasses.asdict(dataclasses.replace(config, hosts=Hosts(), max_turns=config.turns))
     return json.loads(json.dumps(plain, default=str))

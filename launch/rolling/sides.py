@@ -18,6 +18,7 @@ from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.benchmarks import Benchmark
 from launch.rolling.config import RolloutConfig
+from launch.simulator import json_object, names
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ def seated(config: RolloutConfig, benchmark: Benchmark) -> Iterator[Sides]:
     """Both sides, ready to play; the engine ends with the context."""
     simulator, rules = config.simulator, benchmark.rules
     settings = Settings(
-        config.max_turns,
+        config.turns,
         replace(rules, human_limit=config.human_limit) if config.human_limit else rules,
-        read_agent_prompt(config.prompt_name, config.max_turns),
+        read_agent_prompt(config.prompt_name, config.turns),
         config.seed,
         config.agent_model or config.played,
         simulator.attempts,
@@ -61,15 +62,19 @@ def _with_endpoint(
         EndpointSettings(
             config.agent_url, config.agent_model, config.temperature, config.top_p, config.max_new_tokens,
             config.agent_key, config.agent_timeout, config.agent_retries, config.simulator.in_flight,
+            omit=names(config.agent_omit), body=json_object(config.agent_body, "--agent-body"), flags="--agent",
         )
     )  # fmt: skip
-    about = settings.about(human) | {"sampling": sampling | {"url": config.agent_url}}
+    told = agent.settings.in_rows
+    further = {name: told[name] for name in ("omit", "body") if name in told}
+    about = settings.about(human) | {"sampling": sampling | {"url": config.agent_url} | further}
 
     async def play(task: Task, sample: int) -> Trajectory:
         async def turn(episode: Episode) -> Episode:
             seed = seed_of(settings.seed, "agent", task.task_id, sample, episode.turns + 1)
             try:
-                return episode.step_agent(await agent.complete(settings.agent_messages(episode), seed))
+                said = await agent.complete(settings.agent_messages(episode), seed)
+                return episode.step_agent(said, extra={"sent": agent.parameters(seed)})
             except BadInput:
                 raise
             except Exception as problem:

@@ -101,7 +101,7 @@ def _whole_waves(wanted: Wanted, wave: int) -> int:
 
 def _waves_human(run: Run, sampler: Any) -> tuple[Any, Step]:
     simulator = run.config.simulator
-    if simulator.human == "scripted":
+    if simulator.human != "model":
         return run.benchmark.human(simulator), Step(sampler)
     sampling = Sampling(simulator.human_temperature, 0, 1.0, simulator.human_max_tokens)
     speaker = run.sampler(run.start_params, sampling)  # the start policy, whoever the agent is

@@ -98,6 +98,9 @@ class Sees:
         self.sent.append((messages, seed))
         return "Make it green."
 
+    def parameters(self, seed):
+        return {"seed": seed}
+
 
 def test_a_model_that_sees_gets_both_pictures_and_no_source():
     endpoint = Sees()

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from colbench_env.dialogue import BackendRules, Episode, chat_messages, marked_answer, shown_text
@@ -112,6 +114,24 @@ def test_a_step_leaves_the_state_before_it_as_it_was():
 def test_an_empty_human_reply_never_becomes_a_turn():
     with pytest.raises(ValueError, match="the human's reply is empty"):
         played("Why?").step_human(" \n")
+
+
+def test_a_reply_of_which_the_limit_leaves_only_blanks_is_empty_too():
+    with pytest.raises(ValueError, match="the human's reply is empty"):
+        Episode(TASK).step_agent("Which sign?").step_human(" " * 400 + "Plus.")
+
+
+def test_half_characters_are_replaced_wherever_text_comes_in():
+    episode = (
+        Episode(Task("Sum \ud83d up.", "x"))
+        .step_agent("Which \udc00? OUTPUT: \ud800?")
+        .step_human("Plus \udfff\ud83d.")
+    )
+    assert [message.content for message in episode.history] == ["Sum \ufffd up.", "\ufffd?", "Plus \ufffd\ufffd."]
+    assert episode.history[1].output == "Which \ufffd? OUTPUT: \ufffd?"
+    done = episode.step_agent("I WANT TO ANSWER: '\ud800'")
+    assert done.answer == "'\ufffd'"
+    assert "\\ud" not in json.dumps(done.to_trajectory().to_json()["dialogue_history"])
 
 
 def test_a_limit_below_one_is_refused():

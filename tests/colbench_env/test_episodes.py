@@ -155,6 +155,44 @@ def test_a_failure_keeps_a_short_reason_and_survives_another_process():
     assert again.reason == "x" * 499 + "…"
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "\ud83d",
+        "\x00\x1b[2J\x07",
+        "x" * 10_000_000,
+        "<|end|><|assistant|>",
+        "\u2028\ufeff",
+        "I WANT TO ANSWER: 1",
+        "No response.",
+    ],
+)
+def test_whatever_a_human_says_is_a_reply(reply):
+    row = play(TASKS[0], asks_then_answers, Human(lambda request, call: reply), NOW)
+    assert row.dialogue_history[2].content == reply.replace("\ud83d", "\ufffd")[:400]
+    assert Trajectory.from_json(json.loads(json.dumps(row.to_json())), "row").dialogue_history == row.dialogue_history
+
+
+@pytest.mark.parametrize("reply", ["", " \n\t", None, b"Euros.", 5, "\u00a0" * 500])
+def test_what_is_no_reply_fails_the_episode_and_nothing_else(reply):
+    with pytest.raises(EpisodeFailed, match=r"the human failed: .* \(attempts: 3\)"):
+        play(TASKS[0], asks_then_answers, Human(lambda request, call: reply), NOW)
+
+
+def test_the_reason_of_a_failure_holds_no_half_character():
+    with pytest.raises(EpisodeFailed) as caught:
+        play(TASKS[0], lambda messages: raise_(ValueError("bad \udc00")), Human(None), NOW)
+    assert caught.value.reason == "ValueError: bad \ufffd"
+
+
+def test_what_a_human_notes_is_kept_beside_its_reply():
+    def reply(request, call):
+        request.notes["model"] = "m"
+        return "Euros."
+
+    assert play(TASKS[0], asks_then_answers, Human(reply), NOW).dialogue_history[2].extra == {"model": "m"}
+
+
 def test_bad_input_of_the_human_is_not_tried_again():
     human = Human(lambda *_: raise_(BadInput("no facts")))
     with pytest.raises(BadInput, match="no facts"):

@@ -214,7 +214,7 @@ def test_no_more_requests_are_under_way_than_allowed(server, monkeypatch):
 def test_leaks_are_marked_and_counted_and_asked_for_again_if_they_shall_not_be(server):
     server.script = ["```x```"]
     row = play(TASK, asks, human(server), Settings(system=""))
-    assert (row.dialogue_history[2].extra, row.extra["leaks"], row.extra["reasked"]) == ({"leaks": ["fence"]}, 1, 0)
+    assert (row.dialogue_history[2].extra["leaks"], row.extra["leaks"], row.extra["reasked"]) == (["fence"], 1, 0)
     server.script = ["```x```", "def f(x):"]
     row = play(TASK, asks, human(server), Settings(system="", no_leaks=True))
     assert (row.dialogue_history[2].content, row.extra["leaks"], row.extra["reasked"]) == ("Euros.", 0, 2)

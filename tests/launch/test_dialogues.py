@@ -180,6 +180,32 @@ def test_a_human_played_by_a_model_draws_again_after_a_blank_reply(chat, tasks):
     assert row.extra["human"]["settings"]["model"] == "a model"
 
 
+def test_a_human_played_by_a_model_that_thinks_aloud_is_heard_without_its_thoughts(chat, tasks):
+    ask = spelled(chat, "Who?") + [chat.turn_end_id]
+    answer = spelled(chat, "I WANT TO ANSWER:x") + [chat.turn_end_id]
+    cut, said = "<think>int(x)", "<think>int(x)</think> Yes."
+    turns = [(spelled(chat, text) + [chat.turn_end_id], True) for text in (cut, said)]
+    (row,) = with_model(chat, Scripted((ask, True), (answer, True)), Scripted(*turns), [(tasks[0], 0)])
+    reply = row.dialogue_history[2]
+    assert (reply.content, reply.extra) == ("Yes.", {"thoughts": 1, "unfinished_thoughts": 1})
+
+
+def test_a_thought_that_the_template_opens_is_no_reply_before_it_ends(chat, tasks, monkeypatch):
+    prompt_ids = type(chat).prompt_ids
+
+    def opening(self, messages):
+        ids = prompt_ids(self, messages)
+        return [*ids, *spelled(chat, "<think>\n")] if "Programmer:" in messages[0]["content"] else ids
+
+    monkeypatch.setattr(type(chat), "prompt_ids", opening)
+    ask = spelled(chat, "Who?") + [chat.turn_end_id]
+    answer = spelled(chat, "I WANT TO ANSWER:x") + [chat.turn_end_id]
+    turns = [(spelled(chat, text) + [chat.turn_end_id], True) for text in ("They ask", "So.</think>Yes.")]
+    (row,) = with_model(chat, Scripted((ask, True), (answer, True)), Scripted(*turns), [(tasks[0], 0)])
+    reply = row.dialogue_history[2]
+    assert (reply.content, reply.extra) == ("Yes.", {"thoughts": 1, "unfinished_thoughts": 1})
+
+
 def test_a_human_that_stays_blank_is_a_failure_that_names_the_task_and_the_others_play_on(chat, tasks):
     """Both are asked at the same time; the blank one leaves the step, and the other goes on alone."""
     agent = Scripted(*[(spelled(chat, text) + [chat.turn_end_id], True) for text in ("Who?", "I WANT TO ANSWER:x")])

@@ -1,5 +1,6 @@
 """Humans and agents behind an endpoint: `launch.rollout` and `launch.train` against the real `launch.serve`."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -16,6 +17,7 @@ from launch import rollout
 from launch.serving.app import make_app
 from launch.serving.config import ServeConfig
 from launch.serving.loading import load_served
+from tests.colbench_env.endpoints import Served, completion
 
 DOWN = "http://127.0.0.1:9/v1"
 
@@ -156,6 +158,50 @@ def test_the_agents_endpoint_has_settings_of_its_own(in_process, tmp_path):
     flags = (f"--agent-url={DOWN}", "--agent-model=a", "--human-retries=7", f"--output={tmp_path / 'rows.jsonl'}")
     refused = in_process(rollout.main, *flags, "--agent-timeout=0").refuses()
     assert refused.startswith("error: timeout=0.0, retries=2, concurrency=64 and max_tokens=512, expected above 0")
+
+
+def refusing(*names):
+    """A server that refuses these parameters, and whose model answers at once."""
+
+    def decide(body):
+        bad = next((name for name in names if name in body), None)
+        told = {"detail": [{"loc": ["body", bad], "msg": "Extra inputs are not permitted"}]}
+        return completion("I WANT TO ANSWER: x") if bad is None else (422, told)
+
+    return Served(decide)
+
+
+def both_at(url, output):
+    sides = [f"--{side}-{name}" for side in ("human", "agent") for name in (f"url={url}", "model=m")]
+    return ("--human=openai", *sides, "--agent-prompt=none", "--num-tasks=2", f"--output={output}")
+
+
+def test_flags_leave_out_what_an_endpoint_refuses_and_rows_have_what_was_sent(in_process, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    with contextlib.closing(refusing("max_tokens", "seed")) as server:
+        refused = in_process(rollout.main, *both_at(server.url, output)).refuses()
+        assert "refuses the parameter seed (status 422)" in refused and refused.endswith("with --agent-omit=seed")
+        assert not output.exists()
+        more = ("--agent-omit=seed,top_p", '--agent-body={"reasoning_effort": "low"}', "--max-new-tokens=9")
+        ended = in_process(rollout.main, *both_at(server.url, output), *more)
+        assert ended.status == 0, ended.stderr
+        for row in read_rows(output, Trajectory):
+            sent = {"temperature": 1.0, "max_completion_tokens": 9, "reasoning_effort": "low"}
+            assert row.agent_turns[0].extra["sent"] == sent
+            assert row.extra["sampling"]["omit"] == ["seed", "top_p"]
+        again = in_process(rollout.main, *both_at(server.url, output), "--agent-omit=seed").refuses()
+        assert "use another output file" in again
+
+
+def test_an_address_without_v1_and_an_account_without_credit_end_the_rollout_at_once(in_process, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    with contextlib.closing(Served(lambda body: (402, {"error": {"message": "Insufficient Balance"}}))) as server:
+        assert "; is /v1 missing from the URL? It says: Not Found" in (
+            in_process(rollout.main, *both_at(server.base, output)).refuses()
+        )
+        assert "the account has no credit left (status 402): Insufficient Balance" in (
+            in_process(rollout.main, *both_at(server.url, output), "--samples=25").refuses()
+        )
 
 
 # --- launch.train ----------------------------------------------------------------------------------------------------

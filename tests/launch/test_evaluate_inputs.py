@@ -70,6 +70,16 @@ def test_every_defect_is_named_by_its_line_and_the_rest_is_graded_and_written(ev
     assert outputs[2].stat().st_size < 200_000
 
 
+def test_dialogues_of_different_turn_budgets_are_told(evaluate, tmp_path):
+    rows, other = tmp_path / "rows.jsonl", tmp_path / "other.jsonl"
+    played = [dialogue(task(number), right(number), rules={"max_turns": turns}) for number, turns in ((1, 8), (2, 8))]
+    write_rows(rows, played)
+    write_rows(other, [dialogue(task(1), right(1), rules={"max_turns": 10}), dialogue(task(2), right(2), rules="mine")])
+    told = "dialogues of at most 8 and 10 agent turns: their scores cannot be compared"
+    assert told not in evaluate(f"--trajectories={rows}").stderr
+    assert told in evaluate(f"--trajectories={rows}", f"--baseline={other}").stderr
+
+
 @pytest.mark.parametrize(
     ("order", "samples", "line", "says"),
     [

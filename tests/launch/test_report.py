@@ -158,6 +158,8 @@ def test_the_report_says_how_the_run_was_made(run):
     assert found["peak_memory_gib"] > 0
     assert found["versions"].keys() >= {"python", "jax", "numpy"}
     assert (found["devices"], found["mesh"]) == ("1 of 1 cpu devices (cpu)", "1x1")
+    assert found["max_turns"] == 10
+    assert "at most 10 agent turns" in (run.directory.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_console_shows_the_table_the_files_and_what_to_try(run):

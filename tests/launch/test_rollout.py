@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from colbench_env.episodes import Settings
 from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
-from launch import rollout
+from launch import cli, rollout
+from launch.benchmarks import default_turns
+from launch.presets import PRESETS
+from launch.rolling.config import RolloutConfig, settings_of
+from launch.stage_settings import Rollouts
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,11 +152,70 @@ def test_the_model_can_play_the_human_and_prompts_begin_twice_by_name(in_process
 
 
 @pytest.mark.parametrize(
+    ("flags", "turns"),
+    [([], 8), (["--benchmark=frontend"], 4), (["--tasks=x.jsonl"], 10), (["--max-turns=5"], 5)],
+)
+def test_a_dialogue_has_as_many_turns_as_the_benchmark_has_it(flags, turns):
+    config = cli.parse_plain(RolloutConfig, flags)
+    assert config.turns == settings_of(config)["max_turns"] == turns
+
+
+def test_rollouts_and_training_play_the_miniature_with_the_same_budget():
+    for benchmark in ("backend", "frontend"):
+        trained = PRESETS["embedded"]("sweet", benchmark).rollouts.max_turns
+        assert RolloutConfig(benchmark=benchmark).turns == trained == default_turns(benchmark, miniature=True)
+    assert Rollouts().max_turns == default_turns("backend", miniature=False) == Settings().max_turns == 10
+
+
+def test_every_row_has_its_budget_and_a_file_of_another_is_refused(in_process, flags, tmp_path):
+    output = tmp_path / "rows.jsonl"
+    assert in_process(rollout.main, *flags, "--num-tasks=1", "--samples=1", f"--output={output}").status == 0
+    (row,) = read_rows(output, Trajectory)
+    assert row.extra["rules"]["max_turns"] == 3
+    refused = in_process(
+        rollout.main, *flags, "--num-tasks=1", "--samples=1", "--max-turns=4", f"--output={output}"
+    ).refuses()
+    assert (
+        "was played with {'rules': {'max_turns': 3" in refused and "this run has {'rules': {'max_turns': 4" in refused
+    )
+
+
+def test_rules_answer_about_tasks_that_have_no_fact_lines_and_the_row_names_them(in_process, flags, tmp_path):
+    source = "def f(x):\n    return round(x, 2)"
+    (tmp_path / "tasks.jsonl").write_text(
+        json.dumps({"problem_description": "Write f(x).", "ground_truth": source}) + "\n"
+    )
+    for human in ("rules", "standard-v1"):
+        output = tmp_path / f"{human}.jsonl"
+        turns = [flag for flag in flags if not (human == "standard-v1" and "max-turns" in flag)]
+        ended = in_process(
+            rollout.main, *turns, "--num-tasks=1", "--samples=1", f"--tasks={tmp_path / 'tasks.jsonl'}",
+            f"--human={human}", f"--output={output}",
+        )  # fmt: skip
+        assert ended.status == 0, ended.stderr
+        (row,) = read_rows(output, Trajectory)
+        assert row.extra["human"] == {
+            "name": human, "settings": {"answers": "from the reference by rules", "version": 1},
+        }  # fmt: skip
+        assert row.extra["leaks"] == 0
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (["--human=openai"], "--human=openai needs --human-model=NAME"),
         (["--agent-url=http://x/v1"], "needs both --agent-url and --agent-model"),
         (["--samples=0"], "samples is 0"),
+        (["--temperature=nan"], "temperature is nan, it must be finite and not negative"),
+        (["--human-temperature=-1"], "temperature is -1.0, it must be finite and not negative"),
+        (["--top-p=0"], "top_p is 0.0, it must be above 0 and at most 1"),
+        (["--max-turns=-1"], "max_turns is -1 and human_limit 0: at least 0"),
+        (["--agent-omit=seed"], "--agent-omit and --agent-body are for an agent behind an endpoint"),
+        (["--human-omit=seed"], "--human=scripted takes no --human-omit"),
+        (["--human=rules", "--benchmark=frontend"], "--human=rules reads Python"),
+        (["--human=standard-v1"], "goes with 10 agent turns (here 8)"),
+        (["--human=standard-v1", "--tasks=x", "--no-leaks"], "neither --no-leaks nor --human-plain"),
+        (["--human=standard-v1", "--tasks=x", "--human-limit=100"], "replies of the usual length"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(in_process, wrong, message):

@@ -1,0 +1,259 @@
+"""Python expressions in plain English: how somebody says them who wants a function and does not write code."""
+
+import ast
+from collections.abc import Callable, Sequence
+
+from colbench_env.humans.phrases import FUNCTIONS, METHODS, OPERATORS, OPPOSITE, PLACES, RELATIONS, TWO
+
+MAX_WORDS = 45  # of one expression; what takes more is not said
+PIECES = 8  # words of a text that are quoted in one go
+MAX_LISTED = 12
+
+
+def name_in_words(name: str) -> str:
+    """In: "total_fine"   Out: "total fine"; a name of one word stays as it is."""
+    return name.strip("_").replace("_", " ")
+
+
+def text_in_quotes(text: str) -> str:
+    """The text in quotation marks, interrupted where it is long, so that it is never a long piece of the source."""
+    words = text.split(" ")
+    if text.isspace() or not text:
+        return "a blank" if text else "an empty text"
+    parts = [" ".join(words[start : start + PIECES]) for start in range(0, len(words), PIECES)]
+    shown = (part.replace("\n", " (new line) ").replace("```", "(fence)") for part in parts)
+    return " and then ".join(f'"{part}"' for part in shown)
+
+
+class Wording:
+    """Says the expressions of one function, whose parameters keep their names."""
+
+    def __init__(self, parameters: Sequence[str] = ()):
+        self.parameters = frozenset(parameters)
+
+    def say(self, node: ast.AST) -> str:
+        """The expression in words, "" for what cannot be said, or not in MAX_WORDS."""
+        try:
+            words = self._say(node)
+        except (_Unsaid, RecursionError):
+            return ""
+        return words if len(words.split()) <= MAX_WORDS else ""
+
+    def condition(self, node: ast.AST, holds: bool = True) -> str:
+        """What has to be so for the expression to be true, or with `holds` False for it to be false; or ""."""
+        try:
+            words = self._condition(node, holds)
+        except (_Unsaid, RecursionError):
+            return ""
+        return words if len(words.split()) <= MAX_WORDS else ""
+
+    def _condition(self, node: ast.AST, holds: bool) -> str:
+        match node:
+            case ast.UnaryOp(op=ast.Not()):
+                return self._condition(node.operand, not holds)
+            case ast.BoolOp():
+                together = isinstance(node.op, ast.And) == holds
+                parts = [self._condition(value, holds) for value in node.values]
+                nested = [isinstance(value, ast.BoolOp) for value in node.values]
+                shown = [f"({part})" if inner else part for part, inner in zip(parts, nested, strict=True)]
+                return (" and " if together else " or ").join(shown)
+            case ast.Compare(ops=[op], left=left, comparators=[right]):
+                return self._relation(left, op, right, holds)
+            case ast.Compare(ops=[first, second], left=low, comparators=[middle, high]) if holds:
+                above = self._relation(middle, _turned(first), low, True)
+                below = self._relation(middle, second, high, True)
+                return f"{above} and {below}"
+            case ast.Name() | ast.Attribute() | ast.Subscript():
+                thing = self._say(node)
+                return f"{thing} is {'given and true' if holds else 'empty, zero or false'}"
+            case ast.Constant() | ast.Compare() | ast.UnaryOp():
+                raise _Unsaid
+        words = self._say(node)
+        return words if holds else f"it is not so that {words}"
+
+    def _relation(self, left: ast.AST, op: ast.AST, right: ast.AST, holds: bool) -> str:
+        if isinstance(op, ast.In | ast.NotIn):
+            inside = isinstance(op, ast.In) == holds
+            if isinstance(right, ast.List | ast.Tuple | ast.Set):
+                return f"{self._say(left)} is {'' if inside else 'not '}one of {self._say(right)}"
+            return f"{self._say(right)} {'contains' if inside else 'does not contain'} {self._say(left)}"
+        word = (RELATIONS if holds else OPPOSITE)[type(op)]
+        if isinstance(left, ast.Constant) and not isinstance(right, ast.Constant):
+            word = RELATIONS[type(_turned(op))] if holds else OPPOSITE[type(_turned(op))]
+            left, right = right, left
+        return f"{self._say(left)} {word} {self._say(right)}"
+
+    def _say(self, node: ast.AST) -> str:
+        match node:
+            case ast.Constant(value=str(text)):
+                return text_in_quotes(text)
+            case ast.Constant(value=bool() | int() | float() | None):
+                return repr(node.value)
+            case ast.Name(id=name):
+                return name if name in self.parameters else name_in_words(name)
+            case ast.Attribute(attr=name, value=thing):
+                return f"the {name_in_words(name)} of {self._say(thing)}"
+            case ast.Subscript():
+                return self._entry(node)
+            case ast.UnaryOp(op=ast.USub(), operand=thing):
+                return f"-{thing.value!r}" if isinstance(thing, ast.Constant) else f"minus {self._part(thing)}"
+            case ast.UnaryOp(op=ast.UAdd(), operand=thing):
+                return self._say(thing)
+            case ast.BinOp(op=op) if type(op) in OPERATORS:
+                return f"{self._part(node.left)} {OPERATORS[type(op)]} {self._part(node.right)}"
+            case ast.UnaryOp() | ast.BoolOp() | ast.Compare():
+                return f"whether {self._condition(node, True)}"
+            case ast.IfExp():
+                chosen = f"{self._say(node.body)} if {self._condition(node.test, True)}"
+                return f"{chosen}, otherwise {self._say(node.orelse)}"
+            case ast.JoinedStr():
+                parts = [
+                    self._say(part.value if isinstance(part, ast.FormattedValue) else part) for part in node.values
+                ]
+                return "the text " + ", then ".join(parts) if parts else "an empty text"
+            case ast.List() | ast.Tuple() | ast.Set():
+                return self._listed(node.elts)
+            case ast.Dict():
+                return self._dictionary(node)
+            case ast.GeneratorExp() | ast.ListComp() | ast.SetComp():
+                return self._every(node)
+            case ast.Call():
+                return self._call(node)
+            case ast.Starred(value=thing):
+                return self._say(thing)
+        raise _Unsaid
+
+    def _part(self, node: ast.AST) -> str:
+        words = self._say(node)
+        return f"({words})" if isinstance(node, ast.BinOp | ast.IfExp | ast.BoolOp | ast.Compare) else words
+
+    def _entry(self, node: ast.Subscript) -> str:
+        thing, place = self._say(node.value), node.slice
+        if isinstance(place, ast.Slice):
+            if place.step is not None or (place.lower and place.upper):
+                if place.lower is None and place.upper is None and _value(place.step) == -1:
+                    return f"{thing} in reverse"
+                raise _Unsaid
+            if place.upper is not None:
+                return f"the first {self._say(place.upper)} entries of {thing}"
+            return f"{thing} from place {self._say(place.lower)} on" if place.lower else thing
+        number = _value(place)
+        if isinstance(number, int) and not isinstance(number, bool):
+            return f"the {PLACES[number]} entry of {thing}" if number in PLACES else f"entry {number} of {thing}"
+        if isinstance(number, str):
+            return f"the {text_in_quotes(number)} of {thing}"
+        return f"the entry of {thing} for {self._say(place)}"
+
+    def _listed(self, entries: Sequence[ast.AST]) -> str:
+        if not entries:
+            return "an empty list"
+        words = [entry.value if _is_plain_word(entry) else self._say(entry) for entry in entries[:MAX_LISTED]]
+        inner = any(isinstance(entry, ast.List | ast.Tuple | ast.Set) for entry in entries)
+        words = [word.replace("; ", " / ") for word in words] if inner else words
+        numbers = inner or all(isinstance(_value(entry), int | float) for entry in entries)
+        return ("; " if numbers else ", ").join(words) + (" and more" if len(entries) > MAX_LISTED else "")
+
+    def _dictionary(self, node: ast.Dict) -> str:
+        if not node.keys:
+            return "an empty dictionary"
+        if len(node.keys) > MAX_LISTED or None in node.keys:
+            raise _Unsaid
+        pairs = (f"{self._say(key)} for {self._say(value)}" for key, value in zip(node.keys, node.values, strict=True))
+        return "a dictionary: " + "; ".join(f"key {pair}".replace(" for ", " holds ", 1) for pair in pairs)
+
+    def _every(self, node: ast.GeneratorExp | ast.ListComp | ast.SetComp) -> str:
+        if len(node.generators) != 1:
+            raise _Unsaid
+        loop = node.generators[0]
+        source, where = self._say(loop.iter), ""
+        if loop.ifs:
+            where = " where " + " and ".join(self._condition(test, True) for test in loop.ifs)
+        if isinstance(node.elt, ast.Compare | ast.BoolOp) or (
+            isinstance(node.elt, ast.UnaryOp) and isinstance(node.elt.op, ast.Not)
+        ):
+            return f"{self._condition(node.elt, True)}, for the {self._say(loop.target)} in {source}{where}"
+        if _value(node.elt) == 1:
+            return f"1 for each {self._say(loop.target)} in {source}{where}"
+        if ast.dump(node.elt) == ast.dump(loop.target).replace("Store", "Load"):
+            return f"the {self._say(loop.target)} entries in {source}{where}"
+        return f"{self._say(node.elt)}, for each {self._say(loop.target)} in {source}{where}"
+
+    def _call(self, node: ast.Call) -> str:
+        arguments = list(node.args)
+        if isinstance(node.func, ast.Attribute):
+            name = node.func.attr
+            if not (isinstance(node.func.value, ast.Name) and node.func.value.id in _MODULES):
+                arguments = [node.func.value, *arguments]
+        elif isinstance(node.func, ast.Name):
+            name = node.func.id
+        else:
+            raise _Unsaid
+        if name == "get" and len(arguments) in (2, 3):
+            fallback = f" ({self._say(arguments[2])} if there is none)" if len(arguments) == 3 else ""
+            return f"the {self._say(arguments[1])} of {self._say(arguments[0])}{fallback}"
+        if name == "replace" and len(arguments) == 3:
+            thing, old, new = map(self._say, arguments)
+            return f"{thing} with {new} in place of {old}"
+        if name == "sum" and isinstance(arguments[0], ast.GeneratorExp) and _value(arguments[0].elt) == 1:
+            return "the number of " + self._every(arguments[0]).removeprefix("1 for each ")
+        if name == "range" and len(arguments) == 1:
+            return f"the whole numbers below {self._say(arguments[0])}, from 0"
+        if name == "sorted" and arguments:
+            return f"{self._say(arguments[0])} sorted{self._order(node)}"
+        words = [self._say(argument) for argument in arguments]
+        if len(words) == 1 and (pattern := FUNCTIONS.get(name) or METHODS.get(name)):
+            return pattern.format(words[0])
+        if len(words) == 2 and (pattern := TWO.get(name)):
+            return pattern.format(*words).replace("to 1 decimals", "to 1 decimal")
+        if name in ("max", "min") and words:
+            return FUNCTIONS[name].format(", ".join(words))
+        raise _Unsaid
+
+    def order(self, call: ast.Call) -> str:
+        """How a call of sort or sorted orders, e.g. " by the second entry, the largest first"; or ""."""
+        try:
+            return self._order(call)
+        except (_Unsaid, RecursionError):
+            return ""
+
+    def _order(self, call: ast.Call) -> str:
+        by, backwards = "", False
+        for option in call.keywords:
+            if option.arg == "reverse":
+                backwards = bool(_value(option.value))
+            if option.arg == "key" and isinstance(option.value, ast.Lambda):
+                body = option.value.body
+                parts = body.elts if isinstance(body, ast.Tuple) else [body]
+                own = option.value.args.args[0].arg if option.value.args.args else ""
+                said = [_without_owner(self._say(part), name_in_words(own)) for part in parts]
+                by = " by " + ", then by ".join(said)
+        return by + (", the largest first" if backwards else ", the smallest first")
+
+
+_MODULES = ("math", "np", "numpy", "statistics", "re", "collections", "datetime", "os", "json", "random")
+
+
+class _Unsaid(Exception):
+    """Something for which there are no words here."""
+
+
+def _turned(op: ast.AST) -> ast.AST:
+    turned: dict[type[ast.AST], Callable[[], ast.AST]] = {
+        ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE,
+    }  # fmt: skip
+    return turned.get(type(op), type(op))()
+
+
+def _value(node: ast.AST | None) -> object:
+    try:
+        return ast.literal_eval(node) if node is not None else None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def _is_plain_word(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.replace("_", "").isalnum()
+
+
+def _without_owner(words: str, owner: str) -> str:
+    return words.replace(f" of {owner}", "").replace(f" in {owner}", "") if owner else words
