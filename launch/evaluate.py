@@ -5,6 +5,7 @@ Read `main`, then `launch.evaluation.evaluating` (what is done), `launch.evaluat
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ def main() -> None:
 
     What is wrong with the input is told last, when everything else has been graded and written.
     """
-    config: EvaluateConfig = cli.parse_plain(EvaluateConfig, _with_json_value(sys.argv[1:]))
+    config: EvaluateConfig = cli.parse_plain(EvaluateConfig, _with_json_value(sys.argv[1:]), "launch.evaluate")
 
     # Only now what takes long to import: `--help` and bad flags should answer at once.
     from colbench_env.types import BadInput
@@ -60,7 +61,7 @@ def _with_json_value(argv: Sequence[str]) -> list[str]:
     """The arguments, with "-" for the file where `--json` stands alone."""
     return [
         f"--json={STDOUT}" if argument == "--json" and after.startswith("--") else argument
-        for argument, after in zip(argv, [*argv[1:], "--"], strict=True)
+        for argument, after in itertools.pairwise([*argv, "--"])
     ]
 
 

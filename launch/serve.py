@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,8 +15,8 @@ GRACE_SECONDS = 5  # for streams that are under way when the server is told to e
 
 
 def main() -> None:
-    """Parses the flags, takes the port, loads the model, serves until SIGTERM or Ctrl-C."""
-    config: ServeConfig = cli.parse_plain(ServeConfig, sys.argv[1:])
+    """Parses the flags, takes the port, loads the model, serves until SIGTERM (status 143) or Ctrl-C (0)."""
+    config: ServeConfig = cli.parse_plain(ServeConfig, sys.argv[1:], "launch.serve")
     key = _api_key(config)
     with _listener(config) as listener:
         _serve(config, key, listener)
@@ -25,6 +26,7 @@ def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> Non
     # jax and what imports it only now: `--help`, bad flags and a busy port should be answered at once.
     import uvicorn
 
+    from launch import stopping
     from launch.console import Console
     from launch.serving.app import make_app
     from launch.serving.loading import load_served
@@ -34,16 +36,18 @@ def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> Non
     server = uvicorn.Server(
         uvicorn.Config(make_app(served), log_level="warning", lifespan="off", timeout_graceful_shutdown=GRACE_SECONDS)
     )
-    # uvicorn has handlers of its own while it runs, and afterwards raises the signal again. These hear of it before and
-    # after: the end is clean, and the status 0.
+    # In place of uvicorn's handlers, after which it would send the process the signal once more.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        signal.signal(number, server.handle_exit)
     host, port = listener.getsockname()[:2]
     console.say(f"serving {served.name} at http://{host}:{port}/v1, {config.rows} rows of {served.engine.max_length}")
     try:
         server.run(sockets=[listener])
     finally:
         served.engine.close()
+    if stopping.asked():
+        raise stopping.Terminated
     console.say("ended")
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from colbench_env.types import BadInput
 from launch.config import EMBEDDED, EMBEDDED_FRONTEND, Hosts
 from launch.simulator import FLAT, Simulator
-from launch.stage_settings import BenchmarkName, Design
+from launch.stage_settings import BenchmarkName, Design, check_drawing
 
 MINI_TASKS = 40
 
@@ -64,10 +64,15 @@ class RolloutConfig:
     design: Design = field(default_factory=Design)
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.num_tasks < 0 or self.rows < 1:
-            raise BadInput(
-                f"samples is {self.samples}, num_tasks {self.num_tasks} and rows {self.rows}: at least 1, 0 and 1"
-            )
+        for least, names in (
+            (1, ("samples", "rows", "max_turns")), (0, ("num_tasks", "human_limit", "max_length", "agent_retries")),
+        ):  # fmt: skip
+            for name in names:
+                if getattr(self, name) < least:
+                    raise BadInput(f"{name} is {getattr(self, name)}, it must be at least {least}")
+        if not self.agent_timeout > 0:
+            raise BadInput(f"agent_timeout is {self.agent_timeout}, it must be above 0")
+        check_drawing("", self.temperature, self.top_k, self.top_p, self.max_new_tokens)
         self.simulator.check_for(self.benchmark)
         if self.simulator.human == "model" and self.agent_url:
             raise BadInput("--human=model is played by --model: it does not take --agent-url")
