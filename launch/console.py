@@ -120,7 +120,10 @@ class ShortLine:
         self._first = first or (done, now)
         if first is not None and done > first[0]:
             each = (now - first[1]) / (done - first[0])
-            parts += [f"{each:.2g} s/step" if each < 100 else f"{each:.0f} s/step", f"{clock_text(each * (total - done))} left"]
+            parts += [
+                f"{each:.2g} s/step" if each < 100 else f"{each:.0f} s/step",
+                f"{clock_text(each * (total - done))} left",
+            ]
         return "  ".join(parts)
 
 

@@ -23,7 +23,7 @@ def main() -> None:
     from launch.planning.report import HEAD, table_row
     from launch.planning.search import search
 
-    plan = search(config) if config.search else make_plan(config)
+    plan = search(config) if config.search else make_plan(config, lambda line: print(line, file=sys.stderr, flush=True))
     if config.json:
         print(json.dumps(plan.to_json(), indent=2))
     elif config.markdown:

@@ -53,11 +53,10 @@ class Start:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        if self.dialogues < 1 or not 0 <= self.privileged_share <= 1:
-            raise BadInput(
-                f"start.dialogues is {self.dialogues} and start.privileged_share {self.privileged_share}: at least 1, "
-                "and at least 0 and at most 1"
-            )
+        if self.dialogues < 1:
+            raise BadInput(f"start.dialogues is {self.dialogues}, it must be at least 1")
+        if not 0 <= self.privileged_share <= 1:
+            raise BadInput(f"start.privileged_share is {self.privileged_share}, it must be at least 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -143,11 +142,10 @@ class Ranking:
     reference_context: Literal["privileged", "public"] = "privileged"
 
     def __post_init__(self) -> None:
-        if self.candidates < 2 or self.num_pairs < 1:
-            raise BadInput(
-                f"ranking.candidates is {self.candidates} and ranking.num_pairs {self.num_pairs}, they must be at "
-                "least 2 and 1 to make a pair"
-            )
+        if self.candidates < 2:
+            raise BadInput(f"ranking.candidates is {self.candidates}, it must be at least 2 to make a pair")
+        if self.num_pairs < 1:
+            raise BadInput(f"ranking.num_pairs is {self.num_pairs}, it must be at least 1")
         if not 0 < self.data_fraction <= 1:
             raise BadInput(f"ranking.data_fraction is {self.data_fraction}, it must be above 0 and at most 1")
 

@@ -48,13 +48,13 @@ def _train(config: TrainConfig) -> None:
         )
     shape = parse_mesh(config.mesh)
     check_mesh(config, shape, stages)
+    check_inputs(config, directory, stages)
     devices = start_devices(shape)
     with (
         directory.opened(settings_of(config)),
         console.logged_to(config.run_dir / "log.txt"),
         opened(config.benchmark, config.design, config.grader, config.grader_workers, config.unsafe) as benchmark,
     ):
-        check_inputs(config, directory)
         run = Run(config, directory, console, devices, shape, benchmark)
         left = [stage for stage in stages if directory.note(stage) is None]
         if left:

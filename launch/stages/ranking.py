@@ -39,7 +39,7 @@ def candidates(run: Run) -> dict[str, Any]:
     settings = run.config.ranking
     path = run.directory.path / "grading" / "trajectories.jsonl"
     trajectories = read_rows(path, Trajectory)
-    used = trajectories[: max(1, round(settings.data_fraction * len(trajectories)))]
+    used = share_of(trajectories, settings.data_fraction)
     rows = [trajectory_row(t, run.chat, run.system, f"{path}:{line}") for line, t in enumerate(used, start=1)]
     positions = [(index, turn) for index, row in enumerate(rows) for turn in range(1, row.num_turns + 1)]
     target = run.directory.stage("candidates") / "candidates.jsonl"
@@ -64,6 +64,11 @@ def candidates(run: Run) -> dict[str, Any]:
         done += len(part)
         run.console.progress("candidates", done, len(positions))
     return {"trajectories": len(used), "positions": len(positions), "candidates": len(positions) * settings.candidates}
+
+
+def share_of(trajectories: Sequence[Trajectory], data_fraction: float) -> Sequence[Trajectory]:
+    """The first trajectories, at least one, in whose turns candidates are sampled."""
+    return trajectories[: max(1, round(data_fraction * len(trajectories)))]
 
 
 def _given_candidates(run: Run, path: Path) -> dict[str, Any]:
