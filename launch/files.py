@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from colbench_env.tasks import scan_lines
+from colbench_env.tasks import open_rows
 from colbench_env.types import BadInput
 
 
@@ -45,10 +45,10 @@ def check_writable(path: Path) -> None:
 
 
 def check_readable(*paths: Path | None) -> None:
-    """BadInput for the first path that is no file which can be read; None is none."""
+    """BadInput for the first path that is no file which can be read; None is none, and a pipe is left alone."""
     for path in paths:
-        if path is not None:
-            next(iter(scan_lines(path)), None)
+        if path is not None and not path.is_fifo():
+            open_rows(path).close()
 
 
 def check_directory(model: str | Path) -> None:

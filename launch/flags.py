@@ -12,9 +12,9 @@ MOST = 2**31 - 1  # numpy's and jax's 32-bit integers hold no more
 
 
 def check_values(config: Any, argv: Sequence[str]) -> None:
-    """BadInput for a number that is not finite or beyond what 32 bits hold, for a negative seed, and for a path that
-    was given and is empty (which would be the current directory)."""
-    from colbench_env.types import BadInput
+    """BadInput for a number that is not finite or beyond what 32 bits hold, for a negative seed, for text that is not
+    UTF-8 (a path may be), and for a path that was given and is empty (which would be the current directory)."""
+    from colbench_env.types import BadInput, replace_lone_surrogates
 
     empty = _given_empty(argv)
     for flag, value in flags_of(config):
@@ -24,6 +24,8 @@ def check_values(config: Any, argv: Sequence[str]) -> None:
             raise BadInput(f"{flag} is {value:.6g}, it must be at most {MOST}")
         if flag.endswith("-seed") and value < 0:
             raise BadInput(f"{flag} is {value}, it must not be negative")
+        if isinstance(value, str) and not value.isascii() and replace_lone_surrogates(value) != value:
+            raise BadInput(f"{flag}={value}: the bytes are no UTF-8")
         if isinstance(value, Path) and flag in empty:
             raise BadInput(f"{flag} is empty, expected a path")
 
