@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -163,11 +164,22 @@ def _last_byte(file: BinaryIO, end: int) -> bytes:
     return file.read(1)
 
 
+def open_rows(path: str | Path) -> BinaryIO:
+    """The file, opened to be read; it may be a pipe. Raises BadInput where it cannot be read or is a device, whose
+    first line may have no end."""
+    try:
+        if stat.S_ISCHR(os.stat(path).st_mode):
+            raise BadInput(f"{path}: is a device, expected a file")
+        return open(path, "rb")
+    except OSError as problem:
+        _fail(path, "read", problem)
+
+
 def scan_lines(path: str | Path) -> Iterator[Line]:
     """Every line of a file that is not blank. Raises BadInput where the file cannot be read."""
     offset = 0
     try:
-        with open(path, "rb") as file:
+        with open_rows(path) as file:
             for number, content in enumerate(file, start=1):
                 if content.removeprefix(BOM).strip():
                     without_mark = content.removeprefix(BOM) if number == 1 else content

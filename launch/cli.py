@@ -1,12 +1,17 @@
-"""What all commands share: flags from a dataclass, one sentence for bad input, exit status 0, 1 or 2."""
+"""What all commands share: flags from a dataclass, one sentence for bad input, exit status 0, 1, 2 or 143 (SIGTERM)."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
+
+from launch import stopping
+from launch.flags import check_values
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the grader forks
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,12 +23,16 @@ class Stopped(Exception):
 
 def run(command: Callable[[], None]) -> NoReturn:
     """Runs the command as this process, and ends it with `exit_status`."""
+    stopping.watch_for_sigterm()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where the shell has closed it
+            stream.reconfigure(errors="backslashreplace")  # whatever the encoding of the terminal lacks
     status = exit_status(command)
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        status = status or 1
-    sys.stderr.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        status = status or _tell(error)
     if status:
         # At once: TensorBoard's and orbax's threads would go on to tell of a full disk, each with a traceback. Nothing
         # is lost, as every file is written so that a process may be killed at any moment.
@@ -32,18 +41,26 @@ def run(command: Callable[[], None]) -> NoReturn:
 
 
 def exit_status(command: Callable[[], None]) -> int:
-    """Runs the command: 0 when done, 2 for bad input (one sentence on standard error), 1 for anything else."""
+    """Runs the command: 0 when done, 2 for bad input (one sentence on standard error), 143 where SIGTERM has ended it,
+    1 for anything else."""
     _hush_late_writes()
     try:
         command()
     except (Exception, KeyboardInterrupt) as error:
-        status, sentence = verdict(error)
+        return _tell(error)
+    return 0
+
+
+def _tell(error: BaseException) -> int:
+    """Says on standard error what has ended the command; its exit status."""
+    status, sentence = verdict(error)
+    with contextlib.suppress(OSError):  # standard error may be closed as well
         if sentence:
             print(sentence if isinstance(error, KeyboardInterrupt) else f"error: {sentence}", file=sys.stderr)
         else:
             traceback.print_exception(error)
-        return status
-    return 0
+        sys.stderr.flush()
+    return status
 
 
 def verdict(error: BaseException) -> tuple[int, str]:
@@ -62,6 +79,8 @@ def verdict(error: BaseException) -> tuple[int, str]:
             return 1, str(error)
         case Stopped():
             return 1, str(error)
+        case stopping.Terminated():
+            return stopping.STATUS, str(error)
         case KeyboardInterrupt():
             return 1, "stopped; run the same command again to continue"
     return 1, ""
@@ -93,22 +112,59 @@ def flag_value(argv: Sequence[str], name: str, default: str) -> str:
 
 
 def parse(kind: type[Any], argv: Sequence[str], presets: dict[str, Callable[[], Any]], default_preset: str) -> Any:
-    """The configuration that the arguments describe; `--help` and mistakes end the process with status 0 and 2."""
+    """As `parse_plain`, for launch.train: what the arguments leave open has the value of the preset."""
+    name = flag_value(argv, "preset", default_preset)
+    if name not in presets:
+        raise bad_input(f"--preset={name}: there is no such preset, expected one of {', '.join(presets)}")
+    return _parsed(kind, argv, "launch.train", default=presets[name]())
+
+
+def parse_plain(kind: type[Any], argv: Sequence[str], command: str) -> Any:
+    """The configuration that the arguments of `python -m COMMAND` describe.
+
+    BadInput for values that make no sense; `--help` and mistakes in the flags themselves end the process with status 0
+    and 2.
+    """
+    return _parsed(kind, argv, command)
+
+
+def _parsed(kind: type[Any], argv: Sequence[str], command: str, **default: Any) -> Any:
     import tyro
 
     from colbench_env.types import BadInput
 
-    name = flag_value(argv, "preset", default_preset)
-    if name not in presets:
-        raise BadInput(f"--preset={name}: there is no such preset, expected one of {', '.join(presets)}")
-    return tyro.cli(kind, args=list(argv), default=presets[name](), description=kind.__doc__)
+    prog, said = f"python -m {command}", io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            config = tyro.cli(kind, prog=prog, args=list(argv), description=kind.__doc__, **default)
+    except SystemExit as end:
+        refused = _refused(end)
+        if end.code and not (argv and refused):
+            print(usage(command), file=sys.stderr)
+        if refused:
+            raise BadInput(refused) from None
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
+    check_values(config, argv)
+    return config
 
 
-def parse_plain(kind: type[Any], argv: Sequence[str], prog: str | None = None) -> Any:
-    """As `parse`, for a command without presets. prog: its name in `--help`, where it is one of several in a file."""
-    import tyro
+def _refused(end: SystemExit) -> str:
+    """The sentence of a configuration that would not be made, which tyro has put into a box; empty for other ends."""
+    from colbench_env.types import BadInput
 
-    return tyro.cli(kind, prog=prog, args=list(argv), description=kind.__doc__)
+    error: BaseException | None = end
+    part = ""
+    while error is not None and not isinstance(error, BadInput):
+        part = str(getattr(error, "arg", part))  # of tyro's error: the dataclass within the configuration
+        error = error.__context__
+    known = not part or f"{part}." in str(error) or str(error).startswith("--")
+    return "" if error is None else str(error) if known else f"{part}: {error}"
+
+
+def usage(command: str, arguments: str = "[FLAGS]") -> str:
+    """The line that begins what is said of flags that cannot be read."""
+    return f"usage: python -m {command} {arguments}; --help explains them"
 
 
 def bad_input(sentence: str) -> Exception:

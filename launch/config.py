@@ -159,31 +159,21 @@ class TrainConfig:
     design: Design = field(default_factory=Design)
 
     def __post_init__(self) -> None:
-        if self.num_tasks < 0 or self.evaluation.num_tasks < 1:
-            raise BadInput(f"num_tasks is {self.num_tasks}, evaluation.num_tasks {self.evaluation.num_tasks}: too few")
+        if self.num_tasks < 0 or self.grader_workers < 1:
+            raise BadInput(
+                f"num_tasks is {self.num_tasks} and grader_workers {self.grader_workers}: at least 0 (all), and at "
+                "least 1"
+            )
         self.simulator.check_for(self.benchmark, self.rollouts.max_turns)
         if self.benchmark == "frontend" and self.preset in ("paper-backend", "released-backend"):
             raise BadInput(f"--preset={self.preset} is for backend tasks, frontend has --preset=paper-frontend")
         wrong, right = (EMBEDDED, EMBEDDED_FRONTEND) if self.benchmark == "frontend" else (EMBEDDED_FRONTEND, EMBEDDED)
         if self.model == wrong:
             raise BadInput(f"--model={wrong}: it plays the other benchmark, --benchmark={self.benchmark} has {right}")
-        if self.ranking.candidates < 2:
-            raise BadInput(f"ranking.candidates is {self.ranking.candidates}, it must be at least 2 to make a pair")
-        if not 0 < self.ranking.data_fraction <= 1:
-            raise BadInput(f"ranking.data_fraction is {self.ranking.data_fraction}, it must be above 0 and at most 1")
-        if self.rollouts.samples < 1 or self.rollouts.max_turns < 1:
-            raise BadInput(
-                f"rollouts.samples is {self.rollouts.samples} and rollouts.max_turns {self.rollouts.max_turns}, "
-                "both must be at least 1"
-            )
         if self.rollouts.rows % self.ranking.candidates:
             raise BadInput(
                 f"rollouts.rows is {self.rollouts.rows}, it must be a multiple of ranking.candidates "
                 f"{self.ranking.candidates}"
-            )
-        if not 0 <= self.start.privileged_share <= 1:
-            raise BadInput(
-                f"start.privileged_share is {self.start.privileged_share}, it must be at least 0 and at most 1"
             )
         for name, stage in (("pairs", "pairs"), ("candidates", "candidates"), ("turn_pairs", "turn-pairs")):
             used_by = ("sweet", "mtdpo") if name == "pairs" else ("sweet",)

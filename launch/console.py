@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -37,7 +37,7 @@ class Console:
     def logged_to(self, path: Path) -> Iterator[None]:
         """Inside, everything is appended to `path` as well."""
         path = path if self._audible else Path(os.devnull)
-        with path.open("a", encoding="utf-8", buffering=1) as self._log:
+        with path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as self._log:
             try:
                 yield
             finally:
@@ -45,10 +45,16 @@ class Console:
 
     def say(self, text: str = "") -> None:
         """A line of text."""
+        self._show(text)
+        self._record(text)
+
+    def _show(self, text: str) -> None:
         if self._bar is not None:
             tqdm.write(text, file=self._stream)
         else:
             print(text, file=self._stream, flush=True)
+
+    def _record(self, text: str) -> None:
         if self._log is not None:
             self._log.write(text + "\n")
 
@@ -64,8 +70,9 @@ class Console:
         for name, value in rows:
             self.say(f"{name:<{width}}  {value}")
 
-    def progress(self, stage: str, done: int, total: int, line: str = "") -> None:
-        """How far a stage is. `line`: a parsable line, printed as it is; without one a plain line now and then."""
+    def progress(self, stage: str, done: int, total: int, line: str = "", short: str = "") -> None:
+        """How far a stage is. `line`: a parsable line, printed as it is; without one a plain line now and then.
+        `short`: what a terminal shows in its place."""
         if self._stream.isatty():
             if self._bar is None or self._bar.desc != stage:
                 self.end_progress()
@@ -75,7 +82,8 @@ class Console:
             self._bar.total = total
             self._bar.update(done - self._bar.n)
             if line:
-                self.say(line)
+                self._show(short or line)
+                self._record(line)
         elif line or done >= total or time.monotonic() - self._last_line > LINE_SECONDS:
             self._last_line = time.monotonic()
             self.say(line or f"stage={stage} done={done}/{total}")
@@ -87,6 +95,45 @@ class Console:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class ShortLine:
+    """The metrics of a training stage as a terminal shows them: below 80 columns, with the time that is left.
+
+    In:  "critic", 120, 345, {"loss": 0.41234, "rewards/accuracies": 0.9375, "rewards/margins": 0.8251}
+    Out: "critic 120/345  loss 0.412  accuracy 94%  margin 0.83  0.52 s/step  1:57 left"
+    """
+
+    def __init__(self, stage: str, clock: Callable[[], float] = time.monotonic):
+        self._stage, self._clock = stage, clock
+        self._first: tuple[int, float] | None = None  # the first update that was told, which has the compilation behind
+
+    def __call__(self, done: int, total: int, values: Mapping[str, float]) -> str:
+        """Empty where there are no metrics."""
+        if not values:
+            return ""
+        parts = [f"{self._stage} {done}/{total}"]
+        for name, label, form in _SHORT:
+            if name in values:
+                parts.append(f"{label} {values[name]:{form}}")
+        first, now = self._first, self._clock()
+        self._first = first or (done, now)
+        if first is not None and done > first[0]:
+            each = (now - first[1]) / (done - first[0])
+            parts += [
+                f"{each:.2g} s/step" if each < 100 else f"{each:.0f} s/step",
+                f"{clock_text(each * (total - done))} left",
+            ]
+        return "  ".join(parts)
+
+
+_SHORT = (("loss", "loss", ".3g"), ("rewards/accuracies", "accuracy", ".0%"), ("rewards/margins", "margin", ".2g"))
+
+
+def clock_text(seconds: float) -> str:
+    """In: 117.2; Out: "1:57". From an hour on with hours: "2:05:00"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 class _Handler(logging.Handler):

@@ -36,7 +36,7 @@ class ConvertConfig:
 
 def main() -> None:
     """Parses the flags and converts."""
-    config: ConvertConfig = cli.parse_plain(ConvertConfig, sys.argv[1:])
+    config: ConvertConfig = cli.parse_plain(ConvertConfig, sys.argv[1:], "launch.convert")
 
     with connected(config.hosts):
         # jax and what imports it only now: `--help` and bad flags should answer at once.

@@ -16,14 +16,13 @@ from launch.checking.config import CheckConfig
 
 def check(argv: Sequence[str]) -> None:
     """Names every defective row of a file, prints a summary, and ends with status 2 if there is such a row."""
-    config: CheckConfig = cli.parse_plain(CheckConfig, argv, "python -m launch.data check")
+    config: CheckConfig = cli.parse_plain(CheckConfig, argv, "launch.data check")
 
     # What runs references only now: `--help` and bad flags should answer at once.
     from launch.checking.check import check_file
     from launch.checking.text import to_text
     from launch.console import Console
 
-    sys.stdout.reconfigure(errors="backslashreplace")  # strings of strangers may hold half characters
     said = (lambda sentence: None) if config.json else print
     report = check_file(config, Console(), said)
     print(json.dumps(report.to_json()) if config.json else to_text(report))
@@ -35,22 +34,26 @@ def assets(argv: Sequence[str]) -> None:
     """Fetches what the frontend renderer needs, once, and checks its hash."""
     from launch.assets import AssetsConfig, fetch_assets
 
-    fetch_assets(cli.parse_plain(AssetsConfig, argv, "python -m launch.data assets"))
+    fetch_assets(cli.parse_plain(AssetsConfig, argv, "launch.data assets"))
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"check": check, "assets": assets}
 
 
+_USAGE = cli.usage("launch.data", "COMMAND [FLAGS]")
+
+
 def main() -> None:
     """Runs the command that the first argument names."""
-    name, *rest = sys.argv[1:] or ["--help"]
-    known = "".join(f"\n    {command}    {function.__doc__}" for command, function in COMMANDS.items())
-    if name in ("-h", "--help"):
-        print(f"usage: python -m launch.data COMMAND ...; `COMMAND --help` explains itself\n{known}")
-    elif name in COMMANDS:
+    name, *rest = sys.argv[1:] or [""]
+    if name in COMMANDS:
         COMMANDS[name](rest)
+    elif name in ("-h", "--help"):
+        print(_USAGE, *(f"    {command}    {function.__doc__}" for command, function in COMMANDS.items()), sep="\n")
     else:
-        raise cli.bad_input(f"{name!r} is no command of launch.data, expected one of {', '.join(COMMANDS)}")
+        print(_USAGE, file=sys.stderr)
+        said = f"{name!r} is no command of launch.data" if name else "no command of launch.data is named"
+        raise cli.bad_input(f"{said}, expected one of {', '.join(COMMANDS)}")
 
 
 if __name__ == "__main__":

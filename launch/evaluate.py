@@ -5,6 +5,7 @@ Read `main`, then `launch.evaluation.evaluating` (what is done), `launch.evaluat
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -18,16 +19,19 @@ def main() -> None:
 
     What is wrong with the input is told last, when everything else has been graded and written.
     """
-    config: EvaluateConfig = cli.parse_plain(EvaluateConfig, _with_json_value(sys.argv[1:]))
+    config: EvaluateConfig = cli.parse_plain(EvaluateConfig, _with_json_value(sys.argv[1:]), "launch.evaluate")
 
     # Only now what takes long to import: `--help` and bad flags should answer at once.
     from colbench_env.types import BadInput
     from launch.console import Console
     from launch.evaluation.evaluating import evaluate
     from launch.evaluation.text import report_text
-    from launch.files import check_writable, write_json, write_text
+    from launch.files import check_directory, check_readable, check_writable, write_json, write_text
     from launch.grading import alone_on
 
+    check_readable(config.trajectories, config.tasks, config.baseline)
+    if config.model is not None:
+        check_directory(config.model)
     for path in config.outputs.values():
         check_writable(path)
     with alone_on(config.output):
@@ -60,7 +64,7 @@ def _with_json_value(argv: Sequence[str]) -> list[str]:
     """The arguments, with "-" for the file where `--json` stands alone."""
     return [
         f"--json={STDOUT}" if argument == "--json" and after.startswith("--") else argument
-        for argument, after in zip(argv, [*argv[1:], "--"], strict=True)
+        for argument, after in itertools.pairwise([*argv, "--"])
     ]
 
 

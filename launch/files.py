@@ -1,4 +1,5 @@
-"""Files that are there whole or not at all, and whether a file can be written, known before the work it is for."""
+"""Files that are there whole or not at all, and whether files can be read and written, known before the work they are
+for."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from colbench_env.tasks import open_rows
 from colbench_env.types import BadInput
 
 
@@ -40,3 +42,16 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def check_readable(*paths: Path | None) -> None:
+    """BadInput for the first path that is no file which can be read; None is none, and a pipe is left alone."""
+    for path in paths:
+        if path is not None and not path.is_fifo():
+            open_rows(path).close()
+
+
+def check_directory(model: str | Path) -> None:
+    """BadInput where there is no directory of a model."""
+    if not Path(model).is_dir():
+        raise BadInput(f"{model}: no such model directory")

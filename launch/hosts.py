@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from colbench_env.types import BadInput
-from launch import cli
+from launch import cli, stopping
 from launch.config import Hosts
 
 AGAIN = "run the same command on all hosts again to continue"
@@ -155,6 +155,7 @@ class _Watch:
             + ("" if hosts.is_first() else f", or by jax because process 0, the coordinator at {coordinator}, has gone")
             + f"; {AGAIN}"
         )
+        stopping.on_silence = self._terminated
         for thread in (self._listen, self._look):
             threading.Thread(target=thread, daemon=True).start()
 
@@ -169,13 +170,24 @@ class _Watch:
         if not sentence:
             traceback.print_exception(error)
             sentence = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        self._tell(status, sentence)
+        while True:  # a thread ends the process
+            time.sleep(1.0)
+
+    def _tell(self, status: int, sentence: str) -> None:
+        """All processes end with this, each when its thread hears of it."""
         if self._hosts.is_first():
             self._failing.set()
             print(f"error: {sentence}", file=sys.stderr)
         failure = _Failure(self._hosts.index(), status, sentence)
         self._hosts.put("failed", json.dumps(vars(failure)))
-        while True:  # a thread ends the process
-            time.sleep(1.0)
+
+    def _terminated(self, terminated: stopping.Terminated) -> None:
+        """SIGTERM has come, and the main thread of this process does not answer."""
+        with contextlib.suppress(Exception):  # the coordinator may be gone
+            self._tell(stopping.STATUS, str(terminated))
+            time.sleep(LEAVE_SECONDS)
+        stopping.end_at_once(terminated)
 
     def leave(self) -> None:
         """Waits until all processes have come to their end, and leaves the coordinator, whose process goes last."""

@@ -15,7 +15,7 @@ from launch.planning.config import PlanConfig
 
 def main() -> None:
     """Parses the flags, checks them, compiles and prints."""
-    config: PlanConfig = cli.parse(PlanConfig, sys.argv[1:], {"default": PlanConfig}, "default")
+    config: PlanConfig = cli.parse_plain(PlanConfig, sys.argv[1:], "launch.plan")
 
     # jax and what imports it only now: `--help` and bad flags should answer at once.
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing is computed; an accelerator of this machine is left alone
@@ -23,7 +23,7 @@ def main() -> None:
     from launch.planning.report import HEAD, table_row
     from launch.planning.search import search
 
-    plan = search(config) if config.search else make_plan(config)
+    plan = search(config) if config.search else make_plan(config, lambda line: print(line, file=sys.stderr, flush=True))
     if config.json:
         print(json.dumps(plan.to_json(), indent=2))
     elif config.markdown:

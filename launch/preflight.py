@@ -1,12 +1,16 @@
-"""What can be known to be wrong before anything is computed: batches that the mesh does not divide, missing stages."""
+"""What can be known to be wrong before anything is computed or written: batches that the mesh does not divide, missing
+stages, missing files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput
 from launch.config import SCRATCH, TrainConfig
+from launch.files import check_directory, check_readable
 from launch.run_dir import RunDir
+from sweet_jax import hosts
 from sweet_jax.mesh import MeshShape
 
 
@@ -34,14 +38,33 @@ def _check_divides(name: str, size: int, parts: int, devices: int, shape: MeshSh
         )
 
 
-def check_inputs(config: TrainConfig, directory: RunDir) -> None:
-    """Raises BadInput where a single stage is asked for and one whose files it reads has not finished."""
-    if config.stage == "all":
-        return
-    model = ("start",) if config.model == SCRATCH and config.stage not in ("tasks", "start", "grading") else ()
-    for needed in (*model, *config.reads(config.stage)):
-        if directory.note(needed) is None:
-            raise BadInput(
-                f"{directory.path}: --stage={config.stage} reads what stage {needed} writes, which has not finished "
-                f"here: run --stage={needed} first"
-            )
+def check_inputs(config: TrainConfig, directory: RunDir, stages: Sequence[str]) -> None:
+    """Raises BadInput where a file or directory that a stage will read is not there, and where a single stage is asked
+    for and one whose files it reads has not finished; nothing is written or read in full before."""
+    left = [stage for stage in stages if directory.note(stage) is None]
+    if config.stage != "all":
+        model = ("start",) if config.model == SCRATCH and config.stage not in ("tasks", "start", "grading") else ()
+        for needed in (*model, *config.reads(config.stage)):
+            if directory.note(needed) is None:
+                raise BadInput(
+                    f"{directory.path}: --stage={config.stage} reads what stage {needed} writes, which has not "
+                    f"finished here: run --stage={needed} first"
+                )
+    hosts.from_first(lambda: _check_files(config, left))
+
+
+def _check_files(config: TrainConfig, left: Sequence[str]) -> None:
+    if "tasks" in left:
+        check_readable(config.tasks, config.eval_tasks)
+    for stage in left:
+        check_readable(config.given(stage))
+    if left:
+        read_agent_prompt(config.agent_prompt, config.rollouts.max_turns)
+        if config.simulator.human != "scripted":
+            _ = config.simulator.vision_prompt if config.benchmark == "frontend" else config.simulator.prompt
+        if not config.embedded:
+            check_directory(config.model)
+        for name in ("clip", "assets"):
+            path = getattr(config.design, name)
+            if path is not None and not path.is_dir():
+                raise BadInput(f"--design.{name}={path}: no such directory")

@@ -11,6 +11,7 @@ from colbench_env.types import BadInput
 from launch import cli
 from launch.config import Hosts
 from launch.hosts import connected
+from launch.stage_settings import check_drawing
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,20 @@ class RankConfig:
         if (self.trajectories is None) == (self.candidates is None):
             given = "neither" if self.trajectories is None else "both"
             raise BadInput(f"--trajectories or --candidates is wanted, and {given} of them was given")
-        if self.pairs < 1 or self.max_length < 0 or self.max_new_tokens < 0:
-            raise BadInput(
-                f"pairs is {self.pairs}, max_length {self.max_length}, max_new_tokens {self.max_new_tokens}: at least "
-                "1, 0 and 0"
-            )
+        for least, names in ((1, ("pairs", "rows")), (2, ("samples",)), (0, ("max_length", "max_new_tokens"))):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise BadInput(f"{name} is {getattr(self, name)}, it must be at least {least}")
+        if self.rows % self.samples:
+            raise BadInput(f"rows is {self.rows}, it must be a multiple of samples {self.samples}")
+        if not 0 < self.data_fraction <= 1:
+            raise BadInput(f"data_fraction is {self.data_fraction}, it must be above 0 and at most 1")
+        check_drawing("", self.temperature)
 
 
 def main() -> None:
     """Parses the flags and runs what is not finished yet."""
-    config: RankConfig = cli.parse_plain(RankConfig, sys.argv[1:])
+    config: RankConfig = cli.parse_plain(RankConfig, sys.argv[1:], "launch.rank")
 
     with connected(config.hosts):
         # jax and what imports it only now: `--help` and bad flags should answer at once.

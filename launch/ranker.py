@@ -8,16 +8,19 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from colbench_env.tasks import read_located_rows
+from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Trajectory
 from launch.benchmarks import opened
 from launch.config import EMBEDDED_FRONTEND, Critic, Lora, Ranking, Rollouts, TrainConfig, settings_of
 from launch.console import Console
+from launch.files import check_directory, check_readable
 from launch.preflight import check_mesh
 from launch.rank import RankConfig
 from launch.run import GivenCritic, Run, start_model
 from launch.run_dir import RunDir, write_rows
 from launch.stages import run_stage
+from launch.stages.ranking import share_of
+from launch.stopping import Terminated
 from sweet_jax import hosts
 from sweet_jax.mesh import parse_mesh, start_devices
 from sweet_jax.settings import Training
@@ -40,6 +43,9 @@ def rank(config: RankConfig) -> None:
     """Writes candidates, ranked rows and turn pairs under `config.output`; what is there is not done again."""
     found = find_critic(config)
     train, shape = _as_training(config, found), parse_mesh(config.mesh)
+    check_readable(config.trajectories, config.candidates)
+    if not train.embedded:
+        check_directory(train.model)
     check_mesh(train, shape, STAGES if config.candidates is None else ())
     console, directory = Console(audible=hosts.is_first()), RunDir(config.output)
     devices = start_devices(shape)
@@ -52,14 +58,31 @@ def rank(config: RankConfig) -> None:
         run = Run(train, directory, console, devices, shape, benchmark, found.given)
         if config.trajectories is not None and directory.note("candidates") is None:
             hosts.from_first(lambda: _take_trajectories(run, config.trajectories))
-        for stage in STAGES:
+        if config.trajectories is not None:
+            console.say(hosts.from_first(lambda: _what_is_taken(config, directory)))
+        for number, stage in enumerate(STAGES, start=1):
+            title = f"stage {number}/{len(STAGES)} {stage}"
             if directory.note(stage) is not None:
-                console.say(f"stage {stage}: already done")
+                console.say(f"{title}: already done")
                 continue
-            console.say(f"stage {stage}: starts")
-            note = run_stage(run, stage)
+            console.say(f"{title}: starts")
+            try:
+                note = run_stage(run, stage)
+            except Terminated as terminated:
+                raise Terminated(f"in stage {stage}") from terminated
             run.finish(stage, note)
-            console.say(f"stage {stage}: done " + " ".join(f"{name}={value}" for name, value in note.items()))
+            console.say(f"{title}: done " + " ".join(f"{name}={value}" for name, value in note.items()))
+
+
+def _what_is_taken(config: RankConfig, directory: RunDir) -> str:
+    """How much there is to do, in a line: candidates are sampled and scored in every agent turn of the dialogues."""
+    rows = read_rows(directory.path / "grading" / "trajectories.jsonl", Trajectory)
+    used = share_of(rows, config.data_fraction)
+    positions = sum(len(row.agent_turns) for row in used)
+    return (
+        f"{len(used)} of {len(rows)} dialogues (--data-fraction={config.data_fraction:g}; launch.train takes the first "
+        f"{Ranking().data_fraction:.0%}), {positions} agent turns with {config.samples} candidates each"
+    )
 
 
 def find_critic(config: RankConfig) -> FoundCritic:

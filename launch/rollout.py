@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Parses the flags, seats both sides and plays what the file does not have yet."""
-    config: RolloutConfig = cli.parse_plain(RolloutConfig, sys.argv[1:])
+    config: RolloutConfig = cli.parse_plain(RolloutConfig, sys.argv[1:], "launch.rollout")
     with connected(config.hosts):
         _roll(config)
 

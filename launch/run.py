@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 from colbench_env.prompts import read_agent_prompt
 from launch.benchmarks import Benchmark
 from launch.config import EMBEDDED, EMBEDDED_FRONTEND, SCRATCH, TrainConfig
-from launch.console import Console
+from launch.console import Console, ShortLine
 from launch.run_dir import RunDir
+from launch.stopping import finishing
 from models.attention import AttentionName
 from models.config import LlamaConfig
 from models.hf_io import check_llama, load_llama
@@ -214,10 +215,13 @@ class Run:
         return min(wanted, self.llama_config.max_position_embeddings)
 
     def reporter(self, stage: str) -> Reporter:
-        """The console as the training loop wants it."""
-        return Reporter(
-            progress=lambda done, total, line: self.console.progress(stage, done, total, line), warn=self.console.warn
-        )
+        """The console as the training loop wants it; SIGTERM waits for the update under way and its checkpoint."""
+        short = ShortLine(stage)
+
+        def progress(done: int, total: int, line: str, values: Mapping[str, float]) -> None:
+            self.console.progress(stage, done, total, line, short(done, total, values))
+
+        return Reporter(progress, self.console.warn, finishing)
 
     def finish(self, stage: str, note: Mapping[str, Any]) -> None:
         """Marks the stage as finished."""

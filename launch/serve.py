@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -12,8 +13,8 @@ from launch.serving.config import ServeConfig
 
 
 def main() -> None:
-    """Parses the flags, takes the port, loads the model, serves until SIGTERM or Ctrl-C."""
-    config: ServeConfig = cli.parse_plain(ServeConfig, sys.argv[1:])
+    """Parses the flags, takes the port, loads the model, serves until SIGTERM (status 143) or Ctrl-C (0)."""
+    config: ServeConfig = cli.parse_plain(ServeConfig, sys.argv[1:], "launch.serve")
     key = _api_key(config)
     with _listener(config) as listener:
         _serve(config, key, listener)
@@ -21,6 +22,7 @@ def main() -> None:
 
 def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> None:
     # jax and what imports it only now: `--help`, bad flags and a busy port should be answered at once.
+    from launch import stopping
     from launch.console import Console
     from launch.serving.app import make_app
     from launch.serving.connections import make_server
@@ -29,16 +31,18 @@ def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> Non
     console = Console()
     served = load_served(config, key)
     server = make_server(make_app(served), config.limits)
-    # uvicorn has handlers of its own while it runs, and afterwards raises the signal again. These hear of it before and
-    # after: the end is clean, and the status 0.
+    # In place of uvicorn's handlers, after which it would send the process the signal once more.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        signal.signal(number, server.handle_exit)
     host, port = listener.getsockname()[:2]
     console.say(f"serving {served.name} at http://{host}:{port}/v1, {config.rows} rows of {served.engine.max_length}")
     try:
         server.run(sockets=[listener])
     finally:
         served.engine.close()
+    if stopping.asked():
+        raise stopping.Terminated
     console.say("ended")
 
 

@@ -14,7 +14,7 @@ from launch.showing.config import ShowConfig
 
 def main() -> None:
     """Parses the flags, reads everything, and only then writes the page or prints."""
-    config: ShowConfig = cli.parse_plain(ShowConfig, sys.argv[1:])
+    config: ShowConfig = cli.parse_plain(ShowConfig, sys.argv[1:], "launch.show")
 
     from colbench_env.types import BadInput
     from launch.console import Console

@@ -10,11 +10,10 @@ import tyro
 
 from colbench_env.dialogue import MAX_TURNS
 from colbench_env.endpoint import Endpoint, EndpointSettings
-from colbench_env.endpoint_settings import check_sampling
 from colbench_env.humans.openai import OpenAIHuman
 from colbench_env.prompts import Prompt, read_human_prompt
 from colbench_env.types import BadInput
-from launch.stage_settings import BenchmarkName
+from launch.stage_settings import BenchmarkName, check_drawing
 
 STANDARD = "standard-v1"
 FLAT = tyro.conf.arg(name="")
@@ -59,7 +58,11 @@ class Simulator:
                 f"attempts is {self.attempts}, in_flight {self.in_flight} and human_max_tokens "
                 f"{self.human_max_tokens}: at least 1"
             )
-        check_sampling(self.human_temperature, 1.0)
+        if not self.human_timeout > 0 or self.human_retries < 0:
+            raise BadInput(
+                f"human_timeout is {self.human_timeout} and human_retries {self.human_retries}: above 0, and at least 0"
+            )
+        check_drawing("human_", self.human_temperature)
         if self.human == "openai" and not self.human_model:
             raise BadInput("--human=openai needs --human-model=NAME (and --human-url, unless it is OpenAI's own)")
         for name in ("human_model", "human_omit", "human_body"):

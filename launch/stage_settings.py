@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,26 @@ from sweet_jax.settings import Hyper, Training
 
 BenchmarkName = Literal["backend", "frontend"]
 FailedRule = Literal["zero", "black"]
+
+
+def check_drawing(prefix: str, temperature: float, top_k: int = 0, top_p: float = 1.0, max_new_tokens: int = 1) -> None:
+    """BadInput unless tokens can be drawn so; `prefix` is that of the settings' names."""
+    if not 0 <= temperature < math.inf:
+        raise BadInput(f"{prefix}temperature is {temperature}, it must be finite and not negative")
+    if top_k < 0 or not 0 < top_p <= 1:
+        raise BadInput(
+            f"{prefix}top_k is {top_k} and {prefix}top_p {top_p}: at least 0 (off), and above 0 and at most 1 (off)"
+        )
+    if max_new_tokens < 1:
+        raise BadInput(f"{prefix}max_new_tokens is {max_new_tokens}, it must be at least 1")
+
+
+def _check_loss(prefix: str, beta: float, nll_coef: float, label_smoothing: float) -> None:
+    if not (0 < beta < math.inf and 0 <= nll_coef < math.inf and 0 <= label_smoothing < 0.5):
+        raise BadInput(
+            f"{prefix}beta is {beta}, {prefix}nll_coef {nll_coef} and {prefix}label_smoothing {label_smoothing}: above "
+            "0, at least 0, and at least 0 and below 0.5"
+        )
 
 
 @dataclass(frozen=True)
@@ -31,6 +52,12 @@ class Start:
         )
     )  # fmt: skip
 
+    def __post_init__(self) -> None:
+        if self.dialogues < 1:
+            raise BadInput(f"start.dialogues is {self.dialogues}, it must be at least 1")
+        if not 0 <= self.privileged_share <= 1:
+            raise BadInput(f"start.privileged_share is {self.privileged_share}, it must be at least 0 and at most 1")
+
 
 @dataclass(frozen=True)
 class Lora:
@@ -47,7 +74,7 @@ class Lora:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        if self.rank < 0 or self.alpha <= 0:
+        if self.rank < 0 or not self.alpha > 0:
             raise BadInput(f"lora.rank is {self.rank} and lora.alpha {self.alpha}: at least 0, and above 0")
         if not self.targets:
             raise BadInput("lora.targets is empty: name at least one weight")
@@ -70,6 +97,12 @@ class Rollouts:
     top_k: int = 0
     top_p: float = 1.0
 
+    def __post_init__(self) -> None:
+        for name in ("samples", "max_turns", "rows"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"rollouts.{name} is {getattr(self, name)}, it must be at least 1")
+        check_drawing("rollouts.", self.temperature, self.top_k, self.top_p, self.max_new_tokens)
+
 
 @dataclass(frozen=True)
 class Critic:
@@ -91,6 +124,9 @@ class Critic:
     without_pairs: Literal["stop", "hindsight"] = "stop"
     training: Training = field(default_factory=lambda: Training(epochs=4, max_length=8192))
 
+    def __post_init__(self) -> None:
+        _check_loss("critic.", self.beta, self.nll_coef, self.label_smoothing)
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -106,6 +142,14 @@ class Ranking:
     num_pairs: int = 4
     reference_context: Literal["privileged", "public"] = "privileged"
 
+    def __post_init__(self) -> None:
+        if self.candidates < 2:
+            raise BadInput(f"ranking.candidates is {self.candidates}, it must be at least 2 to make a pair")
+        if self.num_pairs < 1:
+            raise BadInput(f"ranking.num_pairs is {self.num_pairs}, it must be at least 1")
+        if not 0 < self.data_fraction <= 1:
+            raise BadInput(f"ranking.data_fraction is {self.data_fraction}, it must be above 0 and at most 1")
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -120,6 +164,9 @@ class Policy:
     label_smoothing: float = 0.0
     training: Training = field(default_factory=Training)
 
+    def __post_init__(self) -> None:
+        _check_loss("policy.", self.beta, self.nll_coef, self.label_smoothing)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -127,6 +174,11 @@ class Evaluation:
 
     num_tasks: int = 300
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_tasks < 1:
+            raise BadInput(f"evaluation.num_tasks is {self.num_tasks}, it must be at least 1")
+        check_drawing("evaluation.", self.temperature)
 
 
 @dataclass(frozen=True)

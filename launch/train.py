@@ -13,6 +13,7 @@ from launch.config import TrainConfig, settings_of
 from launch.console import Console, peak_memory_gib
 from launch.hosts import connected
 from launch.presets import presets_for
+from launch.stopping import Terminated
 
 
 def main() -> None:
@@ -36,39 +37,46 @@ def _train(config: TrainConfig) -> None:
     from sweet_jax import hosts
     from sweet_jax.mesh import parse_mesh, start_devices
     from sweet_jax.metrics import Diverged
+    from sweet_jax.training import Interrupted
 
     started, console, directory = time.monotonic(), Console(audible=hosts.is_first()), RunDir(config.run_dir)
-    stages = planned(config) if config.stage == "all" else (config.stage,)
-    if config.stage != "all" and config.stage not in planned(config):
+    everything = planned(config)
+    stages = everything if config.stage == "all" else (config.stage,)
+    if config.stage != "all" and config.stage not in everything:
         raise cli.bad_input(
             f"--stage={config.stage} is no stage of --algorithm={config.algorithm} --model={config.model}"
         )
     shape = parse_mesh(config.mesh)
     check_mesh(config, shape, stages)
+    check_inputs(config, directory, stages)
     devices = start_devices(shape)
     with (
         directory.opened(settings_of(config)),
         console.logged_to(config.run_dir / "log.txt"),
         opened(config.benchmark, config.design, config.grader, config.grader_workers, config.unsafe) as benchmark,
     ):
-        check_inputs(config, directory)
         run = Run(config, directory, console, devices, shape, benchmark)
         left = [stage for stage in stages if directory.note(stage) is None]
         if left:
             _header(run)
         for stage in stages:
+            title = f"stage {everything.index(stage) + 1}/{len(everything)} {stage}"
             if stage not in left:
-                console.say(f"stage {stage}: already done")
+                console.say(f"{title}: already done")
                 continue
             begun = time.monotonic()
-            console.say(f"stage {stage}: starts")
+            console.say(f"{title}: starts")
             try:
                 found = run_stage(run, stage)
             except Diverged as error:
                 raise cli.Stopped(f"stage {stage}: {error}") from error
+            except Interrupted as interrupted:
+                raise Terminated(str(interrupted)) from interrupted
+            except Terminated as terminated:
+                raise Terminated(f"in stage {stage}") from terminated
             note = dict(found) | {"seconds": round(time.monotonic() - begun, 1)}
             run.finish(stage, note)
-            console.say(f"stage {stage}: done " + " ".join(f"{name}={_short(value)}" for name, value in note.items()))
+            console.say(f"{title}: done " + " ".join(f"{name}={_short(value)}" for name, value in note.items()))
         if directory.note("evaluation") is not None:
             seconds = time.monotonic() - started if left else None
             hosts.from_first(lambda: write_report(run, seconds))

@@ -21,6 +21,8 @@ from colbench_env.types import BadInput
 from sweet_jax import hosts
 
 AXES = ("data", "sequence", "tensor")
+MOST_EMULATED = 1024  # devices on one CPU; jax would start threads for any number
+_NUMBER = "[0-9]{1,9}"
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,12 @@ def parse_mesh(text: str) -> MeshShape:
     In:  "tensor:2,data:4"
     Out: MeshShape(data=4, tensor=2)
     """
-    plain = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
+    plain = re.fullmatch(rf"({_NUMBER})(?:x({_NUMBER}))?", text.strip())
     if plain:
         return MeshShape(int(plain[1]), int(plain[2] or 1))
     sizes: dict[str, int] = {}
     for part in text.strip().split(","):
-        named = re.fullmatch(r"\s*(\w+):(\d+)\s*", part)
+        named = re.fullmatch(rf"\s*(\w+):({_NUMBER})\s*", part)
         if not named:
             raise BadInput(f"mesh {text!r} cannot be read, expected DATAxTENSOR (4x2) or data:4,tensor:2")
         if named[1] not in AXES:
@@ -143,7 +145,7 @@ def _ask_for_cpu_devices(count: int) -> None:
     # set the number there, goes first: jax refuses to be told twice.
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    if count <= jax.config.jax_num_cpu_devices:
+    if not jax.config.jax_num_cpu_devices < count <= MOST_EMULATED:
         return
     try:
         jax.config.update("jax_num_cpu_devices", count)

@@ -6,6 +6,7 @@ bit-identical to those of a loop that was never interrupted.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +17,33 @@ import numpy as np
 from jax.sharding import Mesh
 
 from colbench_env.types import BadInput
+from sweet_jax import hosts
 from sweet_jax.checkpoint import Checkpoints
 from sweet_jax.data import length_batches, pair_stream
 from sweet_jax.mesh import check_rows, own_rows, put_own_rows
-from sweet_jax.metrics import CollapseWatch, MetricsLog, to_floats
+from sweet_jax.metrics import CollapseWatch, MetricsLog, Values, to_floats
 from sweet_jax.optim import learning_rate, make_optimizer
 from sweet_jax.settings import Training
 from sweet_jax.step import Objective, TrainState, abstract_state, init_state, make_train_step, state_shardings
 
 
+class Interrupted(Exception):
+    """A loop has ended early, as it was asked to; the checkpoint of its last update is on disk."""
+
+
 @dataclass(frozen=True)
 class Reporter:
-    """Where a loop tells what happens: progress(done, total, line) after every logged update, and warnings."""
+    """What a loop has to do with the world outside.
 
-    progress: Callable[[int, int, str], None] = lambda done, total, line: None
+    progress: is told (done, total, line, metrics) after every logged update. warn: is told warnings. finishing: gives
+    inside whether the loop is to end after the update under way.
+    """
+
+    progress: Callable[[int, int, str, Values], None] = lambda done, total, line, values: None
     warn: Callable[[str], None] = lambda message: None
+    finishing: Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]] = lambda: contextlib.nullcontext(
+        lambda: False
+    )
 
 
 def fit(
@@ -55,7 +68,8 @@ def fit(
     the tokens those of the longest row of the whole batch, so that all processes pad to the same length. frozen:
     parameters that the objective sees beside the trained ones.
     BadInput before anything is compiled where the batch does not divide over the mesh. Raises metrics.Diverged where a
-    metric is no longer a number.
+    metric is no longer a number, and Interrupted where `reporter` says so, which several processes tell each other at
+    logged updates: all of them save the same step.
     """
     if not lengths:
         raise BadInput(f"stage {stage}: there are no rows to train on")
@@ -74,8 +88,8 @@ def fit(
         else:
             state, done = restored.state, restored.step
             stream.set_state(restored.iterator)
-            reporter.progress(done, total, f"stage={stage} continues after step {done}/{total}")
-        with MetricsLog(directory, stage, resume_step=done + 1) as metrics_log:
+            reporter.progress(done, total, f"stage={stage} continues after step {done}/{total}", {})
+        with MetricsLog(directory, stage, resume_step=done + 1) as metrics_log, reporter.finishing() as stop_asked:
             while done < total:
                 numbers = batches[int(next(stream)[0])]
                 longest = max(lengths[number] for number in numbers)
@@ -84,14 +98,19 @@ def fit(
                 state, metrics = train_step(state, batch)
                 done += 1
                 saving = done % settings.save_every == 0 or done == total
-                if saving or done % settings.log_every == 0:  # nothing is saved that was not looked at
+                logging = saving or done % settings.log_every == 0
+                stopping = (logging or hosts.count() == 1) and any(hosts.gather(stop_asked()))
+                if logging or stopping:  # nothing is saved that was not looked at
                     values = to_floats(metrics) | {"lr": float(learning_rate(settings.hyper, total, done - 1))}
                     warnings = watch.step(done, values) + watch.compilations(train_step.compilations, len(batch_shapes))
-                    reporter.progress(done, total, metrics_log.write(done, total, values))
+                    if logging:  # and the metrics are those of a loop that nobody stopped
+                        reporter.progress(done, total, metrics_log.write(done, total, values), values)
                     for warning in warnings:
                         reporter.warn(f"stage {stage}: {warning}")
-                if saving:
+                if saving or stopping:
                     checkpoints.save(done, state, stream.get_state())
+                if stopping and done < total:
+                    raise Interrupted(f"after step {done} of stage {stage}")
     return state.params
 
 

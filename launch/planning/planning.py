@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from colbench_env.types import BadInput
@@ -18,11 +20,12 @@ from models.sharding import head_axis
 from sweet_jax.mesh import MeshShape, make_mesh, parse_mesh
 
 
-def make_plan(config: PlanConfig) -> Plan:
-    """The plan of the configuration on its own mesh. Raises BadInput and ModelError before anything is compiled."""
+def make_plan(config: PlanConfig, say: Callable[[str], None] = lambda line: None) -> Plan:
+    """The plan of the configuration on its own mesh. Raises BadInput and ModelError before anything is compiled.
+    say: is told what is done, a line a step with its seconds."""
     topology, shape, llama = parse_topology(config.topology), parse_mesh(config.mesh), network(config.model)
     check(config, topology, shape, llama)
-    return compiled_plan(config, topology, shape, llama)
+    return compiled_plan(config, topology, shape, llama, say)
 
 
 def check(config: PlanConfig, topology: Topology, shape: MeshShape, llama: LlamaConfig) -> None:
@@ -93,11 +96,20 @@ def step_flops(config: PlanConfig, llama: LlamaConfig) -> Flops:
     return training_flops(llama, 2 * config.batch_size, config.tokens, config.remat, adapters=config.lora_rank > 0)
 
 
-def compiled_plan(config: PlanConfig, topology: Topology, shape: MeshShape, llama: LlamaConfig) -> Plan:
+def compiled_plan(
+    config: PlanConfig, topology: Topology, shape: MeshShape, llama: LlamaConfig,
+    say: Callable[[str], None] = lambda line: None,
+) -> Plan:  # fmt: skip
     """The plan of one mesh, compiled; on GPUs with the temporaries of the stand-in (`chips.GPU_STAND_INS`)."""
+    begun = time.monotonic()
     mesh = make_mesh(shape, slice_devices(topology.compiled_for()))
-    program = make_program(config, llama, mesh)
-    result = compile_program(program.lower())
+    say(f"1/3 the slice {topology.compiled_for()} described: {time.monotonic() - begun:.0f} s")
+    begun, program = time.monotonic(), make_program(config, llama, mesh)
+    lowered = program.lower()
+    say(f"2/3 stage {config.stage} of {config.model} on mesh {shape} traced: {time.monotonic() - begun:.0f} s")
+    say("3/3 compiling, which takes from seconds to minutes")
+    result = compile_program(lowered)
+    say(f"3/3 compiled: {result.seconds:.0f} s")
     params, optimizer, batch = (device_bytes(tree) for tree in (program.params, program.optimizer, program.batch))
     limit, accepted = topology.chip.memory_gib * 2**30, not isinstance(result, Refused)
     peak, notes = result.peak, _notes(topology, llama, mesh)

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from colbench_env.endpoint_settings import check_sampling
 from colbench_env.types import BadInput
 from launch.benchmarks import default_turns
 from launch.config import EMBEDDED, EMBEDDED_FRONTEND, Hosts
 from launch.simulator import FLAT, Simulator
-from launch.stage_settings import BenchmarkName, Design
+from launch.stage_settings import BenchmarkName, Design, check_drawing
 
 MINI_TASKS = 40
 
@@ -72,13 +71,16 @@ class RolloutConfig:
     design: Design = field(default_factory=Design)
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.num_tasks < 0 or self.rows < 1:
-            raise BadInput(
-                f"samples is {self.samples}, num_tasks {self.num_tasks} and rows {self.rows}: at least 1, 0 and 1"
-            )
-        if self.max_turns < 0 or self.human_limit < 0:
-            raise BadInput(f"max_turns is {self.max_turns} and human_limit {self.human_limit}: at least 0")
-        check_sampling(self.temperature, self.top_p)
+        for least, names in (
+            (1, ("samples", "rows")),
+            (0, ("num_tasks", "max_turns", "human_limit", "max_length", "agent_retries")),
+        ):  # fmt: skip
+            for name in names:
+                if getattr(self, name) < least:
+                    raise BadInput(f"{name} is {getattr(self, name)}, it must be at least {least}")
+        if not self.agent_timeout > 0:
+            raise BadInput(f"agent_timeout is {self.agent_timeout}, it must be above 0")
+        check_drawing("", self.temperature, self.top_k, self.top_p, self.max_new_tokens)
         self.simulator.check_for(self.benchmark, self.turns, self.human_limit)
         if self.simulator.human == "model" and self.agent_url:
             raise BadInput("--human=model is played by --model: it does not take --agent-url")

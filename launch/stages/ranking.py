@@ -43,7 +43,7 @@ def candidates(run: Run) -> dict[str, Any]:
     settings = run.config.ranking
     path = run.directory.path / "grading" / "trajectories.jsonl"
     located = read_located_rows(path, Trajectory)
-    located = located[: max(1, round(settings.data_fraction * len(located)))]
+    located = share_of(located, settings.data_fraction)
     used = [found.row for found in located]
     rows = [trajectory_row(found.row, run.chat, run.system, found.where) for found in located]
     for found, row in zip(located, rows, strict=True):
@@ -71,6 +71,11 @@ def candidates(run: Run) -> dict[str, Any]:
         done += len(part)
         run.console.progress("candidates", done, len(positions))
     return {"trajectories": len(used), "positions": len(positions), "candidates": len(positions) * settings.candidates}
+
+
+def share_of(trajectories: Sequence[Trajectory], data_fraction: float) -> Sequence[Trajectory]:
+    """The first trajectories, at least one, in whose turns candidates are sampled."""
+    return trajectories[: max(1, round(data_fraction * len(trajectories)))]
 
 
 def _given_candidates(run: Run, path: Path) -> dict[str, Any]:

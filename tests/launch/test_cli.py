@@ -96,7 +96,7 @@ def test_help_and_bad_flags_do_without_jax(python):
     [
         (lambda: TrainConfig(ranking=Ranking(candidates=1)), "ranking.candidates is 1, it must be at least 2"),
         (lambda: TrainConfig(ranking=Ranking(data_fraction=0.0)), "ranking.data_fraction is 0.0, it must be above 0"),
-        (lambda: TrainConfig(rollouts=Rollouts(samples=0)), "rollouts.samples is 0 and rollouts.max_turns 10"),
+        (lambda: TrainConfig(rollouts=Rollouts(samples=0)), "rollouts.samples is 0, it must be at least 1"),
         (lambda: TrainConfig(rollouts=Rollouts(rows=24)), "rollouts.rows is 24, it must be a multiple of .* 16"),
         (lambda: TrainConfig(num_tasks=-1), "num_tasks is -1"),
         (lambda: TrainConfig(start=Start(privileged_share=1.5)), "start.privileged_share is 1.5, .* at most 1"),

@@ -375,5 +375,5 @@ def test_a_mesh_that_does_not_divide_the_network_is_refused(converts, run_dir, t
 
 
 def test_flags_are_named_as_in_the_documents():
-    config = cli.parse_plain(ConvertConfig, ["--from=a", "--to=b"])
+    config = cli.parse_plain(ConvertConfig, ["--from=a", "--to=b"], "launch.convert")
     assert (str(config.source), str(config.to), config.dtype) == ("a", "b", "same")

@@ -363,11 +363,21 @@ def test_a_busy_port_is_told_before_a_model_is_read(in_process, served):
     assert refusal == f"error: --host=127.0.0.1 --port={served[1]}: Address already in use"
 
 
-def test_sigterm_ends_the_command_with_status_0():
+def test_sigterm_ends_the_command_with_a_sentence_and_status_143():
     command = [sys.executable, "-m", "launch.serve", "--port=0", "--rows=2"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         line = process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         assert line.startswith("serving embedded at http://127.0.0.1:") and line.endswith("/v1, 2 rows of 1024\n")
+        said, status = process.stderr.read(), process.wait()
+        assert (said, status) == ("stopped by SIGTERM; run the same command again to continue\n", 143)
+
+
+def test_ctrl_c_ends_the_command_with_status_0():
+    command = [sys.executable, "-m", "launch.serve", "--port=0", "--rows=2"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
         assert (process.stderr.read(), process.wait()) == ("ended\n", 0)

@@ -1,6 +1,9 @@
 """The training loop: continued runs are the same runs, every row is seen, metrics have each step once."""
 
+import contextlib
+import dataclasses
 import gc
+import itertools
 import json
 
 import jax
@@ -21,7 +24,7 @@ from sweet_jax.metrics import Diverged
 from sweet_jax.objectives import nll_objective
 from sweet_jax.settings import Hyper, Training
 from sweet_jax.step import Objective
-from sweet_jax.training import Reporter, fit, restore_params, shardings_of
+from sweet_jax.training import Interrupted, Reporter, fit, restore_params, shardings_of
 
 ROWS, BATCH = 13, 4
 LENGTHS = [1 + n * 5 % 7 for n in range(ROWS)]
@@ -70,15 +73,19 @@ class Line:
         x_bd = self.data[indices]
         return {"x": x_bd, "y": np.stack([x_bd[:, 0], x_bd.sum(axis=1)], axis=1)}
 
-    def fit(self, seed=0, kill_at=None):
-        def progress(done, total, line):
+    def fit(self, seed=0, kill_at=None, stop_at=None):
+        def progress(done, total, line, values):
             self.lines.append((done, total, line))
             if done == kill_at:
                 raise Killed
 
+        def finishing():
+            update = itertools.count(1)  # asked once an update
+            return contextlib.nullcontext(lambda: next(update) == stop_at)
+
         return fit(
             "line", self.shapes, lambda: self.params, self.mesh, self.objective, LENGTHS[: self.rows], self.make_batch,
-            self.settings, seed, self.directory, Reporter(progress, self.warned.append),
+            self.settings, seed, self.directory, Reporter(progress, self.warned.append, finishing),
         )  # fmt: skip
 
     def steps(self):
@@ -111,6 +118,25 @@ def test_a_loop_killed_and_continued_has_the_same_bits_and_each_step_once(tmp_pa
     assert line.steps() == list(range(1, 9))
     rows = [(folder / "metrics.jsonl").read_text() for folder in (tmp_path, expected_line.directory)]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 7])  # at a checkpoint and between two
+def test_a_loop_that_is_asked_to_end_saves_the_update_under_way_and_goes_on_to_the_same_bits(
+    tmp_path, straight, stop_at
+):
+    line = Line(tmp_path, dataclasses.replace(SETTINGS, log_every=3))
+    with pytest.raises(Interrupted, match=f"^after step {stop_at} of stage line$"):
+        line.fit(stop_at=stop_at)
+    assert (tmp_path / "checkpoints" / str(stop_at)).is_dir()
+    assert len(line.asked) == stop_at * BATCH
+    line.asked.clear()
+    assert_same_bits(line.fit(), straight[1])
+    assert line.asked == straight[0].asked[stop_at * BATCH :]
+    assert line.steps() == [3, 6, 8]  # the metrics are those of a loop that nobody stopped
+
+
+def test_a_loop_that_is_asked_to_end_at_its_last_update_has_ended(tmp_path, straight):
+    assert_same_bits(Line(tmp_path).fit(stop_at=8), straight[1])
 
 
 def test_a_continued_loop_says_where_it_goes_on_and_takes_the_rows_that_follow(tmp_path, straight):
@@ -146,7 +172,7 @@ def test_a_network_killed_and_continued_has_the_same_bits(tmp_path):
     rows = [TokenRow(random.integers(0, 40, n).astype(np.int32), np.ones(n, np.int32)) for n in lengths]
 
     def trained(directory, kill_at=None):
-        def progress(done, total, line):
+        def progress(done, total, line, values):
             if done == kill_at:
                 raise Killed
 
