@@ -7,6 +7,7 @@
   const boxOf = Function.prototype.call.bind(Element.prototype.getBoundingClientRect);
   const visible = Function.prototype.call.bind(Element.prototype.checkVisibility);
   const root = getter(Document, "documentElement")(document), body = getter(Document, "body")(document);
+  const all = (selector) => Document.prototype.querySelectorAll.call(document, selector);
   const make = Function.prototype.call.bind(Document.prototype.createElement);
 
   const canvas = make(document, "canvas").getContext("2d", { willReadFrequently: true });
@@ -87,5 +88,10 @@
   };
   backgrounds.set(root, over(parsed(getComputedStyle(root).backgroundColor), [255, 255, 255]));
   if (body) visit(body, "", 0, 1);
-  return { height, blocks };
+  // Refused ones have an empty sheet; those whose `integrity` is another's have none.
+  const unread = [...all("link")]
+    .filter((link) => link instanceof HTMLLinkElement && link.relList.contains("stylesheet") && link.href && !link.sheet && !link.disabled)
+    .slice(0, limits.sheets)
+    .map((link) => link.href.slice(0, limits.url));
+  return { height, blocks, unread };
 }
