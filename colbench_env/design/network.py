@@ -1,5 +1,4 @@
-"""What a page gets for what it asks for: itself, the stylesheet, a script that brings it, a picture, or a refusal that is
-counted."""
+"""What a page gets for what it asks for: itself, the stylesheet, a script that brings it, a picture, or a refusal."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

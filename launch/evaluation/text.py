@@ -25,6 +25,7 @@ def report_text(evaluation: Evaluation) -> str:
     heads = ("", *names, *(("difference",) if difference else ()))
     sections = [
         (conclusion(evaluation), ()),
+        ("To be known first", [(note,) for note in evaluation.notes]),
         ("", [heads, *_cells(result_lines(evaluation.results), difference is not None)]),
         ("Baseline", comparison_rows(difference) if difference else ()),
         ("Parts", part_rows(evaluation) if len(evaluation.parts) > 1 else ()),

@@ -67,6 +67,47 @@ def test_a_page_is_drawn_with_the_stylesheet_that_it_asks_for(renderer):
     assert (page.width, page.height, page.refused) == (400, 300, 0)
 
 
+SCRIPT = "<script src=https://scripts.test/3.4></script>"
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<html><link rel=stylesheet href=//sheets.test/small@3.css?x><body{body}",
+        "<html><link rel=stylesheet crossorigin=anonymous href=https://sheets.test/small@3.css><body{body}",
+        "<html><style>@import 'https://sheets.test/small@3.css';</style><body{body}",
+        f"<html>{SCRIPT}<script>tailwind.config = {{theme: {{}}}}</script><body{{body}}",
+        f"<html><body{{body}}{SCRIPT}",
+        "<html><script type=module async crossorigin src=https://scripts.test></script><body{body}",
+        f"<html>{SCRIPT}<script>document.head.remove()</script><body{{body}}",
+    ],
+    ids=["version", "crossorigin", "import", "script", "below", "module", "headless"],
+)
+def test_other_versions_and_scripts_bring_a_page_the_same_stylesheet(renderer, html):
+    page, picture = drawn(renderer, html.replace("{body}", " style='margin:0'><div class=box>"))
+    assert [picture.getpixel(place) for place in ((99, 49), (100, 0))] == [(0, 0, 255), (255, 255, 255)]
+    assert (page.refused, page.missing_sheets) == (0, ())
+
+
+def test_a_page_names_the_stylesheets_that_it_asked_for_and_did_not_get(renderer):
+    pages = renderer.render_many(
+        [
+            "<html><link rel=stylesheet href=https://fonts.test/css2?family=A><style>@import '//b.test/b.css';</style>",
+            "<html><link rel=stylesheet href=https://scripts.test><img src=//c.test/c.png><script src=//c.test/c.js>",
+            "<html><script src=https://cdn.test/tailwindcss@3.js></script>",
+            f"<html><link rel=stylesheet integrity=sha256-{'A' * 43}= crossorigin href=https://sheets.test/small.css>",
+            f"<html>{HEAD}<link rel=icon href=//c.test/c.ico><link rel=stylesheet disabled href=//c.test/c.css>",
+        ]
+    )
+    assert [page.missing_sheets for page in pages] == [
+        ("https://fonts.test/css2?family=A", "http://b.test/b.css"),
+        ("https://scripts.test/",),  # a script is no stylesheet
+        ("https://cdn.test/tailwindcss@3.js",),
+        ("https://sheets.test/small.css",),  # it is not the one that the hash is of
+        (),
+    ]
+
+
 def test_blocks_are_what_is_seen_in_document_order(renderer):
     page, _ = drawn(
         renderer,
