@@ -242,7 +242,7 @@ def test_texts_of_all_blocks_together_have_a_limit(assets):
             + "}p::before{content:var(--v39)}</style><p>a",
             1,
         ),
-        ("<html><p style='font-size:99999px'>a<p style='transform:scale(9999)'>b", 2),
+        ("<html><p style='font-size:99999px'>a<p style='transform:scale(9999);text-align:center'>b", 2),
         ("<html><div style='width:99999999px;height:99999999px;filter:blur(9px);background:red'>", 1),
     ],
     ids=["line", "frames", "deep", "variables", "giant", "plain"],
