@@ -62,7 +62,7 @@ class Endpoint:
         try:
             import openai
         except ImportError:
-            raise BadInput("an endpoint needs the package openai: pip install 'colbench-env[openai]'") from None
+            raise BadInput("an endpoint needs the package openai: pip install openai") from None
         self.settings = settings
         self._openai = openai
         self._of_loop: Any = weakref.WeakKeyDictionary()  # a client's connections belong to one loop

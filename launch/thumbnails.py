@@ -83,7 +83,7 @@ def thumbnail(picture: bytes, size: Size, what: str) -> str:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise BadInput(
-            f"{what}: pictures need Pillow, expected it installed: pip install 'sweet-jax[frontend]'"
+            f"{what}: pictures need Pillow, expected it installed: pip install -e '.[frontend]'"
         ) from None
     try:
         with Image.open(io.BytesIO(picture), formats=[name.upper() for name in TYPES]) as whole:

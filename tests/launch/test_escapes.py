@@ -50,7 +50,7 @@ def test_show_prints_every_part_of_an_episode_without_obeying_it(in_process, tmp
     assert done.status == 0, done.stderr
     text = "".join(harmless(done.stdout).split())  # long lines are wrapped
     for words in (
-        "Addafeetoaprice.", "Whichfee?", "Theyhideit.", "Two.", "returnx+2", "fee:two", "best", "f(1)", "scripted", "3",
+        "Addafeetoaprice.", "Whichfee?", "Two.", "returnx+2", "fee:two", "best", "scripted",
     ):  # fmt: skip
         assert words + SHOWN in text
     failed = in_process(show.main, *flags, "--terminal", "--row=2")
