@@ -31,13 +31,16 @@ TURN_STYLES = (("black on #38b0d0", "black on #80e8ff"), ("black on #40a830", "b
 PREFIX_STYLES, UNCOUNTED_STYLE = ("black on #c8a020", "black on #f0d040"), "dim"
 
 
-def print_tokens(path: Path, number: int, chat: Chat | None, last_turn_only: bool) -> None:
-    """Prints the token rows of line `number` with their counts; without a terminal there are no colours."""
+def print_tokens(path: Path, number: int, chat: Chat | None, last_turn_only: bool, why: str = "") -> None:
+    """Prints the token rows of line `number` with their counts; without a terminal there are no colours.
+
+    why: there is no tokenizer.
+    """
     rows = rows_of_line(path, number, chat, last_turn_only)
     console, pieces = open_console(soft_wrap=True), Pieces(chat)
     console.print(foreign(f"{path}:{number}"), style="bold")
     if chat is None:
-        console.print("The texts of the tokens are not known: no --model was given.", style="yellow")
+        console.print(foreign(f"The texts of the tokens are not known: {why}"), style="yellow")
     for shown in rows:
         console.print()
         console.print(Text(f"{shown.title}: {counts(shown.row, chat).text}"), style="bold")
