@@ -65,20 +65,22 @@ def _tell(error: BaseException) -> int:
 
 def verdict(error: BaseException) -> tuple[int, str]:
     """The exit status for an error and its sentence, which is empty where only a traceback will do."""
+    from colbench_env.terminal_text import printable
     from colbench_env.types import BadInput
     from models.config import ModelError
 
+    told = printable(str(error))
     match error:
         case BadInput() | ModelError():
-            return 2, str(error)
+            return 2, told
         case BrokenPipeError():
             return 1, "standard output was closed before everything was printed"
         case OSError() if error.filename is not None:
-            return 2, f"{error.filename}: {error.strerror}"
+            return 2, printable(f"{error.filename}: {error.strerror}")
         case ConnectionError() if error.errno is None:  # of ours, a sentence
-            return 1, str(error)
+            return 1, told
         case Stopped():
-            return 1, str(error)
+            return 1, told
         case stopping.Terminated():
             return stopping.STATUS, str(error)
         case KeyboardInterrupt():

@@ -14,6 +14,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from colbench_env.terminal_text import printable
+
 LINE_SECONDS = 10.0  # without a terminal, a progress line this often at most
 
 
@@ -44,7 +46,8 @@ class Console:
                 self._log = None
 
     def say(self, text: str = "") -> None:
-        """A line of text."""
+        """A line of text; what a terminal would obey in it is shown."""
+        text = printable(text)
         self._show(text)
         self._record(text)
 

@@ -19,13 +19,14 @@ def check(argv: Sequence[str]) -> None:
     config: CheckConfig = cli.parse_plain(CheckConfig, argv, "launch.data check")
 
     # What runs references only now: `--help` and bad flags should answer at once.
+    from colbench_env.terminal_text import printable
     from launch.checking.check import check_file
     from launch.checking.text import to_text
     from launch.console import Console
 
-    said = (lambda sentence: None) if config.json else print
+    said = (lambda sentence: None) if config.json else (lambda sentence: print(printable(sentence)))
     report = check_file(config, Console(), said)
-    print(json.dumps(report.to_json()) if config.json else to_text(report))
+    print(json.dumps(report.to_json()) if config.json else printable(to_text(report)))
     if report.defects:
         raise cli.bad_input(f"{config.file}: {len(report.defects)} of {report.rows} rows are defective")
 

@@ -25,6 +25,7 @@ from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
 from launch.config import STAGES, Hosts, TrainConfig, settings_of
 from launch.console import peak_memory_gib
+from launch.missing_sheets import missing_sheets
 from launch.presets import PRESETS
 from launch.results import Line, Results, conclusion, remark, result_lines
 from launch.run_dir import write_json, write_text
@@ -87,6 +88,8 @@ def write_report(run: Run, seconds: float | None) -> None:
         from launch.page import page  # draws with matplotlib, for which a second start should not wait
 
         dialogues = _dialogues(run)
+        for note in (note for name, rows in dialogues.items() for note in missing_sheets(f"{name} policy", rows)):
+            run.console.warn(note)
         report = _collect(run, dialogues, seconds)
         # The page first: where there is a report.json, there is a whole page beside it.
         write_text(folder / "report.html", page(report, run.config, folder, dialogues, run.benchmark.sides(dialogues)))

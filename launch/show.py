@@ -20,12 +20,13 @@ def main() -> None:
     from launch.console import Console
     from launch.files import check_writable, write_text
     from launch.showing.inputs import find_groups, read_episodes
-    from launch.showing.tokens import Pieces, find_chat
+    from launch.showing.tokens import Pieces, tokenizer_for
 
     if config.tokens is not None:
         from launch.showing.training_rows import print_tokens
 
-        print_tokens(config.tokens, config.row, find_chat(config.model, config.run_dir), config.counted == "last")
+        chat, why = tokenizer_for(config, config.tokens)
+        print_tokens(config.tokens, config.row, chat, config.counted == "last", why)
         return
     if config.output is not None:
         check_writable(config.output)
@@ -35,7 +36,7 @@ def main() -> None:
             raise BadInput(f"{config.trajectories}: is a directory, expected a file of trajectories beside --run-dir")
         config = replace(config, run_dir=config.trajectories, trajectories=None)
     groups = find_groups(config)
-    chat = find_chat(config.model, config.run_dir)
+    chat, _ = tokenizer_for(config, config.trajectories)
     if config.terminal:
         from launch.showing.terminal import print_episode
 

@@ -82,9 +82,7 @@ def thumbnail(picture: bytes, size: Size, what: str) -> str:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
-        raise BadInput(
-            f"{what}: pictures need Pillow, expected it installed: pip install 'sweet-jax[frontend]'"
-        ) from None
+        raise BadInput(f"{what}: pictures need Pillow, expected it installed: pip install -e '.[frontend]'") from None
     try:
         with Image.open(io.BytesIO(picture), formats=[name.upper() for name in TYPES]) as whole:
             found = whole.convert("RGB")

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from colbench_env.types import BadInput
 
@@ -12,13 +14,36 @@ VARIABLE = "COLBENCH_ASSETS"
 
 @dataclass(frozen=True)
 class Stylesheet:
-    """A stylesheet by its name in the cache, the hash of its bytes, and the URLs that ask for it (without scheme)."""
+    """A stylesheet by its name in the cache, the hash of its bytes, and the URLs that ask for it (without scheme).
+
+    others: matches the URLs (host and path) of other versions, which get these rules. scripts: matches those of scripts
+    that bring their page such rules.
+    """
 
     name: str
     sha256: str
     urls: tuple[str, ...]
+    others: re.Pattern[str] | None = None
+    scripts: re.Pattern[str] | None = None
+
+    def answers(self, url: str) -> bool:
+        """Whether the URL asks for the stylesheet, by whichever scheme and with whichever query."""
+        place = _place(url)
+        return place in self.urls or bool(self.others and self.others.fullmatch(place))
+
+    def answers_script(self, url: str) -> bool:
+        """Whether the URL is one of the scripts', by whichever scheme and with whichever query."""
+        return bool(self.scripts and self.scripts.fullmatch(_place(url)))
 
 
+def _place(url: str) -> str:
+    parts = urlsplit(url)
+    return unquote(f"{parts.hostname}{parts.path}")
+
+
+# A range of npm's all of whose versions are 1.x or 2.x: later ones have no stylesheet in their packages.
+_VERSION = r"[\^~=v]*[12](?:\.(?:\d+|[xX*])){0,2}(?:-[\w.-]+)?"
+_CDN = r"(?:cdn\.jsdelivr\.net/npm|(?:www\.)?unpkg\.com)"
 TAILWIND = Stylesheet(
     name="tailwindcss-2.2.19.min.css",
     sha256="b6ad97402eddb903e7a5d7a73ee47a679204efbdda4521a391cbad9df509b932",
@@ -27,6 +52,11 @@ TAILWIND = Stylesheet(
         "unpkg.com/tailwindcss@2.2.19/dist/tailwind.min.css",
         "cdnjs.cloudflare.com/ajax/libs/tailwindcss/2.2.19/tailwind.min.css",
     ),
+    others=re.compile(
+        rf"{_CDN}/tailwindcss@{_VERSION}(?:/?|/dist/tailwind(?:\.min)?\.css)"
+        rf"|cdnjs\.cloudflare\.com/ajax/libs/tailwindcss/{_VERSION}/tailwind(?:\.min)?\.css"
+    ),
+    scripts=re.compile(rf"cdn\.tailwindcss\.com(?:/.*)?|{_CDN}/@tailwindcss/browser(?:[@/].*)?"),
 )
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from colbench_env.design.network import PAGE, Network, Visit
+from colbench_env.design.network import NAMED, PAGE, Network, Visit
 from colbench_env.design.page import Block, Page
 
 HERE = Path(__file__).parent
@@ -74,8 +74,10 @@ async def _drawn(tab: Any, visit: Visit, limits: Limits) -> Page:
     shot = await cdp.send("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
     if visit.error:
         raise visit.error
-    blocks = tuple(Block(*block) for block in found["blocks"])
-    return Page(base64.b64decode(shot["data"]), limits.width, height, blocks, visit.refused)
+    for url in found["unread"]:
+        visit.miss(url)
+    blocks, missing = tuple(Block(*block) for block in found["blocks"]), tuple(visit.missing_sheets)
+    return Page(base64.b64decode(shot["data"]), limits.width, height, blocks, visit.refused, missing_sheets=missing)
 
 
 @asynccontextmanager
@@ -105,7 +107,7 @@ async def _fresh_tab(browser: Any, visit: Visit, limits: Limits) -> AsyncIterato
 
 
 async def _evaluate(cdp: Any, script: str, limits: Limits, where: dict[str, Any]) -> dict[str, Any]:
-    expression = f"({_script(script)})({json.dumps(asdict(limits))})"
+    expression = f"({_script(script)})({json.dumps(asdict(limits) | NAMED)})"
     answer = await cdp.send("Runtime.evaluate", {"expression": expression, **where})
     if "exceptionDetails" in answer:
         raise PageFailed(f"the page cannot be measured: {answer['exceptionDetails']['text']}")

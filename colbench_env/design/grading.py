@@ -45,13 +45,16 @@ class DesignGrade:
 
     similarity: to the reference, None where that could not be shown. verdict: PASS where the page was shown, WRONG
     where it was blank, ERROR where it could not be shown, NO_ANSWER where there is none. problem: why one of the two
-    could not be shown. refused: requests that the page made and did not get.
+    could not be shown. refused: requests that the page made and did not get. missing_sheets,
+    reference_missing_sheets: the URLs of stylesheets that the two are seen without.
     """
 
     similarity: float | None
     verdict: Verdict
     problem: str | None = None
     refused: int = 0
+    missing_sheets: tuple[str, ...] = ()
+    reference_missing_sheets: tuple[str, ...] = ()
 
     @property
     def excluded(self) -> int:
@@ -66,8 +69,13 @@ class DesignGrade:
     def in_row(self) -> dict[str, Any]:
         """What a graded row keeps besides its reward."""
         verdict = Verdict.INFRASTRUCTURE_ERROR if self.similarity is None else self.verdict
-        told = {"problem": self.problem} if self.problem else {}
-        return {"verdicts": {"page": str(verdict)}, "tests": [], "page": {"refused": self.refused, **told}}
+        told = {
+            "problem": self.problem,
+            "missing_sheets": list(self.missing_sheets),
+            "reference_missing_sheets": list(self.reference_missing_sheets),
+        }
+        page = {"refused": self.refused} | {name: value for name, value in told.items() if value}
+        return {"verdicts": {"page": str(verdict)}, "tests": [], "page": page}
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ def _grade(page: Page | None, reference: Page, score: float | None) -> DesignGra
     if page is None:
         return DesignGrade(score, Verdict.NO_ANSWER)
     verdict = NOT_SHOWN if page.problem is not None else SHOWN if page.blocks else BLANK
-    return DesignGrade(score, verdict, page.problem, page.refused)
+    return DesignGrade(score, verdict, page.problem, page.refused, page.missing_sheets, reference.missing_sheets)
 
 
 def has_failed(page: Page | None) -> bool:

@@ -1,9 +1,8 @@
-"""What a page gets for what it asks for: itself, the stylesheet, a picture, or a refusal that is counted."""
+"""What a page gets for what it asks for: itself, the stylesheet, a script that brings it, a picture, or a refusal."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from colbench_env.design.assets import Stylesheet, assets_directory, read_stylesheet
 from colbench_env.design.placeholders import placeholder
@@ -18,6 +17,21 @@ HEADERS = {
 EMPTY_FRAME = "<!doctype html>"
 SHEETS = 4  # times that a page gets the stylesheet
 PHOTOGRAPHS = 256  # that are kept
+NAMED = {"sheets": 20, "url": 200}  # most stylesheets that are named as missing, and characters of a URL
+
+# What Tailwind's own scripts do to a page, with the rules of the stylesheet at URL: they stand at the end of the head.
+# Pages set `tailwind.config`, so that must exist.
+SCRIPT = """(() => {
+  window.tailwind ??= {};
+  const style = () => {
+    const link = document.createElement("link");
+    link.rel = "stylesheet";
+    link.href = "URL";
+    (document.head ?? document.documentElement).append(link);
+  };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", style);
+  else style();
+})();"""
 
 
 @dataclass
@@ -36,19 +50,20 @@ class Network:
             self._sheet = Trimmer(read_stylesheet(self.stylesheet, assets_directory(self.assets)).decode())
         return self._sheet.trimmed(html)
 
-    def asks_for_sheet(self, url: str) -> bool:
-        """Whether the URL is one of the stylesheet's, by whichever scheme and with whichever query."""
-        parts = urlsplit(url)
-        return f"{parts.hostname}{parts.path}" in self.stylesheet.urls
+    def script(self) -> str:
+        """The script that brings a page the stylesheet."""
+        return SCRIPT.replace("URL", f"https://{self.stylesheet.urls[0]}")
 
 
 @dataclass
 class Visit:
-    """One page's requests: how many were refused, and the error of the machine, if there was one."""
+    """One page's requests: how many were refused, which of them were for stylesheets, and the error of the machine, if
+    there was one."""
 
     network: Network
     html: str
     refused: int = 0
+    missing_sheets: dict[str, None] = field(default_factory=dict)
     error: Exception | None = None
     opened: bool = False
     sheets: int = 0
@@ -65,6 +80,11 @@ class Visit:
             self.error = self.error or error
             await route.abort()
 
+    def miss(self, url: str) -> None:
+        """Notes a stylesheet that the page asked for and did not get."""
+        if len(self.missing_sheets) < NAMED["sheets"]:
+            self.missing_sheets[url[: NAMED["url"]]] = None
+
     async def refuse_socket(self, socket: Any) -> None:
         """Refuses one web socket."""
         self.refused += 1
@@ -76,15 +96,21 @@ class Visit:
         if navigates and url == PAGE and not self.opened:
             self.opened = True
             return await route.fulfill(body=self.html.encode("utf-8", "replace"), headers=HEADERS)
-        if self.network.asks_for_sheet(url) and self.sheets < SHEETS:
+        sheet, kind = self.network.stylesheet, request.resource_type
+        if sheet.answers(url) and self.sheets < SHEETS:
             self.sheets += 1
             return await route.fulfill(body=self.network.sheet_for(self.html), content_type="text/css; charset=utf-8")
+        if kind == "script" and sheet.answers_script(url):
+            return await route.fulfill(body=self.network.script(), content_type="text/javascript; charset=utf-8")
         if (picture := placeholder(url)) and not navigates:
             if not self.network.online_images:
                 return await route.fulfill(body=picture.svg(), content_type="image/svg+xml")
             body, kind = await self._fetched(route, url) or (picture.svg(), "image/svg+xml")
             return await route.fulfill(body=body, content_type=kind)
         self.refused += 1
+        styles = kind == "stylesheet" or (kind == "script" and "tailwind" in url)
+        if styles and not sheet.answers(url):  # else it was asked for too often
+            self.miss(url)
         if not navigates:
             return await route.abort()
         if request.frame.parent_frame is None:

@@ -29,8 +29,9 @@ class Block:
 class Page:
     """A rendered page: a PNG of all of it, its size in pixels, and its blocks in document order.
 
-    `refused` counts the requests that were refused. `problem` is None where all is well; else one sentence, `png` is
-    the white picture of the viewport's size and `blocks` is empty.
+    `refused` counts the requests that were refused. `missing_sheets` are the URLs of stylesheets that the page asked
+    for and did not get, so that it is seen without them. `problem` is None where all is well; else one sentence, `png`
+    is the white picture of the viewport's size and `blocks` is empty.
     """
 
     png: bytes
@@ -39,3 +40,4 @@ class Page:
     blocks: tuple[Block, ...]
     refused: int
     problem: str | None = None
+    missing_sheets: tuple[str, ...] = ()

@@ -123,7 +123,10 @@ class Renderer:
         try:
             from playwright.async_api import async_playwright
         except ImportError:
-            raise BadInput("pages are rendered by playwright: pip install 'sweet-jax[frontend]'") from None
+            raise BadInput(
+                "pages are rendered by playwright: pip install -e '.[frontend]' in the checkout, or "
+                "pip install './colbench_env[frontend]' for colbench_env alone"
+            ) from None
 
         self._slots = asyncio.Semaphore(self._pages)
         self._drawing = 0

@@ -22,6 +22,7 @@ from launch.evaluation.evaluation import BASELINE, EVALUATED, Evaluation, collec
 from launch.evaluation.inputs import Dialogues, lines_text, read_dialogues, read_tasks
 from launch.evaluation.studying import Study, read_references, run_references
 from launch.grading import grade_rows, why_ungraded, without_grade
+from launch.missing_sheets import missing_sheets
 
 if TYPE_CHECKING:
     from launch.picturing import SideBySide
@@ -74,7 +75,9 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
             for file in files
         ]
     notes = [
-        note for file, found in zip(files, graded, strict=True) for note in _left_out(file, found, config, benchmark)
+        note
+        for file, found in zip(files, graded, strict=True)
+        for note in [*_left_out(file, found, config, benchmark), *missing_sheets(str(file.path), found.rows)]
     ]
     if len(graded) == 2 and not _common_tasks(*graded):
         notes.append(f"{config.trajectories} and {config.baseline} have no task in common: {_SAME_TASK}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from colbench_env.histogram import Bin
 from colbench_env.simulator_health import OVERLAP, SimulatorHealth
 from colbench_env.statistics import Difference
+from colbench_env.terminal_text import printable_line
 from launch.evaluation.evaluation import BASELINE, Evaluation
 from launch.measures import duration, p_value, percent, points, share
 from launch.paper import PAPER
@@ -25,6 +26,7 @@ def report_text(evaluation: Evaluation) -> str:
     heads = ("", *names, *(("difference",) if difference else ()))
     sections = [
         (conclusion(evaluation), ()),
+        ("To be known first", [(note,) for note in evaluation.notes]),
         ("", [heads, *_cells(result_lines(evaluation.results), difference is not None)]),
         ("Baseline", comparison_rows(difference) if difference else ()),
         ("Parts", part_rows(evaluation) if len(evaluation.parts) > 1 else ()),
@@ -203,11 +205,6 @@ def bin_name(part: Bin) -> str:
     return f"{part.low:,}" if part.low == part.high else f"{part.low:,}-{part.high:,}"
 
 
-def _printable(text: str) -> str:
-    """The text in one line; a lone surrogate, which no terminal can show, escaped."""
-    return " ".join(text.encode("utf-8", "backslashreplace").decode().split("\n"))
-
-
 def _short(text: str, most: int = 120) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -233,7 +230,7 @@ def _section(title: str, rows: Rows) -> str:
     """A title and aligned columns, empty where a section has no rows but ought to have some."""
     if not rows:
         return title if title.endswith(".") else ""
-    rows = [tuple(map(_printable, row)) for row in rows]
+    rows = [tuple(map(printable_line, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
     return "\n".join([title, *lines] if title else lines)

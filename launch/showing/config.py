@@ -19,8 +19,8 @@ class ShowConfig:
     pairs and trajectory pairs are shown; with `trajectories` only the latter three, which must be about those.
     ranked, turn_pairs, pairs: candidates with the critic's advantages, turn pairs, trajectory pairs about the
     trajectories. baseline: trajectories of another policy on the same tasks.
-    model: "embedded" or a Hugging Face directory whose tokenizer has the texts of the tokens; the default is the run
-    directory's own model. Without one, token ids stand as numbers.
+    model: "embedded", "embedded-frontend" or a Hugging Face directory whose tokenizer has the texts of the tokens; the
+    default is the model of the run directory, given or above the file. Without one, token ids stand as numbers.
     pictures: of frontend dialogues, render the pages (as `design` says) and show them.
     grade: grade every row without a reward, or without a record of what its tests expected and got; pages without a
     reward as `design` says.

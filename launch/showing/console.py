@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.text import Text
+
+from colbench_env.terminal_text import printable
 
 WIDTH = 100  # columns where there is no terminal
 
@@ -15,3 +18,8 @@ def open_console(soft_wrap: bool = False) -> Console:
         return found
     width = found.width if found.is_terminal else WIDTH
     return Console(highlight=False, soft_wrap=soft_wrap, force_terminal=False, color_system=None, width=width)
+
+
+def foreign(text: str, style: str = "") -> Text:
+    """Text of a file as it may be printed: what a terminal would obey in it is shown."""
+    return Text(printable(text), style)

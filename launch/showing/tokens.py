@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from colbench_env.types import BadInput
+from launch.showing.config import ShowConfig
 from sweet_jax.batch import TokenRow
 from sweet_jax.chat import Chat
 
@@ -95,19 +97,54 @@ class Pieces:
 
 def find_chat(model: str | None, run_dir: Path | None) -> Chat | None:
     """The tokenizer that `model` names, else the run directory's own, else None. BadInput where it cannot be read."""
-    from launch.config import EMBEDDED
-    from launch.run import start_model
+    from launch.run import EMBEDDED_DIRECTORIES, start_model
 
-    if model is None and run_dir is not None:
-        path = run_dir / "config.json"
+    if model is not None:
+        return Chat.load(EMBEDDED_DIRECTORIES.get(model, model))
+    if run_dir is None:
+        return None
+    path = run_dir / "config.json"
+    try:
+        named = _settings(path)["model"]
+        directory = start_model(named, run_dir)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "not a run's configuration"
+        raise BadInput(f"{path}: {what}, expected a folder of launch.train with its config.json") from None
+    if not directory.is_dir():
+        raise BadInput(f"{path}: the run's model {named} is no directory here")
+    return Chat.load(directory)
+
+
+def tokenizer_for(config: ShowConfig, path: Path | None) -> tuple[Chat | None, str]:
+    """The tokenizer that the flags name, else that of the run in whose folder the file lies; where there is none, why.
+
+    BadInput where the flags name one that cannot be read.
+    """
+    if config.model is not None or config.run_dir is not None or path is None:
+        return find_chat(config.model, config.run_dir), ""
+    run = run_above(path)
+    if run is None:
+        return None, f"no --model was given, and {path} is in no folder of launch.train"
+    try:
+        return find_chat(None, run), ""
+    except BadInput as problem:
+        return None, f"{problem}; --model=DIR names one"
+
+
+def run_above(path: Path) -> Path | None:
+    """The folder of launch.train that the file is in, itself or in a folder of a stage; None where it is in none."""
+    for folder in path.absolute().parents[:2]:
         try:
-            model = json.loads(path.read_text(encoding="utf-8"))["model"]
-            directory = start_model(model, run_dir)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            what = error.strerror if isinstance(error, OSError) else "not a run's configuration"
-            raise BadInput(f"{path}: {what}, expected a folder of launch.train with its config.json") from None
-        return Chat.load(directory)
-    return None if model is None else Chat.load(start_model(model, Path(".")) if model == EMBEDDED else model)
+            settings = _settings(folder / "config.json")
+        except (OSError, ValueError):
+            continue
+        if isinstance(settings, dict) and settings.keys() >= {"model", "algorithm", "preset"}:
+            return folder
+    return None
+
+
+def _settings(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def check_ratios(ratios: object, count: int, where: str) -> Sequence[float]:

@@ -10,8 +10,9 @@ import numpy as np
 from rich.text import Text
 
 from colbench_env.tasks import decode_line, scan_lines
+from colbench_env.terminal_text import printable
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
-from launch.showing.console import open_console
+from launch.showing.console import foreign, open_console
 from launch.showing.tokens import Pieces, Shown, check_ratios, counts
 from sweet_jax.batch import TokenRow
 from sweet_jax.chat import Chat
@@ -30,13 +31,16 @@ TURN_STYLES = (("black on #38b0d0", "black on #80e8ff"), ("black on #40a830", "b
 PREFIX_STYLES, UNCOUNTED_STYLE = ("black on #c8a020", "black on #f0d040"), "dim"
 
 
-def print_tokens(path: Path, number: int, chat: Chat | None, last_turn_only: bool) -> None:
-    """Prints the token rows of line `number` with their counts; without a terminal there are no colours."""
+def print_tokens(path: Path, number: int, chat: Chat | None, last_turn_only: bool, why: str = "") -> None:
+    """Prints the token rows of line `number` with their counts; without a terminal there are no colours.
+
+    why: there is no tokenizer.
+    """
     rows = rows_of_line(path, number, chat, last_turn_only)
     console, pieces = open_console(soft_wrap=True), Pieces(chat)
-    console.print(Text(f"{path}:{number}"), style="bold")
+    console.print(foreign(f"{path}:{number}"), style="bold")
     if chat is None:
-        console.print("The texts of the tokens are not known: no --model was given.", style="yellow")
+        console.print(foreign(f"The texts of the tokens are not known: {why}"), style="yellow")
     for shown in rows:
         console.print()
         console.print(Text(f"{shown.title}: {counts(shown.row, chat).text}"), style="bold")
@@ -59,7 +63,7 @@ def painted(row: TokenRow, pieces: Pieces, colours: bool) -> Text:
     marks = np.where(np.arange(len(row)) < row.prefix, -1, row.turns).tolist()
     text, before = Text(), 0
     for place, (token, mark) in enumerate(zip(row.ids.tolist(), marks, strict=True)):
-        piece = pieces.text(token)
+        piece = printable(pieces.text(token))
         if colours:
             text.append(piece.replace("\n", "⏎\n"), _style(mark, place))
             continue

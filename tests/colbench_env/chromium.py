@@ -1,6 +1,7 @@
 """What the tests of the renderer share: an installed Chromium or a skip, and a stylesheet of their own."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,13 @@ from colbench_env.design.chromium import find_chromium
 from colbench_env.types import BadInput
 
 SHEET = b".red { color: rgb(255, 0, 0) } .box { background: rgb(0, 0, 255); width: 100px; height: 50px }"
-STYLESHEET = Stylesheet("small.css", hashlib.sha256(SHEET).hexdigest(), ("sheets.test/small.css",))
+STYLESHEET = Stylesheet(
+    "small.css",
+    hashlib.sha256(SHEET).hexdigest(),
+    ("sheets.test/small.css",),
+    others=re.compile(r"sheets\.test/small@\d\.css"),
+    scripts=re.compile(r"scripts\.test(?:/.*)?"),
+)
 
 
 def chromium_or_skip() -> str:

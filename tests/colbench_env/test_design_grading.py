@@ -20,7 +20,8 @@ class Pages:
     def _page(self, html):
         if "broken" in html:
             return Page(b"white", 1, 1, (), 0, "the page took longer than 10 s")
-        return Page(html.encode(), 1, 1, () if "blank" in html else (BLOCK,), 2)
+        missing = ("https://fonts.test/css2",) if "font" in html else ()
+        return Page(html.encode(), 1, 1, () if "blank" in html else (BLOCK,), 2, missing_sheets=missing)
 
 
 class Length:
@@ -63,6 +64,12 @@ def test_what_was_not_shown_blank_or_missing_is_told_in_the_row():
     assert broken.in_row()["page"] == {"refused": 0, "problem": "the page took longer than 10 s"}
     assert shown.in_row()["page"] == {"refused": 2}
     assert (broken.reward, none.reward, none.excluded) == (0.0, 0.0, 0)
+
+
+def test_a_row_names_the_stylesheets_that_the_page_and_the_reference_lack():
+    (page,), (reference,) = grade("<html>font</html>"), grade("<html></html>", task=Task("A shop", "<html>font</html>"))
+    assert page.in_row()["page"] == {"refused": 2, "missing_sheets": ["https://fonts.test/css2"]}
+    assert reference.in_row()["page"] == {"refused": 2, "reference_missing_sheets": ["https://fonts.test/css2"]}
 
 
 def test_each_text_is_rendered_once_a_batch_and_grades_come_in_order():

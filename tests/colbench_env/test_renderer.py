@@ -67,6 +67,47 @@ def test_a_page_is_drawn_with_the_stylesheet_that_it_asks_for(renderer):
     assert (page.width, page.height, page.refused) == (400, 300, 0)
 
 
+SCRIPT = "<script src=https://scripts.test/3.4></script>"
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<html><link rel=stylesheet href=//sheets.test/small@3.css?x><body{body}",
+        "<html><link rel=stylesheet crossorigin=anonymous href=https://sheets.test/small@3.css><body{body}",
+        "<html><style>@import 'https://sheets.test/small@3.css';</style><body{body}",
+        f"<html>{SCRIPT}<script>tailwind.config = {{theme: {{}}}}</script><body{{body}}",
+        f"<html><body{{body}}{SCRIPT}",
+        "<html><script type=module async crossorigin src=https://scripts.test></script><body{body}",
+        f"<html>{SCRIPT}<script>document.head.remove()</script><body{{body}}",
+    ],
+    ids=["version", "crossorigin", "import", "script", "below", "module", "headless"],
+)
+def test_other_versions_and_scripts_bring_a_page_the_same_stylesheet(renderer, html):
+    page, picture = drawn(renderer, html.replace("{body}", " style='margin:0'><div class=box>"))
+    assert [picture.getpixel(place) for place in ((99, 49), (100, 0))] == [(0, 0, 255), (255, 255, 255)]
+    assert (page.refused, page.missing_sheets) == (0, ())
+
+
+def test_a_page_names_the_stylesheets_that_it_asked_for_and_did_not_get(renderer):
+    pages = renderer.render_many(
+        [
+            "<html><link rel=stylesheet href=https://fonts.test/css2?family=A><style>@import '//b.test/b.css';</style>",
+            "<html><link rel=stylesheet href=https://scripts.test><img src=//c.test/c.png><script src=//c.test/c.js>",
+            "<html><script src=https://cdn.test/tailwindcss@3.js></script>",
+            f"<html><link rel=stylesheet integrity=sha256-{'A' * 43}= crossorigin href=https://sheets.test/small.css>",
+            f"<html>{HEAD}<link rel=icon href=//c.test/c.ico><link rel=stylesheet disabled href=//c.test/c.css>",
+        ]
+    )
+    assert [page.missing_sheets for page in pages] == [
+        ("https://fonts.test/css2?family=A", "http://b.test/b.css"),
+        ("https://scripts.test/",),  # a script is no stylesheet
+        ("https://cdn.test/tailwindcss@3.js",),
+        ("https://sheets.test/small.css",),  # it is not the one that the hash is of
+        (),
+    ]
+
+
 def test_blocks_are_what_is_seen_in_document_order(renderer):
     page, _ = drawn(
         renderer,
@@ -85,6 +126,97 @@ def test_blocks_are_what_is_seen_in_document_order(renderer):
         Block("input", "in", 0, page.blocks[2].y + 20, 50, 20, "#123456", "#ffffff", 10, False, "body>ul>li[2]>input"),
         Block("img", "", 0, page.blocks[2].y + 40, 30, 40, "#000000", "#ffffff", 20, False, "body>img"),
     )
+
+
+SR_ONLY = "position:absolute;width:1px;height:1px;margin:-1px;overflow:hidden;clip:rect(0,0,0,0);white-space:nowrap"
+UNSEEN = [
+    f"<span style='{SR_ONLY}'>no</span>",
+    f"<span style='{SR_ONLY};clip:auto'>no<b>no</b></span>",
+    f"<label style='{SR_ONLY};clip:auto;clip-path:inset(50%)'>no<input value=no></label>",
+    "<p style='position:absolute;clip:rect(1px,1px,1px,1px)'>no</p>",
+    "<details>no<p>no</p><summary></summary></details>",
+    "<div hidden=until-found>no<p>no</p></div>",
+    "<div style='content-visibility:hidden;height:50px'>no<p>no</p></div>",
+    "<nav style='max-height:0;overflow:hidden'>no<p>no</p><img src=x width=9 height=9></nav>",
+    "<div style='width:0;height:40px;overflow:hidden;white-space:nowrap'><p>no</p></div>",
+    "<div style='height:0;overflow:hidden;position:relative'><p style='position:absolute'>no</p></div>",
+    "<div style='height:0;overflow:hidden;transform:translateX(1px)'><p style='position:fixed'>no</p></div>",
+    "<div style='height:0;overflow:clip'><input value=no><textarea>no</textarea></div>",
+    "<div style='overflow:hidden;width:90px'><div style='transform:translateX(100px)'>no<hr></div></div>",
+    "<div style='overflow-y:scroll;height:30px'><p style='margin-top:60px'>no</p></div>",
+    "<p style='height:1px;overflow:hidden'>no</p>",
+    "<p style='position:absolute;left:-9999px'>no</p>",
+    "<p style='position:absolute;top:-9999px'>no</p>",
+    "<p style='position:absolute;left:9999px'>no</p>",
+    "<p style='text-indent:-9999px'>no</p>",
+    "<p style='font-size:0'>no</p>",
+    "<p style='color:transparent'>no</p>",
+    "<p style='transform:scale(0)'>no</p>",
+    "<div style='transform:scaleY(0)'><p>no</p></div>",
+    "<div style='opacity:0'><p>no</p></div>",
+    "<div style='opacity:.1'><p style='opacity:.1'>no</p></div>",
+    "<div style='filter:opacity(0)'>no<p>no</p></div>",
+    "<div style='visibility:hidden'>no<p>no</p></div>",
+    "<p style='clip-path:inset(100%)'>no</p>",
+    "<p style='clip-path:inset(0 50%)'>no</p>",
+    "<p style='clip-path:circle(0)'>no<b>no</b></p>",
+    "<p style='clip-path:polygon(0 0,0 0,0 0,0 0)'>no</p>",
+]
+SEEN = [
+    "<details open>yes<p>yes</p><summary></summary></details>",
+    "<div style='height:0;overflow:hidden'><p style='position:absolute'>yes</p></div>",
+    "<div style='height:0;overflow:hidden;position:relative'><p style='position:fixed'>yes</p></div>",
+    "<div style='height:0'><p>yes</p></div>",
+    "<span style='overflow:hidden'>yes</span>",
+    "<table><tr style='overflow:hidden'><td>yes</td></tr></table>",
+    "<div style='overflow:auto;height:50px'><p>yes</p></div>",
+    "<div style='overflow:hidden;transform:rotate(90deg);width:99px;height:40px;margin:60px'>yes<p>yes</p></div>",
+    "<h1 style='background:linear-gradient(red,blue);-webkit-background-clip:text;color:transparent'>yes</h1>",
+    "<p style='color:transparent;text-shadow:0 0 2px red'>yes</p>",
+    "<p style='position:absolute;clip:rect(auto,auto,auto,auto)'>yes</p>",
+    "<p style='clip-path:inset(calc(10% - 1px))'>yes</p>",
+    "<p style='clip-path:inset(10% 20% 0 1px round 4px)'>yes</p>",
+    "<p style='clip-path:polygon(0 0,100% 0,100% 100%)'>yes</p>",
+    "<p style='clip-path:circle(40%)'>yes</p>",
+    "<div style='opacity:.5'><p style='opacity:.5'>yes</p></div>",
+    "<div style='visibility:hidden'><p style='visibility:visible'>yes</p></div>",
+]
+
+
+def texts_by_section(renderer, snippets):
+    """Snippet -> the texts of its blocks, or their tags where they have none."""
+    page, _ = drawn(renderer, "<html><body>" + "".join(f"<section>{html}</section>" for html in snippets) + "</html>")
+    found = {f"body>section[{number}]": [] for number in range(1, len(snippets) + 1)}
+    for block in page.blocks:
+        found[">".join(block.path.split(">")[:2])].append(block.text or block.tag)
+    return dict(zip(snippets, found.values(), strict=True))
+
+
+def test_what_nobody_sees_is_no_block(renderer):
+    assert texts_by_section(renderer, UNSEEN) == dict.fromkeys(UNSEEN, [])
+
+
+def test_what_is_seen_though_it_looks_hidden_is_a_block(renderer):
+    assert texts_by_section(renderer, SEEN) == {html: ["yes"] * html.count("yes") for html in SEEN}
+
+
+def test_a_body_without_scrolling_hides_nothing(renderer):
+    style = "<style>body { overflow: hidden; height: 10px }</style>"
+    page, _ = drawn(renderer, f"<html>{style}<body><div style='height:50px'></div><p>yes</p></html>")
+    assert [block.text for block in page.blocks] == ["yes"]
+
+
+def test_a_painted_element_whose_text_nobody_sees_is_a_box(renderer):
+    page, _ = drawn(
+        renderer, "<html><a style='display:block;background:red;text-indent:-9999px;height:9px'>no</a></html>"
+    )
+    assert [(block.tag, block.text, block.background) for block in page.blocks] == [("a", "", "#ff0000")]
+
+
+def test_a_single_pixel_is_no_block_and_a_line_is_one(renderer):
+    dot, line = "<p style='width:1px;height:1px;background:red'>", "<p style='width:90px;height:1px;background:red'>"
+    page, _ = drawn(renderer, f"<html>{dot}</p>{line}</p></html>")
+    assert [(block.width, block.height) for block in page.blocks] == [(90, 1)]
 
 
 def test_the_same_html_gives_the_same_page_beside_others_and_after_a_restart(renderer, assets):
@@ -181,7 +313,10 @@ def test_real_pictures_are_fetched_where_that_is_asked_for(assets, monkeypatch):
 def test_a_dead_browser_is_started_again(renderer):
     before = renderer.render_many(["<html><p>a</html>"])
     for process in descendants(os.getpid()):
-        command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+        try:
+            command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+        except FileNotFoundError:
+            continue
         if b"--remote-debugging-pipe" in command and not any(part.startswith(b"--type=") for part in command):
             os.kill(process, signal.SIGKILL)
     assert renderer.render_many(["<html><p>a</html>"]) == before

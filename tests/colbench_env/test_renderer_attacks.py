@@ -214,6 +214,16 @@ def test_a_page_gets_the_stylesheet_a_few_times_and_no_more(renderer):
     assert (page.problem, page.refused, page.blocks[0].colour) == (None, 46, "#ff0000")
 
 
+@pytest.mark.parametrize("address", ["https://a.test/", "data:text/css,"])  # refused; with another hash
+def test_a_page_has_a_few_missing_stylesheets_named_and_no_more(renderer, address):
+    script = f"""for (let i = 0; i < 50; i++) {{ const link = document.createElement("link"); link.rel = "stylesheet";
+    link.integrity = "sha256-{"A" * 43}="; link.href = "{address}" + i + "x".repeat(100000);
+    document.head.append(link); }}"""
+    (page,) = renderer.render_many([f"<html><p>a<script>{script}</script>"])
+    assert (page.problem, len(page.missing_sheets)) == (None, 20)
+    assert {len(url) for url in page.missing_sheets} == {200}
+
+
 def test_texts_of_all_blocks_together_have_a_limit(assets):
     chromium_or_skip()
     with Renderer(1, assets=assets, stylesheet=STYLESHEET, limits=Limits(page_text=10)) as renderer:
@@ -232,7 +242,7 @@ def test_texts_of_all_blocks_together_have_a_limit(assets):
             + "}p::before{content:var(--v39)}</style><p>a",
             1,
         ),
-        ("<html><p style='font-size:99999px'>a<p style='transform:scale(9999)'>b", 2),
+        ("<html><p style='font-size:99999px'>a<p style='transform:scale(9999);text-align:center'>b", 2),
         ("<html><div style='width:99999999px;height:99999999px;filter:blur(9px);background:red'>", 1),
     ],
     ids=["line", "frames", "deep", "variables", "giant", "plain"],

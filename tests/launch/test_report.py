@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from colbench_env.statistics import Estimate
-from colbench_env.tasks import write_rows
+from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import NO_ANSWER, BadInput, Message, Task, Trajectory
 from launch import cli, page
 from launch.benchmarks import Backend
@@ -160,6 +160,17 @@ def test_the_report_says_how_the_run_was_made(run):
     assert (found["devices"], found["mesh"]) == ("1 of 1 cpu devices (cpu)", "1x1")
     assert found["max_turns"] == 10
     assert "at most 10 agent turns" in (run.directory.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_pages_that_did_not_get_their_stylesheet_are_a_warning_of_the_report(run):
+    path = run.directory.path / "evaluation" / "trained.jsonl"
+    first, *rest = read_rows(path, Trajectory)
+    path.unlink()
+    page = {"refused": 1, "missing_sheets": ["https://fonts.test/css2?family=A"]}
+    write_rows(path, [dataclasses.replace(first, extra=first.extra | {"page": page}), *rest])
+    write_report(run, 123.45)
+    told = "trained policy: 1 of 1 pages asked for a style sheet that they did not get: fonts.test/css2 (1)"
+    assert read_json(run)["warnings"][-1] == told and f"warning: {told}\n" in said(run)
 
 
 def test_the_console_shows_the_table_the_files_and_what_to_try(run):

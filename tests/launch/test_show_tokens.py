@@ -12,6 +12,7 @@ import pytest
 import sentencepiece
 
 from launch import show
+from launch.run import EMBEDDED_DIRECTORIES
 from launch.showing.tokens import Pieces
 from launch.showing.training_rows import rows_of_line
 from sweet_jax.chat import Chat
@@ -32,6 +33,61 @@ def test_tokens_of_stored_rows_are_bracketed_by_turn(in_process, tiny_model, tmp
     ranked = in_process(show.main, f"--tokens={write(tmp_path / 'ranked.jsonl', RANKED)}").stdout
     assert "candidate 1, advantage +0.3000: 4 tokens, 2 counted, prefix 1" in ranked
     assert "log-ratios: -0.900 +0.100" in ranked
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory, tiny_model):
+    """Makes the folder of a run of that model with a file of turn pairs; the file's path."""
+
+    def make(model, start=False):
+        run = tmp_path_factory.mktemp("runs")
+        (run / "config.json").write_text(json.dumps({"model": model, "algorithm": "sweet", "preset": "embedded"}))
+        if start:
+            (run / "start").mkdir()
+            (run / "start" / "model").symlink_to(tiny_model)
+        tokens = {"ids": [0, 5, 1], "spans": [[1, 1, 3]], "prefix": 1}
+        pair = {"chosen": "a", "rejected": "b", "chosen_tokens": tokens, "rejected_tokens": tokens}
+        return write(run / "turn-pairs" / "pairs.jsonl", pair)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["embedded", "embedded-frontend", "scratch", "directory"])
+def test_a_file_in_the_folder_of_a_run_is_read_with_the_model_of_that_run(in_process, run_of, tiny_model, kind):
+    path = run_of(str(tiny_model) if kind == "directory" else kind, start=kind == "scratch")
+    directory = EMBEDDED_DIRECTORIES.get(kind, tiny_model)
+    first = Pieces(Chat.load(directory)).text(0)
+    done = in_process(show.main, "--tokens", str(path), "--row=1")
+    assert done.status == 0, done.stderr
+    assert f"<p {first}>" in done.stdout and "‹" not in done.stdout and "not known" not in done.stdout
+    named = in_process(show.main, f"--tokens={path}", f"--model={kind if kind.startswith('emb') else directory}")
+    assert named.stdout == done.stdout
+
+
+def test_where_the_model_of_the_run_cannot_be_found_numbers_stand_and_a_sentence_says_why(in_process, run_of, tmp_path):
+    gone, scratch = run_of("models/gone"), run_of("scratch")
+    lone = write(tmp_path / "models" / "rows.jsonl", SOLVED)
+    (tmp_path / "models" / "config.json").write_text('{"model_type": "llama"}')  # of a model, not of a run
+    for path, why in (
+        (
+            gone,
+            f"{gone.parents[1]}/config.json: the run's model models/gone is no directory here; --model=DIR names one",
+        ),
+        (
+            scratch,
+            f"{scratch.parents[1]}/config.json: the run's model scratch is no directory here; --model=DIR names one",
+        ),
+        (lone, f"no --model was given, and {lone} is in no folder of launch.train"),
+    ):
+        done = in_process(show.main, f"--tokens={path}")
+        assert done.status == 0 and "‹5›" in done.stdout
+        assert f"The texts of the tokens are not known: {why}\n" in done.stdout
+
+
+def test_the_page_and_the_terminal_find_the_model_of_the_run_as_well(in_process, run_of):
+    rows = write(run_of("embedded").parents[1] / "evaluation" / "trained.jsonl", SOLVED)
+    done = in_process(show.main, f"--trajectories={rows}", "--terminal")
+    assert done.status == 0 and "‹0›" not in done.stdout and "turns cut off: none" in done.stdout
 
 
 def test_tokens_of_rows_with_text_only_are_made_with_a_tokenizer(in_process, tiny_model, tmp_path):
