@@ -11,7 +11,19 @@ from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
 from launch.simulator import FLAT, Simulator
-from launch.stage_settings import BenchmarkName, Critic, Design, Evaluation, Lora, Policy, Ranking, Rollouts, Start
+from launch.stage_settings import (
+    PROMPT_DATE,
+    BenchmarkName,
+    Critic,
+    Design,
+    Evaluation,
+    Lora,
+    Policy,
+    Ranking,
+    Rollouts,
+    Start,
+    check_date,
+)
 
 Algorithm = Literal["sweet", "mtdpo", "rft", "zero-shot"]
 STAGES = (
@@ -115,7 +127,8 @@ class TrainConfig:
     are used, 0 for all of the file. trajectories, pairs, candidates, turn_pairs: start from this file, in our layout or
     the released one, in place of the stage that would write it (rollouts, pairs, candidates, turn-pairs).
     simulator: who answers the agent.
-    agent_prompt: "none", the name of a prompt in colbench_env/prompts, or a file with the system prompt.
+    agent_prompt: "none", the name of a prompt in colbench_env/prompts, or a file with the system prompt. prompt_date:
+    what chat templates show that ask for today's date; the same on every day, so that prompts are.
     compute_dtype: of activations; parameters and optimiser are float32. attention: the kernel in training, scoring and
     prefill; "auto" is splash on TPU, cudnn on GPU in bfloat16, else xla. remat: what the backward pass computes again:
     all of a layer ("full"), all but attention, all but products with weights ("dots"), nothing ("none").
@@ -141,6 +154,7 @@ class TrainConfig:
     num_tasks: int = 0
     simulator: Annotated[Simulator, FLAT] = field(default_factory=Simulator)
     agent_prompt: str = "none"
+    prompt_date: str = PROMPT_DATE
     grader: Literal["strict", "official"] = "strict"
     grader_workers: int = 2
     unsafe: bool = False
@@ -164,6 +178,7 @@ class TrainConfig:
                 f"num_tasks is {self.num_tasks} and grader_workers {self.grader_workers}: at least 0 (all), and at "
                 "least 1"
             )
+        check_date("prompt_date", self.prompt_date)
         self.simulator.check_for(self.benchmark, self.rollouts.max_turns)
         if self.benchmark == "frontend" and self.preset in ("paper-backend", "released-backend"):
             raise BadInput(f"--preset={self.preset} is for backend tasks, frontend has --preset=paper-frontend")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from models.hf_io import check_llama, load_llama
 from models.llama import Llama
 from models.parameters import inference_shardings
 from sweet_jax.chat import Chat, check_vocabulary
+from sweet_jax.chat_format import PROMPT_DATE
 from sweet_jax.engine import Engine, check_length
 from sweet_jax.mesh import MeshShape, check_rows, make_mesh, own_mesh, start_devices
 
@@ -39,6 +41,7 @@ def start_drawing(
     max_length: int = 0,
     compute_dtype: str = "float32",
     attention: AttentionName = "xla",
+    prompt_date: datetime.date = PROMPT_DATE,
 ) -> Drawing:
     """The model with an engine of `rows` rows of `max_length` tokens; 0: 2048, or what the network was made for where
     that is less. Of several processes each has the devices of its own. BadInput and ModelError, before weights are
@@ -46,7 +49,7 @@ def start_drawing(
     start_devices(shape)
     mesh = own_mesh(make_mesh(shape))
     check_rows(rows, mesh)
-    config, chat = check_directory(directory, mesh)
+    config, chat = check_directory(directory, mesh, prompt_date)
     length = max_length or min(USUAL_LENGTH, config.max_position_embeddings)
     check_length(length, config)
     dtype = jnp.dtype(compute_dtype)
@@ -55,8 +58,8 @@ def start_drawing(
     return Drawing(chat, Engine(model, params, chat.end_ids, chat.pad_id, rows, length), model, params)
 
 
-def check_directory(directory: Path, mesh: Mesh) -> tuple[LlamaConfig, Chat]:
+def check_directory(directory: Path, mesh: Mesh, prompt_date: datetime.date = PROMPT_DATE) -> tuple[LlamaConfig, Chat]:
     """The network and the tokenizer of a Hugging Face directory, when all but the weights is known to be right."""
-    config, chat = check_llama(directory, mesh), Chat.load(directory)
+    config, chat = check_llama(directory, mesh), Chat.load(directory, prompt_date)
     check_vocabulary(chat, config)
     return config, chat

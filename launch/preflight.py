@@ -9,6 +9,7 @@ from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput
 from launch.config import SCRATCH, TrainConfig
 from launch.files import check_directory, check_readable
+from launch.paper_differences import check_paper_run
 from launch.run_dir import RunDir
 from sweet_jax import hosts
 from sweet_jax.mesh import MeshShape
@@ -50,6 +51,7 @@ def check_inputs(config: TrainConfig, directory: RunDir, stages: Sequence[str]) 
                     f"{directory.path}: --stage={config.stage} reads what stage {needed} writes, which has not "
                     f"finished here: run --stage={needed} first"
                 )
+    check_paper_run(config, tuple(left))
     hosts.from_first(lambda: _check_files(config, left))
 
 

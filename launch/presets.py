@@ -17,9 +17,10 @@ from launch.stage_settings import Critic, Design, Evaluation, Policy, Ranking, R
 from sweet_jax.settings import Hyper, Training
 
 RELEASED_HELD_OUT = 0.03
+PAPER_HUMAN = "meta-llama/Llama-3.1-70B-Instruct"
 
 
-def _embedded(algorithm: str = "sweet", benchmark: str = "backend") -> TrainConfig:
+def _embedded(algorithm: str = "sweet", benchmark: str = "backend", human: str = "") -> TrainConfig:
     """The miniature with its small start policy, on a small machine."""
     if benchmark == "frontend":
         return _embedded_frontend()
@@ -52,24 +53,25 @@ def _embedded_frontend() -> TrainConfig:
     )
 
 
-def _paper_backend(algorithm: str = "sweet", benchmark: str = "backend") -> TrainConfig:
-    """The paper's backend column: Llama-3.1-8B, 3 samples of each task."""
+def _paper_backend(algorithm: str = "sweet", benchmark: str = "backend", human: str = "") -> TrainConfig:
+    """The paper's backend column: Llama-3.1-8B, 3 samples of each of 5,000 tasks, Llama-3.1-70B as the human."""
+    played = Simulator(human="openai", human_model=PAPER_HUMAN) if human in ("", "openai") else Simulator(human=human)
     return TrainConfig(
-        preset="paper-backend", agent_prompt="backend_agent", simulator=Simulator(human="model"),
+        preset="paper-backend", agent_prompt="backend_agent", simulator=played, num_tasks=5000,
         compute_dtype="bfloat16", rollouts=Rollouts(rows=64),
         critic=Critic(training=Training(epochs=4, max_length=8192)),
         policy=Policy(training=_paper_policy(algorithm, epochs=4)), evaluation=Evaluation(num_tasks=1000),
     )  # fmt: skip
 
 
-def _paper_frontend(algorithm: str = "sweet", benchmark: str = "frontend") -> TrainConfig:
-    """The paper's frontend column: 6 samples of each task, a critic with a regression head, so without NLL.
+def _paper_frontend(algorithm: str = "sweet", benchmark: str = "frontend", human: str = "") -> TrainConfig:
+    """The paper's frontend column: 6 samples of each of 1,000 tasks, a critic with a regression head, so without NLL.
 
     The user names the two models that see: --design.clip, and --human=openai with --human-model.
     """
     return TrainConfig(
         benchmark="frontend", model=EMBEDDED_FRONTEND, preset="paper-frontend", agent_prompt="design_agent",
-        compute_dtype="bfloat16", rollouts=Rollouts(samples=6, rows=64),
+        num_tasks=1000, compute_dtype="bfloat16", rollouts=Rollouts(samples=6, rows=64),
         critic=Critic(parameterisation="value-head", nll_coef=0.0, training=Training(epochs=8, max_length=8192)),
         design=Design(failed="black"),
         policy=Policy(training=_paper_policy(algorithm, epochs=8)), evaluation=Evaluation(num_tasks=500),
@@ -86,9 +88,9 @@ def _paper_policy(algorithm: str, epochs: int) -> Training:
     return Training(batch_size=8, epochs=1)
 
 
-def _released_backend(algorithm: str = "sweet", benchmark: str = "backend") -> TrainConfig:
+def _released_backend(algorithm: str = "sweet", benchmark: str = "backend", human: str = "") -> TrainConfig:
     """What the released commands and code do where they differ from the paper (docs/methods.md has the table)."""
-    paper = _paper_backend(algorithm)
+    paper = _paper_backend(algorithm, benchmark, human)
     critic = dataclasses.replace(
         paper.critic, aggregation="token-mean", nll_coef=0.0, training=_without_first_rows(paper.critic.training)
     )
@@ -102,7 +104,7 @@ def _without_first_rows(training: Training) -> Training:
     return dataclasses.replace(training, held_out_share=RELEASED_HELD_OUT)
 
 
-def _tiny(algorithm: str = "sweet", benchmark: str = "backend") -> TrainConfig:
+def _tiny(algorithm: str = "sweet", benchmark: str = "backend", human: str = "") -> TrainConfig:
     """A real model on a few real tasks, to see every stage run to its end on a small machine."""
     short = dict(batch_size=2, max_length=2048, truncation="left", max_steps=2)
     design = benchmark == "frontend"
@@ -126,10 +128,10 @@ PRESETS: Mapping[str, Callable[..., TrainConfig]] = {
     "released-backend": _released_backend,
     "tiny": _tiny,
 }
-"""Name -> (algorithm, "sweet" if not given, benchmark) -> the defaults."""
+"""Name -> (algorithm, "sweet" if not given, benchmark, human) -> the defaults."""
 
 
-def presets_for(algorithm: str, benchmark: str = "") -> dict[str, Callable[[], TrainConfig]]:
-    """Name -> the defaults for this algorithm, and for this benchmark where one is named."""
-    named = (algorithm, benchmark) if benchmark else (algorithm,)
-    return {name: functools.partial(make, *named) for name, make in PRESETS.items()}
+def presets_for(algorithm: str, benchmark: str = "", human: str = "") -> dict[str, Callable[[], TrainConfig]]:
+    """Name -> the defaults for this algorithm, and for this benchmark and this human where they are named."""
+    named = {"benchmark": benchmark} if benchmark else {}
+    return {name: functools.partial(make, algorithm, human=human, **named) for name, make in PRESETS.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class Run:
 
     @functools.cached_property
     def chat(self) -> Chat:
-        return Chat.load(self.model_directory)
+        return Chat.load(self.model_directory, datetime.date.fromisoformat(self.config.prompt_date))
 
     @functools.cached_property
     def llama_config(self) -> LlamaConfig:

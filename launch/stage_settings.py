@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,17 @@ from typing import Literal
 from colbench_env.types import BadInput
 from sweet_jax.settings import Hyper, Training
 
+PROMPT_DATE = "2024-07-26"  # what Llama 3's templates show where nothing tells them the date
 BenchmarkName = Literal["backend", "frontend"]
 FailedRule = Literal["zero", "black"]
+
+
+def check_date(name: str, value: str) -> None:
+    """Raises BadInput unless the value is a date as 2024-07-26."""
+    try:
+        datetime.date.fromisoformat(value)
+    except ValueError as error:
+        raise BadInput(f"{name} is {value!r}, expected a date as {PROMPT_DATE}") from error
 
 
 def check_drawing(prefix: str, temperature: float, top_k: int = 0, top_p: float = 1.0, max_new_tokens: int = 1) -> None:

@@ -19,7 +19,8 @@ from launch.stopping import Terminated
 def main() -> None:
     """Parses the flags and runs the stages that are not finished yet."""
     argv = sys.argv[1:]
-    presets = presets_for(cli.flag_value(argv, "algorithm", "sweet"), cli.flag_value(argv, "benchmark", ""))
+    named = (cli.flag_value(argv, name, "") for name in ("benchmark", "human"))
+    presets = presets_for(cli.flag_value(argv, "algorithm", "sweet"), *named)
     config: TrainConfig = cli.parse(TrainConfig, argv, presets, "embedded")
 
     with connected(config.hosts):
@@ -29,6 +30,7 @@ def main() -> None:
 def _train(config: TrainConfig) -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
     from launch.benchmarks import opened
+    from launch.paper_differences import paper_differences
     from launch.preflight import check_inputs, check_mesh
     from launch.report import write_report
     from launch.run import Run
@@ -59,6 +61,8 @@ def _train(config: TrainConfig) -> None:
         left = [stage for stage in stages if directory.note(stage) is None]
         if left:
             _header(run)
+            for sentence in paper_differences(config):
+                console.say(f"differs from the paper: {sentence}")
         for stage in stages:
             title = f"stage {everything.index(stage) + 1}/{len(everything)} {stage}"
             if stage not in left:

@@ -49,7 +49,8 @@ def check_vocabulary(chat: "Chat", config: LlamaConfig) -> None:
 class Chat:
     """Tokens of dialogues for one tokenizer.
 
-    date: what templates show that ask for today's; the same on every day, so that prompts are.
+    date: what templates show that ask for today's; the same on every day, so that prompts are. shows_date: whether
+    this one asks.
     format: the template's strings. turn_end_id: the template's end-of-turn token. end_ids: all ids that stop the
     sampler (template, tokenizer, `generation_config.json` and `config.json` beside it), ascending. pad_id: may equal an
     end id. bos_id: None when the template writes no begin-of-text token of its own.
@@ -67,6 +68,7 @@ class Chat:
         if not tokenizer.chat_template:
             raise BadInput(f"{self.name}: the tokenizer has no chat template")
         self._template, self._variables = dated(tokenizer.get_chat_template(), date)
+        self.shows_date = bool(self._variables)
         added = [str(token) for token in tokenizer.added_tokens_decoder.values() if str(token).strip()]
         self.format = read_format(
             self.name,

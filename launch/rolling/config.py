@@ -12,7 +12,7 @@ from colbench_env.types import BadInput
 from launch.benchmarks import default_turns
 from launch.config import EMBEDDED, EMBEDDED_FRONTEND, Hosts
 from launch.simulator import FLAT, Simulator
-from launch.stage_settings import BenchmarkName, Design, check_drawing
+from launch.stage_settings import PROMPT_DATE, BenchmarkName, Design, check_date, check_drawing
 
 MINI_TASKS = 40
 
@@ -29,7 +29,8 @@ class RolloutConfig:
     agent_omit: parameters that it is not sent, e.g. seed,temperature; agent_body: further fields of each request, as a
     JSON object.
     agent_prompt: "default" ("none" for an embedded model, else "backend_agent" or "design_agent"), "none", a prompt of
-    colbench_env/prompts, or a file. simulator: who answers the agent.
+    colbench_env/prompts, or a file. prompt_date: what chat templates show that ask for today's date; the same on every
+    day, so that prompts are. simulator: who answers the agent.
     tasks: JSON Lines; without it the miniature makes its own. num_tasks: how many, 0 for all (40 of the miniature).
     samples: dialogues about each task. max_turns: agent turns at most; 0: as the benchmark has it, 10, and with the
     miniature's own tasks 8 (backend) or 4 (frontend), as in launch.train. human_limit: characters kept of a reply; 0:
@@ -51,6 +52,7 @@ class RolloutConfig:
     agent_omit: str = ""
     agent_body: str = "{}"
     agent_prompt: str = "default"
+    prompt_date: str = PROMPT_DATE
     tasks: Path | None = None
     num_tasks: int = 0
     samples: int = 1
@@ -80,6 +82,7 @@ class RolloutConfig:
                     raise BadInput(f"{name} is {getattr(self, name)}, it must be at least {least}")
         if not self.agent_timeout > 0:
             raise BadInput(f"agent_timeout is {self.agent_timeout}, it must be above 0")
+        check_date("prompt_date", self.prompt_date)
         check_drawing("", self.temperature, self.top_k, self.top_p, self.max_new_tokens)
         self.simulator.check_for(self.benchmark, self.turns, self.human_limit)
         if self.simulator.human == "model" and self.agent_url:

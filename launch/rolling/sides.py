@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,9 +106,16 @@ def _with_engine(
 
     simulator, directory = config.simulator, start_model(config.played, Path())
     shape = parse_mesh(config.mesh).folded()
-    drawing = start_drawing(directory, shape, config.rows, config.max_length, config.compute_dtype)
+    drawing = start_drawing(
+        directory, shape, config.rows, config.max_length, config.compute_dtype,
+        prompt_date=datetime.date.fromisoformat(config.prompt_date),
+    )  # fmt: skip
     held.callback(drawing.engine.close)
     chat, engine = drawing.chat, drawing.engine
+    if chat.shows_date:
+        sampling = sampling | {"prompt_date": config.prompt_date}
+    if settings.system_prompt:
+        chat.check_system(settings.system_prompt)
     if "double-bos" in config.quirks and chat.bos_id is None:
         raise BadInput(f"--quirks=double-bos: the tokenizer of {config.model} has no begin-of-text token")
     longest = engine.max_length - config.max_new_tokens

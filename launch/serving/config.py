@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
 from launch.simulator import FLAT
+from launch.stage_settings import PROMPT_DATE, check_date
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ServeConfig:
     mesh: DATAxTENSOR devices. name: what clients call the model; by default its directory's name.
     host, port: where to listen; port 0 takes a free one. rows: turns that are drawn side by side.
     max_length: tokens of a prompt and its turn together; 0: 2048, or what the network was made for where that is less.
+    prompt_date: what chat templates show that ask for today's date; the same on every day, so that answers are.
     seed: requests without a seed of their own are given seeds that follow from it.
     api_key_env: an environment variable with the key that clients must send; without it nobody is asked for one.
     header_timeout: seconds for the head of a request, from the connection or the request's first byte on.
@@ -50,6 +52,7 @@ class ServeConfig:
     port: int = 8000
     rows: int = 32
     max_length: int = 0
+    prompt_date: str = PROMPT_DATE
     seed: int = 0
     api_key_env: str = ""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -57,6 +60,7 @@ class ServeConfig:
     limits: Annotated[Limits, FLAT] = Limits()
 
     def __post_init__(self) -> None:
+        check_date("prompt_date", self.prompt_date)
         if not 0 <= self.port < 65536:
             raise BadInput(f"port is {self.port}, it must be at least 0 and below 65536")
         if self.rows < 1 or self.max_length < 0 or self.seed < 0:

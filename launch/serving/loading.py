@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def load_served(config: ServeConfig, api_key: str | None) -> Served:
     directory = start_model(config.model, Path())
     drawing = start_drawing(
         directory, parse_mesh(config.mesh).folded(), config.rows, config.max_length, config.compute_dtype,
-        config.attention,
+        config.attention, datetime.date.fromisoformat(config.prompt_date),
     )  # fmt: skip
     name = config.model if config.model in (EMBEDDED, EMBEDDED_FRONTEND) else directory.name
     return Served(config.name or name, drawing.engine, drawing.chat, config.seed, api_key, config.limits)
