@@ -45,16 +45,14 @@ def paper_differences(config: TrainConfig) -> list[str]:
     if config.simulator.human_model != PAPER_HUMAN and config.benchmark == "backend":
         told.append(f"the human is {config.simulator.human_model or config.simulator.human}, the paper's {PAPER_HUMAN}")
     if config.benchmark == "frontend":
-        told.append("the human who sees is yours to name; the paper's is Qwen2-VL-72B")
+        told.append(f"the human who sees the pages is {config.simulator.human_model or config.simulator.human}")
         if config.design.clip is None:
             told.append("pages are compared by structure, in the paper by CLIP")
     if config.benchmark == "backend" and config.grader == "strict":
-        told.append(
-            "the grader runs answers as modules; the released one gives those with imports 0 (--grader=official)"
-        )
+        told.append("answers are run as modules; the released grader gives those with imports 0 (--grader=official)")
     if config.trajectories is None:
         told.append("the dialogues are this model's own, not the 15,000 that the paper's authors released")
-    told.append("prompts of agent and human are worded anew; no row is held out, unless by --...held-out-share")
+    told.append("the prompts of agent and human are worded anew")
     return told
 
 

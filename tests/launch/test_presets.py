@@ -1,12 +1,15 @@
 """The hyper-parameters of the paper and of the released code, by name: every number of the table, literally."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from launch import cli
 from launch.config import TrainConfig
+from launch.paper_differences import paper_differences
 from launch.presets import PRESETS, presets_for
+from launch.stage_settings import Lora
 
 
 def parsed(*flags: str) -> TrainConfig:
@@ -65,6 +68,40 @@ def test_dialogues_and_candidates_are_as_many_as_in_the_paper():
         assert (ranking.candidates, ranking.num_pairs, ranking.data_fraction) == (16, 4, 0.1)
         assert ranking.reference_context == "privileged"
     assert backend.evaluation.num_tasks == 1000
+    assert (backend.num_tasks, frontend.num_tasks) == (5000, 1000)
+    assert (backend.simulator.human, backend.simulator.human_model) == ("openai", "meta-llama/Llama-3.1-70B-Instruct")
+
+
+def test_another_human_than_the_papers_can_be_named():
+    assert PRESETS["paper-backend"](human="model").simulator.human_model == ""
+    named = presets_for("sweet", "", "scripted")["released-backend"]().simulator
+    assert (named.human, named.human_model) == ("scripted", "")
+
+
+@pytest.mark.parametrize("preset", ["paper-backend", "paper-frontend", "released-backend"])
+def test_a_preset_of_the_paper_is_refused_without_a_model_before_anything_is_written(start, tmp_path, preset):
+    failed = ("--design.failed=zero",) if preset == "paper-frontend" else ()
+    sentence = start(f"--preset={preset}", f"--run-dir={tmp_path / 'run'}", *failed).refuses()
+    assert f"--preset={preset} trains a real model: --model=DIR is needed" in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_papers_human_needs_an_address(start, tmp_path, tiny_model):
+    flags = ("--preset=paper-backend", f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}")
+    assert "--human-url=URL is needed" in start(*flags).refuses()
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_still_differs_from_the_paper_is_told():
+    paper = PRESETS["paper-backend"]()
+    always = ["answers are run as modules", "the dialogues are this model's own", "the prompts of agent and human"]
+    assert [sentence[:20] for sentence in paper_differences(paper)] == [sentence[:20] for sentence in always]
+    less = dataclasses.replace(paper, num_tasks=50, grader="official", trajectories=Path("released.jsonl"), mesh="8x2")
+    assert paper_differences(less)[:-1] == ["num_tasks is 50, the preset has 5000"]
+    other = dataclasses.replace(PRESETS["paper-backend"](human="rules"), lora=Lora(rank=16))
+    assert "lora.rank is 16, the preset has 0" in paper_differences(other)
+    assert "the human is rules, the paper's meta-llama/Llama-3.1-70B-Instruct" in paper_differences(other)
+    assert paper_differences(PRESETS["embedded"]()) == []
 
 
 def test_the_released_preset_differs_from_the_paper_in_what_the_table_names_and_in_nothing_else():
