@@ -30,6 +30,7 @@ _NAMES = {
     "dialogue": ("ANSWER_MARKER", "MAX_TURNS", "OUTPUT_MARKER", "Episode", "chat_messages"),
     "humans": ("Human", "HumanRequest", "human_prompt"),
     "humans.chat": ("ChatHuman",),
+    "humans.rules": ("RulesHuman",),
     "humans.scripted": ("ScriptedHuman",),
     "prompts": ("load_prompt",),
     "grading": ("Grade", "Grader", "Limits"),

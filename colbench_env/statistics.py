@@ -8,12 +8,13 @@ together. The seed is fixed, so the same rows give the same numbers.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
 
+from colbench_env.endings import ran_out_of_turns
 from colbench_env.types import NO_ANSWER, BadInput, Trajectory, Verdict
 
 RESAMPLES = 2000
@@ -70,6 +71,7 @@ class Summary:
     with a reward of 1, means over `tasks` tasks. excluded: dialogues without a reward, which count in neither. turns:
     mean over dialogues. reply_tokens: mean over agent turns, None where tokens were not recorded. unasked: answers in
     the first turn. unanswered: dialogues without an answer. verdicts: tests by verdict, in the order of `Verdict`.
+    out_of_turns: dialogues that ended so (`endings.ran_out_of_turns`); out_of_turns_verdicts: their part of `verdicts`.
     """
 
     dialogues: int
@@ -83,6 +85,8 @@ class Summary:
     unanswered: int
     verdicts: dict[str, int]
     by_turns: tuple[TurnCount, ...]
+    out_of_turns: int = 0
+    out_of_turns_verdicts: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as a JSON object."""
@@ -159,6 +163,7 @@ def summarise(trajectories: Sequence[Trajectory]) -> Summary:
     if not trajectories:
         raise BadInput("there are no trajectories to summarise")
     rewards = rewards_by_task(trajectories)
+    ended = [trajectory for trajectory in trajectories if ran_out_of_turns(trajectory)]
     agent_turns = [turn for trajectory in trajectories for turn in trajectory.agent_turns]
     tokens = [count for turn in agent_turns if isinstance(count := turn.extra.get("tokens"), int)]
     return Summary(
@@ -173,6 +178,8 @@ def summarise(trajectories: Sequence[Trajectory]) -> Summary:
         unanswered=sum(one.answer == NO_ANSWER for one in trajectories),
         verdicts=_verdicts(trajectories),
         by_turns=_by_turns(trajectories),
+        out_of_turns=len(ended),
+        out_of_turns_verdicts=_verdicts(ended),
     )
 
 

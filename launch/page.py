@@ -12,8 +12,12 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from colbench_env.types import BadInput, Task, Trajectory, Verdict
+from colbench_env.endings import OUT_OF_TURNS, ran_out_of_turns
+from colbench_env.types import Task, Trajectory, Verdict
 from launch.config import TrainConfig
+from launch.curves import read_curves
+from launch.deeds import deeds
+from launch.entropy import TurnEntropy
 from launch.measures import Measure, duration, percent
 from launch.paper import PAPER, paper_differences
 from launch.plots import bars, curve
@@ -34,9 +38,6 @@ KINDS = (
     "solved",
     "not solved",
 )
-
-Curve = Sequence[tuple[int, float]]
-"""(step, value) of every logged step."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Side:
     @property
     def verdicts(self) -> Mapping[str, str]:
         """Test name -> verdict; empty where the dialogue came with its reward."""
-        return self.trajectory.extra.get("verdicts", {})
+        given = self.trajectory.extra.get("verdicts", {})
+        return dict.fromkeys(given, OUT_OF_TURNS) if ran_out_of_turns(self.trajectory) else given
 
     @property
     def outcome(self) -> str:
@@ -75,6 +77,8 @@ class Side:
             return "could not be graded"
         if self.measure.headline == "reward":
             return f"{self.measure.reward}: {percent(self.trajectory.reward, self.measure.unit)}"
+        if ran_out_of_turns(self.trajectory):
+            return f"{OUT_OF_TURNS}: no answer within {len(self.trajectory.agent_turns)}"
         if not self.verdicts:
             return f"reward {self.trajectory.reward:.2f}"
         passed = sum(verdict == Verdict.PASS for verdict in self.verdicts.values())
@@ -123,7 +127,8 @@ def page(
         conclusion=conclusion(report.results) + remark(report.stages.get("critic")),
         verdicts=verdict_lines(report.results),
         curves=stage_curves(folder),
-        turn_plots=turn_plots(report.results),
+        turn_plots=[*turn_plots(report.results), *entropy_plots(report.entropy)],
+        deeds=deeds(report.stages, config, report.stage_seconds),
         files={stage: _files(folder, stage) for stage in report.stages},
         facts={stage: _facts(note) for stage, note in report.stages.items()},
         examples=examples(dialogues, report.results.measure),
@@ -139,19 +144,6 @@ def _differences_to_paper(report: Report, config: TrainConfig) -> list[str]:
     results, graders = report.results, " and ".join(report.graders)
     last = list(results.policies.values())[-1]
     return paper_differences(results.benchmark, last.tasks, config.simulator.human, graders)
-
-
-def read_curves(path: Path) -> dict[str, Curve]:
-    """Each metric of a metrics.jsonl, none where there is no file. BadInput for a line that is no row of metrics."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
-        try:
-            row = json.loads(line)
-            for name in row.keys() - {"stage", "step", "total"}:
-                found.setdefault(name, []).append((int(row["step"]), float(row[name])))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise BadInput(f"{path}:{number}: expected a JSON object with 'step' and metrics") from None
-    return found
 
 
 def stage_curves(folder: Path) -> dict[str, list[Plot]]:
@@ -183,6 +175,15 @@ def turn_plots(results: Results) -> list[Plot]:
         ),
         Plot("Dialogues by number of turns", Markup(bars("turns", dialogues, "dialogues"))),
     ]
+
+
+def entropy_plots(entropy: Mapping[str, Sequence[TurnEntropy]]) -> list[Plot]:
+    """How sure the policies were of their tokens, by turn; none where no log-probs are recorded."""
+    if not any(entropy.values()):
+        return []
+    drawn = {name: {one.turn: (one.nats, "") for one in found} for name, found in entropy.items() if found}
+    svg = bars("entropy", drawn, "nats a token", "agent turn")
+    return [Plot("Entropy of the policy by turn (mean of -log p of the sampled tokens)", Markup(svg))]
 
 
 def examples(dialogues: Mapping[str, Sequence[Trajectory]], measure: Measure) -> list[Example]:

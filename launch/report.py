@@ -25,6 +25,8 @@ from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
 from launch.config import STAGES, Hosts, TrainConfig, settings_of
 from launch.console import peak_memory_gib
+from launch.curves import read_curves
+from launch.entropy import TurnEntropy, entropy_by_turn
 from launch.missing_sheets import missing_sheets
 from launch.presets import PRESETS
 from launch.results import Line, Results, conclusion, remark, result_lines
@@ -32,6 +34,7 @@ from launch.run_dir import write_json, write_text
 from launch.simulator import FLAT
 from models.config import from_hf
 from models.parameters import count_params
+from sweet_jax.metrics import mostly_perfect
 
 if TYPE_CHECKING:
     from launch.run import Run
@@ -47,6 +50,7 @@ class Report:
     command: makes this run; next_commands: what to try after it. stages: the note of each finished stage, in order.
     last_start_seconds: of the last start that had something to do. warnings: of all starts. peak_memory_gib: the
     highest of all starts that wrote a report. parameters: of the network. max_turns: of the agent in a dialogue.
+    entropy: of each policy by turn.
     """
 
     results: Results
@@ -60,6 +64,7 @@ class Report:
     peak_memory_gib: float
     parameters: int | None
     max_turns: int
+    entropy: Mapping[str, Sequence[TurnEntropy]]
     devices: str
     mesh: str
     versions: Mapping[str, str]
@@ -73,6 +78,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
         rest = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "results"}
+        rest["entropy"] = {name: [dataclasses.asdict(one) for one in found] for name, found in self.entropy.items()}
         return {"format": FORMAT, **self.results.to_json(), "stage_seconds": self.stage_seconds, **_no_nan(rest)}
 
 
@@ -88,7 +94,7 @@ def write_report(run: Run, seconds: float | None) -> None:
         from launch.page import page  # draws with matplotlib, for which a second start should not wait
 
         dialogues = _dialogues(run)
-        for note in (note for name, rows in dialogues.items() for note in missing_sheets(f"{name} policy", rows)):
+        for note in _late_warnings(folder, dialogues):
             run.console.warn(note)
         report = _collect(run, dialogues, seconds)
         # The page first: where there is a report.json, there is a whole page beside it.
@@ -141,11 +147,22 @@ def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: f
         peak_memory_gib=round(max(peak_memory_gib(), before.get("peak_memory_gib", 0.0)), 3),
         parameters=count_params(from_hf(network)) if network.exists() else None,
         max_turns=run.config.rollouts.max_turns,
+        entropy={name: entropy_by_turn(played) for name, played in dialogues.items()},
         devices=str(run.devices),
         mesh=str(run.shape),
         versions={"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         written=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _late_warnings(folder: Path, dialogues: Mapping[str, Sequence[Trajectory]]) -> Iterator[str]:
+    """What is only known when stages have ended."""
+    for stage in ("critic", "policy"):
+        accuracies = read_curves(folder / stage / "metrics.jsonl").get("rewards/accuracies", ())
+        if warning := mostly_perfect([accuracy for _, accuracy in accuracies]):
+            yield f"stage {stage}: {warning}"
+    for name, rows in dialogues.items():
+        yield from missing_sheets(f"{name} policy", rows)
 
 
 def _warnings(log: Path, latest: Sequence[str]) -> list[str]:

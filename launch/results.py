@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from colbench_env.endings import OUT_OF_TURNS
 from colbench_env.statistics import Difference, Summary
 from colbench_env.types import Verdict
 from launch.measures import MEASURES, Measure, p_value, percent, points, share
@@ -78,6 +79,8 @@ def result_lines(results: Results) -> list[Line]:
     ]
     if change:
         lines.insert(2, Line("win rate, ties half", ["" for _ in policies], share(change.wins)))
+    if any(policy.out_of_turns for policy in policies):
+        lines.append(Line("dialogues out of turns", [f"{p.out_of_turns} of {p.dialogues}" for p in policies]))
     if any(policy.excluded for policy in policies):
         lines.append(Line("excluded: not graded", [f"{p.excluded} of {p.dialogues}" for p in policies]))
     return lines
@@ -107,11 +110,19 @@ def remark(critic: Mapping[str, Any] | None) -> str:
 
 
 def verdict_lines(results: Results) -> list[Line]:
-    """How often each verdict was given, with its share of all tests of that policy."""
-    counts = [policy.verdicts for policy in results.policies.values()]
-    totals = [max(1, sum(count.values())) for count in counts]
+    """How often each verdict was given, with its share of all tests of that policy.
+
+    The tests of a dialogue that ran out of turns have a verdict of their own, whatever its last turn was graded as.
+    """
+    policies = list(results.policies.values())
+    totals = [max(1, sum(policy.verdicts.values())) for policy in policies]
+    rows = [
+        (str(verdict), [p.verdicts.get(verdict, 0) - p.out_of_turns_verdicts.get(verdict, 0) for p in policies])
+        for verdict in Verdict
+    ]
+    rows.append((OUT_OF_TURNS, [sum(policy.out_of_turns_verdicts.values()) for policy in policies]))
     return [
-        Line(str(verdict), [f"{n} ({percent(n / total)})" for n, total in zip(given, totals, strict=True)])
-        for verdict, given in ((verdict, [count.get(verdict, 0) for count in counts]) for verdict in Verdict)
+        Line(name, [f"{n} ({percent(n / total)})" for n, total in zip(given, totals, strict=True)])
+        for name, given in rows
         if any(given)
     ]

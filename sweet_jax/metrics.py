@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,6 +90,20 @@ def _is_before(line: str, step: int) -> bool:
 
 class Diverged(RuntimeError):
     """A loss or a gradient is no longer a number; training on would only write it into the parameters."""
+
+
+def mostly_perfect(accuracies: Sequence[float]) -> str:
+    """The warning of a stage whose preference accuracy was 1.0 at most of its logged steps, "" for any other.
+
+    In: [0.9, 1.0, 1.0]   Out: "preference accuracy was 1.0 at 2 of 3 logged steps: ..."
+    """
+    perfect = sum(accuracy == 1.0 for accuracy in accuracies)
+    if len(accuracies) < 3 or 2 * perfect <= len(accuracies):
+        return ""
+    return (
+        f"preference accuracy was 1.0 at {perfect} of {len(accuracies)} logged steps: the pairs are told apart without "
+        "effort, and over-fitting is likely; use fewer steps or harder pairs"
+    )
 
 
 @dataclass

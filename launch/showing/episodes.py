@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from colbench_env.endings import OUT_OF_TURNS, ran_out_of_turns
 from colbench_env.grading.answers import is_no_answer
 from colbench_env.simulator_health import NOT_RECORDED, leaks, simulator_health
 from colbench_env.types import Message, Pair, Task, Trajectory, Verdict
@@ -16,7 +17,7 @@ from launch.thumbnails import Images, images_of
 from sweet_jax.rows import CHOSEN_TOKENS, REJECTED_TOKENS, TOKENS, row_from_json
 
 INFRASTRUCTURE = str(Verdict.INFRASTRUCTURE_ERROR)
-STATUSES = ("solved", "partly", "failed", "no answer", "not graded", INFRASTRUCTURE)
+STATUSES = ("solved", "partly", "failed", OUT_OF_TURNS, "no answer", "not graded", INFRASTRUCTURE)
 DIALOGUE = "dialogue"  # the title of the row that an episode was sampled as
 MAX_PAIRS = 4  # trajectory pairs shown for an episode
 
@@ -72,7 +73,7 @@ class Episode:
     @property
     def outcome(self) -> str:
         """In words, such as "3 of 10 tests passed"."""
-        if self.status in (INFRASTRUCTURE, "not graded", "no answer"):
+        if self.status in (INFRASTRUCTURE, "not graded", OUT_OF_TURNS, "no answer"):
             return self.status
         verdicts = [test.verdict for test in self.tests]
         if not verdicts or None in verdicts:
@@ -175,6 +176,8 @@ def status_of(row: Trajectory) -> str:
         return "not graded"
     if row.reward == 1.0:
         return "solved"
+    if ran_out_of_turns(row):
+        return OUT_OF_TURNS
     if is_no_answer(row.answer):
         return "no answer"
     return "partly" if row.reward > 0 else "failed"

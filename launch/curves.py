@@ -1,0 +1,25 @@
+"""The metrics of a stage as curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from colbench_env.types import BadInput
+
+Curve = Sequence[tuple[int, float]]
+"""(step, value) of every logged step."""
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Each metric of a metrics.jsonl, none where there is no file. BadInput for a line that is no row of metrics."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
+        try:
+            row = json.loads(line)
+            for name in row.keys() - {"stage", "step", "total"}:
+                found.setdefault(name, []).append((int(row["step"]), float(row[name])))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise BadInput(f"{path}:{number}: expected a JSON object with 'step' and metrics") from None
+    return found
