@@ -4,7 +4,16 @@ import resource
 
 import pytest
 
-from colbench_env.tasks import Located, append_rows, read_complete, read_located_rows, read_rows, scan_rows, write_rows
+from colbench_env.tasks import (
+    Located,
+    append_rows,
+    decode_line,
+    read_complete,
+    read_located_rows,
+    read_rows,
+    scan_rows,
+    write_rows,
+)
 from colbench_env.types import BadInput, Pair, Task, Trajectory
 
 GOOD = b'{"chosen": "a", "rejected": "b"}'
@@ -218,3 +227,8 @@ def test_resuming_does_not_hide_a_defect_that_no_interruption_explains(path):
         with pytest.raises(BadInput, match=r"rows\.jsonl:[12]: "):
             read_complete(path, Pair)
         assert path.read_bytes() == content
+
+
+def test_half_a_character_in_any_string_of_a_row_is_read_as_the_replacement_character():
+    line = rb'{"a\ud83d": ["x\udc00", {"b": "\ud83d\ude42"}], "c": "\\ud83d", "d": 1}'
+    assert decode_line(line, "rows.jsonl:1") == {"a\ufffd": ["x\ufffd", {"b": "\U0001f642"}], "c": "\\ud83d", "d": 1}
