@@ -122,9 +122,11 @@ def test_a_tasks_file_needs_references_where_a_trajectory_does_not(path):
 
 
 def test_written_rows_are_read_back_equal(path):
-    strange = Pair("line\u2028end \ud800 \x00 \"'", "ü\n", {"seed": 1})
+    strange = Pair("line\u2028end \x00 \"'", "ü\n", {"seed": 1})
     write_rows(path, [FIRST, strange])
     assert read_rows(path, Pair) == [FIRST, strange]
+    write_rows(path, [FIRST, Pair("half \ud800", "ü\n", {"seed": "\udfff"})])  # replaced when it is read
+    assert read_rows(path, Pair) == [FIRST, Pair("half \ufffd", "ü\n", {"seed": "\ufffd"})]
     assert path.read_bytes().isascii() and path.read_bytes().count(b"\n") == 2
 
 

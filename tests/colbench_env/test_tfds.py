@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT / "../shared/data"
 TASKS = [
     Task(
-        "Sum. \u2028\ud800", "def f(x): return x", {"t 1": "f(1)", "\u00e9": "f('\0')"}, "sum: All.", {"n": [1.5, None]}
+        "Sum. \u2028\ufffd", "def f(x): return x", {"t 1": "f(1)", "\u00e9": "f('\0')"}, "sum: All.", {"n": [1.5, None]}
     ),
     Task("Bare.", "x = 1", {"t": "x"}),
     Task("Empty.", "x = 1", {"t": "x"}, ""),
