@@ -5,16 +5,16 @@ hidden solution away, so it is taken out of them; an agent's turn is the agent's
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _NAMES = "think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis"
-_QUOTED = "(?<![`'\"“‘])"  # a mark behind a quotation mark is spoken of, not used
+_QUOTES = "`'\"“‘"  # a mark behind one of these is spoken of, not used
 _MARK = re.compile(
-    rf"{_QUOTED}(?:"
     rf"(?P<open><[ \t]{{0,4}}(?:\w{{1,20}}:)?(?:{_NAMES})(?:\s[^<>]{{0,100}})?>"
     r"|◁\s{0,4}think\s{0,4}▷|\[think\]|<\|begin_of_thought\|>|<\|start_thinking\|>|<\|channel\|>\s?analysis(?:<\|message\|>)?)"
     rf"|<[ \t]{{0,4}}/[ \t]{{0,4}}(?:\w{{1,20}}:)?(?:{_NAMES})[ \t]{{0,4}}>"
-    r"|◁\s{0,4}/\s{0,4}think\s{0,4}▷|\[/think\]|<\|end_of_thought\|>|<\|end_thinking\|>|<\|channel\|>\s?final(?:<\|message\|>)?)",
+    r"|◁\s{0,4}/\s{0,4}think\s{0,4}▷|\[/think\]|<\|end_of_thought\|>|<\|end_thinking\|>|<\|channel\|>\s?final(?:<\|message\|>)?",
     re.IGNORECASE,
 )
 _NOTHING_SAID = re.compile(r"(?:[\W_]|\b(?:you|user|human|client|assistant|reply|answer)\b)*", re.IGNORECASE)
@@ -44,7 +44,7 @@ def without_thoughts(reply: str) -> Spoken:
     """
     said: list[str] = []
     start, thoughts, opened = 0, 0, None
-    for mark in _MARK.finditer(reply):
+    for mark in _marks(reply):
         if mark["open"]:
             opened = mark.start() if opened is None else opened
             continue
@@ -64,6 +64,10 @@ def opened_thought(prompt: str) -> str:
 
     In: "<|Assistant|><think>\\n"   Out: "<think>"
     """
-    marks = list(_MARK.finditer(prompt[-200:].rstrip()))
+    marks = list(_marks(prompt[-200:].rstrip()))
     last = marks[-1] if marks else None
     return last["open"] if last and last["open"] and last.end() == len(last.string) else ""
+
+
+def _marks(text: str) -> Iterator[re.Match[str]]:
+    return (mark for mark in _MARK.finditer(text) if text[mark.start() - 1 : mark.start()] not in tuple(_QUOTES))

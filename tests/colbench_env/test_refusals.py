@@ -154,9 +154,9 @@ def test_an_account_that_cannot_pay_is_told_from_too_many_requests():
 
 @pytest.mark.parametrize("piece", ["<", "a", " ", "not ", '{"a":', "[", "<style>", "url "])
 def test_a_megabyte_of_anything_is_read_at_once(piece):
-    started = time.monotonic()
+    started = time.process_time()
     refusal = read_refusal(404, piece * (1_000_000 // len(piece)))
     refusal.about(SENT)
     refusal.about_model("m")
-    assert time.monotonic() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert len(refusal.message) <= MAX_SHOWN
