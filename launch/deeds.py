@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from launch.config import TrainConfig
-from launch.measures import duration
+from launch.measures import duration, percent
 
 Note = Mapping[str, Any]
 
@@ -29,11 +29,11 @@ def _sentence(stage: str, note: Note, config: TrainConfig) -> str:
             return f"{n['trajectories']} dialogues were {'taken' if source else 'played by the start policy'}{source}."
         case "grading" if "success" in note:
             passed = "passed all tests" if config.benchmark == "backend" else "looked exactly like the reference"
-            return f"{100 * note['success']:.1f} % of their answers {passed}."
+            return f"{percent(note['success'])} of their answers {passed}."
         case "pairs" if "pairs" in n:
             return f"They gave {n['pairs']} pairs of a better and a worse dialogue{source}."
         case "critic" if note.get("steps"):
-            return f"The critic was trained on {n['pairs']} of these in {n['steps']} steps."
+            return f"The critic was trained on {n['pairs']} such pairs in {n['steps']} steps."
         case "candidates" if "positions" in n:
             return f"At {n['positions']} turns, {n['candidates']} candidate turns in all were sampled{source}."
         case "ranking" if "positions" in n:

@@ -65,6 +65,7 @@ def result_lines(results: Results) -> list[Line]:
     policies, change, measure = list(results.policies.values()), results.difference, results.measure
     start, last = policies[0], policies[-1]
     passed = solved = ""
+    ended = any(policy.out_of_turns for policy in policies)
     if change:
         passed = f"{points(change.reward)}, {p_value(change.p_reward)}"
         solved = f"{points(change.success)}, {p_value(change.p_success)}"
@@ -75,12 +76,11 @@ def result_lines(results: Results) -> list[Line]:
         Line("tokens a reply", ["n/a" if p.reply_tokens is None else f"{p.reply_tokens:.1f}" for p in policies]),
         Line("answers without a question", [f"{p.unasked} of {p.dialogues}" for p in policies]),
         Line("dialogues without an answer", [f"{p.unanswered} of {p.dialogues}" for p in policies]),
+        *([Line("dialogues out of turns", [f"{p.out_of_turns} of {p.dialogues}" for p in policies])] * ended),
         Line("tasks counted", [str(p.tasks) for p in policies], f"{change.tasks} in both" if change else ""),
     ]
     if change:
         lines.insert(2, Line("win rate, ties half", ["" for _ in policies], share(change.wins)))
-    if any(policy.out_of_turns for policy in policies):
-        lines.append(Line("dialogues out of turns", [f"{p.out_of_turns} of {p.dialogues}" for p in policies]))
     if any(policy.excluded for policy in policies):
         lines.append(Line("excluded: not graded", [f"{p.excluded} of {p.dialogues}" for p in policies]))
     return lines

@@ -38,7 +38,7 @@ def page(episodes: Sequence[Episode], groups: Sequence[Group], pieces: Pieces) -
         "texts": pieces.chat is not None,
         "rows": [
             [one.group, one.line, STATUSES.index(one.status), " ".join(one.problem.split())[:TITLE], one.outcome,
-             len(one.turns)]
+             len(one.turns), one.reward]
             for one in episodes
         ],
     }  # fmt: skip

@@ -11,8 +11,19 @@ const ROW = 58; // pixels, as in show.css
   const state = { shown: order, current: -1, words: null };
   const view = { tab: "dialogue", reference: false, colour: "turns", row: 0, open: false };
   const page = { pieces: index.pieces, texts: index.texts, show };
-  const list = byId("list"), rows = byId("rows"), search = byId("search"), verdict = byId("verdict"), group = byId("group");
+  const list = byId("list"), rows = byId("rows"), search = byId("search"), verdict = byId("verdict"), group = byId("group"), sort = byId("sort");
   let episode = null;
+
+  // What each order compares, of a row of the index; what has none comes last.
+  const SCORE = 6, TURNS = 5;
+  const ORDERS = { score: [SCORE, 1], "-score": [SCORE, -1], turns: [TURNS, 1], "-turns": [TURNS, -1] };
+
+  function sorted(places) {
+    if (!ORDERS[sort.value]) return places;
+    const [column, sign] = ORDERS[sort.value];
+    const value = (place) => index.rows[place][column] === null ? Infinity : sign * index.rows[place][column];
+    return [...places].sort((one, other) => (value(one) === value(other) ? one - other : value(one) < value(other) ? -1 : 1));
+  }
 
   function option(select, value, label) { select.append(el("option", { value }, label)); }
 
@@ -30,14 +41,23 @@ const ROW = 58; // pixels, as in show.css
   async function apply() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     if (words.length && !state.words) state.words = await unpack(byId("searched").textContent);
-    state.shown = order.filter((place) => {
+    state.shown = sorted(order.filter((place) => {
       const row = index.rows[place];
       return (verdict.value === "" || row[2] === Number(verdict.value)) && (group.value === "" || row[0] === group.value)
         && words.every((word) => state.words[place].includes(word));
-    });
+    }));
     byId("count").textContent = state.shown.length + " of " + order.length + " episodes · ? for keys";
     list.scrollTop = 0;
     paintList();
+    return words.length > 0;
+  }
+
+  // The episode beside the list is the first one found; where nothing is searched it stays if it is still in the list.
+  async function follow(event) {
+    const searched = await apply();
+    if (!state.shown.length) return;
+    if (searched || event.target === sort || !state.shown.includes(state.current)) location.replace(link(state.shown[0]));
+    else keepInSight();
   }
 
   function paintList() {
@@ -87,7 +107,8 @@ const ROW = 58; // pixels, as in show.css
     byId("episode").replaceChildren(el("p", { class: "broken", role: "alert" }, "There is no episode " + name + " in this file."));
   }
 
-  const go = (place) => { location.hash = index.rows[place].slice(0, 2).join("/"); };
+  const link = (place) => "#" + index.rows[place].slice(0, 2).join("/");
+  const go = (place) => { location.hash = link(place); };
 
   function step(by) {
     const at = state.shown.indexOf(state.current);
@@ -111,7 +132,7 @@ const ROW = 58; // pixels, as in show.css
     }
   });
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
-  [search, verdict, group].forEach((input) => input.addEventListener("input", apply));
+  [search, verdict, group, sort].forEach((input) => input.addEventListener("input", follow));
   list.addEventListener("scroll", paintList);
   addEventListener("resize", paintList);
   addEventListener("hashchange", fromLink);

@@ -173,6 +173,78 @@ def test_pages_that_did_not_get_their_stylesheet_are_a_warning_of_the_report(run
     assert read_json(run)["warnings"][-1] == told and f"warning: {told}\n" in said(run)
 
 
+def test_dialogues_out_of_turns_have_a_verdict_of_their_own_and_keep_the_recorded_one_in_the_numbers(run):
+    path = run.directory.path / "evaluation" / "start.jsonl"
+    rows = read_rows(path, Trajectory)
+    path.unlink()
+    ended = (Message("user", "?"), Message("assistant", "Which fee?"))
+    verdicts = {f"test{i}": "syntax-error" for i in range(1, 11)}
+    for place in (0, 10, 11):
+        rows[place] = dataclasses.replace(
+            rows[place], dialogue_history=ended, answer="Which fee?", reward=0.0,
+            extra={"verdicts": verdicts, "rules": {"max_turns": 1}},
+        )  # fmt: skip
+    write_rows(path, rows)
+    write_report(run, 1.0)
+    start = read_json(run)["policies"]["start"]
+    assert start["verdicts"] == {"pass": 105, "wrong": 65, "syntax-error": 30}
+    assert (start["out_of_turns"], start["out_of_turns_verdicts"]) == (3, {"syntax-error": 30})
+    table = {line[:28].strip(): line[28:].split() for line in said(run).splitlines()}
+    assert table["dialogues out of turns"] == ["3", "of", "20", "0", "of", "20"]
+    html = (run.directory.path / "report.html").read_text()
+    assert "syntax-error" not in html and "<td>30 (15.0 %)</td>" in html
+    assert "out of turns: no answer within 1" in html and '<td class="bad">out of turns</td>' in html
+
+
+def test_a_critic_with_accuracy_1_at_most_logged_steps_is_a_warning_of_the_report(run):
+    rows = [
+        {"stage": "critic", "step": s, "total": 13, "rewards/accuracies": 1.0 if s > 4 else 0.9} for s in range(1, 14)
+    ]
+    write_metrics(run.directory.path / "critic", rows)
+    write_report(run, 1.0)
+    (warning,) = [text for text in read_json(run)["warnings"] if "accuracy" in text]
+    assert warning.startswith("stage critic: preference accuracy was 1.0 at 9 of 13 logged steps: ")
+    assert f"warning: {warning}\n" in said(run)
+
+
+def test_the_page_says_in_a_paragraph_what_the_run_did(html):
+    assert (
+        "<p>The start policy was trained on 400 scripted dialogues. The critic was trained on 120 such pairs in 250 "
+        "steps. All stages together took 1 min 40 s.</p>"
+    ) in html
+
+
+def test_the_entropy_of_each_policy_stands_by_turn(run):
+    path = run.directory.path / "evaluation" / "trained.jsonl"
+    rows = read_rows(path, Trajectory)
+    path.unlink()
+    given = [(-3.0, 2), (-1.0, 2), (-2.0, 1)]
+    for place, (logprob, tokens) in enumerate(given):
+        turn = Message("assistant", "Which?", extra={"logprob": logprob, "tokens": tokens})
+        history = [Message("user", "?"), turn] if place else [Message("user", "?"), turn, Message("user", "a"), turn]
+        rows[place] = dataclasses.replace(rows[place], dialogue_history=tuple(history))
+    write_rows(path, rows)
+    write_report(run, 1.0)
+    assert read_json(run)["entropy"] == {
+        "start": [],
+        "trained": [
+            {"turn": 1, "turns": 3, "tokens": 5, "nats": 1.2},
+            {"turn": 2, "turns": 1, "tokens": 2, "nats": 1.5},
+        ],
+    }
+    html = (run.directory.path / "report.html").read_text()
+    assert "Entropy of the policy by turn" in html and html.count("<svg") == 10
+
+
+def test_figures_of_the_miniature_stand_in_no_table_of_the_paper(run, tmp_path):
+    own = make_run(tmp_path / "own", tasks=Path("tasks.jsonl"))
+    for one in (run, own):
+        write_report(one, 1.0)
+    miniature, real = ((one.directory.path / "report.html").read_text() for one in (run, own))
+    assert "this run, start policy" in real and "this run, start policy" not in miniature
+    assert "8B SWEET-RL" in miniature and "do not stand here" in miniature
+
+
 def test_the_console_shows_the_table_the_files_and_what_to_try(run):
     write_report(run, 123.45)
     folder, lines = run.directory.path, said(run).splitlines()

@@ -84,12 +84,57 @@ def test_the_list_is_filtered_and_searched(page):
     page.keyboard.press("/")
     page.keyboard.type("503 endpoint")
     page.wait_for_function("document.querySelectorAll('#rows a').length === 1")
-    page.keyboard.press("Escape")
-    page.keyboard.press("j")
     ready(page, "episodes/4")
     assert "The human failed: 503" in page.locator("p.broken").inner_text()
     marks = page.locator(".said.leaks .mark").all_inner_texts()
     assert marks == ["gives the solution away: definition", "asked again 1 time"]
+
+
+def listed(page):
+    """The places of the rows in the list, from the top."""
+    return [row.get_attribute("href").removeprefix("#") for row in page.locator("#rows a").all()]
+
+
+def test_what_is_shown_follows_the_first_hit_and_stays_when_nothing_is_searched_any_more(page):
+    entries = page.evaluate("history.length")
+    page.fill("#search", "other task")
+    ready(page, "episodes/2")
+    assert page.url.endswith("#episodes/2") and listed(page) == ["episodes/2"]
+    assert page.locator("#rows a[aria-current=true]").count() == 1
+    page.fill("#search", "which fee")
+    ready(page, "episodes/1")
+    page.fill("#search", "nowhere")
+    page.wait_for_function("document.querySelectorAll('#rows a').length === 0")
+    page.fill("#search", "other")
+    ready(page, "episodes/2")
+    page.fill("#search", "")
+    page.wait_for_function("document.querySelectorAll('#rows a').length === 5")
+    assert page.url.endswith("#episodes/2")
+    page.select_option("#verdict", label="solved (1)")
+    ready(page, "episodes/1")
+    assert page.evaluate("history.length") == entries
+
+
+def test_the_list_is_sorted_by_score_and_by_turns(page):
+    rows = listed(page)
+    assert rows == ["episodes/1", "episodes/2", "episodes/3", "episodes/4", "baseline/1"]
+    page.select_option("#sort", "score")  # 1.0, 0.0, none, none, 0.5
+    ready(page, "episodes/2")
+    assert listed(page) == ["episodes/2", "baseline/1", "episodes/1", "episodes/3", "episodes/4"]
+    page.select_option("#sort", "-score")
+    ready(page, "episodes/1")
+    assert listed(page) == ["episodes/1", "baseline/1", "episodes/2", "episodes/3", "episodes/4"]
+    page.keyboard.press("Escape")
+    page.locator("#list").focus()
+    page.keyboard.press("j")
+    ready(page, "baseline/1")
+    page.select_option("#sort", "turns")  # 2, 1, 2, 2, 2
+    ready(page, "episodes/2")
+    assert listed(page) == ["episodes/2", "episodes/1", "episodes/3", "episodes/4", "baseline/1"]
+    page.select_option("#sort", "-turns")
+    assert listed(page)[-1] == "episodes/2"
+    page.select_option("#sort", "")
+    assert listed(page) == rows
 
 
 def test_a_permalink_opens_its_episode_and_the_baseline_is_one_key_away(page):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from sweet_jax.losses import Ratio
-from sweet_jax.metrics import CollapseWatch, Diverged, MetricsLog, format_line, to_floats
+from sweet_jax.metrics import CollapseWatch, Diverged, MetricsLog, format_line, mostly_perfect, to_floats
 
 
 def rows_of(path):
@@ -75,6 +75,25 @@ def test_accuracy_1_early_is_warned_of_once_and_late_not_at_all():
     assert found[5] == ["preference accuracy is 1.0 at step 6 of 100, over-fitting: use less data"]
     late = CollapseWatch(total=100)
     assert not [warning for step in range(11, 101) for warning in late.step(step, perfect)]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "share"),
+    [
+        ([1.0] * 9 + [0.9] * 4, "9 of 13"),
+        ([0.9, 1.0, 0.8, 1.0, 1.0], "3 of 5"),
+        ([1.0, 1.0, 1.0], "3 of 3"),
+        ([0.9375] * 31 + [1.0] * 17, ""),  # the critic of the default run
+        ([1.0, 0.9, 1.0, 0.9], ""),
+        ([1.0, 1.0], ""),
+        ([0.99999] * 9, ""),
+        ([], ""),
+    ],
+)
+def test_a_stage_with_accuracy_1_at_most_of_its_logged_steps_is_warned_of(accuracies, share):
+    warning = mostly_perfect(accuracies)
+    assert bool(warning) == bool(share)
+    assert warning.startswith(f"preference accuracy was 1.0 at {share} logged steps: " if share else "")
 
 
 def test_replies_that_shrink_below_half_are_warned_of_once():
