@@ -67,9 +67,7 @@ class RunDir:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BadInput(f"{path}: the run's configuration cannot be read: {error}") from error
-        differing = [
-            f"{name} is {was!r} there and {now!r} here" for name, was, now in _differences(found, _known(wanted, found))
-        ]
+        differing = [f"{name} is {was!r} there and {now!r} here" for name, was, now in _differences(found, wanted)]
         if differing:
             shown = "; ".join(differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
             raise BadInput(f"{self.path} is the run directory of another configuration: {shown}. Use another --run-dir")
@@ -111,17 +109,6 @@ def check_same(settings: Mapping[str, Any]) -> None:
         raise BadInput(
             f"{hosts.name(0)} and {hosts.name()} were started with different flags: {'; '.join(differing[:4])}"
         )
-
-
-def _known(wanted: Any, found: Any) -> Any:
-    """The settings that a run's configuration has: a run of an older version does not know those that came later.
-
-    `critic_from` is always asked for: it makes a directory one of launch.rank.
-    """
-    if not (isinstance(wanted, dict) and isinstance(found, dict)):
-        return wanted
-    names = (name for name in wanted if name in found or name == "critic_from")
-    return {name: _known(wanted[name], found.get(name)) for name in names}
 
 
 def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -37,17 +37,6 @@ def test_the_same_settings_open_it_again_and_find_the_notes_of_finished_stages(t
         assert RunDir(tmp_path).note("rollouts") is None
 
 
-def test_a_run_of_a_version_with_fewer_settings_goes_on_and_one_of_launch_rank_is_another(tmp_path):
-    opened_once(tmp_path)
-    later = {"seed": 1, "critic": {"beta": 0.1, "head": "new", "training": {"batch_size": 16}}, "prompt_date": "2024"}
-    with RunDir(tmp_path).opened(later):
-        pass
-    with pytest.raises(BadInput, match="critic_from is None there and 'runs/x' here"):
-        RunDir(tmp_path).opened(later | {"critic_from": "runs/x"}).__enter__()
-    with pytest.raises(BadInput, match="critic.training.batch_size is 16 there and None here"):
-        RunDir(tmp_path).opened({"seed": 1, "critic": {"beta": 0.1, "training": {}}}).__enter__()
-
-
 def test_settings_that_differ_are_named_with_both_values(tmp_path):
     opened_once(tmp_path)
     other = {"seed": 2, "critic": {"beta": 0.1, "training": {"batch_size": 8}}}
