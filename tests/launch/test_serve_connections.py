@@ -19,8 +19,8 @@ from launch.serving.connections import make_server
 from launch.serving.loading import Served
 from sweet_jax.chat import Chat
 
-SOON, LATE = 0.3, 5.0  # seconds: a time-out, and how long a test waits for what it causes
-SHORT = Limits(header_timeout=SOON, body_timeout=SOON, keep_alive_timeout=SOON, unread_timeout=SOON)
+SOON, LATE = 0.5, 10.0  # seconds: a time-out, and how long a test waits for what it causes
+SHORT_HEAD = Limits(header_timeout=SOON)
 HEALTH = b"GET /health HTTP/1.1\r\nhost: here\r\n\r\n"
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\ncontent-length: 100\r\n\r\n"
 
@@ -77,13 +77,13 @@ def dribble(connection, data):
 
 def answered(connection):
     """Status and JSON of one answer, of which a connection may carry several."""
-    answer = http.client.HTTPResponse(connection)
-    answer.begin()
-    return answer.status, json.loads(answer.read())
+    with http.client.HTTPResponse(connection) as answer:
+        answer.begin()
+        return answer.status, json.loads(answer.read())
 
 
 def test_200_idle_connections_are_closed_and_others_are_answered_meanwhile(chat):
-    with serving(chat, SHORT) as port, contextlib.ExitStack() as stack:
+    with serving(chat, SHORT_HEAD) as port, contextlib.ExitStack() as stack:
         idle = [stack.enter_context(connected(port)) for _ in range(200)]
         with connected(port) as client:
             client.sendall(HEALTH)
@@ -95,33 +95,33 @@ def test_200_idle_connections_are_closed_and_others_are_answered_meanwhile(chat)
 
 @pytest.mark.parametrize("first", [b"", HEALTH, HEALTH + HEALTH])
 def test_a_head_that_comes_byte_by_byte_is_waited_for_only_so_long_first_or_behind_others(chat, first):
-    with serving(chat, SHORT) as port, connected(port) as client:
+    with serving(chat, SHORT_HEAD) as port, connected(port) as client:
         client.sendall(first)
-        before = [answered(client) for _ in range(first.count(b"GET"))]
+        answers = b""
+        while answers.count(b'{"status":"ok"}') < first.count(HEALTH):
+            answers += client.recv(65536)
         began = time.monotonic()
-        dribble(client, HEALTH * 3)
-        assert received(client) == b"" and SOON * 0.9 < time.monotonic() - began < LATE
-        assert before == [(200, {"status": "ok"})] * len(before)
+        dribble(client, HEALTH[:30] * 10)
+        assert received(client) == b"" and time.monotonic() - began < LATE
 
 
 def test_a_silent_connection_is_kept_for_the_next_request_only_so_long(chat):
-    limits = Limits(header_timeout=SOON, keep_alive_timeout=4 * SOON)
+    limits = Limits(header_timeout=SOON, keep_alive_timeout=3 * SOON)
     with serving(chat, limits) as port, connected(port) as client:
         for _ in range(2):
             client.sendall(HEALTH)
             assert answered(client)[0] == 200
-            time.sleep(2 * SOON)  # longer than a head may take, which has not begun
-        began = time.monotonic()
-        assert received(client) == b"" and time.monotonic() - began < 4 * SOON
+            time.sleep(1.5 * SOON)  # longer than a head may take, which has not begun
+        assert received(client) == b""
 
 
 def test_a_body_that_does_not_come_is_a_408_and_the_connection_is_closed(chat):
-    with serving(chat, SHORT) as port, connected(port) as client:
+    with serving(chat, Limits(body_timeout=SOON)) as port, connected(port) as client:
         client.sendall(POST)
         dribble(client, b"{" * 40)
         head, _, body = received(client).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 408 ") and b"connection: close" in head
-        error = {"message": "the body was not whole after 0.3 s", "type": "invalid_request_error"}
+        error = {"message": "the body was not whole after 0.5 s", "type": "invalid_request_error"}
         assert json.loads(body) == {"error": error | {"param": None, "code": "request_timeout"}}
 
 
@@ -136,7 +136,7 @@ def test_a_body_that_comes_in_pieces_in_time_is_read(chat):
 
 
 def test_what_still_comes_of_a_body_that_was_answered_early_keeps_no_connection(chat):
-    with serving(chat, SHORT) as port, connected(port) as client:
+    with serving(chat, SHORT_HEAD) as port, connected(port) as client:
         client.sendall(POST.replace(b"/v1/chat/completions", b"/v1/completions"))
         assert answered(client)[0] == 404
         dribble(client, b"{" * 40)
@@ -160,7 +160,7 @@ def test_a_connection_too_many_is_told_so_and_a_later_one_is_served(chat):
         assert told["error"]["message"] == "all 3 connections are taken"
         idle[0].close()
         for _ in range(100):
-            with connected(port) as client:
+            with connected(port) as client, contextlib.suppress(ConnectionError):
                 client.sendall(HEALTH)
                 if (found := answered(client)) == (200, {"status": "ok"}):
                     break
@@ -183,15 +183,17 @@ def streams(pieces, size, pause):
 
 
 def test_a_stream_that_is_read_may_take_longer_than_every_time_out():
-    with listening(streams(pieces=10, size=3, pause=SOON / 2), SHORT) as (port, _):
+    limits = Limits(header_timeout=SOON, body_timeout=SOON, keep_alive_timeout=SOON, unread_timeout=SOON)
+    with listening(streams(pieces=6, size=3, pause=SOON / 2), limits) as (port, _):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LATE)
         connection.request("POST", "/", b"body")
-        assert connection.getresponse().read() == b"xxx" * 10
+        assert connection.getresponse().read() == b"xxx" * 6
         connection.close()
 
 
 def test_a_client_that_does_not_read_its_answer_loses_its_connection():
-    with listening(streams(pieces=200, size=2**20, pause=0), SHORT) as (port, server), connected(port) as client:
+    app, limits = streams(pieces=64, size=2**20, pause=0), Limits(unread_timeout=SOON)
+    with listening(app, limits) as (port, server), connected(port) as client:
         client.sendall(HEALTH)
         assert client.recv(15) == b"HTTP/1.1 200 OK"
         for _ in range(100):
@@ -199,7 +201,7 @@ def test_a_client_that_does_not_read_its_answer_loses_its_connection():
                 break
             time.sleep(LATE / 100)
         assert not server.server_state.connections
-        assert len(received(client)) < 200 * 2**20
+        assert len(received(client)) < 64 * 2**20
 
 
 @pytest.mark.parametrize(
