@@ -46,7 +46,7 @@ def test_graded_dialogues_become_candidates_scores_and_pairs_also_after_kills(st
     for output in (straight, killed):
         ended = start(*flags, f"--output={output}")
         assert ended.status == 0, ended.stderr
-    assert "stage candidates: already done" in ended.stdout + ended.stderr
+    assert " candidates: already done" in ended.stdout + ended.stderr
     names = ("candidates/candidates.jsonl", "ranking/ranked.jsonl")
     for name in names:
         assert (straight / name).read_bytes() == (killed / name).read_bytes()
