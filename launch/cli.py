@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -24,13 +25,13 @@ class Stopped(Exception):
 def run(command: Callable[[], None]) -> NoReturn:
     """Runs the command as this process, and ends it with `exit_status`."""
     stopping.watch_for_sigterm()
+    # None where the shell has closed it. Escapes stand for what an encoding lacks.
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None where the shell has closed it
-            stream.reconfigure(errors="backslashreplace")  # whatever the encoding of the terminal lacks
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     status = exit_status(command)
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError as error:
         status = status or _tell(error)
     if status:
@@ -77,6 +78,12 @@ def verdict(error: BaseException) -> tuple[int, str]:
             return 1, "standard output was closed before everything was printed"
         case OSError() if error.filename is not None:
             return 2, printable(f"{error.filename}: {error.strerror}")
+        case OSError() if error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EFBIG,
+        ):  # of our files, errors tell the name
+            return 1, f"standard output cannot be written: {error.strerror}"
         case ConnectionError() if error.errno is None:  # of ours, a sentence
             return 1, told
         case Stopped():

@@ -127,7 +127,7 @@ class ShortLine:
                 f"{each:.2g} s/step" if each < 100 else f"{each:.0f} s/step",
                 f"{clock_text(each * (total - done))} left",
             ]
-        return "  ".join(parts)
+        return "  ".join(parts)[:79]
 
 
 _SHORT = (("loss", "loss", ".3g"), ("rewards/accuracies", "accuracy", ".0%"), ("rewards/margins", "margin", ".2g"))

@@ -71,6 +71,13 @@ MESHES = (
 )  # fmt: skip
 
 
+LIKELY = {
+    "--critic": "start_policy", "--model": "start_policy", "--from": "start_policy", "--to": "new", "--output": "new",
+    "--trajectories": "dialogues.jsonl", "--file": ".jsonl",
+}  # fmt: skip
+"""Flags that most command lines have, and what their right values end with."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Found:
     """How a command line ended."""
@@ -113,7 +120,7 @@ def places(folder: Path) -> list[str]:
     return [
         "/nope", "/nope/nope", "/dev/null", "/dev/full", "/", ".", "", "x" * 300, "x/" * 3000, "\udcff",
         *(str(folder / name) for name in ("binary", "empty", "rows.jsonl", "list.json", "model", "new", "new/new")),
-        *(3 * [str(folder / "dialogues.jsonl")]), str(folder / "pairs.jsonl"), str(EMBEDDED_DIRECTORY),
+        str(folder / "dialogues.jsonl"), str(folder / "pairs.jsonl"), str(EMBEDDED_DIRECTORY),
     ]  # fmt: skip
 
 
@@ -158,11 +165,10 @@ def command_line(kind: type[Any], rng: random.Random, some_places: list[str]) ->
                 arguments.append(flag.replace("--", "--no-", 1))
             case _:
                 arguments.append(f"{flag}={value}")
-    required = [field.name for field in dataclasses.fields(kind) if field.default is field.default_factory]
-    if required and rng.random() < 0.8:  # else little else is ever looked at
-        for flag, _ in known[: len(required)]:
-            value = rng.choice(some_places)
-            arguments.append(value if flag == "--file" else f"{flag}={value}")
+    likely = [flag for flag, _ in known if flag in LIKELY]  # without these little else is ever looked at
+    for flag in likely if rng.random() < 0.7 else ():
+        value = rng.choice([place for place in some_places if place.endswith(LIKELY[flag])])
+        arguments.append(value if flag == "--file" else f"{flag}={value}")
     return arguments
 
 

@@ -230,7 +230,7 @@ def test_a_second_start_of_a_finished_run_computes_nothing_again(straight, comma
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert files(straight) == before
-    assert [f"stage {stage}: already done" in errors for stage in STAGES] == [True] * len(STAGES)
+    assert [f" {stage}: already done" in errors for stage in STAGES] == [True] * len(STAGES)
 
 
 # --- killed ----------------------------------------------------------------------------------------------------------
@@ -249,15 +249,15 @@ MOMENTS = (
     Moment(
         "rollouts",
         lambda run: text_of(run / "rollouts" / "trajectories.jsonl").count("\n") >= WAVE,
-        "stage rollouts: starts",
+        " rollouts: starts",
     ),
-    Moment("grading", lambda run: "stage grading: starts" in text_of(run / "log.txt"), "stage rollouts: already done"),
+    Moment("grading", lambda run: " grading: starts" in text_of(run / "log.txt"), " rollouts: already done"),
     Moment(
         "critic",
         lambda run: (run / "critic" / "checkpoints" / "1").exists(),
         "stage=critic continues after step ",
     ),
-    Moment("ranking", lambda run: any((run / "ranking").glob("critic/*/00000.npz")), "stage candidates: already done"),
+    Moment("ranking", lambda run: any((run / "ranking").glob("critic/*/00000.npz")), " candidates: already done"),
     Moment(  # in the middle of a save, where that is slow enough to be seen
         "policy",
         lambda run: any((run / "policy" / "checkpoints").glob("2*")),
@@ -381,7 +381,7 @@ def test_a_model_that_solves_nothing_stops_at_the_pairs_or_goes_on_in_hindsight(
         assert ended.status == 0, ended.stderr
     ended = start(*on)
     assert ended.status == 0, ended.stderr
-    assert "stage rollouts: already done" in ended.stdout + ended.stderr
+    assert " rollouts: already done" in ended.stdout + ended.stderr
     assert "No critic was trained" in ended.stdout + ended.stderr
     assert "No critic was trained" in (run_dir / "report.html").read_text()
     assert json.loads((run_dir / "critic" / "done.json").read_text())["pairs"] == 0

@@ -46,7 +46,10 @@ def test_graded_dialogues_become_candidates_scores_and_pairs_also_after_kills(st
     for output in (straight, killed):
         ended = start(*flags, f"--output={output}")
         assert ended.status == 0, ended.stderr
-    assert "stage candidates: already done" in ended.stdout + ended.stderr
+    assert " candidates: already done" in ended.stdout + ended.stderr
+    assert (
+        "4 of 4 dialogues (--data-fraction=1; launch.train takes the first 10%), 10 agent turns with 4 candidates each"
+    ) in ended.stderr.splitlines()
     names = ("candidates/candidates.jsonl", "ranking/ranked.jsonl")
     for name in names:
         assert (straight / name).read_bytes() == (killed / name).read_bytes()

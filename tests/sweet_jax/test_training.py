@@ -5,6 +5,7 @@ import dataclasses
 import gc
 import itertools
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama
 from models.parameters import init_params, param_shapes
+from sweet_jax import training
 from sweet_jax.batch import TokenRow, pad_rows
 from sweet_jax.data import length_batches
 from sweet_jax.losses import Ratio
@@ -137,6 +139,20 @@ def test_a_loop_that_is_asked_to_end_saves_the_update_under_way_and_goes_on_to_t
 
 def test_a_loop_that_is_asked_to_end_at_its_last_update_has_ended(tmp_path, straight):
     assert_same_bits(Line(tmp_path).fit(stop_at=8), straight[1])
+
+
+def test_several_processes_agree_at_logged_updates_on_the_step_that_all_of_them_save(tmp_path, monkeypatch):
+    gathered = []
+
+    def gather(asked):
+        gathered.append(asked)
+        return [asked, len(gathered) == 2]  # the other process is asked to end between the updates 3 and 6
+
+    monkeypatch.setattr(training, "hosts", SimpleNamespace(count=lambda: 2, gather=gather))
+    with pytest.raises(Interrupted, match="^after step 6 of stage line$"):
+        Line(tmp_path, dataclasses.replace(SETTINGS, save_every=100, log_every=3)).fit()
+    assert gathered == [False, False]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()] == ["6"]
 
 
 def test_a_continued_loop_says_where_it_goes_on_and_takes_the_rows_that_follow(tmp_path, straight):
