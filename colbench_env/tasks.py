@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn, TypeVar
+from typing import BinaryIO, Generic, NoReturn, TypeVar
 
 from colbench_env.types import (
     BadInput,
@@ -26,6 +26,7 @@ from colbench_env.types import (
 )
 
 RowT = TypeVar("RowT", Task, Trajectory, Pair, Candidates, Ranked)
+FoundT = TypeVar("FoundT", covariant=True)
 
 BOM = b"\xef\xbb\xbf"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -42,13 +43,27 @@ class Line:
     offset: int
 
 
+@dataclass(frozen=True)
+class Located(Generic[FoundT]):
+    """A row and its place. where: FILE:LINE, as errors name it; line: from 1, blank lines counted as editors do."""
+
+    where: str
+    line: int
+    row: FoundT
+
+
 def read_rows(path: str | Path, kind: type[RowT]) -> list[RowT]:
     """All rows of a file, as `kind` (a class of colbench_env.types); never an empty list. Raises BadInput."""
+    return [found.row for found in read_located_rows(path, kind)]
+
+
+def read_located_rows(path: str | Path, kind: type[RowT]) -> list[Located[RowT]]:
+    """As `read_rows`, each row with its place: what is said of a row later can name the line it came from."""
     rows = []
-    for row in scan_rows(path, kind):
-        if isinstance(row, BadInput):
-            raise row
-        rows.append(row)
+    for found in scan_located_rows(path, kind):
+        if isinstance(found.row, BadInput):
+            raise found.row
+        rows.append(found)
     return rows
 
 
@@ -57,13 +72,19 @@ def scan_rows(path: str | Path, kind: type[RowT]) -> Iterator[RowT | BadInput]:
 
     Blank lines, a byte order mark and Windows line ends are allowed. Raises BadInput where there is no row at all.
     """
+    return (found.row for found in scan_located_rows(path, kind))
+
+
+def scan_located_rows(path: str | Path, kind: type[RowT]) -> Iterator[Located[RowT | BadInput]]:
+    """As `scan_rows`, each row or BadInput with its place."""
     empty = True
     for line in scan_lines(path):
         empty = False
         try:
-            yield kind.from_json(decode_line(line.content, line.where), line.where)
+            found: RowT | BadInput = kind.from_json(decode_line(line.content, line.where), line.where)
         except BadInput as problem:
-            yield problem
+            found = problem
+        yield Located(line.where, line.number, found)
     if empty:
         raise BadInput(f"{path}: the file has no rows, expected one JSON object a line")
 

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from colbench_env.tasks import append_rows, read_complete, read_rows, scan_rows, write_rows
+from colbench_env.tasks import Located, append_rows, read_complete, read_located_rows, read_rows, scan_rows, write_rows
 from colbench_env.types import BadInput, Pair, Task, Trajectory
 
 GOOD = b'{"chosen": "a", "rejected": "b"}'
@@ -62,6 +62,18 @@ def test_line_numbers_count_blank_lines(path):
     path.write_bytes(b"\n\n" + GOOD + b"\n\nx\n")
     with pytest.raises(BadInput, match=r"rows\.jsonl:5: invalid JSON"):
         read_rows(path, Pair)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_rows_are_located_by_the_lines_an_editor_shows(path, end):
+    path.write_bytes(end.join([b"\xef\xbb\xbf", GOOD, b"", b"  \t", b'{"chosen": "c", "rejected": "d", "seed": 1}']))
+    assert read_located_rows(path, Pair) == [Located(f"{path}:2", 2, FIRST), Located(f"{path}:5", 5, SECOND)]
+
+
+def test_locating_rows_ends_at_the_first_defective_one(path):
+    path.write_bytes(GOOD + b"\n\n[]\n" + GOOD + b"\n{}\n")
+    with pytest.raises(BadInput, match=f"^{path}:3: found a list, expected a JSON object$"):
+        read_located_rows(path, Pair)
 
 
 def test_a_scan_goes_on_behind_a_defective_line(path):
