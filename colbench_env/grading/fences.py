@@ -7,8 +7,8 @@ on a line that is. Texts are long and hostile: every pattern and loop takes time
 """
 
 import keyword
+import os.path
 import re
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -53,7 +53,7 @@ class Block:
     @property
     def source(self) -> str:
         """Its code: dedented, the prompts of a doctest taken off; of a block without an end also the prose after."""
-        text = textwrap.dedent("\n".join(self.lines)).lstrip("\ufeff")
+        text = "\n".join(_dedented(self.lines)).lstrip("\ufeff")
         return without_prompts(text) if self.closed else without_prose(without_prompts(text))
 
 
@@ -96,6 +96,12 @@ def without_prompts(text: str) -> str:
     if not _SESSION.match(text):
         return text
     return "\n".join(line[prompt.end() :] for line in text.split("\n") if (prompt := _PROMPT.match(line)))
+
+
+def _dedented(lines: list[str]) -> list[str]:
+    """As textwrap.dedent, which compiles the indentation, however long, as a regular expression."""
+    margin = os.path.commonprefix([line[: -len(text)] for line in lines if (text := line.lstrip(" \t"))])
+    return [line[len(margin) :] if line.strip(" \t") else "" for line in lines]
 
 
 def _is_prose(bare: str) -> bool:
