@@ -8,7 +8,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from colbench_env.tasks import read_rows
+from colbench_env.rewards import check_rewards
+from colbench_env.tasks import read_located_rows
 from colbench_env.types import BadInput, Trajectory
 from launch.benchmarks import opened
 from launch.config import EMBEDDED_FRONTEND, Critic, Lora, Ranking, Rollouts, TrainConfig, settings_of
@@ -125,14 +126,16 @@ def _as_training(config: RankConfig, found: FoundCritic) -> TrainConfig:
 
 
 def _take_trajectories(run: Run, path: Path) -> None:
-    rows = read_rows(path, Trajectory)
-    for line, row in enumerate(rows, start=1):
+    given = read_located_rows(path, Trajectory)
+    check_rewards(given, run.benchmark.measure.benchmark)
+    for found in given:
+        where, row = found.where, found.row
         if row.reward is None:
-            raise BadInput(f"{path}:{line}: the dialogue has no reward: launch.evaluate --output=FILE grades it")
+            raise BadInput(f"{where}: the dialogue has no reward: launch.evaluate --output=FILE grades it")
         if run.config.critic.privileged and not row.task.ground_truth:
-            raise BadInput(f"{path}:{line}: the task has no 'ground_truth', which this critic is to see")
+            raise BadInput(f"{where}: the task has no 'ground_truth', which this critic is to see")
     run.directory.stage("grading")
-    write_rows(run.directory.path / "grading" / "trajectories.jsonl", rows)
+    write_rows(run.directory.path / "grading" / "trajectories.jsonl", [found.row for found in given])
 
 
 def _read(kind: Any, plain: dict[str, Any], part: str, path: Path) -> Any:

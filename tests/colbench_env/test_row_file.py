@@ -9,7 +9,7 @@ from colbench_env.row_file import RowFile
 from colbench_env.tasks import append_rows, read_complete, read_rows, scan_lines, write_rows
 from colbench_env.types import BadInput, Candidates, Message, Pair, Ranked, Task, Trajectory
 
-TASK = Task("Sum. \u2028\ud800", "def f(x): return x", {"t 1": "f(1)", "\u00e9": "f('\0')"}, "sum: All.", {"n": [1.5]})
+TASK = Task("Sum. \u2028\ufffd", "def f(x): return x", {"t 1": "f(1)", "\u00e9": "f('\0')"}, "sum: All.", {"n": [1.5]})
 HISTORY = (
     Message("user", "Sum.", extra={"seconds": 1}),
     Message("assistant", "Of what?", "<s>Sum.", "OUTPUT: Of what?", {"token_ids": [3, 4]}),

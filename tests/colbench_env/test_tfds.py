@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT / "../shared/data"
 TASKS = [
     Task(
-        "Sum. \u2028\ud800", "def f(x): return x", {"t 1": "f(1)", "\u00e9": "f('\0')"}, "sum: All.", {"n": [1.5, None]}
+        "Sum. \u2028\ufffd", "def f(x): return x", {"t 1": "f(1)", "\u00e9": "f('\0')"}, "sum: All.", {"n": [1.5, None]}
     ),
     Task("Bare.", "x = 1", {"t": "x"}),
     Task("Empty.", "x = 1", {"t": "x"}, ""),
@@ -59,7 +59,7 @@ def test_typed_fields_stand_beside_the_row(tmp_path, files):
     example = prepare("backend", {"test": files["backend"]}, tmp_path).as_data_source(split="test")[0]
     assert json.loads(example.pop("row")) == TASKS[0].to_json()
     assert example == {
-        "problem_description": "Sum. \u2028?".encode(),
+        "problem_description": "Sum. \u2028\ufffd".encode(),
         "ground_truth": b"def f(x): return x",
         "hidden_information": b"sum: All.",
         "test_cases": {"name": [b"t 1", "\u00e9".encode()], "call": [b"f(1)", b"f('\0')"]},
