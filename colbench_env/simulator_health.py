@@ -21,8 +21,8 @@ NOT_RECORDED = "not recorded"
 # What a failed call leaves in place of a reply. Read from the beginning, so that no honest reply is long enough to hit.
 _FAILED = re.compile(
     r"[\W_]*(no (response|reply|output)( (received|given|generated|available))?"
-    r"|(internal|server|connection|request|api|rate limit|time-?out) error\b.{0,80}"
-    r"|error( code)?:? ?\d{3}\b.{0,80}|(request )?timed out)[\W_]*",
+    r"|(internal|server|connection|request|api|rate limit|time-?out) error\b.{0,80}+"
+    r"|error( code)?:? ?\d{3}\b.{0,80}+|(request )?timed out)[\W_]*",
     re.IGNORECASE | re.DOTALL,
 )
 _UNKNOWN = re.compile(

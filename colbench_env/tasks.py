@@ -204,6 +204,11 @@ def decode_line(line: bytes, where: str) -> object:
     raise BadInput(f"{where}: {cut}invalid JSON ({reason}), expected one JSON object a line")
 
 
+def holds_half_characters(line: bytes) -> bool:
+    """Whether `decode_line`, which can read the line, replaces lone surrogates in it."""
+    return bool(_SURROGATE_ESCAPE.search(line)) and json.loads(line) != decode_line(line, "")
+
+
 def encode_row(row: Row, where: str) -> bytes:
     """The row as a line of a file, line end included. Raises BadInput for values that JSON does not have."""
     # ASCII escapes keep line separators and lone surrogates out of the file.
@@ -219,7 +224,10 @@ def _whole_characters(value: object) -> object:
     if isinstance(value, list):
         return [_whole_characters(entry) for entry in value]
     if isinstance(value, dict):
-        return {replace_lone_surrogates(key): _whole_characters(entry) for key, entry in value.items()}
+        whole = {replace_lone_surrogates(key): _whole_characters(entry) for key, entry in value.items()}
+        if len(whole) < len(value):
+            raise ValueError("two keys of an object differ in half a character only")
+        return whole
     return value
 
 

@@ -6,6 +6,7 @@ So a run that was killed has left a beginning of the file it would have written,
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from colbench_env.episodes import with_grade
 from colbench_env.grading import Grade, Grader
 from colbench_env.locking import locked
-from colbench_env.tasks import append_rows, read_complete
+from colbench_env.tasks import append_rows, read_complete, scan_lines
 from colbench_env.types import BadInput, Trajectory
 
 GRADE_KEYS = ("grader", "verdicts", "tests", "page")  # what a grade adds to a row, besides its reward
@@ -83,18 +84,24 @@ def _check_begins(
 ) -> None:
     """BadInput with the first row of `target` that is not the row that would be written there."""
     if len(done) > len(rows):
-        raise BadInput(f"{target}:{len(rows) + 1}: the file has more rows than there are to grade, {len(rows)}")
+        raise BadInput(f"{_place(target, len(rows) + 1)}: the file has more rows than there are to grade, {len(rows)}")
     for number, (found, row, grade) in enumerate(zip(done, rows, wanted, strict=False), start=1):
         if row.reward is None or grade:
             found, row = without_grade(found), without_grade(row)
         if found != row:
             raise BadInput(
-                f"{target}:{number}: this is not row {number} of what is graded here, so the file belongs to another "
-                "run: name another file, or remove it"
+                f"{_place(target, number)}: this is not row {number} of what is graded here, so the file belongs to "
+                "another run: name another file, or remove it"
             )
         mode = done[number - 1].extra.get("grader")
         if grade and mode != grader.mode:
-            raise BadInput(f"{target}:{number}: the row was graded by {mode!r}, not {grader.mode!r}: name another file")
+            place = _place(target, number)
+            raise BadInput(f"{place}: the row was graded by {mode!r}, not {grader.mode!r}: name another file")
+
+
+def _place(path: Path, number: int) -> str:
+    """FILE:LINE of a row, counted from 1."""
+    return next(itertools.islice(scan_lines(path), number - 1, None)).where
 
 
 def alone_on(target: Path | None) -> contextlib.AbstractContextManager[None]:

@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from colbench_env.rewards import check_rewards
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Trajectory
 from launch.benchmarks import opened
@@ -148,15 +149,16 @@ def _as_training(config: RankConfig, found: FoundCritic) -> TrainConfig:
 
 
 def _take_trajectories(run: Run, path: Path) -> None:
-    rows = read_located_rows(path, Trajectory)
-    for found in rows:
-        row, where = found.row, found.where
+    given = read_located_rows(path, Trajectory)
+    check_rewards(given, run.benchmark.measure.benchmark)
+    for found in given:
+        where, row = found.where, found.row
         if row.reward is None:
             raise BadInput(f"{where}: the dialogue has no reward: launch.evaluate --output=FILE grades it")
         if run.config.critic.privileged and not row.task.ground_truth:
             raise BadInput(f"{where}: the task has no 'ground_truth', which this critic is to see")
     run.directory.stage("grading")
-    write_rows(run.directory.path / "grading" / "trajectories.jsonl", [found.row for found in rows])
+    write_rows(run.directory.path / "grading" / "trajectories.jsonl", [found.row for found in given])
 
 
 def _read(kind: Any, plain: dict[str, Any], part: str, path: Path) -> Any:

@@ -4,16 +4,24 @@ As in the released benchmark a turn holds one page: the first `<html>...</html>`
 `<body>...</body>`; a doctype before it is not part of it. Where the released code looks for the next `</html>` in the
 text, the tags are counted here: one in a script, a comment, an attribute or a page within the page ends nothing. And a
 page whose end is missing goes on to the end of its fence or of the text, where the released code sees no page.
+
+Texts are long and hostile: every pattern and loop takes time linear in the text.
 """
 
 import re
-from html.parser import HTMLParser
+from collections.abc import Iterator
 from itertools import islice
 
-FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
-
-
 MAX_OPENINGS = 5  # of one tag in a text, that are followed to their ends
+
+_FENCE = re.compile(r"^[ \t]*(`{3,}+|~{3,}+)([^\n`]*)$", re.MULTILINE)
+_MARKUP = re.compile(r"<(?:!--|/?[a-zA-Z]|[!?/])")
+_TAG = re.compile(  # an attribute's value between quotes may hold a ">"; quotes anywhere else are characters
+    r"<(/?)([a-zA-Z][^\s/>]*+)(?:[^\s/>=]++|[\s/]++|=\s*+(?:\"[^\"]*+\"|'[^']*+')?+)*+>"
+)
+_COMMENT_END, _CLOSING = re.compile(r"--!?>"), re.compile(">")
+_TEXT_ELEMENTS = ("script", "style", "textarea", "title")  # in which no other tag is one
+_TEXT_END = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE) for name in _TEXT_ELEMENTS}
 
 
 def extract_html(text: str) -> str | None:
@@ -29,49 +37,52 @@ def _element(text: str, tag: str) -> str | None:
     openings = re.finditer(rf"<{tag}(?=[\s>/])[^<]*?>", text, re.IGNORECASE)
     starts = [match.start() for match in islice(openings, MAX_OPENINGS)]
     for start in starts:
-        length = _Ends(tag).end_of(text[start:])
-        if length is not None:
-            return text[start : start + length]
-    for fence in FENCE.finditer(text):
+        end = _end(text, start, tag)
+        if end is not None:
+            return text[start:end]
+    for begin, end in _fences(text) if starts else ():
         for start in starts:
-            if fence.start(2) <= start < fence.end(2):
-                return text[start : fence.end(2)].rstrip()
+            if begin <= start < end:
+                return text[start:end].rstrip()
     return text[starts[0] :].rstrip() if starts else None
 
 
-class _Ends(HTMLParser):
-    """Finds where the element ends that a text begins with. What it holds is not looked at, so that no text of a model
-    is an error here."""
-
-    CDATA_CONTENT_ELEMENTS = ("script", "style", "textarea", "title")  # in which no other tag is one
-
-    def __init__(self, tag: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self._tag = tag
-        self._depth = 0
-        self._end: tuple[int, int] | None = None
-
-    def end_of(self, text: str) -> int | None:
-        """The length of the element, or None where it is not closed."""
-        self.feed(text.replace("&", "+"))
-        if self._end is None:
+def _end(text: str, start: int, tag: str) -> int | None:
+    """Where the element ends whose first tag is at `start`, or None where it is not closed."""
+    depth, position = 0, start
+    while markup := _MARKUP.search(text, position):
+        kind, position = markup[0], markup.end()
+        if kind == "<!--":  # `<!-->` is a whole comment
+            found = _COMMENT_END.search(text, position - 2)
+        elif kind[-1].isalpha():
+            found = _TAG.match(text, markup.start())
+        else:  # to browsers a doctype, `<![CDATA[` and `<?` are comments up to the next ">"
+            found = _CLOSING.search(text, position)
+        if found is None:
             return None
-        line, column = self._end
-        start = 0
-        for _ in range(line - 1):
-            start = text.index("\n", start) + 1
-        return text.index(">", start + column) + 1
+        position = found.end()
+        if not kind[-1].isalpha():
+            continue
+        closes, name, whole = found[1] == "/", found[2].lower(), found[0].endswith("/>")
+        if name == tag:
+            depth += -1 if closes else 0 if whole else 1
+            if depth == 0:
+                return position
+        elif name in _TEXT_END and not closes and not whole:
+            if (end := _TEXT_END[name].search(text, position)) is None:
+                return None
+            position = end.start()
+    return None
 
-    def parse_html_declaration(self, i: int) -> int:
-        """As browsers have it, what begins with `<![` is a comment up to the next `>`."""
-        marked = self.rawdata.startswith("<![", i)
-        return self.parse_bogus_comment(i) if marked else super().parse_html_declaration(i)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._depth += tag == self._tag
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._tag and self._end is None:
-            self._depth -= 1
-            if self._depth == 0:
-                self._end = self.getpos()
+def _fences(text: str) -> Iterator[tuple[int, int]]:
+    """Where the contents of each fenced block begin and end; the last may lack its end."""
+    opened, begin = "", 0
+    for fence in _FENCE.finditer(text):
+        if not opened:
+            opened, begin = fence[1], fence.end() + 1
+        elif fence[1].startswith(opened) and not fence[2].strip():
+            yield begin, fence.start()
+            opened = ""
+    if opened:
+        yield begin, len(text)

@@ -1,15 +1,17 @@
 """From the text of an answer to the Python source that is run, and from a test to what is called.
 
-`strict` takes what a person would: the code inside any fence, whatever prose, line ends or byte-order mark stand around
-it. `official` has the released grader's rules: the block-list, the text between the first fences, nothing else.
+`strict` takes what a person would: the code inside any fence (`fences`) or outside of one, whatever prose, line ends or
+byte-order mark stand around it. `official` has the released grader's rules: the block-list, the text between the first
+fences, nothing else.
 """
 
 import ast
 import re
-import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..types import NO_ANSWER
+from .fences import split_fences, without_prompts, without_prose
 
 MAX_CHARACTERS = 1_000_000  # a longer answer is not run
 
@@ -17,10 +19,12 @@ MAX_CHARACTERS = 1_000_000  # a longer answer is not run
 BLOCKED = ("import os", "from os", "import sys", "from sys", "sudo", "transformers", "exit(", "quit(", "argparse")
 
 # Answers are long and hostile: every pattern and loop here takes time linear in the text.
-_PYTHON = re.compile(r"(?:python[0-9.]*|py[0-9]*|ipython|pycon)?", re.IGNORECASE)
-_LABEL = re.compile(r"[\w.+#-]*")
-_FENCE = re.compile(r"`{3,}|~{3,}")
 _CALLED = re.compile(r"\s*([^\W\d]\w*)\s*\(")
+_DEFINED = re.compile(
+    r"^(?:(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)|(?:from[ \t]+\S+[ \t]+)?import[ \t]+(\([^)]*|.+)|(\w+)[ \t]*=[^=(])",
+    re.MULTILINE,
+)
+_DEFINITIONS_ONLY = re.compile(r"(?:(?:async[ \t]+)?def|class|import|from)[ \t]|\w+[ \t]*=[^=(]+$|[@#\s)\]}]")
 
 
 @dataclass(frozen=True)
@@ -51,42 +55,51 @@ def official_source(text: str) -> str:
 
 
 def strict_source(text: str, cases: tuple[Case, ...]) -> str:
-    """The Python source in an answer: of several fenced blocks, the last one that defines what the tests call.
+    """The Python source in an answer: of several fenced blocks, the last one that defines what the tests call, with
+    what it needs of the others; where none does, the code outside of fences if that defines it.
 
-    If no block defines it, all Python blocks together; without any fence, the whole text.
+    If nothing defines it, all Python blocks together; without any fence, the whole text but its prose.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
-    blocks = _blocks(text)
+    blocks, outside = split_fences(text)
     if not blocks:
-        return text
+        return without_prose(without_prompts(outside if outside.strip() else text))
+    python = [block.source for block in blocks if block.python]
+    other = [block.source for block in blocks if not block.python]
     names = "|".join(sorted({match[1] for case in cases if (match := _CALLED.match(case.call))})) or "$"
-    defines = re.compile(rf"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+(?:{names})\b", re.MULTILINE)
-    defining = [block for block in blocks if defines.search(block)]
-    return defining[-1] if defining else "\n".join(blocks)
+    defines = re.compile(
+        rf"^[ \t]*(?:(?:async[ \t]+)?(?:def|class)[ \t]+(?:{names})\b|(?:{names})[ \t]*=[^=])", re.MULTILINE
+    )
+    unfenced = [without_prose(outside)] if defines.search(outside) else []
+    for sources in (python, other, unfenced):
+        for place in reversed(range(len(sources))):
+            if defines.search(sources[place]):
+                return _with_helpers(sources, place)
+    return "\n".join(python or other)
 
 
-def _blocks(text: str) -> list[str]:
-    """The contents of the Python fences, or of all fences if none says Python. A last one may lack its end."""
-    python, other = [], []
-    fence = block = None
-    for line in text.split("\n"):
-        indent = len(line) - len(line.lstrip())
-        if fence is not None:
-            if line.strip() == fence[0] and indent <= fence[1]:
-                fence = None
-            else:
-                block.append(line)
-        elif opening := _FENCE.search(line):
-            fence = opening[0], indent if opening.start() == indent else 0
-            label = line[opening.end() :].strip()
-            if _LABEL.fullmatch(label):
-                block = []
-            else:  # code begins on the line of the fence
-                first, _, rest = label.partition(" ")
-                block = [rest if _PYTHON.fullmatch(first) else label]
-                label = ""
-            (python if _PYTHON.fullmatch(label) else other).append(block)
-    return [textwrap.dedent("\n".join(lines)).lstrip("\ufeff") for lines in python or other]
+def _with_helpers(sources: Sequence[str], place: int) -> str:
+    """A source and, in their order, the others that do nothing but define, as far as it names what they define."""
+    names = [set(_defined_names(source)) for source in sources]
+    helper = {
+        name: index
+        for index, source in enumerate(sources)
+        if all(not line or _DEFINITIONS_ONLY.match(line) for line in source.split("\n"))
+        for name in names[index]
+    }
+    taken, left = {place}, [place]
+    while left:
+        index = left.pop()
+        used = set(re.findall(r"\w+", sources[index])) - names[index]
+        needed = {helper[name] for name in used if name in helper} - taken
+        taken |= needed
+        left += needed
+    return "\n".join(sources[index] for index in sorted(taken))
+
+
+def _defined_names(source: str) -> Iterator[str]:
+    for match in _DEFINED.finditer(source):
+        yield from re.findall(r"\w+", match[match.lastindex])
 
 
 def parse_case(name: str, expression: str) -> Case:

@@ -27,7 +27,7 @@ def read_facts(task: Task) -> dict[str, str]:
     for line in (task.hidden_information or "").splitlines():
         if not line.strip():
             continue
-        match = re.fullmatch(r"([a-z][a-z0-9_ -]*):\s+(\S.*?)\s*", line)
+        match = re.fullmatch(r"([a-z][a-z0-9_ -]*):\s+(\S(?:.*\S)?)\s*", line)
         if match is None:
             raise _no_facts(task, f"the line {line[:60]!r} is none")
         topic, sentence = match.groups()

@@ -164,4 +164,4 @@ def _message(message: Message) -> dict[str, bytes]:
 
 
 def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "replace")  # half a character, which only `row` can hold, becomes "?"
+    return text.encode("utf-8")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from colbench_env.tasks import decode_line, scan_lines
+from colbench_env.tasks import decode_line, holds_half_characters, scan_lines
 from colbench_env.types import BadInput
 from launch.checking.config import CheckConfig, Kind
 from launch.checking.facts import Defect, FileForm, Report
@@ -55,6 +55,7 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
         kinds=dict(sorted(kinds.items())),
         defects=defects,
         form=FileForm.of(config.file),
+        half_characters=survey.half_characters,
         characters=survey.characters,
         tokens=survey.tokens,
         rewards=survey.rewards,
@@ -76,6 +77,8 @@ def _read(
         try:
             value = decode_line(line.content, line.where)
             keys = kind_of(value) or "unknown"
+            if holds_half_characters(line.content):
+                survey.half_characters.append(line.number)
             survey.add(line.number, read_row(value, kind, line.where))
         except BadInput as problem:
             survey.add_unreadable()
@@ -107,7 +110,6 @@ def token_counter(model: Path) -> CountTokens:
     tokenizer = Chat.load(model).tokenizer.backend_tokenizer
 
     def count(texts: Sequence[str]) -> list[int]:
-        whole = [text.encode("utf-8", "replace").decode() for text in texts]  # half characters have no tokens
-        return [len(encoding.ids) for encoding in tokenizer.encode_batch(whole, add_special_tokens=False)]
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
     return count

@@ -138,7 +138,8 @@ class Defect:
 class Report:
     """Everything that was found. kinds: how many rows have the keys of which kind, "unknown" of none, "not JSON".
 
-    equal_sides: lines of pairs that prefer a text to itself. candidates: number of candidates -> rows.
+    half_characters: lines with lone surrogates, which are read as U+FFFD. equal_sides: lines of pairs that prefer a
+    text to itself. candidates: number of candidates -> rows.
     """
 
     file: str
@@ -147,6 +148,7 @@ class Report:
     kinds: Mapping[str, int]
     defects: Sequence[Defect]
     form: FileForm
+    half_characters: Sequence[int]
     characters: Mapping[str, Lengths]
     tokens: Mapping[str, Lengths] | None
     rewards: Rewards | None

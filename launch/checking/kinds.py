@@ -7,6 +7,7 @@ from typing import get_args
 
 from colbench_env.design.html import extract_html
 from colbench_env.python_source import NotPython, parse
+from colbench_env.rewards import reward_problem, scale_of
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Row, Task, Trajectory
 from launch.checking.config import Kind
 
@@ -58,8 +59,15 @@ def _problems(row: Row, kind: Kind) -> Iterator[str]:
         if not row.test_cases:
             yield "'test_cases' is missing or empty, expected an object of call expressions"
         yield from _code_problems(row)
-    elif kind == "trajectories" and row.task.test_cases:
-        yield from (f"task: {problem}" for problem in _code_problems(row.task))
+    elif kind == "trajectories":
+        if problem := reward_problem(row.reward, scale_of(row.task)):
+            yield problem
+        if row.task.test_cases:
+            yield from (f"task: {problem}" for problem in _code_problems(row.task))
+    elif kind in ("candidates", "ranked"):
+        candidates = row.candidates if isinstance(row, Ranked) else row
+        if problem := reward_problem(candidates.reward, scale_of(Task("", candidates.ground_truth))):
+            yield problem
 
 
 def _code_problems(task: Task) -> Iterator[str]:

@@ -19,6 +19,7 @@ class Survey:
     def __init__(self, count_tokens: CountTokens | None):
         self.tasks: dict[int, Task] = {}  # line of its first row -> task
         self.flags: dict[str, list[int]] = defaultdict(list)
+        self.half_characters: list[int] = []
         self._lines: dict[str, list[int]] = {}  # task id -> lines
         self._row_tasks: list[str | None] = []
         self._count_tokens = count_tokens

@@ -23,6 +23,8 @@ def _entries(report: Report) -> Iterator[tuple[str, str]]:
     if len(report.kinds) > 1:
         yield "kinds by keys", _counts(report.kinds)
     yield from _form(report)
+    if report.half_characters:
+        yield "half characters, read as U+FFFD", _lines(report.half_characters)
     for unit, lengths in (("characters", report.characters), ("tokens", report.tokens or {})):
         for name, given in lengths.items():
             yield f"{unit}: {name}", _lengths(given)

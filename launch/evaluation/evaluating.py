@@ -50,8 +50,9 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
     started = time.monotonic()
     chat = _chat(config.model) if config.model is not None else None
     tasks, defects = read_tasks(config.tasks) if config.tasks is not None else ({}, [])
-    own = read_dialogues(config.trajectories, tasks, config.samples)
-    files = [own] if config.baseline is None else [own, read_dialogues(config.baseline, tasks, 0)]
+    scale = None if config.regrade else benchmark.measure.benchmark
+    own = read_dialogues(config.trajectories, tasks, config.samples, scale)
+    files = [own] if config.baseline is None else [own, read_dialogues(config.baseline, tasks, 0, scale)]
     defects += [defect for file in files for defect in file.defects]
     for defect in defects:
         console.warn(defect)

@@ -182,9 +182,8 @@ def turn_lengths(rows: Sequence[Trajectory], chat: Chat | None) -> Lengths:
 
 
 def _tokens(chat: Chat, text: str) -> int:
-    """Of a turn with its end-of-turn token; half a character has no tokens and counts as "?"."""
-    whole = text.encode("utf-8", "replace").decode()
-    return len(chat.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]) + 1
+    """Of a turn with its end-of-turn token."""
+    return len(chat.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) + 1
 
 
 def _recorded(count: object) -> int | None:

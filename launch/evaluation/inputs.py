@@ -3,47 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
 
+from colbench_env.rewards import Scale, check_rewards
 from colbench_env.samples import Layout, check_layout, detect_layout
-from colbench_env.tasks import scan_rows
+from colbench_env.tasks import Located, scan_located_rows
 from colbench_env.types import BadInput, Task, Trajectory
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A row and its place, FILE:LINE."""
-
-    where: str
-    row: Any
-
-    @property
-    def line(self) -> int:
-        """The number of its line, from 1."""
-        return int(self.where.rpartition(":")[2])
-
-
-@dataclass(frozen=True)
-class PlacedTrajectory(Placed):
-    """A trajectory and its place."""
-
-    @classmethod
-    def from_json(cls, row: object, where: str) -> Self:
-        """As `Trajectory.from_json`."""
-        return cls(where, Trajectory.from_json(row, where))
-
-
-@dataclass(frozen=True)
-class PlacedTask(Placed):
-    """A task of a tasks file and its place."""
-
-    @classmethod
-    def from_json(cls, row: object, where: str) -> Self:
-        """As `Task.from_json`."""
-        return cls(where, Task.from_json(row, where))
 
 
 @dataclass(frozen=True)
@@ -60,18 +27,21 @@ class Dialogues:
     layout: Layout
 
 
-def read_dialogues(path: Path, tasks: Mapping[str, Task], samples: int) -> Dialogues:
+def read_dialogues(path: Path, tasks: Mapping[str, Task], samples: int, scale: Scale | None) -> Dialogues:
     """The dialogues of a file, their tasks completed from `tasks`; the layout is checked where `samples` are told.
 
-    BadInput where the file cannot be read or has no readable row at all.
+    scale: that of the rewards, None where they are of no matter. BadInput where the file cannot be read or has no
+    readable row at all, or where a reward is of another scale.
     """
-    scanned = [_completed(row, tasks) for row in scan_rows(path, PlacedTrajectory)]
-    placed = [row for row in scanned if isinstance(row, Placed)]
-    defects = [str(row) for row in scanned if isinstance(row, BadInput)]
-    if not placed:
+    scanned = [_completed(found, tasks) for found in scan_located_rows(path, Trajectory)]
+    read = [found for found in scanned if not isinstance(found.row, BadInput)]
+    defects = [str(found.row) for found in scanned if isinstance(found.row, BadInput)]
+    if not read:
         more = f" (and {len(defects) - 1} more such rows)" if len(defects) > 1 else ""
         raise BadInput(f"{defects[0]}{more}: there is no row that can be read")
-    rows = [row.row if isinstance(row, Placed) else row for row in scanned]
+    if scale is not None:
+        check_rewards(read, scale)
+    rows = [found.row for found in scanned]
     if samples:
         try:
             check_layout(rows, samples)
@@ -79,35 +49,29 @@ def read_dialogues(path: Path, tasks: Mapping[str, Task], samples: int) -> Dialo
             defects.append(f"{_place(scanned, str(wrong), path)}: {wrong}")
     layout = detect_layout(rows)
     if layout.samples == 1:  # the place of an unreadable row is then no task's
-        layout = detect_layout([row.row for row in placed])
-    return Dialogues(path, tuple(row.row for row in placed), tuple(row.where for row in placed), tuple(defects), layout)
+        layout = detect_layout([found.row for found in read])
+    return Dialogues(path, tuple(f.row for f in read), tuple(f.where for f in read), tuple(defects), layout)
 
 
-def _place(scanned: list[Placed | BadInput], sentence: str, path: Path) -> str:
+def _place(scanned: Sequence[Located[Trajectory | BadInput]], sentence: str, path: Path) -> str:
     """FILE:LINE of the row that a sentence about the layout begins with ("row 5 is ..."), blank lines counted."""
     number = int(re.match(r"row (\d+)", sentence)[1])  # type: ignore[index]
-    if number > len(scanned):
-        return f"{path}:{scanned_line(scanned[-1], path) + 1}"
-    return f"{path}:{scanned_line(scanned[number - 1], path)}"
+    return scanned[number - 1].where if number <= len(scanned) else f"{path}:{scanned[-1].line + 1}"
 
 
-def scanned_line(row: Placed | BadInput, path: Path) -> int:
-    """The line of a row that was read, or of one that could not be."""
-    return row.line if isinstance(row, Placed) else int(str(row).removeprefix(f"{path}:").partition(":")[0])
-
-
-def _completed(row: Placed | BadInput, tasks: Mapping[str, Task]) -> Placed | BadInput:
+def _completed(found: Located[Trajectory | BadInput], tasks: Mapping[str, Task]) -> Located[Trajectory | BadInput]:
     """The row with what its own task lacks and the task of the same description has."""
-    if isinstance(row, BadInput) or (other := tasks.get(row.row.task.problem_description)) is None:
-        return row
-    own: Task = row.row.task
+    row = found.row
+    if isinstance(row, BadInput) or (other := tasks.get(row.task.problem_description)) is None:
+        return found
+    own = row.task
     task = replace(
         own,
         ground_truth=own.ground_truth or other.ground_truth,
         test_cases=own.test_cases or other.test_cases,
         hidden_information=other.hidden_information if own.hidden_information is None else own.hidden_information,
     )
-    return replace(row, row=replace(row.row, task=task))
+    return replace(found, row=replace(row, task=task))
 
 
 def read_tasks(path: Path) -> tuple[dict[str, Task], list[str]]:
@@ -115,20 +79,20 @@ def read_tasks(path: Path) -> tuple[dict[str, Task], list[str]]:
 
     Of two different tasks with one description neither is used: nobody can say which one a dialogue is about.
     """
-    found: dict[str, PlacedTask] = {}
+    found: dict[str, Located[Task]] = {}
     doubtful: dict[str, str] = {}
     defects = []
-    for row in scan_rows(path, PlacedTask):
-        if isinstance(row, BadInput):
-            defects.append(str(row))
+    for task in scan_located_rows(path, Task):
+        if isinstance(task.row, BadInput):
+            defects.append(str(task.row))
             continue
-        first = found.setdefault(row.row.problem_description, row)
-        if first.row != row.row:
-            doubtful[row.row.problem_description] = (
-                f"{row.where}: the task has the problem_description of line {first.line} and is another one, so "
+        first = found.setdefault(task.row.problem_description, task)
+        if first.row != task.row:
+            doubtful[task.row.problem_description] = (
+                f"{task.where}: the task has the problem_description of line {first.line} and is another one, so "
                 "neither can be used"
             )
-    return {text: row.row for text, row in found.items() if text not in doubtful}, [*defects, *doubtful.values()]
+    return {text: task.row for text, task in found.items() if text not in doubtful}, [*defects, *doubtful.values()]
 
 
 def lines_text(places: list[str]) -> str:

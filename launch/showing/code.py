@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 from pygments.lexer import Lexer
 from pygments.lexers import HtmlLexer, PythonLexer
@@ -15,6 +16,8 @@ _KINDS = (
     (Comment, "c"), (String, "s"), (Number, "n"), (Keyword, "k"), (Operator.Word, "k"), (Operator, "o"),
     (Name.Function, "f"), (Name.Class, "f"), (Name.Tag, "f"), (Name.Attribute, "b"), (Name.Builtin, "b"),
 )  # fmt: skip
+MAX_COLOURED = 20_000  # characters; pygments needs some 20 us for each
+_ENDLESS = re.compile(r"\s{200}|\S{2000}")  # some patterns of pygments look at all of it again from each place in it
 _LEXERS = {"python": PythonLexer(ensurenl=False, stripnl=False), "html": HtmlLexer(ensurenl=False, stripnl=False)}
 
 
@@ -25,10 +28,13 @@ def language_of(source: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def coloured(source: str) -> tuple[Piece, ...]:
-    """The source in pieces, neighbours of one kind joined; together they are the source.
+    """The source in pieces, neighbours of one kind joined; together they are the source. One that is very long, or
+    has no space or nothing else for a long way, is one piece.
 
     In: "x = 1"   Out: (("", "x "), ("o", "="), ("", " "), ("n", "1"))
     """
+    if len(source) > MAX_COLOURED or _ENDLESS.search(source):
+        return (("", source),)
     lexer: Lexer = _LEXERS[language_of(source)]
     pieces: list[Piece] = []
     for _, token, text in lexer.get_tokens_unprocessed(source):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from colbench_env.rewards import check_rewards
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.grading import grade_rows, why_ungraded
@@ -21,8 +22,9 @@ def rollouts(run: Run) -> dict[str, Any]:
     """Dialogues of the start policy: row j * num_tasks + i is sample j of task i, unless episodes have failed."""
     path = run.directory.stage("rollouts") / "trajectories.jsonl"
     if run.config.trajectories is not None:
-        given = read_rows(run.config.trajectories, Trajectory)
-        write_rows(path, given)
+        given = read_located_rows(run.config.trajectories, Trajectory)
+        check_rewards(given, run.benchmark.measure.benchmark)
+        write_rows(path, [found.row for found in given])
         return {"trajectories": len(given), "from": str(run.config.trajectories)}
     train = read_rows(run.directory.path / "tasks" / "train.jsonl", Task)
     agent = Agent("start", run.start_params, run.config.rollouts.temperature)

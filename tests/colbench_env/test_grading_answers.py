@@ -1,7 +1,5 @@
 """From answer texts to source, and from tests to calls."""
 
-import time
-
 import pytest
 
 from colbench_env.grading.answers import Case, blocked_word, is_no_answer, official_source, parse_case, strict_source
@@ -62,6 +60,41 @@ def test_the_released_fence_rule_takes_the_first_fence_as_it_is(text, source):
 
 
 @pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ('```python title="x.py" linenums\ndef f(x): return 1\n```', ' title="x.py" linenums\ndef f(x): return 1\n'),
+        ("```{.python}\nf = 1\n```", "{.python}\nf = 1\n"),
+        ("```python:src/f.py\nf = 1\n```", ":src/f.py\nf = 1\n"),
+        ("~~~python\nf = 1\n~~~", "~~~python\nf = 1\n~~~"),
+        ("```python\nf = 1```", "\nf = 1"),
+        ("```python\nf = 1``````python\ng = 2\n```", "\nf = 1"),
+        ("```python\nf = 1", "\nf = 1"),
+        ("f = 1\n```\n", "\n"),
+        ("f = 1\n```\nThat is all.\n```python\nf(1)\n```", "\nf(1)\n"),
+        ("```py\nf = 1\n```\n```python\nf = 2\n```", "\nf = 2\n"),
+        ("```python f = 1```", " f = 1"),
+        ("  ```python\n  f = 1\n  ```", "\n  f = 1\n  "),
+        ("> ```python\n> f = 1\n> ```", "\n> f = 1\n> "),
+        ("```pycon\n>>> f = 1\n```", "pycon\n>>> f = 1\n"),
+        (">>> f = 1", ">>> f = 1"),
+        ("````python\nf = 1\n````", "\nf = 1\n"),
+        ("```\r\nf = 1\r\n```", "\r\nf = 1\r\n"),
+        ("\ufefff = 1", "\ufefff = 1"),
+        ("Use ```f``` as\n```python\nf = 1\n```", "\nf = 1\n"),
+        ("```", ""),
+        ("``````", ""),
+        ("```python", ""),
+        ('f = "```"', '"'),
+        ("Here:\n\nf = 1\n\nDone.", "Here:\n\nf = 1\n\nDone."),
+        ("```Python\nf = 1\n```", "Python\nf = 1\n"),
+        ("", ""),
+    ],
+)
+def test_the_released_fence_rule_knows_nothing_else(text, source):
+    assert official_source(text) == source
+
+
+@pytest.mark.parametrize(
     ("text", "word"),
     [("import os", "import os"), ("def on_exit(): 0", "exit("), ("# sudo", "sudo"), ("def f(x): return x", None)],
 )
@@ -83,15 +116,6 @@ def test_the_released_block_list_matches_inside_words(text, word):
 )
 def test_a_compared_literal_is_taken_off_the_call(expression, case):
     assert parse_case("t", expression) == case
-
-
-@pytest.mark.parametrize("part", [" ", "\n", "`", "``` ", "```\n", "~~~ x\n", "def ", "\t\n", "a"])
-def test_hostile_texts_take_linear_time(part):
-    start = time.process_time()
-    strict_source(part * 300_000 + "x", CASES)
-    strict_source("```python" + part * 300_000 + "\x00", CASES)
-    official_source(part * 300_000)
-    assert time.process_time() - start < 5
 
 
 def test_no_answer_is_recognised():

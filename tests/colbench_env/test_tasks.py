@@ -8,6 +8,7 @@ from colbench_env.tasks import (
     Located,
     append_rows,
     decode_line,
+    holds_half_characters,
     read_complete,
     read_located_rows,
     read_rows,
@@ -128,6 +129,31 @@ def test_written_rows_are_read_back_equal(path):
     write_rows(path, [FIRST, Pair("half \ud800", "ü\n", {"seed": "\udfff"})])  # replaced when it is read
     assert read_rows(path, Pair) == [FIRST, Pair("half \ufffd", "ü\n", {"seed": "\ufffd"})]
     assert path.read_bytes().isascii() and path.read_bytes().count(b"\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"cut \ud83d here", "cut \ufffd here"),
+        (r"\udc00\ud83d\uDE00\uD83D", "\ufffd😀\ufffd"),
+        (r"\\ud83d", r"\ud83d"),
+        (r"\ufffd", "\ufffd"),
+    ],
+)
+def test_half_a_character_is_read_as_a_replacement_wherever_it_stands(path, written, read):
+    row = '{"problem_description": "X", "ground_truth": "X", "test_cases": {"X": "X"}, "more": [{"X": "X"}]}'
+    line = row.replace("X", written).encode()
+    path.write_bytes(line)
+    assert read_rows(path, Task) == [Task(read, read, {read: read}, None, {"more": [{read: read}]})]
+    assert holds_half_characters(line) == (r"\ud83d" in written.replace(r"\\", "").lower())
+
+
+def test_two_keys_that_differ_in_half_a_character_are_not_made_one(path):
+    path.write_bytes(
+        rb'{"problem_description": "p", "ground_truth": "x", "test_cases": {"\ud800": "f(1)", "\ud801": "f(2)"}}'
+    )
+    with pytest.raises(BadInput, match=r"rows\.jsonl:1: .*two keys of an object differ in half a character only"):
+        read_rows(path, Task)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(path, tmp_path):

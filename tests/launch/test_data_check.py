@@ -197,7 +197,7 @@ def test_hostile_lines_are_each_one_sentence_and_the_rest_is_checked(check):
         (TASK | {"problem_description": long}, ""),
         (TASK | {"ground_truth": f"x = '{long}"}, "'ground_truth' does not parse as Python (unterminated string"),
         (TASK | {"ground_truth": "\0"}, "'ground_truth' does not parse as Python (source code"),
-        (TASK | {"ground_truth": "x = '\ud800'"}, "'ground_truth' does not parse as Python ("),
+        (TASK | {"ground_truth": "x = '\ud800'"}, ""),
         (TASK | {"ground_truth": "-" * 100_000 + "1"}, "'ground_truth' does not parse as Python ("),
         (TASK | {"problem_description": "\ud800"}, ""),
         (TASK | {"deep": json.loads("[" * 800 + "]" * 800)}, ""),
@@ -217,7 +217,8 @@ def test_hostile_lines_are_each_one_sentence_and_the_rest_is_checked(check):
     assert len(sentences) == len(expected)
     assert [s for s, start in zip(sentences, expected, strict=True) if not s.startswith(start)] == []
     assert report["rows"] == len(rows)
-    assert report["tasks"]["different"] == 3  # the row with a deep unknown key is the first task again
+    assert report["half_characters"] == [14, 16]
+    assert report["tasks"]["different"] == 4  # the row with a deep unknown key is the first task again
     assert report["form"]["ends_with_line_end"] is False
 
 
@@ -346,6 +347,50 @@ def test_flags_and_repeated_calls_are_told_by_line(check):
     tasks = check(rows, "--no-run")[2]["tasks"]
     assert tasks["flags"] == {"comparison": [2], "random": [3]}
     assert tasks["repeated_calls"] == [2]
+
+
+def test_rows_with_half_characters_are_named_and_are_no_defects(check, run, tmp_path):
+    rows = [
+        b"\n",
+        TASK,
+        TASK | {"test_cases": {"cut \ud83d": "f(1)"}},
+        TASK | {"ground_truth": "def f(x):\n    return '\udc00'"},
+        TASK | {"problem_description": "A whole \U0001f600 and a replaced \ufffd."},
+        TASK | {"more": ["\ud83d"]},
+    ]
+    status, sentences, report = check(rows, "--no-run")
+    assert (status, sentences, report["half_characters"]) == (0, [], [3, 4, 6])
+    status, out, err = run("check", tmp_path / "rows.jsonl", "--no-run")
+    assert status == 0 and "half characters, read as U+FFFD  3: lines 3, 4, 6\n" in out
+    assert "half characters" not in run("check", write_task(tmp_path / "one.jsonl"), "--no-run")[1]
+
+
+def write_task(path):
+    path.write_text(json.dumps(TASK))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (DIALOGUE | {"task": TASK, "reward": 10}, "'reward' is 10, expected 0 to 1 (the share of the tests passed)"),
+        (DIALOGUE | {"task": TASK, "reward": -1.0}, "'reward' is -1, expected 0 to 1 (the share of the tests passed)"),
+        (DIALOGUE | {"task": PAGE, "reward": 75}, "'reward' is 75, expected -1 to 1 (the similarity of two pages)"),
+        (DIALOGUE | {"reward": -1.5}, "'reward' is -1.5, expected -1 to 1 (the similarity of two pages)"),
+        (DIALOGUE | {"reward": True}, "'reward' is a boolean, expected a number"),
+        (CANDIDATES | {"reward": 3}, "'reward' is 3, expected 0 to 1 (the share of the tests passed)"),
+        (CANDIDATES | {"judge_result": [0, 0], "reward": -3}, "'reward' is -3, expected 0 to 1 (the share of the"),
+    ],
+)
+def test_a_reward_of_another_scale_is_a_defect_of_its_line(check, row, sentence):
+    fine = row | {"reward": 1}
+    status, sentences, report = check([fine, b"\n", row, fine], "--no-run")
+    assert (status, len(sentences)) == (2, 1) and sentences[0].startswith(f"3: {sentence}")
+    assert report["rewards"]["counted"] == 2
+
+
+def test_a_negative_similarity_is_no_defect(check):
+    assert check([DIALOGUE | {"task": PAGE, "reward": -0.25}], "--no-run")[0] == 0
 
 
 def test_lengths_are_counted_in_tokens_of_a_model(check):

@@ -85,6 +85,36 @@ def test_dialogues_of_different_turn_budgets_are_told(evaluate, tmp_path):
     assert (both.status, told in both.stderr) == (0, True)
 
 
+@pytest.mark.parametrize("flag", ["trajectories", "baseline"])
+def test_rewards_of_another_scale_are_refused_and_can_be_given_anew(evaluate, file, tmp_path, flag):
+    rows = [replace(row, reward=reward) for row, reward in zip(read_rows(file, Trajectory), (0, 1, -1), strict=False)]
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n" + "\n\n".join(json.dumps(row.to_json()) for row in rows))
+    files = {"trajectories": file, "baseline": file} | {flag: other}
+    flags = [
+        *(f"--{name}={path}" for name, path in files.items() if path != file or name == "trajectories"),
+        "--no-references",
+    ]
+    assert evaluate(*flags).refuses() == (
+        f"error: {other}:6: 'reward' is -1, expected 0 to 1 (the share of the tests passed); "
+        "launch.evaluate --regrade --output=FILE grades the answers anew"
+    )
+    ended = evaluate(*flags, "--regrade")
+    assert ended.status == 0
+    figures = {"trajectories": "Success 33.3 % [0.0, 100.0], 66.7 % [25.0, 100.0]", "baseline": "66.7"}
+    assert figures[flag] in ended.stdout
+
+
+def test_a_graded_file_that_is_not_the_run_s_is_told_by_its_line(evaluate, file, tmp_path):
+    output = tmp_path / "graded.jsonl"
+    first, second, *_ = read_rows(file, Trajectory)
+    done = replace(first, reward=1.0, extra=first.extra | {"grader": "strict", "verdicts": {}})
+    lines = [json.dumps(row.to_json()) for row in (done, replace(second, answer="other"))]
+    output.write_text(f"\n{lines[0]}\n\n\n{lines[1]}\n")
+    told = evaluate(f"--trajectories={file}", f"--output={output}", "--no-references").refuses()
+    assert told.startswith(f"error: {output}:5: this is not row 2 of what is graded here")
+
+
 @pytest.mark.parametrize(
     ("order", "samples", "line", "says"),
     [

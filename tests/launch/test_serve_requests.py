@@ -74,7 +74,9 @@ def test_a_field_of_a_request_that_asks_for_nothing_is_served(name, value):
     assert asked.model_copy(update={"top_k": 0}) == read()
 
 
-@pytest.mark.parametrize("name", [*sorted(Asked.model_fields.keys() - {"model", "messages"}), "guided_json", "never_heard_of"])
+@pytest.mark.parametrize(
+    "name", [*sorted(Asked.model_fields.keys() - {"model", "messages"}), "guided_json", "never_heard_of"]
+)
 def test_null_asks_for_nothing_whatever_the_name(name):
     assert read(**{name: None}) == read()
 
