@@ -17,6 +17,7 @@ setup(
         "launch": ["templates/*"],
         "sweet_jax": ["start_policy/*", "frontend_start_policy/*"],
     },
+    entry_points={"console_scripts": ["colbench=colbench_env.__main__:main"]},
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",

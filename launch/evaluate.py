@@ -22,12 +22,12 @@ def main() -> None:
     config: EvaluateConfig = cli.parse_plain(EvaluateConfig, _with_json_value(sys.argv[1:]), "launch.evaluate")
 
     # Only now what takes long to import: `--help` and bad flags should answer at once.
+    from colbench_env.grade_file import alone_on
     from colbench_env.types import BadInput
     from launch.console import Console
     from launch.evaluation.evaluating import evaluate
     from launch.evaluation.text import report_text
     from launch.files import check_directory, check_readable, check_writable, write_json, write_text
-    from launch.grading import alone_on
 
     check_readable(config.trajectories, config.tasks, config.baseline)
     if config.model is not None:

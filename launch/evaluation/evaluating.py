@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colbench_env.grade_file import grade_rows, why_ungraded, without_grade
 from colbench_env.grading.answers import MAX_CHARACTERS
 from colbench_env.tasks import write_rows
 from colbench_env.types import BadInput, Task, Trajectory
@@ -21,7 +22,6 @@ from launch.evaluation.config import EvaluateConfig
 from launch.evaluation.evaluation import BASELINE, EVALUATED, Evaluation, collect
 from launch.evaluation.inputs import Dialogues, lines_text, read_dialogues, read_tasks
 from launch.evaluation.studying import Study, read_references, run_references
-from launch.grading import grade_rows, why_ungraded, without_grade
 from launch.missing_sheets import missing_sheets
 
 if TYPE_CHECKING:

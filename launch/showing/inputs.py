@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from colbench_env.episodes import failures_file
+from colbench_env.grade_file import grade_rows
 from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput, Pair, Ranked, Row, Trajectory
 from launch.benchmarks import Frontend, opened
-from launch.grading import grade_rows
 from launch.showing.config import ShowConfig
 from launch.showing.episodes import Episode, Joined, broken_episode, episode
 from launch.showing.turns import Picked, Ranking

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from colbench_env.grade_file import grade_rows, why_ungraded
 from colbench_env.rewards import check_rewards
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Task, Trajectory
-from launch.grading import grade_rows, why_ungraded
 from launch.run import Run
 from launch.run_dir import write_rows
 from launch.stages.playing import Agent, play

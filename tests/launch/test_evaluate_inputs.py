@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from colbench_env.grade_file import alone_on
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import Trajectory
 from launch import evaluate as command
 from launch.evaluation.inputs import lines_text
-from launch.grading import alone_on
 from tests.launch.evaluate_rows import dialogue, read_json, right, task, three_tasks
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,174 @@
+"""The command `colbench`, also `python -m colbench_env`: plays dialogues, grades answers, says what they are worth.
+
+    colbench play --agent=my_agent.py:agent --output=rows.jsonl       # 20 tasks of the miniature
+    colbench grade rows.jsonl --output=graded.jsonl
+    colbench report graded.jsonl
+
+It needs the standard library alone; `launch.evaluate` of the whole project says more (intervals, baselines, pages).
+"""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from colbench_env import mini
+from colbench_env.dialogue import MAX_TURNS
+from colbench_env.episodes import EpisodeFailed, Settings, play_many
+from colbench_env.grade_file import alone_on, grade_rows, why_ungraded
+from colbench_env.grading import Grader
+from colbench_env.grading.verdicts import MODES
+from colbench_env.humans import Human
+from colbench_env.humans.chat import ChatHuman
+from colbench_env.humans.scripted import ScriptedHuman
+from colbench_env.rewards import check_rewards
+from colbench_env.tasks import read_located_rows, read_rows
+from colbench_env.types import NO_ANSWER, BadInput, Task, Trajectory
+
+
+class Stopped(Exception):
+    """The command did what it could and did not get everything done: why, in one sentence."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; its exit status: 0, 2 for bad input, 1 where something is left to do. One sentence says why."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except (BadInput, Stopped) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2 if isinstance(problem, BadInput) else 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("colbench", description="Tasks, simulated humans and a sandboxed grader.")
+    commands = parser.add_subparsers(required=True, metavar="play|grade|report")
+    play = commands.add_parser("play", help="play dialogues of an agent with a simulated human")
+    play.set_defaults(run=_play)
+    play.add_argument("--agent", required=True, metavar="FILE.py:NAME", help="function from chat messages to text")
+    play.add_argument("--output", required=True, type=Path, help="rows go here; the same command again goes on")
+    play.add_argument("--tasks", type=Path, help="a tasks file; without it tasks of the miniature")
+    scripted = "without it the scripted human, who knows the hidden facts of the miniature"
+    play.add_argument("--human", metavar="FILE.py:NAME", help=f"function (messages, seed) -> text; {scripted}")
+    play.add_argument("--count", type=int, default=20, help="tasks of the miniature (20)")
+    play.add_argument("--samples", type=int, default=1, help="dialogues about each task (1)")
+    play.add_argument("--max-turns", type=int, default=MAX_TURNS, help=f"turns of the agent ({MAX_TURNS})")
+    play.add_argument("--seed", type=int, default=0)
+    play.add_argument("--threads", type=int, default=8)
+    grade = commands.add_parser("grade", help="grade the answers of a file in a sandbox")
+    grade.set_defaults(run=_grade)
+    grade.add_argument("rows", type=Path)
+    grade.add_argument("--output", required=True, type=Path, help="graded rows; the same command again goes on")
+    grade.add_argument("--grader", choices=MODES, default="strict")
+    grade.add_argument("--workers", type=int, default=2)
+    report = commands.add_parser("report", help="what graded dialogues are worth")
+    report.set_defaults(run=_report)
+    report.add_argument("rows", type=Path)
+    return parser
+
+
+def _play(flags: argparse.Namespace) -> None:
+    agent = _function(flags.agent)
+    human: Human = ScriptedHuman(mini.keywords(), mini.UNKNOWN_REPLIES)
+    if flags.human is not None:
+        human = ChatHuman(_function(flags.human), model={"name": flags.human})
+    tasks = mini.make_tasks("test", flags.count, flags.seed) if flags.tasks is None else read_rows(flags.tasks, Task)
+    settings = Settings(max_turns=flags.max_turns, seed=flags.seed, agent_name=flags.agent)
+    failed: list[EpisodeFailed] = []
+    done = 0
+
+    def on_done(result: Trajectory | EpisodeFailed) -> None:
+        nonlocal done
+        done += 1
+        if isinstance(result, EpisodeFailed):
+            failed.append(result)
+            print(f"warning: {result}", file=sys.stderr)
+        _progress("dialogues", done, len(tasks) * flags.samples)
+
+    played = play_many(
+        tasks,
+        agent,
+        human,
+        settings,
+        samples=flags.samples,
+        threads=flags.threads,
+        output=flags.output,
+        on_done=on_done,
+    )
+    print(f"{len(played) - len(failed)} dialogues in {flags.output}")
+    if failed:
+        raise Stopped(f"{len(failed)} dialogues failed, the last one: {failed[-1]}; the same command plays them again")
+
+
+def _grade(flags: argparse.Namespace) -> None:
+    given = read_located_rows(flags.rows, Trajectory)
+    for found in given:
+        if not (found.row.task.ground_truth and found.row.task.test_cases):
+            raise BadInput(f"{found.where}: the answer cannot be graded: the task has no reference or no tests")
+    rows = [found.row for found in given]
+    wanted = [row.reward is None for row in rows]
+    if not all(wanted):
+        check_rewards(given, "backend")
+    with alone_on(flags.output), Grader(flags.grader, flags.workers) as grader:
+        print(grader.layers_text())
+        graded = grade_rows(rows, wanted, grader, flags.output, lambda done, total: _progress("answers", done, total))
+    print(f"{len(graded)} graded dialogues in {flags.output}")
+    if left := [row for row in graded if row.reward is None]:
+        raise Stopped(f"{len(left)} answers could not be graded, {why_ungraded(left)}")
+
+
+def _report(flags: argparse.Namespace) -> None:
+    given = read_located_rows(flags.rows, Trajectory)
+    check_rewards(given, "backend")
+    rows = [found.row for found in given]
+    by_task: dict[str, list[float]] = {}
+    for row in rows:
+        if row.reward is not None:
+            by_task.setdefault(row.task.task_id, []).append(row.reward)
+    if not by_task:
+        raise BadInput(f"{flags.rows}: no dialogue has a reward: colbench grade FILE --output=GRADED gives them")
+    passed = _mean([_mean(rewards) for rewards in by_task.values()])
+    solved = _mean([_mean([reward == 1.0 for reward in rewards]) for rewards in by_task.values()])
+    print(f"success       {100 * solved:.1f} %")
+    print(f"tests passed  {100 * passed:.1f} %")
+    print(f"tasks         {len(by_task)}")
+    print(f"dialogues     {len(rows)}, {sum(row.reward is None for row in rows)} of them without a reward")
+    print(f"agent turns   {_mean([len(row.agent_turns) for row in rows]):.2f}")
+    print(f"no answer     {sum(row.answer == NO_ANSWER for row in rows)}")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    """A line that is written over on a terminal; elsewhere a line at every tenth part."""
+    if sys.stderr.isatty():
+        print(f"\r{what} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    elif done == total or done * 10 // total > (done - 1) * 10 // total:
+        print(f"{what} {done}/{total}", file=sys.stderr, flush=True)
+
+
+def _function(place: str) -> Callable[..., str]:
+    """The function that FILE.py:NAME names. Raises BadInput."""
+    path, colon, name = place.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        raise BadInput(f"{place!r} names no function, expected FILE.py:NAME, as in my_agent.py:agent")
+    if not Path(path).is_file():
+        raise BadInput(f"{path}: no such file, expected the Python file in which {name} is defined")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as problem:
+        raise BadInput(f"{path}: cannot be imported: {type(problem).__name__}: {problem}") from problem
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise BadInput(f"{path}: defines no function {name!r}")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
