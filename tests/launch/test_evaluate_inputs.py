@@ -145,7 +145,7 @@ def test_files_that_cannot_be_read_or_written_are_one_sentence_before_any_work(e
         ("--html=" + str(tmp_path), "cannot be written: there is something else of that name"),
         ("--tasks=" + str(tmp_path / "none"), "none: cannot read the file"),
         ("--baseline=" + str(tmp_path / "empty"), "empty: the file has no rows"),
-        ("--model=" + str(tmp_path / "none"), "none: no such directory"),
+        ("--model=" + str(tmp_path / "none"), "none: no such model directory"),
     ):  # fmt: skip
         ended = evaluate(f"--trajectories={file}", flag)
         assert says in ended.refuses()
