@@ -36,10 +36,12 @@ def _element(text: str, tag: str) -> str | None:
     """The first element of the tag that is closed; else the first that is opened, one in a fence before others."""
     openings = re.finditer(rf"<{tag}(?=[\s>/])[^<]*?>", text, re.IGNORECASE)
     starts = [match.start() for match in islice(openings, MAX_OPENINGS)]
+    ends: dict[int, int | None] = {}
     for start in starts:
-        end = _end(text, start, tag)
-        if end is not None:
-            return text[start:end]
+        if start not in ends:
+            ends |= _ends(text, start, tag)
+        if ends[start] is not None:
+            return text[start : ends[start]]
     for begin, end in _fences(text) if starts else ():
         for start in starts:
             if begin <= start < end:
@@ -47,9 +49,12 @@ def _element(text: str, tag: str) -> str | None:
     return text[starts[0] :].rstrip() if starts else None
 
 
-def _end(text: str, start: int, tag: str) -> int | None:
-    """Where the element ends whose first tag is at `start`, or None where it is not closed."""
-    depth, position = 0, start
+def _ends(text: str, start: int, tag: str) -> dict[int, int | None]:
+    """Where the element ends that begins at `start`, and those of its tag within it, by where they begin; None for one
+    that is not closed."""
+    ends: dict[int, int | None] = {}
+    opened: list[int] = []
+    position = start
     while markup := _MARKUP.search(text, position):
         kind, position = markup[0], markup.end()
         if kind == "<!--":  # `<!-->` is a whole comment
@@ -59,20 +64,25 @@ def _end(text: str, start: int, tag: str) -> int | None:
         else:  # to browsers a doctype, `<![CDATA[` and `<?` are comments up to the next ">"
             found = _CLOSING.search(text, position)
         if found is None:
-            return None
+            return ends
         position = found.end()
         if not kind[-1].isalpha():
             continue
         closes, name, whole = found[1] == "/", found[2].lower(), found[0].endswith("/>")
         if name == tag:
-            depth += -1 if closes else 0 if whole else 1
-            if depth == 0:
-                return position
+            if closes:
+                ends[opened.pop()] = position
+            else:
+                ends[markup.start()] = position if whole else None
+                if not whole:
+                    opened.append(markup.start())
+            if not opened:
+                return ends
         elif name in _TEXT_END and not closes and not whole:
             if (end := _TEXT_END[name].search(text, position)) is None:
-                return None
+                return ends
             position = end.start()
-    return None
+    return ends
 
 
 def _fences(text: str) -> Iterator[tuple[int, int]]:

@@ -27,6 +27,7 @@ _TOKEN = re.compile(
     r"(?P<triple>\"\"\"|''')|(?P<string>\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+')|\\."
     r"|(?P<comment>#.*)|(?P<ticks>`{3,})|(?P<tildes>(?<!~)~{3,}+(?=\s*$))"
 )
+_MARKED = re.compile(r"[`~\"'#]")
 _QUOTED = re.compile(r"[\"'#]")
 _BRACKETS = re.compile(r"[(){}\[\]]")
 _NOTHING, _TEXT = re.compile(""), re.compile(r"\S")
@@ -109,11 +110,13 @@ def _is_prose(bare: str) -> bool:
     bare = bare.strip()
     if not bare:
         return False
-    if _NO_PYTHON.search(bare) or _PYTHON.fullmatch(bare):
+    if _NO_PYTHON.search(bare) or (bare[0] in "iIpP" and _PYTHON.fullmatch(bare)):
         return True
     if bare.endswith(":") and not _BRACKETS.search(bare):
         return _WORD.match(bare)[0] not in _COMPOUND
-    return any(_KEYWORDS.isdisjoint(sides.groups()) for sides in _OPERANDS.finditer(bare))
+    return (" " in bare or "\t" in bare) and any(
+        _KEYWORDS.isdisjoint(sides.groups()) for sides in _OPERANDS.finditer(bare)
+    )
 
 
 class _Source:
@@ -206,6 +209,9 @@ class _Reader:
 
     def _inside(self, line: str, position: int) -> int | None:
         """Reads on in the open block; where the line goes on behind its end, None where it does not."""
+        if self._source.quote is None and not _MARKED.search(line, position):
+            self._open.lines.append(line[position:])
+            return None
         fence = self._source.fence(line, position, self._fence == "~")
         code = line[position : fence[0] if fence else len(line)]
         if fence is None or code.strip():
