@@ -13,7 +13,6 @@ More than blanks may not be lost in this way.
 
 import datetime
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +20,8 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from colbench_env.types import BadInput, Message
-from models.config import LlamaConfig
+from models.config import LlamaConfig, check_config_file
+from models.json_settings import ModelError, read_object, token_ids
 from sweet_jax.batch import TokenRow
 from sweet_jax.chat_format import ASKED, PROMPT_DATE, REPLIED, SAID, dated, read_format
 from sweet_jax.chat_text import Piece, split_text
@@ -92,6 +92,10 @@ class Chat:
         if not Path(directory).is_dir():
             raise BadInput(f"{directory}: no such directory; expected a Hugging Face tokenizer directory")
         try:
+            check_config_file(directory)  # it is read to find the tokenizer
+        except ModelError as error:
+            raise BadInput(str(error)) from error
+        try:
             tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
         except Exception as error:  # a malformed tokenizer.json gives a KeyError or a bare Exception, too
             if "trust_remote_code" in str(error):
@@ -99,8 +103,6 @@ class Chat:
                     f"{directory}: the tokenizer is code of its own ('auto_map'), which is never run; expected a "
                     "tokenizer that transformers itself has"
                 ) from error
-            if type(error).__name__.startswith("StrictDataclass"):  # the configuration is read to find the tokenizer
-                raise BadInput(f"{Path(directory) / 'config.json'}: {_reason(error)}") from error
             raise BadInput(f"{directory}: the tokenizer cannot be read: {_reason(error)}") from error
         return cls(tokenizer, date)
 
@@ -326,13 +328,13 @@ class Chat:
 def _end_ids_of(path: Path) -> list[int]:
     """`eos_token_id` of a JSON file: an id, a list of ids, or null or missing for none. Raises BadInput."""
     try:
-        named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    except (ValueError, AttributeError) as error:
-        raise BadInput(f"{path}: 'eos_token_id' cannot be read, expected a JSON object in UTF-8: {error}") from error
-    ids = named if isinstance(named, list) else [] if named is None else [named]
-    if not all(type(token) is int and token >= 0 for token in ids):
-        raise BadInput(f"{path}: 'eos_token_id' is {json.dumps(named)}, not an id or a list of ids")
-    return ids
+        settings = read_object(path)
+    except ModelError as error:
+        raise BadInput(str(error)) from error
+    try:
+        return list(token_ids(settings, "eos_token_id"))
+    except ModelError as error:
+        raise BadInput(f"{path}: {error}") from error
 
 
 def _reason(error: Exception) -> str:
