@@ -286,10 +286,10 @@ class Chat:
 
     def _one_bos(self, text: str) -> str:
         """The text without a second begin-of-text token at its start; those a template writes inside (Llama 2) stay."""
-        bos = self.tokenizer.bos_token
-        while bos and text.startswith(bos + bos):
-            text = text[len(bos) :]
-        return text
+        bos, begin = self.tokenizer.bos_token, 0
+        while bos and text.startswith(bos + bos, begin):
+            begin += len(bos)
+        return text[begin:]
 
     def _row(self, text: str, spans: Sequence[tuple[int, int]]) -> TokenRow:
         ids, offsets = self._control.encode(text)

@@ -45,7 +45,7 @@ def split_text(text: str, chat: ChatFormat, prompt: bool = False) -> SplitText:
         raise BadInput(f"no agent turn in the text, which holds no header {chat.header!r}")
     opening = text[: headers[0][0]]
     start = _start(opening, chat)
-    while chat.bos and opening[:start].endswith(chat.bos):
+    while chat.bos and opening.endswith(chat.bos, 0, start):
         start -= len(chat.bos)
     pieces = list(_opening_pieces(opening[start:], chat))
     for turn, (begin, stop) in enumerate(headers, start=1):
@@ -103,10 +103,10 @@ def _beginnings(opening: str, chat: ChatFormat, bos: str) -> list[int]:
 
 def _opening_pieces(opening: str, chat: ChatFormat) -> Iterator[Piece]:
     """The pieces before the first header; frame only where the text is not as this template would write it."""
-    bos = chat.bos if opening.startswith(chat.bos) else ""
-    written = opening[len(bos) :]
-    while bos and written.startswith(bos):  # the released code writes it twice
-        written = written.removeprefix(bos)
+    bos, begin = (chat.bos if opening.startswith(chat.bos) else ""), 0
+    while bos and opening.startswith(bos, begin):  # the released code writes it twice
+        begin += len(bos)
+    written = opening[begin:]
     before = chat.before.removeprefix(chat.bos)
     yield Piece(bos)
     if before and written.startswith(before):

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+MAX_BLOCKS = 10_000  # what comes behind so many is not read
+
 _FENCE = re.compile(r"`{3,}|~{3,}")
 _PREFIX = re.compile(r"(?:[\s>]|[-*+](?=\s)|[0-9]{1,9}[.)](?=\s))*")  # of lists and quotations
 _LANGUAGE = r"(?i:i?python[0-9.]*|pycon|py[0-9.]*)"
@@ -75,7 +77,7 @@ def without_prose(text: str) -> str:
     base: int | None = None  # the indentation of the statements since the last prose
     open_brackets, continued = 0, False
     for line in text.split("\n"):
-        if not line or line.isspace():
+        if not line or line.isspace() or (line[0] == "#" and source.quote is None):
             kept.append(line)
             continue
         indent = len(line) - len(line.lstrip())
@@ -178,6 +180,8 @@ class _Reader:
 
     def read(self, line: str) -> None:
         """Reads one line. A fence on it may open a block, close one, or both, several times."""
+        if len(self.blocks) > MAX_BLOCKS:
+            return
         if not line or (self._open is None and not _FENCE.search(line)):
             (self.outside if self._open is None else self._open.lines).append(line)
             return
@@ -192,7 +196,7 @@ class _Reader:
                 self._close()
         self._prefix = _PREFIX.match(line).end()
         position: int | None = 0
-        while position is not None:
+        while position is not None and len(self.blocks) <= MAX_BLOCKS:
             position = self._outside(line, position) if self._open is None else self._inside(line, position)
 
     def _outside(self, line: str, position: int) -> int | None:
@@ -209,7 +213,8 @@ class _Reader:
 
     def _inside(self, line: str, position: int) -> int | None:
         """Reads on in the open block; where the line goes on behind its end, None where it does not."""
-        if self._source.quote is None and not _MARKED.search(line, position):
+        comment = position == 0 and line[:1] == "#" and "```" not in line
+        if self._source.quote is None and (comment or not _MARKED.search(line, position)):
             self._open.lines.append(line[position:])
             return None
         fence = self._source.fence(line, position, self._fence == "~")

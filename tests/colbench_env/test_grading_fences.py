@@ -209,3 +209,10 @@ def test_no_string_or_comment_of_the_standard_library_ends_a_fence():
     for source in sources:
         answer = f"So:\n{F}python\n{source}{F}\nHope it's right!"
         assert strict_source(answer, CASES) == textwrap.dedent(source)
+
+
+def test_of_endless_fences_the_first_ten_thousand_are_read():
+    blocks = f"{F}\nx\n{F}\n"
+    assert adds_one(f"{F}python\n{CODE}{F}\n" + blocks * 20_000)
+    assert "def f" not in strict_source(blocks * 20_000 + f"{F}python\n{CODE}{F}\n", CASES)
+    assert adds_one(quoted(f"{F}python\n\n{CODE}\n# a\n{F}"))
