@@ -269,7 +269,8 @@ def test_a_template_without_assistant_header_is_named(start, tmp_path, tiny_mode
     shutil.copytree(tiny_model, model)
     (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}")
     sentence = start(*small, f"--model={model}", "--algorithm=rft").refuses()
-    assert sentence == f"error: {model}: the chat template has no assistant header that a generation prompt ends with"
+    said = "the chat template has no assistant header: it marks the human's turns and the agent's alike"
+    assert sentence == f"error: {model}: {said}"
 
 
 # --- the run directory -----------------------------------------------------------------------------------------------

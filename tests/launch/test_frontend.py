@@ -17,9 +17,10 @@ from launch import rollout as rollout_command
 from launch import show as show_command
 from launch import train as train_command
 from launch.benchmarks import Backend, Frontend
-from launch.config import TrainConfig, settings_of
+from launch.config import EMBEDDED_FRONTEND, TrainConfig, settings_of
 from launch.picturing import with_pictures
 from launch.rolling.config import RolloutConfig
+from launch.run import EMBEDDED_DIRECTORIES
 from launch.simulator import Simulator
 from launch.stage_settings import Design
 from tests.colbench_env.chromium import chromium_or_skip
@@ -116,7 +117,10 @@ def test_an_answer_that_is_not_there_has_no_picture():
     [
         (("--evaluation.num-tasks=300",), "300 mini pages were asked for, the split 'test' has 239"),
         (("--design.failed=black",), "--design.clip=DIR is missing"),
-        (("--preset=paper-frontend",), "--design.clip=DIR is missing"),
+        (
+            ("--preset=paper-frontend", f"--model={EMBEDDED_DIRECTORIES[EMBEDDED_FRONTEND]}"),
+            "--design.clip=DIR is missing",
+        ),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(in_process, tmp_path, flags, words):

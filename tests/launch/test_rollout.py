@@ -156,7 +156,7 @@ def test_the_model_can_play_the_human_and_prompts_begin_twice_by_name(in_process
     [([], 8), (["--benchmark=frontend"], 4), (["--tasks=x.jsonl"], 10), (["--max-turns=5"], 5)],
 )
 def test_a_dialogue_has_as_many_turns_as_the_benchmark_has_it(flags, turns):
-    config = cli.parse_plain(RolloutConfig, flags)
+    config = cli.parse_plain(RolloutConfig, flags, "launch.rollout")
     assert config.turns == settings_of(config)["max_turns"] == turns
 
 
@@ -208,8 +208,8 @@ def test_rules_answer_about_tasks_that_have_no_fact_lines_and_the_row_names_them
         (["--samples=0"], "samples is 0"),
         (["--temperature=nan"], "temperature is nan, it must be finite and not negative"),
         (["--human-temperature=-1"], "temperature is -1.0, it must be finite and not negative"),
-        (["--top-p=0"], "top_p is 0.0, it must be above 0 and at most 1"),
-        (["--max-turns=-1"], "max_turns is -1 and human_limit 0: at least 0"),
+        (["--top-p=0"], "top_p 0.0: at least 0 (off), and above 0 and at most 1 (off)"),
+        (["--max-turns=-1"], "max_turns is -1, it must be at least 0"),
         (["--agent-omit=seed"], "--agent-omit and --agent-body are for an agent behind an endpoint"),
         (["--human-omit=seed"], "--human=scripted takes no --human-omit"),
         (["--human=rules", "--benchmark=frontend"], "--human=rules reads Python"),
