@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from types import FrameType
 
 from launch import cli
 from launch.serving.config import ServeConfig
@@ -31,17 +32,23 @@ def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> Non
     console = Console()
     served = load_served(config, key)
     server = make_server(make_app(served), config.limits)
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        server.handle_exit(number, frame)
+
     # In place of uvicorn's handlers, after which it would send the process the signal once more.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, server.handle_exit)
+        signal.signal(number, stop)
     host, port = listener.getsockname()[:2]
     console.say(f"serving {served.name} at http://{host}:{port}/v1, {config.rows} rows of {served.engine.max_length}")
     try:
         server.run(sockets=[listener])
     finally:
         served.engine.close()
-    if stopping.asked():
+    if signal.SIGTERM in received:
         raise stopping.Terminated
     console.say("ended")
 

@@ -15,6 +15,7 @@ import io
 import itertools
 import logging
 import os
+import pkgutil
 import random
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import launch
 from launch import cli
 from launch.assets import AssetsConfig
 from launch.checking.config import CheckConfig
@@ -199,9 +201,11 @@ def without_work() -> Iterator[None]:
     """Inside, commands end where their heavy work begins, and work in an empty folder."""
     handlers, level, hook, here = logging.root.handlers[:], logging.root.level, sys.unraisablehook, os.getcwd()
     with contextlib.ExitStack() as held:
-        for border in BORDERS:
-            module, _, attribute = border.rpartition(".")
-            owner: Any = sys.modules.get(module) or _imported(module)
+        # All are imported before the first is replaced: a module imported afterwards would keep the replacement.
+        borders = [(_imported(border.rpartition(".")[0]), border.rpartition(".")[2]) for border in BORDERS]
+        for module in pkgutil.walk_packages(launch.__path__, "launch."):
+            importlib.import_module(module.name)
+        for owner, attribute in borders:
             held.enter_context(mock.patch.object(owner, attribute, mock.Mock(side_effect=WorkBegins)))
         os.chdir(held.enter_context(tempfile.TemporaryDirectory()))
         try:
