@@ -22,7 +22,7 @@ import tempfile
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -197,17 +197,17 @@ def ended(name: str, arguments: list[str]) -> Found:
 
 
 @contextlib.contextmanager
-def without_work() -> Iterator[None]:
-    """Inside, commands end where their heavy work begins, and work in an empty folder."""
+def without_work(folder: Path, borders: Collection[str] = BORDERS) -> Iterator[None]:
+    """Inside, commands end where their heavy work begins, and work in this folder."""
     handlers, level, hook, here = logging.root.handlers[:], logging.root.level, sys.unraisablehook, os.getcwd()
     with contextlib.ExitStack() as held:
         # All are imported before the first is replaced: a module imported afterwards would keep the replacement.
-        borders = [(_imported(border.rpartition(".")[0]), border.rpartition(".")[2]) for border in BORDERS]
+        found = [(_imported(border.rpartition(".")[0]), border.rpartition(".")[2]) for border in borders]
         for module in pkgutil.walk_packages(launch.__path__, "launch."):
             importlib.import_module(module.name)
-        for owner, attribute in borders:
+        for owner, attribute in found:
             held.enter_context(mock.patch.object(owner, attribute, mock.Mock(side_effect=WorkBegins)))
-        os.chdir(held.enter_context(tempfile.TemporaryDirectory()))
+        os.chdir(folder)
         try:
             yield
         finally:
@@ -227,7 +227,11 @@ def _imported(name: str) -> types.ModuleType | type:
 def fuzz(name: str, count: int, seed: int = 0) -> Iterator[Found]:
     """How so many random command lines of a command end."""
     rng = random.Random(f"{name} {seed}")
-    with without_work(), tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        without_work(Path(empty)),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         some_places = places(Path(folder))
         for _ in range(count):
             yield ended(name, command_line(CONFIGS[name], rng, some_places))
