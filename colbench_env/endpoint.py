@@ -99,7 +99,7 @@ class Endpoint:
             try:
                 await self._ask(client, _trial(messages), sent)
             except self._openai.APIStatusError as problem:
-                refusal = self._refusal(problem)
+                refusal = self._refusal(problem, trial=True)
                 named = refusal.about(sent)
                 if not self._adapt(named, sent):
                     raise self._refused(refusal, named) from problem
@@ -153,8 +153,10 @@ class Endpoint:
         try:
             names = [model.id async for model in client.models.list()]
         except openai.APIStatusError as problem:
-            if problem.status_code in (401, 402, 403):
+            if problem.status_code in (401, 402):
                 self._refusal(problem)
+            if problem.status_code == 403:  # of a key that may ask, but not list the models, too
+                return await self._settle(client, [], 0)
             if problem.status_code < 500 or problem.status_code == 501:
                 return  # a server that does not list its models
             message = _read(problem).message
@@ -188,13 +190,13 @@ class Endpoint:
             self._of_loop[loop] = client, asyncio.Semaphore(self.settings.concurrency), asyncio.Lock()
         return self._of_loop[loop]
 
-    def _refusal(self, problem: Any) -> Refusal:
+    def _refusal(self, problem: Any, trial: bool = False) -> Refusal:
         """What is wrong with the request. Raises BadInput where it is not the request's fault, `problem` where that may
-        pass."""
+        pass. trial: nothing is wrong with what the messages say; else 403 may be a moderator's."""
         url, model, key = self.settings.url, self.settings.model, self.settings.key
         refusal = _read(problem)
         status, why = refusal.status, refusal.message
-        if status in (401, 403):
+        if status == 401 or (status == 403 and trial):
             state = "" if self._key else " (it is not set)"
             raise BadInput(f"{url} refuses the key in the environment variable {key}{state}: {why}") from problem
         if status == 402:

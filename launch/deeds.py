@@ -9,6 +9,7 @@ from launch.config import TrainConfig
 from launch.measures import duration, percent
 
 Note = Mapping[str, Any]
+GIVEN = ("rollouts", "pairs", "candidates", "turn-pairs")  # stages in whose place a file stands for tasks to train on
 
 
 def deeds(notes: Mapping[str, Note], config: TrainConfig, seconds: float) -> str:
@@ -21,6 +22,8 @@ def _sentence(stage: str, note: Note, config: TrainConfig) -> str:
     n = {name: f"{value:,}" for name, value in note.items() if isinstance(value, int)}
     source = f", given as {note['from']}" if "from" in note else ""
     match stage:
+        case "tasks" if "train" in n and config.tasks is None and any(map(config.given, GIVEN)):
+            return f"There were {n['eval']} held-out tasks."
         case "tasks" if "train" in n:
             return f"There were {n['train']} tasks to train on and {n['eval']} held-out ones."
         case "start" if "dialogues" in n:

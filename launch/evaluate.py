@@ -27,11 +27,11 @@ def main() -> None:
     from launch.console import Console
     from launch.evaluation.evaluating import evaluate
     from launch.evaluation.text import report_text
-    from launch.files import check_directory, check_readable, check_writable, write_json, write_text
+    from launch.files import check_model_directory, check_readable, check_writable, write_json, write_text
 
     check_readable(config.trajectories, config.tasks, config.baseline)
     if config.model is not None:
-        check_directory(config.model)
+        check_model_directory(config.model)
     for path in config.outputs.values():
         check_writable(path)
     with alone_on(config.output):

@@ -51,7 +51,7 @@ def check_readable(*paths: Path | None) -> None:
             open_rows(path).close()
 
 
-def check_directory(model: str | Path) -> None:
+def check_model_directory(model: str | Path) -> None:
     """BadInput where there is no directory of a model."""
     if not Path(model).is_dir():
         raise BadInput(f"{model}: no such model directory")

@@ -21,7 +21,8 @@ def check_values(config: Any, argv: Sequence[str]) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise BadInput(f"{flag} is {value}, it must be a finite number")
         if isinstance(value, int) and abs(value) > MOST:
-            raise BadInput(f"{flag} is {value:.6g}, it must be at most {MOST}")
+            shown = f"{value:.6g}" if abs(value) < 10**300 else "beyond 1e+300"
+            raise BadInput(f"{flag} is {shown}, it must be at most {MOST}")
         if flag.endswith("-seed") and value < 0:
             raise BadInput(f"{flag} is {value}, it must not be negative")
         if isinstance(value, str) and not value.isascii() and replace_lone_surrogates(value) != value:

@@ -1,4 +1,4 @@
-"""What a run with a preset of the paper still does otherwise than the paper, in sentences for the start of the run."""
+"""What a run with a preset of the paper needs, and what it still does otherwise than the paper, in sentences."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ AS_IN_THE_PAPER = ("paper-backend", "paper-frontend", "released-backend")
 # What changes no result, or is told in a sentence of its own.
 _NOT_COMPARED = {
     "benchmark", "mesh", "run_dir", "model", "stage", "tasks", "eval_tasks", "trajectories", "pairs", "candidates",
-    "turn_pairs", "simulator", "grader", "grader_workers", "unsafe", "attention", "remat", "sampler_mesh", "hosts",
-    "start", "design", "log_every", "save_every", "micro_batches", "rows", "length_window", "algorithm", "prompt_date",
+    "turn_pairs", "grader", "grader_workers", "unsafe", "attention", "remat", "sampler_mesh", "hosts",
+    "start", "log_every", "save_every", "micro_batches", "rows", "length_window", "algorithm", "prompt_date",
+    "human", "human_url", "human_model", "human_key", "human_timeout", "human_retries", "attempts", "in_flight",
+    "clip", "chromium", "assets", "pages",
 }  # fmt: skip
 
 
 def check_paper_run(config: TrainConfig, stages: tuple[str, ...]) -> None:
-    """Raises BadInput where a preset of the paper lacks the model, or the human of the stages that play."""
+    """Raises BadInput where a preset of the paper lacks the model, real tasks, or the human of the stages that play."""
     if config.preset not in AS_IN_THE_PAPER:
         return
     if config.embedded:
@@ -28,6 +30,14 @@ def check_paper_run(config: TrainConfig, stages: tuple[str, ...]) -> None:
             f"--preset={config.preset} trains a real model: --model=DIR is needed, a Hugging Face directory (the "
             "paper's is Llama-3.1-8B-Instruct)"
         )
+    for flag, given, reader in (
+        ("tasks", config.tasks or config.trajectories, "rollouts"),
+        ("eval-tasks", config.eval_tasks or config.tasks, "evaluation"),
+    ):
+        if given is None and reader in stages:
+            raise BadInput(
+                f"--preset={config.preset} plays real tasks, not those of the miniature: --{flag}=FILE is needed"
+            )
     simulator = config.simulator
     if simulator.human_model == PAPER_HUMAN and not simulator.human_url and {"rollouts", "evaluation"} & set(stages):
         raise BadInput(
@@ -40,7 +50,7 @@ def paper_differences(config: TrainConfig) -> list[str]:
     """A sentence for each difference; none for a preset that is not the paper's."""
     if config.preset not in AS_IN_THE_PAPER:
         return []
-    preset = PRESETS[config.preset](config.algorithm)
+    preset = PRESETS[config.preset](config.algorithm, human=config.simulator.human)
     told = [f"{name} is {ours!r}, the preset has {theirs!r}" for name, ours, theirs in _changed(config, preset)]
     if config.simulator.human_model != PAPER_HUMAN and config.benchmark == "backend":
         told.append(f"the human is {config.simulator.human_model or config.simulator.human}, the paper's {PAPER_HUMAN}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput
 from launch.config import SCRATCH, TrainConfig
-from launch.files import check_directory, check_readable
+from launch.files import check_model_directory, check_readable
 from launch.paper_differences import check_paper_run
 from launch.run_dir import RunDir
 from sweet_jax import hosts
@@ -64,8 +64,10 @@ def _check_files(config: TrainConfig, left: Sequence[str]) -> None:
         read_agent_prompt(config.agent_prompt, config.rollouts.max_turns)
         if config.simulator.human != "scripted":
             _ = config.simulator.vision_prompt if config.benchmark == "frontend" else config.simulator.prompt
+        if config.simulator.human == "openai" and {"rollouts", "evaluation"} & set(left):
+            config.simulator.endpoint()
         if not config.embedded:
-            check_directory(config.model)
+            check_model_directory(config.model)
         for name in ("clip", "assets"):
             path = getattr(config.design, name)
             if path is not None and not path.is_dir():

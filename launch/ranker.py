@@ -14,7 +14,7 @@ from colbench_env.types import BadInput, Trajectory
 from launch.benchmarks import opened
 from launch.config import EMBEDDED_FRONTEND, Critic, Lora, Ranking, Rollouts, TrainConfig, settings_of
 from launch.console import Console
-from launch.files import check_directory, check_readable
+from launch.files import check_model_directory, check_readable
 from launch.preflight import check_mesh
 from launch.rank import RankConfig
 from launch.run import GivenCritic, Run, start_model
@@ -46,7 +46,7 @@ def rank(config: RankConfig) -> None:
     train, shape = _as_training(config, found), parse_mesh(config.mesh)
     check_readable(config.trajectories, config.candidates)
     if not train.embedded:
-        check_directory(train.model)
+        check_model_directory(train.model)
     check_mesh(train, shape, STAGES if config.candidates is None else ())
     console, directory = Console(audible=hosts.is_first()), RunDir(config.output)
     devices = start_devices(shape)

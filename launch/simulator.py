@@ -69,6 +69,8 @@ class Simulator:
             if self.human != "openai" and getattr(self, name) != Simulator.__dataclass_fields__[name].default:
                 flag = "--" + name.replace("_", "-")
                 raise BadInput(f"--human={self.human} takes no {flag}, which is for --human=openai")
+        if self.human == "openai":
+            self.endpoint_settings()
 
     def check_for(self, benchmark: BenchmarkName, turns: int, human_limit: int = 0) -> None:
         """Raises BadInput for a human who cannot see the pages of a frontend run, and for a standard that is changed.
@@ -110,14 +112,24 @@ class Simulator:
 
     def endpoint(self) -> Endpoint:
         """Where `--human=openai` is."""
-        return Endpoint(
-            EndpointSettings(
-                self.human_url or EndpointSettings.url, self.human_model, self.human_temperature, 1.0,
-                self.human_max_tokens,
-                self.human_key, self.human_timeout, self.human_retries, self.in_flight, self.template,
-                names(self.human_omit), json_object(self.human_body, "--human-body"), "--human",
-            )
-        )  # fmt: skip
+        return Endpoint(self.endpoint_settings())
+
+    def endpoint_settings(self) -> EndpointSettings:
+        """How that endpoint is reached and asked. Raises BadInput."""
+        return EndpointSettings(
+            url=self.human_url or EndpointSettings.url,
+            model=self.human_model,
+            temperature=self.human_temperature,
+            max_tokens=self.human_max_tokens,
+            key=self.human_key,
+            timeout=self.human_timeout,
+            retries=self.human_retries,
+            concurrency=self.in_flight,
+            template=self.template,
+            omit=names(self.human_omit),
+            body=json_object(self.human_body, "--human-body"),
+            flags="--human",
+        )
 
 
 def names(flag: str) -> tuple[str, ...]:
@@ -128,9 +140,13 @@ def names(flag: str) -> tuple[str, ...]:
 def json_object(text: str, flag: str) -> dict[str, Any]:
     """The JSON object that is the value of a flag. Raises BadInput."""
     try:
-        value = json.loads(text)
-    except ValueError as problem:
-        raise BadInput(f"{flag}={text}: not JSON: {problem}") from None
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as problem:
+        raise BadInput(f"{flag}={text[:200]}: not JSON: {problem}") from None
     if not isinstance(value, dict):
-        raise BadInput(f"{flag}={text}: expected a JSON object")
+        raise BadInput(f"{flag}={text[:200]}: expected a JSON object")
     return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from colbench_env.endpoint_settings import EndpointSettings
 from colbench_env.types import BadInput
 from launch.benchmarks import default_turns
 from launch.config import EMBEDDED, EMBEDDED_FRONTEND, Hosts
-from launch.simulator import FLAT, Simulator
+from launch.simulator import FLAT, Simulator, json_object, names
 from launch.stage_settings import PROMPT_DATE, BenchmarkName, Design, check_date, check_drawing
 
 MINI_TASKS = 40
@@ -73,11 +74,11 @@ class RolloutConfig:
     design: Design = field(default_factory=Design)
 
     def __post_init__(self) -> None:
-        for least, names in (
+        for least, fields in (
             (1, ("samples", "rows")),
             (0, ("num_tasks", "max_turns", "human_limit", "max_length", "agent_retries")),
         ):  # fmt: skip
-            for name in names:
+            for name in fields:
                 if getattr(self, name) < least:
                     raise BadInput(f"{name} is {getattr(self, name)}, it must be at least {least}")
         if not self.agent_timeout > 0:
@@ -93,11 +94,31 @@ class RolloutConfig:
             raise BadInput("--agent-omit and --agent-body are for an agent behind an endpoint, --agent-url")
         if self.agent_url and (self.quirks or self.top_k):
             raise BadInput("--quirks and --top-k are for --model, an endpoint with --agent-url takes neither")
+        if self.agent_url:
+            self.agent_settings()
+
+    def agent_settings(self) -> EndpointSettings:
+        """How the agent behind an endpoint is reached and asked. Raises BadInput."""
+        return EndpointSettings(
+            url=self.agent_url,
+            model=self.agent_model,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_new_tokens,
+            key=self.agent_key,
+            timeout=self.agent_timeout,
+            retries=self.agent_retries,
+            concurrency=self.simulator.in_flight,
+            omit=names(self.agent_omit),
+            body=json_object(self.agent_body, "--agent-body"),
+            flags="--agent",
+        )
 
     @property
     def turns(self) -> int:
         """The agent's turns at most, the default spelled out."""
-        return self.max_turns or default_turns(self.benchmark, miniature=self.tasks is None)
+        scripted = self.benchmark == "backend" and self.simulator.human == "scripted"  # who knows no other tasks
+        return self.max_turns or default_turns(self.benchmark, miniature=self.tasks is None or scripted)
 
     @property
     def prompt_name(self) -> str:

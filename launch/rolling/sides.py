@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from colbench_env.dialogue import Episode
-from colbench_env.endpoint import Endpoint, EndpointSettings
+from colbench_env.endpoint import Endpoint
 from colbench_env.episodes import EpisodeFailed, Settings, finished, play_on, seed_of
 from colbench_env.humans import Human
 from colbench_env.humans.openai import OpenAIHuman
@@ -19,7 +19,6 @@ from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.benchmarks import Benchmark
 from launch.rolling.config import RolloutConfig
-from launch.simulator import json_object, names
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,7 @@ def seated(config: RolloutConfig, benchmark: Benchmark) -> Iterator[Sides]:
 def _with_endpoint(
     config: RolloutConfig, settings: Settings, sampling: dict[str, Any], human: Human, endpoints: tuple[Endpoint, ...]
 ) -> Sides:
-    agent = Endpoint(
-        EndpointSettings(
-            config.agent_url, config.agent_model, config.temperature, config.top_p, config.max_new_tokens,
-            config.agent_key, config.agent_timeout, config.agent_retries, config.simulator.in_flight,
-            omit=names(config.agent_omit), body=json_object(config.agent_body, "--agent-body"), flags="--agent",
-        )
-    )  # fmt: skip
+    agent = Endpoint(config.agent_settings())
     told = agent.settings.in_rows
     further = {name: told[name] for name in ("omit", "body") if name in told}
     about = settings.about(human) | {"sampling": sampling | {"url": config.agent_url} | further}

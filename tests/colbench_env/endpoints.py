@@ -13,10 +13,10 @@ def completion(text="Euros.", finish="stop", **message):
 
 
 class Served:
-    """Answers POST with `decide(body)`: a status and an object or a text; keeps the bodies. GET is 404."""
+    """Answers POST with `decide(body)`: a status and an object or a text; keeps the bodies. GET is `listing`, 404."""
 
     def __init__(self, decide, path="/v1/chat/completions"):
-        self.bodies, outer = [], self
+        self.bodies, self.listing, outer = [], 404, self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def log_message(self, *_):
@@ -31,7 +31,7 @@ class Served:
                 self.wfile.write(text)
 
             def do_GET(self):
-                self.send(404, {"detail": "Not Found"})
+                self.send(outer.listing, {"detail": "Not Found"})
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

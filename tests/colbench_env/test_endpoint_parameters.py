@@ -168,6 +168,26 @@ def test_a_request_refused_for_what_it_says_is_that_episodes_failure(serve, body
     assert who.parameters(5) == {"temperature": 1.0, "top_p": 1.0, "max_tokens": 512, "seed": 5}
 
 
+def test_a_403_of_a_moderator_is_that_episodes_failure_and_one_of_a_key_ends_the_run(serve):
+    """OpenRouter's for text that it flags; the trial is no such text."""
+    moderated = 403, {"error": {"code": 403, "message": "Your input was flagged", "metadata": {"reasons": ["x"]}}}
+    server = serve(lambda body: completion() if body["messages"][-1]["content"] == TRIAL else moderated)
+    who = endpoint(server.url)
+    for _ in range(2):
+        with pytest.raises(NoReply, match=r"\(status 403\): Your input was flagged"):
+            complete(who)
+    assert len(server.bodies) == 3  # one trial
+    with pytest.raises(BadInput, match="refuses the key in the environment variable"):
+        complete(endpoint(serve(lambda body: moderated).url))
+
+
+def test_a_key_that_may_not_list_models_is_tried(serve):
+    server = serve(lambda body: completion())
+    server.listing = 403
+    asyncio.run(endpoint(server.url).check())
+    assert [body["messages"][-1]["content"] for body in server.bodies] == [TRIAL]
+
+
 def test_after_a_reply_a_refusal_is_the_requests_fault_without_a_trial(serve):
     server = serve(lambda asked: completion() if len(server.bodies) == 1 else (422, {"detail": "seed"}))
     who = endpoint(server.url)

@@ -69,6 +69,10 @@ def test_usage_names_the_command_that_people_type(in_process, name):
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
+HUMAN = ("--human=openai", "--human-model=m")
+AGENT = ("--agent-url=http://a/v1", "--agent-model=m")
+
+
 def parsed(kind, *flags):
     return cli.parse_plain(kind, list(flags), "launch.command")
 
@@ -91,6 +95,12 @@ def test_flags_are_named_as_people_type_them():
         (RolloutConfig, ["--max-turns=-1"], "max_turns is -1, it must be at least 0"),
         (RolloutConfig, ["--seed=-1"], "--seed is -1, it must not be negative"),
         (RolloutConfig, ["--num-tasks=9999999999"], "--num-tasks is 1e+10, it must be at most 2147483647"),
+        (RolloutConfig, [f"--seed=1{'0' * 400}"], "--seed is beyond 1e+300, it must be at most 2147483647"),
+        (RolloutConfig, [f"--agent-body={'[' * 200_000}", *AGENT], "--agent-body=[[["),
+        (RolloutConfig, ['--agent-body={"a": NaN}', *AGENT], '--agent-body={"a": NaN}: not JSON: NaN is no number'),
+        (TrainConfig, ["--human-body={", *HUMAN], "--human-body={: not JSON"),
+        (TrainConfig, ["--human-omit=foo", *HUMAN], "--human-omit: 'foo' cannot be left out"),
+        (TrainConfig, ["--human-template=[", *HUMAN], "--human-template=[: not JSON"),
         (RolloutConfig, ["--output="], "--output is empty, expected a path"),
         (RolloutConfig, ["--tasks", ""], "--tasks is empty, expected a path"),
         (EvaluateConfig, ["--trajectories=x", "--json="], "--json is empty, expected a path"),

@@ -1,5 +1,7 @@
 """The paragraph on what a run did."""
 
+from pathlib import Path
+
 import pytest
 
 from launch.config import TrainConfig
@@ -51,6 +53,11 @@ def test_a_whole_run_is_told_in_the_order_of_its_stages():
         ),
         ({"grading": {"success": float("nan")}}, {}, "n/a of their answers passed all tests."),
         ({"grading": {}}, {}, ""),
+        (
+            {"tasks": {"train": 800, "eval": 3}},
+            {"trajectories": Path("rows.jsonl")},
+            "There were 3 held-out tasks.",
+        ),
     ],
 )
 def test_what_was_given_left_out_or_is_not_known_is_told_so(notes, changes, text):

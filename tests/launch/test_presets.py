@@ -88,7 +88,16 @@ def test_a_preset_of_the_paper_is_refused_without_a_model_before_anything_is_wri
 
 def test_the_papers_human_needs_an_address(start, tmp_path, tiny_model):
     flags = ("--preset=paper-backend", f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}")
-    assert "--human-url=URL is needed" in start(*flags).refuses()
+    real = (f"--tasks={tmp_path / 'tasks.jsonl'}", f"--eval-tasks={tmp_path / 'tasks.jsonl'}")
+    assert "--human-url=URL is needed" in start(*flags, *real).refuses()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_of_the_paper_is_refused_without_real_tasks(start, tmp_path, tiny_model):
+    flags = ("--preset=paper-backend", f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}", "--human-url=http://a")
+    sentence = "--preset=paper-backend plays real tasks, not those of the miniature: --{}=FILE is needed"
+    assert start(*flags).refuses().endswith(sentence.format("tasks"))
+    assert start(*flags, "--trajectories=released.jsonl").refuses().endswith(sentence.format("eval-tasks"))
     assert not (tmp_path / "run").exists()
 
 
@@ -102,6 +111,11 @@ def test_what_still_differs_from_the_paper_is_told():
     assert "lora.rank is 16, the preset has 0" in paper_differences(other)
     assert "the human is rules, the paper's meta-llama/Llama-3.1-70B-Instruct" in paper_differences(other)
     assert paper_differences(PRESETS["embedded"]()) == []
+    quiet = dataclasses.replace(paper, simulator=dataclasses.replace(paper.simulator, human_temperature=0.0))
+    assert "simulator.human_temperature is 0.0, the preset has 1.0" in paper_differences(quiet)
+    pages = PRESETS["paper-frontend"]()
+    white = dataclasses.replace(pages, design=dataclasses.replace(pages.design, failed="zero"))
+    assert "design.failed is 'zero', the preset has 'black'" in paper_differences(white)
 
 
 def test_the_released_preset_differs_from_the_paper_in_what_the_table_names_and_in_nothing_else():

@@ -153,7 +153,13 @@ def test_the_model_can_play_the_human_and_prompts_begin_twice_by_name(in_process
 
 @pytest.mark.parametrize(
     ("flags", "turns"),
-    [([], 8), (["--benchmark=frontend"], 4), (["--tasks=x.jsonl"], 10), (["--max-turns=5"], 5)],
+    [
+        ([], 8),
+        (["--benchmark=frontend"], 4),
+        (["--tasks=x.jsonl", "--human=rules"], 10),
+        (["--tasks=mini.jsonl"], 8),
+        (["--max-turns=5"], 5),
+    ],
 )
 def test_a_dialogue_has_as_many_turns_as_the_benchmark_has_it(flags, turns):
     config = cli.parse_plain(RolloutConfig, flags, "launch.rollout")
