@@ -8,10 +8,16 @@ It needs the standard library alone; `launch.evaluate` of the whole project says
 """
 
 import argparse
+import contextlib
+import errno
 import importlib.util
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TextIO
 
 from colbench_env import mini
 from colbench_env.dialogue import MAX_TURNS
@@ -21,10 +27,14 @@ from colbench_env.grading import Grader
 from colbench_env.grading.verdicts import MODES
 from colbench_env.humans import Human
 from colbench_env.humans.chat import ChatHuman
+from colbench_env.humans.rules import RulesHuman
 from colbench_env.humans.scripted import ScriptedHuman
 from colbench_env.rewards import check_rewards
 from colbench_env.tasks import read_located_rows, read_rows
+from colbench_env.terminal_text import printable_line
 from colbench_env.types import NO_ANSWER, BadInput, Task, Trajectory
+
+REGRADE = "colbench grade FILE --output=GRADED gives new ones to rows without 'reward'"
 
 
 class Stopped(Exception):
@@ -32,14 +42,62 @@ class Stopped(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; its exit status: 0, 2 for bad input, 1 where something is left to do. One sentence says why."""
-    parsed = _parser().parse_args(arguments)
+    """Runs the command; its exit status: 0, 2 for bad input, 1 where something is left to do or cannot be written, 130
+    for Ctrl-C. One sentence says why."""
+    _prepare_streams()
     try:
-        parsed.run(parsed)
+        parsed = _parser().parse_args(arguments)
+    except SystemExit as end:  # of argparse: --help, or flags that are wrong
+        status = int(end.code or 0)
+    else:
+        status = _status(lambda: parsed.run(parsed))
+    unwritten = _status(sys.stdout.flush)
+    return status or unwritten
+
+
+def _prepare_streams() -> None:
+    """Escapes stand for what the encoding of a terminal lacks; a stream that is closed swallows what it is given."""
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _status(command: Callable[[], None]) -> int:
+    """Runs the command or a part of it: its exit status, of which one sentence on standard error says why."""
+    try:
+        command()
+        return 0
+    except KeyboardInterrupt:
+        status, sentence = 130, "stopped; run the same command again to continue"
     except (BadInput, Stopped) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2 if isinstance(problem, BadInput) else 1
-    return 0
+        status, sentence = (2 if isinstance(problem, BadInput) else 1), f"error: {problem}"
+    except OSError as problem:
+        status, sentence = 1, f"error: {_unwritten(problem)}"
+        _let_go(sys.stdout)
+    with contextlib.suppress(OSError):
+        print(printable_line(sentence), file=sys.stderr, flush=True)
+    _let_go(sys.stderr)
+    return status
+
+
+def _unwritten(problem: OSError) -> str:
+    """What an error of the system means, in a sentence."""
+    if isinstance(problem, BrokenPipeError):
+        return "the output was closed before everything was printed"
+    if problem.filename is not None:
+        return f"{problem.filename}: {problem.strerror}"
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return f"the output cannot be written: {problem.strerror}"
+    return str(problem)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Gives up what cannot be printed, on which the interpreter would fail once more as it ends."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,11 +108,16 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--agent", required=True, metavar="FILE.py:NAME", help="function from chat messages to text")
     play.add_argument("--output", required=True, type=Path, help="rows go here; the same command again goes on")
     play.add_argument("--tasks", type=Path, help="a tasks file; without it tasks of the miniature")
-    scripted = "without it the scripted human, who knows the hidden facts of the miniature"
-    play.add_argument("--human", metavar="FILE.py:NAME", help=f"function (messages, seed) -> text; {scripted}")
+    play.add_argument(
+        "--human",
+        metavar="scripted|rules|FILE.py:NAME",
+        help="scripted knows the hidden facts of the miniature, rules answers from a task's reference (left out, "
+        "scripted without --tasks and rules with it); or a function (messages, seed) -> text",
+    )
     play.add_argument("--count", type=int, default=20, help="tasks of the miniature (20)")
     play.add_argument("--samples", type=int, default=1, help="dialogues about each task (1)")
-    play.add_argument("--max-turns", type=int, default=MAX_TURNS, help=f"turns of the agent ({MAX_TURNS})")
+    turns = f"turns of the agent at most ({mini.MINI_TURNS} without --tasks, {MAX_TURNS} with it)"
+    play.add_argument("--max-turns", type=int, help=turns)
     play.add_argument("--seed", type=int, default=0)
     play.add_argument("--threads", type=int, default=8)
     grade = commands.add_parser("grade", help="grade the answers of a file in a sandbox")
@@ -70,22 +133,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _play(flags: argparse.Namespace) -> None:
-    agent = _function(flags.agent)
-    human: Human = ScriptedHuman(mini.keywords(), mini.UNKNOWN_REPLIES)
-    if flags.human is not None:
-        human = ChatHuman(_function(flags.human), model={"name": flags.human})
+    if flags.count < 1:
+        raise BadInput(f"--count={flags.count}: expected at least 1 task")
+    agent, human = _function(flags.agent), _human(flags)
     tasks = mini.make_tasks("test", flags.count, flags.seed) if flags.tasks is None else read_rows(flags.tasks, Task)
-    settings = Settings(max_turns=flags.max_turns, seed=flags.seed, agent_name=flags.agent)
+    usual_turns = mini.MINI_TURNS if flags.tasks is None else MAX_TURNS
+    max_turns = usual_turns if flags.max_turns is None else flags.max_turns
+    settings = Settings(max_turns=max_turns, seed=flags.seed, agent_name=flags.agent)
     failed: list[EpisodeFailed] = []
-    done = 0
+    done = total = 0
+
+    def on_begin(kept: int, wanted: int) -> None:
+        nonlocal done, total
+        done, total = kept, wanted
 
     def on_done(result: Trajectory | EpisodeFailed) -> None:
         nonlocal done
         done += 1
         if isinstance(result, EpisodeFailed):
             failed.append(result)
-            print(f"warning: {result}", file=sys.stderr)
-        _progress("dialogues", done, len(tasks) * flags.samples)
+            print(f"warning: {printable_line(str(result))}", file=sys.stderr)
+        _progress("dialogues", done, total)
 
     played = play_many(
         tasks,
@@ -96,10 +164,23 @@ def _play(flags: argparse.Namespace) -> None:
         threads=flags.threads,
         output=flags.output,
         on_done=on_done,
+        on_begin=on_begin,
     )
     print(f"{len(played) - len(failed)} dialogues in {flags.output}")
     if failed:
         raise Stopped(f"{len(failed)} dialogues failed, the last one: {failed[-1]}; the same command plays them again")
+
+
+def _human(flags: argparse.Namespace) -> Human:
+    """The human of `--human`. Raises BadInput."""
+    name = flags.human or ("scripted" if flags.tasks is None else "rules")
+    if name == "scripted":
+        return ScriptedHuman(mini.keywords(), mini.UNKNOWN_REPLIES)
+    if name == "rules":
+        return RulesHuman()
+    if ":" not in name:
+        raise BadInput(f"--human={name}: there is no such human, expected scripted, rules or FILE.py:NAME")
+    return ChatHuman(_function(name), model={"name": name})
 
 
 def _grade(flags: argparse.Namespace) -> None:
@@ -110,7 +191,7 @@ def _grade(flags: argparse.Namespace) -> None:
     rows = [found.row for found in given]
     wanted = [row.reward is None for row in rows]
     if not all(wanted):
-        check_rewards(given, "backend")
+        check_rewards(given, "backend", REGRADE)
     with alone_on(flags.output), Grader(flags.grader, flags.workers) as grader:
         print(grader.layers_text())
         graded = grade_rows(rows, wanted, grader, flags.output, lambda done, total: _progress("answers", done, total))
@@ -121,7 +202,7 @@ def _grade(flags: argparse.Namespace) -> None:
 
 def _report(flags: argparse.Namespace) -> None:
     given = read_located_rows(flags.rows, Trajectory)
-    check_rewards(given, "backend")
+    check_rewards(given, "backend", REGRADE)
     rows = [found.row for found in given]
     by_task: dict[str, list[float]] = {}
     for row in rows:
@@ -158,16 +239,29 @@ def _function(place: str) -> Callable[..., str]:
         raise BadInput(f"{place!r} names no function, expected FILE.py:NAME, as in my_agent.py:agent")
     if not Path(path).is_file():
         raise BadInput(f"{path}: no such file, expected the Python file in which {name} is defined")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as problem:
-        raise BadInput(f"{path}: cannot be imported: {type(problem).__name__}: {problem}") from problem
-    found = getattr(module, name, None)
+    found = getattr(_imported(Path(path)), name, None)
     if not callable(found):
         raise BadInput(f"{path}: defines no function {name!r}")
     return found
+
+
+def _imported(path: Path) -> ModuleType:
+    """The file as a module, which finds others beside it as it would if it were run. Raises BadInput."""
+    name = path.stem
+    while name in sys.modules:
+        name += "_"
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # of every name that ends with .py
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as end:
+        raise BadInput(f"{path}: cannot be imported: it ends the program (sys.exit) as it is imported") from end
+    except Exception as problem:
+        raise BadInput(f"{path}: cannot be imported: {type(problem).__name__}: {problem}") from problem
+    return module
 
 
 if __name__ == "__main__":

@@ -214,11 +214,13 @@ def play_many(
     threads: int = 8,
     output: str | Path | None = None,
     on_done: Callable[[Trajectory | EpisodeFailed], None] | None = None,
+    on_begin: Callable[[int, int], None] | None = None,
 ) -> list[Trajectory | EpisodeFailed]:
     """What `play` gives for sample 0 of every task, then for sample 1, ...; an EpisodeFailed stands in its place.
 
     `agent` and `human` are called from up to `threads` threads; neither is ever interrupted, so give your client a
-    time-out. `on_done` is called in this thread. With `output`, every finished episode is at once added to that file,
+    time-out. `on_done` is called in this thread; before the first episode `on_begin` is told how many of them `output`
+    has already, and of how many. With `output`, every finished episode is at once added to that file,
     and every failure to `failures_file(output)`; another run plays what is missing, failures included. At the end the
     file is put in order. Raises BadInput where the human does, or if the file has rows of another run: the run ends.
     """
@@ -228,6 +230,8 @@ def play_many(
     wanted = [(task, sample) for sample in range(samples) for task in tasks]
     results = already_played(output, wanted, settings.about(human)) if output else [None] * len(wanted)
     missing = [place for place, result in enumerate(results) if result is None]
+    if on_begin is not None:
+        on_begin(len(wanted) - len(missing), len(wanted))
 
     one_at_a_time = threading.Lock()
 

@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from colbench_env.dialogue import BACKEND_REPLY_LIMIT, FRONTEND_REPLY_LIMIT
+from colbench_env.rewards import Scale, scale_of
 from colbench_env.thoughts import UnfinishedThought, without_thoughts
 from colbench_env.types import Message, Task, Trajectory
 
 OVERLAP = 12  # so many words and signs in a row that are the reference's are no accident
 NOT_RECORDED = "not recorded"
+_LIMITS: dict[Scale, int] = {"backend": BACKEND_REPLY_LIMIT, "frontend": FRONTEND_REPLY_LIMIT}
 
 # What a failed call leaves in place of a reply. Read from the beginning, so that no honest reply is long enough to hit.
 _FAILED = re.compile(
@@ -41,11 +43,12 @@ class SimulatorHealth:
 
     simulators: name and settings as the rows have them, with the number of dialogues. empty: blank replies. failed:
     replies such as "No response." that a failed call has left. unknown: "I don't know" and its like. truncated: replies
-    as long as the limit lets them be. fenced, definitions, overlaps: replies with a code fence, with a `def`, with
-    OVERLAP words and signs in a row that stand in the reference; leaks: with any of the three. compared: replies in
-    dialogues whose reference is known. spoilt: dialogues with an empty or failed reply. thoughts_removed: replies out
-    of which a model's thoughts were taken, as the rows have it; thoughts_unfinished: replies that were all thought and
-    were asked for again; thoughts_shown: replies with thoughts in them, which the agent could read.
+    as long as the limit of the task's benchmark (`rewards.scale_of`) lets them be. fenced, definitions, overlaps:
+    replies with a code fence, with a `def`, with OVERLAP words and signs in a row that stand in the reference; leaks:
+    with any of the three. compared: replies in dialogues whose reference is known. spoilt: dialogues with an empty or
+    failed reply. thoughts_removed: replies out of which a model's thoughts were taken, as the rows have it;
+    thoughts_unfinished: replies that were all thought and were asked for again; thoughts_shown: replies with thoughts
+    in them, which the agent could read.
     """
 
     simulators: dict[str, int]
@@ -86,7 +89,7 @@ def simulator_health(trajectories: Sequence[Trajectory]) -> SimulatorHealth:
         empty=count(lambda reply: not reply.strip()),
         failed=count(has_failed),
         unknown=count(_UNKNOWN.search),
-        truncated=sum(len(reply) == _limit(task) for task, reply in said),
+        truncated=sum(_fills_limit(task, reply) for task, reply in said),
         fenced=sum("fence" in kinds for kinds in leaking),
         definitions=sum("definition" in kinds for kinds in leaking),
         overlaps=sum("overlap" in kinds for kinds in leaking),
@@ -153,8 +156,9 @@ def simulator_name(trajectory: Trajectory) -> str:
     return human["name"] + (f" {json.dumps(settings, sort_keys=True)}" if settings else "")
 
 
-def _limit(task: Task) -> int:
-    return BACKEND_REPLY_LIMIT if task.test_cases or "<html" not in task.ground_truth[:200] else FRONTEND_REPLY_LIMIT
+def _fills_limit(task: Task, reply: str) -> bool:
+    """Whether the reply is as long as the task's benchmark lets it be; of most, their length alone tells."""
+    return len(reply) in _LIMITS.values() and len(reply) == _LIMITS[scale_of(task)]
 
 
 @functools.lru_cache(maxsize=256)

@@ -51,8 +51,8 @@ def _element(text: str, tag: str) -> str | None:
 
 def _ends(text: str, start: int, tag: str) -> dict[int, int | None]:
     """Where the element ends that begins at `start`, and those of its tag within it, by where they begin; None for one
-    that is not closed."""
-    ends: dict[int, int | None] = {}
+    that is not closed. Always with an entry for `start`, whose tag may itself have no end."""
+    ends: dict[int, int | None] = {start: None}
     opened: list[int] = []
     position = start
     while markup := _MARKUP.search(text, position):

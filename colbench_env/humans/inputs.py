@@ -11,7 +11,7 @@ from colbench_env.types import Task
 
 def parameter_facts(task: Task, function: ast.FunctionDef) -> Iterator[Fact]:
     """What each parameter is: its kind, the keys that are looked up in it, its default."""
-    arguments = function.args.args
+    arguments = [*function.args.posonlyargs, *function.args.args]
     defaults = dict(zip(reversed(arguments), reversed(function.args.defaults), strict=False))
     calls = list(_calls(task, function.name))
     for place, argument in enumerate(arguments):
@@ -41,6 +41,8 @@ def _calls(task: Task, name: str) -> Iterator[ast.Call]:
 
 
 def _argument(call: ast.Call, place: int, name: str) -> ast.AST | None:
+    if any(isinstance(argument, ast.Starred) for argument in call.args[: place + 1]):
+        return None  # nobody knows how many there are
     if place < len(call.args):
         return call.args[place]
     return next((keyword.value for keyword in call.keywords if keyword.arg == name), None)

@@ -90,7 +90,9 @@ class _Reader:
                     yield from self._fact("step", under, f"{_the(there)} {verb[type(op)]} {said}")
             case ast.Expr(value=ast.Call(func=ast.Attribute(attr="sort", value=thing)) as call) if said := say(thing):
                 yield from self._fact("order", under, f"{said} is put in order{self.wording.order(call)}", "sort order")
-            case ast.Expr(value=ast.Call(func=ast.Attribute(attr="append" | "add", value=thing), args=[entry])):
+            case ast.Expr(
+                value=ast.Call(func=ast.Attribute(attr="append" | "add", value=thing), args=[entry], keywords=[])
+            ):
                 if (there := say(thing)) and (said := say(entry)):
                     yield from self._fact("step", under, f"{said} goes into {_the(there)}")
             case ast.For():
@@ -164,15 +166,22 @@ class _Reader:
     def _rounding(self, value: ast.AST, under: tuple[str, ...]) -> Iterator[Fact]:
         for node in ast.walk(value):
             match node:
-                case ast.Call(func=ast.Name(id="round"), args=[_, ast.Constant(value=int(digits))]):
+                case (
+                    ast.Call(func=ast.Name(id="round"), args=[_, ast.Constant(value=int(digits))], keywords=[])
+                    | ast.Call(
+                        func=ast.Name(id="round"),
+                        args=[_],
+                        keywords=[ast.keyword(arg="ndigits", value=ast.Constant(value=int(digits)))],
+                    )
+                ):
                     yield from self._fact(
                         "rounding", (), f"round to {digits} decimal{'s' * (digits != 1)}", "round decimal precision"
                     )
-                case ast.Call(func=ast.Name(id="round"), args=[_]):
+                case ast.Call(func=ast.Name(id="round"), args=[_], keywords=[]):
                     yield from self._fact(
                         "rounding", (), "round to the nearest whole number", "round decimal integer precision"
                     )
-                case ast.BinOp(op=ast.FloorDiv()) | ast.Call(func=ast.Name(id="int"), args=[ast.BinOp()]):
+                case ast.BinOp(op=ast.FloorDiv()) | ast.Call(func=ast.Name(id="int"), args=[ast.BinOp()], keywords=[]):
                     yield from self._fact(
                         "rounding", (), "decimals are cut off, not rounded", "round decimal integer precision"
                     )

@@ -90,6 +90,7 @@ TWO = {
     "max": "the larger of {} and {}",
     "min": "the smaller of {} and {}",
     "zip": "{} and {} side by side",
+    "enumerate": "{}, numbered from {}",
     "range": "the whole numbers from {} up to, but without, {}",
     "replace": "",
     "issubset": "all of {} is in {}",

@@ -19,7 +19,7 @@ from colbench_env.python_source import NotPython
 from colbench_env.simulator_health import leaks
 from colbench_env.types import BadInput, Task
 
-VERSION = 1  # of the rules: goes up with whatever changes a reply
+VERSION = 2  # of the rules: goes up with whatever changes a reply
 SHRUG = "I don't know, that is up to you."
 NO_QUESTION = "I can't read code. Please ask me what you need to know, or give your answer."
 MOST = 3  # facts in one reply

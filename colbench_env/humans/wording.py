@@ -1,7 +1,8 @@
 """Python expressions in plain English: how somebody says them who wants a function and does not write code."""
 
 import ast
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 from colbench_env.humans.phrases import FUNCTIONS, METHODS, OPERATORS, OPPOSITE, PLACES, RELATIONS, TWO
 
@@ -135,14 +136,30 @@ class Wording:
                     return f"{thing} in reverse"
                 raise _Unsaid
             if place.upper is not None:
-                return f"the first {self._say(place.upper)} entries of {thing}"
-            return f"{thing} from place {self._say(place.lower)} on" if place.lower else thing
+                return self._beginning(thing, place.upper)
+            return self._ending(thing, place.lower) if place.lower else thing
         number = _value(place)
         if isinstance(number, int) and not isinstance(number, bool):
             return f"the {PLACES[number]} entry of {thing}" if number in PLACES else f"entry {number} of {thing}"
         if isinstance(number, str):
             return f"the {text_in_quotes(number)} of {thing}"
         return f"the entry of {thing} for {self._say(place)}"
+
+    def _beginning(self, thing: str, end: ast.AST) -> str:
+        """A text or list up to a place: in "a[:3]" and "a[:-1]", what is cut off is counted from the end."""
+        count = _whole_number(end)
+        if count is None:
+            return f"the first {self._say(end)} entries of {thing}"
+        return f"{'all but the last' if count < 0 else 'the first'} {_entries(abs(count))} of {thing}"
+
+    def _ending(self, thing: str, begin: ast.AST) -> str:
+        """A text or list from a place on, as in "a[2:]" and "a[-1:]"."""
+        count = _whole_number(begin)
+        if count is None:
+            return f"{thing} from place {self._say(begin)} on"
+        if count == 0:
+            return thing
+        return f"{'the last' if count < 0 else 'all but the first'} {_entries(abs(count))} of {thing}"
 
     def _listed(self, entries: Sequence[ast.AST]) -> str:
         if not entries:
@@ -179,14 +196,17 @@ class Wording:
         return f"{self._say(node.elt)}, for each {self._say(loop.target)} in {source}{where}"
 
     def _call(self, node: ast.Call) -> str:
-        arguments = list(node.args)
-        if isinstance(node.func, ast.Attribute):
-            name = node.func.attr
-            if not (isinstance(node.func.value, ast.Name) and node.func.value.id in _MODULES):
-                arguments = [node.func.value, *arguments]
-        elif isinstance(node.func, ast.Name):
-            name = node.func.id
-        else:
+        """A call of which every argument is said; for one that has others there are no words."""
+        name, arguments, options = self._taken_apart(node)
+        if name == "sorted" and len(arguments) == 1:
+            return f"{self._say(arguments[0])} sorted{self._order(node)}"
+        if name in ("max", "min"):
+            return self._extreme(name, arguments, options)
+        if name == "enumerate" and len(arguments) == 1 and set(options) == {"start"}:
+            arguments.append(options.pop("start"))
+        if name == "round" and len(arguments) == 1 and set(options) == {"ndigits"}:
+            arguments.append(options.pop("ndigits"))
+        if options:
             raise _Unsaid
         if name == "get" and len(arguments) in (2, 3):
             fallback = f" ({self._say(arguments[2])} if there is none)" if len(arguments) == 3 else ""
@@ -194,20 +214,58 @@ class Wording:
         if name == "replace" and len(arguments) == 3:
             thing, old, new = map(self._say, arguments)
             return f"{thing} with {new} in place of {old}"
-        if name == "sum" and isinstance(arguments[0], ast.GeneratorExp) and _value(arguments[0].elt) == 1:
-            return "the number of " + self._every(arguments[0]).removeprefix("1 for each ")
-        if name == "range" and len(arguments) == 1:
-            return f"the whole numbers below {self._say(arguments[0])}, from 0"
-        if name == "sorted" and arguments:
-            return f"{self._say(arguments[0])} sorted{self._order(node)}"
+        if len(arguments) == 1:
+            (only,) = arguments
+            if name == "sum" and isinstance(only, ast.GeneratorExp) and _value(only.elt) == 1:
+                return "the number of " + self._every(only).removeprefix("1 for each ")
+            if name == "range":
+                return f"the whole numbers below {self._say(only)}, from 0"
         words = [self._say(argument) for argument in arguments]
         if len(words) == 1 and (pattern := FUNCTIONS.get(name) or METHODS.get(name)):
             return pattern.format(words[0])
         if len(words) == 2 and (pattern := TWO.get(name)):
             return pattern.format(*words).replace("to 1 decimals", "to 1 decimal")
-        if name in ("max", "min") and words:
-            return FUNCTIONS[name].format(", ".join(words))
         raise _Unsaid
+
+    def _taken_apart(self, node: ast.Call) -> tuple[str, list[ast.AST], dict[str, ast.AST]]:
+        """The name of what is called, its arguments in order, of a method its object first, and those with names.
+
+        Raises _Unsaid where it is not known which argument is which, as in `f(*xs)`, or where the same name stands for
+        something else in a module: `np.max(x, 0)` is no larger one of two, and `re.split` has its text second.
+        """
+        arguments, function = list(node.args), node.func
+        options = {option.arg: option.value for option in node.keywords if option.arg is not None}
+        starred = any(isinstance(argument, ast.Starred) for argument in arguments)
+        if len(options) < len(node.keywords) or (starred and len(arguments) > 1):
+            raise _Unsaid
+        if isinstance(function, ast.Name):
+            if starred and function.id not in ("max", "min"):
+                raise _Unsaid
+            return function.id, arguments, options
+        if not isinstance(function, ast.Attribute) or starred:
+            raise _Unsaid
+        module = function.value.id if isinstance(function.value, ast.Name) else None
+        if module not in _MODULES:
+            if arguments and function.attr in _NO_METHODS:
+                raise _Unsaid
+            return function.attr, [function.value, *arguments], options
+        if (module == "re" and function.attr != "search") or (
+            module in ("np", "numpy") and len(arguments) > 1 and function.attr != "round"
+        ):
+            raise _Unsaid
+        return function.attr, arguments, options
+
+    def _extreme(self, name: str, arguments: Sequence[ast.AST], options: Mapping[str, ast.AST]) -> str:
+        """A call of max or min, with its key and default."""
+        if not arguments or not options.keys() <= {"key", "default"}:
+            raise _Unsaid
+        words = [self._say(argument) for argument in arguments]
+        said = TWO[name].format(*words) if len(words) == 2 else FUNCTIONS[name].format(", ".join(words))
+        if keys := self._keys(options.get("key")):
+            if any(negated for _, negated in keys):
+                raise _Unsaid
+            said += _by([words for words, _ in keys])
+        return said + (f" ({self._say(options['default'])} if there is none)" if "default" in options else "")
 
     def order(self, call: ast.Call) -> str:
         """How a call of sort or sorted orders, e.g. " by the second entry, the largest first"; or ""."""
@@ -217,20 +275,43 @@ class Wording:
             return ""
 
     def _order(self, call: ast.Call) -> str:
-        by, backwards = "", False
-        for option in call.keywords:
-            if option.arg == "reverse":
-                backwards = bool(_value(option.value))
-            if option.arg == "key" and isinstance(option.value, ast.Lambda):
-                body = option.value.body
-                parts = body.elts if isinstance(body, ast.Tuple) else [body]
-                own = option.value.args.args[0].arg if option.value.args.args else ""
-                said = [_without_owner(self._say(part), name_in_words(own)) for part in parts]
-                by = " by " + ", then by ".join(said)
-        return by + (", the largest first" if backwards else ", the smallest first")
+        options = {option.arg: option.value for option in call.keywords}
+        reverse = options.get("reverse", ast.Constant(False))
+        if not options.keys() <= {"key", "reverse"} or not isinstance(reverse, ast.Constant):
+            raise _Unsaid
+        backwards = bool(reverse.value)
+        keys = [(words, negated != backwards) for words, negated in self._keys(options.get("key"))]
+        ways = {True: ", the largest first", False: ", the smallest first"}
+        if len({falling for _, falling in keys}) > 1:
+            return _by([words + ways[falling] for words, falling in keys])
+        return _by([words for words, _ in keys]) + ways[keys[0][1] if keys else backwards]
+
+    def _keys(self, key: ast.AST | None) -> list[tuple[str, bool]]:
+        """By what a `key` compares, and whether its negative is meant: [("the second entry", True)] for -x[1]."""
+        match key:
+            case None | ast.Constant(value=None):
+                return []
+            case ast.Name(id=name) if name in _KEYS:
+                return [(_KEYS[name], False)]
+            case ast.Attribute(attr="get", value=table):
+                return [(f"the value in {self._say(table)}", False)]
+            case ast.Lambda(args=ast.arguments(posonlyargs=[], args=[owner], kwonlyargs=[], vararg=None, kwarg=None)):
+                parts = key.body.elts if isinstance(key.body, ast.Tuple) else [key.body]
+                return [self._key(part, name_in_words(owner.arg)) for part in parts]
+        raise _Unsaid
+
+    def _key(self, part: ast.AST, owner: str) -> tuple[str, bool]:
+        negated = isinstance(part, ast.UnaryOp) and isinstance(part.op, ast.USub)
+        compared = part.operand if negated else part
+        words = self._say(compared)
+        # "the absolute value of x minus 3" without its x would be another thing
+        whole = any(isinstance(inner, ast.BinOp) for inner in ast.walk(compared))
+        return (words if whole else _without_owner(words, owner)), negated
 
 
 _MODULES = ("math", "np", "numpy", "statistics", "re", "collections", "datetime", "os", "json", "random")
+_NO_METHODS = ("isinstance", "log", "max", "min", "range", "zip")  # of the names in TWO
+_KEYS = {"len": "length", "abs": "absolute value"}  # functions by which something is sorted
 
 
 class _Unsaid(Exception):
@@ -251,9 +332,28 @@ def _value(node: ast.AST | None) -> object:
         return None
 
 
+def _whole_number(node: ast.AST) -> int | None:
+    """The number where it stands there; None for an expression. Raises _Unsaid for one that is negative, as "-n"."""
+    number = _value(node)
+    if isinstance(number, int) and not isinstance(number, bool):
+        return number
+    if isinstance(node, ast.UnaryOp) or isinstance(node, ast.Constant):
+        raise _Unsaid
+    return None
+
+
+def _entries(count: int) -> str:
+    """In: 1, 3   Out: "entry", "3 entries" """
+    return "entry" if count == 1 else f"{count} entries"
+
+
+def _by(keys: Sequence[str]) -> str:
+    return " by " + ", then by ".join(keys) if keys else ""
+
+
 def _is_plain_word(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.replace("_", "").isalnum()
 
 
 def _without_owner(words: str, owner: str) -> str:
-    return words.replace(f" of {owner}", "").replace(f" in {owner}", "") if owner else words
+    return re.sub(rf" (?:of|in) {re.escape(owner)}(?!\w)", "", words) if owner else words

@@ -1,5 +1,7 @@
 """The page in an agent's turn, and the episode of frontend design."""
 
+import itertools
+
 import pytest
 
 from colbench_env.design.dialogue import DesignRules
@@ -74,6 +76,28 @@ def test_the_sixth_opening_of_an_element_is_not_followed_to_its_end():
 def test_whatever_a_model_writes_in_a_page_is_no_error(odd):
     for page in (f"<html><body>{odd}<p>a</p></body></html>", f"<html><p title='{odd}'>a</p></html>"):
         assert extract_html(f"Here: {page} All right?") == page
+
+
+@pytest.mark.parametrize(
+    ("text", "page"),
+    [
+        ('<html lang="en>hello"', '<html lang="en>hello"'),
+        ('<body class="x>text</body> "y', '<body class="x>text</body> "y'),
+        ('Here: <html lang="en><body>Hi</body></html> "done', '<html lang="en><body>Hi</body></html> "done'),
+    ],
+)
+def test_a_tag_whose_quote_takes_in_the_rest_begins_a_page_without_an_end(text, page):
+    assert extract_html(text) == page
+
+
+def test_tags_with_quotes_of_any_number_are_no_error():
+    values = ("", "=", "=x", '="', '="x', '="x"', "='x", "='x'", "=\"'", "='\"", '="x""', '= "x> y"')
+    for first, second, end, rest in itertools.product(
+        values, values, ("", "</html>", "</body>", "</body></html>"), ("", ' "', " 'y", '">', "'/>")
+    ):
+        for tag, inner in (("html", "body"), ("body", "html"), ("html", "html")):
+            text = f"Here: <{tag} a{first}><{inner} b{second}>Hi{end}{rest}"
+            assert extract_html(text) is None or extract_html(text) in text
 
 
 def played(*turns, max_turns=10):

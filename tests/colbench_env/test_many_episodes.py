@@ -67,8 +67,9 @@ def test_a_stopped_run_keeps_what_was_finished_and_another_one_plays_only_the_re
     assert [row.task for row in kept][:2] == TASKS[:2]
     with output.open("a") as file:
         file.write('{"task": {"problem_desc')  # what a killed process leaves
-    before = len(calls)
-    results = play_many(TASKS, agent, HUMAN, threads=1, output=output)
+    before, begun = len(calls), []
+    results = play_many(TASKS, agent, HUMAN, threads=1, output=output, on_begin=lambda *counts: begun.append(counts))
+    assert begun == [(len(kept), len(TASKS))]
     assert calls[before:] == [task.problem_description for task in TASKS if task not in [row.task for row in kept]]
     assert results == read_rows(output, Trajectory) == play_many(TASKS, agent, HUMAN, threads=1)
 

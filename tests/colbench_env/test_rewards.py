@@ -44,6 +44,9 @@ def test_a_cosine_may_be_negative():
         (Task("f", "def f(x): return x"), "backend"),
         (Task("f", "", {"t": "f(1)"}), "backend"),
         (Task("page", "<!doctype html>\n<HTML><p>a</html>"), "frontend"),
+        (Task("page", "<!-- " + "a" * 2000 + " -->\n<html><p>a</html>"), "frontend"),
+        (Task("page", "<body class='x'>a</body>"), "frontend"),
+        (Task("f", "def f(): return '<html></html>'", {"t": "f()"}), "backend"),
         (Task("unknown"), "frontend"),
     ],
 )
@@ -59,3 +62,5 @@ def test_the_first_wrong_row_is_named_and_the_others_counted():
         "f:4: 'reward' is -1, expected 0 to 1 (the share of the tests passed), and 2 more rows have such rewards; "
         "launch.evaluate --regrade --output=FILE grades the answers anew"
     )
+    with pytest.raises(BadInput, match=r"passed\); ask somebody else$"):
+        check_rewards(located(2.0), "backend", hint="ask somebody else")

@@ -45,6 +45,13 @@ def said(question, task=TASK, before=()):
         ("a.get('size', 0)", 'the "size" of a (0 if there is none)'),
         ("a[-1]", "the last entry of a"),
         ("a[:3]", "the first 3 entries of a"),
+        ("a[:1]", "the first entry of a"),
+        ("a[:-1]", "all but the last entry of a"),
+        ("a[:-3]", "all but the last 3 entries of a"),
+        ("a[-1:]", "the last entry of a"),
+        ("a[-2:]", "the last 2 entries of a"),
+        ("a[2:]", "all but the first 2 entries of a"),
+        ("a[b:]", "a from place b on"),
         ("a[::-1]", "a in reverse"),
         ("len(a)", "the number of entries in a"),
         ("sum(1 for x in a if x > 2)", "the number of x in a where x is above 2"),
@@ -66,6 +73,48 @@ def said(question, task=TASK, before=()):
 )
 def test_expressions_are_said_in_plain_words_or_not_at_all(source, words):
     assert Wording("ab").say(ast.parse(source, mode="eval").body) == words
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("round(a, ndigits=1)", "a rounded to 1 decimal"),
+        ("enumerate(a, start=1)", "a, numbered from 1"),
+        ("enumerate(a, 1)", "a, numbered from 1"),
+        ("max(a, default=0)", "the largest of a (0 if there is none)"),
+        ("max(a, key=a.get)", "the largest of a by the value in a"),
+        ("min(a, b, key=abs)", "the smaller of a and b by absolute value"),
+        ("min(a, key=lambda x: (x[1], x['n']), default=b)",
+         'the smallest of a by the second entry, then by the "n" (b if there is none)'),
+        ("max(*a)", "the largest of a"),
+        ("sorted(a, key=len)", "a sorted by length, the smallest first"),
+        ("sorted(a, key=None, reverse=True)", "a sorted, the largest first"),
+        ("sorted(a, key=lambda x: -x[1])", "a sorted by the second entry, the largest first"),
+        ("sorted(a, key=lambda x: -x[1], reverse=True)", "a sorted by the second entry, the smallest first"),
+        ("sorted(a, key=lambda x: (-x[1], x[0]))",
+         "a sorted by the second entry, the largest first, then by the first entry, the smallest first"),
+        ("sorted(a, key=lambda x: abs(x - b))",
+         "a sorted by the absolute value of x minus b, the smallest first"),
+        ("sorted(a, key=lambda x: len(xs))", "a sorted by the number of entries in xs, the smallest first"),
+    ],
+)  # fmt: skip
+def test_arguments_with_names_are_said_too(source, words):
+    assert Wording("ab").say(ast.parse(source, mode="eval").body) == words
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "sum(a, start=10)", "sum(a, 10)", "sum((1 for x in a), 10)", "sum(*a)", "sum()", "max()",
+        "sorted(a, key=f)", "sorted(a, reverse=b)", "sorted(a, key=lambda x: -x[1], reverse=b)", "sorted(a, **b)",
+        "sorted(a, key=lambda x, y=2: x)", "max(a, key=f)", "max(a, key=lambda x: -x)", "max(a, axis=0)", "max(b, *a)",
+        "round(number=a, ndigits=2)", "int(a, base=2)", "dict(a, b=1)", "str(a, encoding='x')", "a.get('x', other=1)",
+        "a.split(',', maxsplit=1)", "set(*a)", "np.mean(a, axis=0)", "np.max(a, 0)", "a.max(0)", "re.split(',', a)",
+        "re.search('x', a, flags=b)", "a[:-b]", "a[-b:]", "a[:None]",
+    ],
+)  # fmt: skip
+def test_a_call_with_an_argument_that_has_no_words_is_not_said(source):
+    assert Wording("ab").say(ast.parse(source, mode="eval").body) == ""
 
 
 @pytest.mark.parametrize(
@@ -110,6 +159,36 @@ def test_the_facts_of_a_reference_say_what_goes_in_what_is_done_and_what_comes_o
         'In the other cases, if years is below 2, an error is raised, a ValueError that says "too young".',
         "In the other cases, the result is kinds sorted by kind, the largest first.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "sentences"),
+    [
+        ("round(x, 2)", ["Round to 2 decimals.", "The result is x rounded to 2 decimals."]),
+        ("round(x, ndigits=1)", ["Round to 1 decimal.", "The result is x rounded to 1 decimal."]),
+        ("round(x)", ["Round to the nearest whole number.", "The result is x rounded to a whole number."]),
+        ("round(x, ndigits=n)", ["The result is x rounded to n decimals."]),
+        ("round(x, other=1)", []),
+        ("round(x, 2, other=1)", []),
+        ("int(x + 1, base=2)", []),
+    ],
+)
+def test_the_rounding_that_is_told_is_that_of_the_whole_call(value, sentences):
+    task = Task("Do f(x).", f"def f(x):\n    return {value}")
+    assert [fact.sentence for fact in read_knowledge(task)] == sentences
+
+
+def test_an_order_without_words_is_not_told():
+    task = Task("Do f(x).", "def f(x, n):\n    x.sort(reverse=n)\n    return x")
+    assert [fact.sentence for fact in read_knowledge(task)] == ["X is put in order.", "The result is x."]
+
+
+def test_what_is_put_into_a_parameter_is_found_at_its_place_or_not_at_all():
+    source = "def f(a, /, b):\n    return a"
+    task = Task("Do f(a, b).", source, {"t": "f('x', 1)", "u": "f(*xs, 1)"})
+    assert [fact.sentence for fact in read_knowledge(task)] == ["a is a text.", "b is a number.", "The result is a."]
+    starred = Task("Do f(a, b).", source, {"t": "f(*xs, 1)"})
+    assert [fact.sentence for fact in read_knowledge(starred)] == ["The result is a."]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +267,7 @@ def test_a_dialogue_is_the_same_every_time_and_its_row_names_the_rules():
     rows = [play(TASK, agent, RulesHuman("standard-v1"), Settings(seed=seed)) for seed in (0, 1)]
     assert rows[0].dialogue_history == rows[1].dialogue_history
     assert rows[0].extra["human"] == {
-        "name": "standard-v1", "settings": {"answers": "from the reference by rules", "version": 1},
+        "name": "standard-v1", "settings": {"answers": "from the reference by rules", "version": 2},
     }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """How the simulated human did, from what it said."""
 
+from dataclasses import replace
+
 import pytest
 
 from colbench_env.humans.scripted import SHRUGS
@@ -8,6 +10,7 @@ from colbench_env.simulator_health import OVERLAP, has_failed, is_spoilt, simula
 from colbench_env.types import Message, Task, Trajectory
 
 REFERENCE = "def fee(amount):\n    if amount > 100:\n        return amount * 0.9\n    return amount + 5\n"
+PAGE = "<HTML><p>a</HTML>"
 
 
 def dialogue(*replies, reference=REFERENCE, human=None):
@@ -48,6 +51,23 @@ def test_replies_are_counted_by_what_is_wrong_with_them():
     assert (found.empty, found.failed, found.spoilt) == (1, 1, 1)
     assert (found.unknown, found.truncated) == (2, 1)
     assert (found.fenced, found.definitions, found.overlaps, found.leaks) == (1, 1, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "limit"),
+    [
+        (Task("fee", REFERENCE, {"t": "fee(1)"}), 400),
+        (Task("fee", REFERENCE), 400),
+        (Task("page", PAGE), 1000),
+        (Task("page", f"<!-- {'a' * 300} -->{PAGE}"), 1000),
+        (Task("page", "<body>a</body>"), 1000),
+        (Task("unknown"), 1000),
+    ],
+)
+def test_a_reply_is_cut_off_at_the_limit_of_the_benchmark_that_the_task_is_of(task, limit):
+    row = dialogue(*("x" * length for length in (399, 400, 401, 1000)))
+    assert simulator_health([replace(row, task=task)]).truncated == 1
+    assert simulator_health([replace(dialogue("x" * limit), task=task)]).truncated == 1
 
 
 @pytest.mark.parametrize("reply", [*SHRUGS, *UNKNOWN_REPLIES, "I’m not sure, honestly.", "I do not really know"])
