@@ -62,7 +62,7 @@ def write_backend(folder: Path) -> None:
     """Tasks and dialogues about functions, under the names that the pages use."""
     rows = read_rows(three_tasks(folder / "old.jsonl"), Trajectory)
     for name in ("tasks", "test", "backend_test", "train", "backend_train"):
-        made = make_tasks("train" if "train" in name else "test", 20, 0)
+        made = make_tasks("train" if "train" in name else "test", 6, 0)
         write_rows(folder / f"{name}.jsonl", [*made, *(row.task for row in rows[:3])])
     right = [dataclasses.replace(row, answer=row.task.ground_truth) for row in rows[:3]]
     for name in ("rows", "new"):

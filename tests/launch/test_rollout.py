@@ -201,7 +201,7 @@ def test_rules_answer_about_tasks_that_have_no_fact_lines_and_the_row_names_them
         assert ended.status == 0, ended.stderr
         (row,) = read_rows(output, Trajectory)
         assert row.extra["human"] == {
-            "name": human, "settings": {"answers": "from the reference by rules", "version": 1},
+            "name": human, "settings": {"answers": "from the reference by rules", "version": 2},
         }  # fmt: skip
         assert row.extra["leaks"] == 0
 
