@@ -23,6 +23,7 @@ def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            loop="asyncio",  # uvloop would take the wakeup fd, through which `launch.stopping` hears of SIGTERM
             http=functools.partial(LimitedProtocol, limits),
             ws="none",
             lifespan="off",

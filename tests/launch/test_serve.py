@@ -393,3 +393,48 @@ def test_ctrl_c_ends_the_command_with_status_0():
         process.stderr.readline()
         process.send_signal(signal.SIGINT)
         assert (process.stderr.read(), process.wait()) == ("ended\n", 0)
+
+
+SLOW_CLOSE = """
+import os, signal, sys, threading, time
+from types import SimpleNamespace as Stub
+
+from starlette.responses import Response
+
+async def app(scope, receive, send):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await Response()(scope, receive, send)
+
+def close():  # as an engine in whose thread a program is compiled
+    if {second}:
+        threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    time.sleep(30)
+
+served = Stub(name="stub", engine=Stub(max_length=10, close=close))
+sys.modules |= {{  # none of them, so no jax
+    "launch.serving.loading": Stub(load_served=lambda *_: served),
+    "launch.serving.app": Stub(make_app=lambda _: app),
+    "sweet_jax.sampler": Stub(Sampling=None),
+}}
+from launch import cli, serve, stopping
+
+stopping.GRACE_SECONDS, stopping.SAME_SECONDS = {grace}, 0.2
+cli.run(serve.main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("grace", "second", "expected"),
+    [(0.5, False, "stopped by SIGTERM; run the same command again to continue\n"), (20, True, "")],
+    ids=["grace", "second"],
+)
+def test_an_engine_that_does_not_close_is_left_after_the_grace_or_at_a_second_sigterm(grace, second, expected):
+    command = [sys.executable, "-c", SLOW_CLOSE.format(grace=grace, second=second), "--port=0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        port = int(process.stderr.readline().partition("127.0.0.1:")[2].partition("/")[0])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n")
+            try:
+                assert (process.communicate(timeout=15)[1], process.returncode) == (expected, 143)
+            finally:
+                process.kill()
