@@ -41,8 +41,8 @@ class ServeConfig:
     api_key_env: an environment variable with the key that clients must send; without it nobody is asked for one.
     header_timeout: seconds for the head of a request, from the connection or the request's first byte on.
     body_timeout: seconds for its body, which may have max_body_bytes. keep_alive_timeout: seconds for the next request
-    of a connection to begin. unread_timeout: seconds that a client may leave an answer unread. max_connections: at
-    once. An answer that is read may take as long as it takes.
+    of a connection to begin. unread_timeout: seconds in which a client may read nothing of an answer. max_connections:
+    at once. An answer that is read may take as long as it takes.
     """
 
     model: str = "embedded"

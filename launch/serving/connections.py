@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -63,26 +64,57 @@ class LimitedProtocol(H11Protocol):
         super().handle_events()
         if self.cycle is not cycle:
             self._stop_timer("head")
+            self._follow_reading()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._follow_reading()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._start_timer("unread", self._limits.unread_timeout)
+        self._follow_reading()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_timer("unread")
+        self._follow_reading()
 
     def timeout_keep_alive_handler(self) -> None:
-        self.transport.abort()  # uvicorn would wait until the last answer is read
+        """uvicorn counts from when an answer has been written; while some of it is left to read, there is more time."""
+        if self.transport.get_write_buffer_size():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for name in list(self._timers):
             self._stop_timer(name)
         super().connection_lost(exc)
 
-    def _start_timer(self, name: str, seconds: float) -> None:
+    def _follow_reading(self) -> None:
+        """Gives the client its time to read something of what is left.
+
+        Only where nothing more is written meanwhile (the application has ended, or waits): then what is left shrinks
+        with what is read.
+        """
+        self._stop_timer("unread")
+        left = self.transport.get_write_buffer_size()
+        ended = self.cycle is not None and self.cycle.response_complete
+        if left and (ended or self.flow.write_paused):
+            check = functools.partial(self._check_reading, left)
+            self._start_timer("unread", self._limits.unread_timeout, check)
+
+    def _check_reading(self, left_before: int) -> None:
+        if self.transport.get_write_buffer_size() < left_before:
+            self._follow_reading()
+        else:
+            self.transport.abort()
+
+    def _start_timer(self, name: str, seconds: float, then: Callable[[], None] | None = None) -> None:
+        """Calls `then` after so many seconds, or ends the connection; a timer of that name that runs goes on."""
         if name not in self._timers:
-            self._timers[name] = self.loop.call_later(seconds, self.transport.abort)
+            self._timers[name] = self.loop.call_later(seconds, then or self.transport.abort)
 
     def _stop_timer(self, name: str) -> None:
         if name in self._timers:

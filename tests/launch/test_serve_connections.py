@@ -22,6 +22,7 @@ from sweet_jax.chat import Chat
 SOON, LATE = 0.5, 10.0  # seconds: a time-out, and how long a test waits for what it causes
 SHORT_HEAD = Limits(header_timeout=SOON)
 HEALTH = b"GET /health HTTP/1.1\r\nhost: here\r\n\r\n"
+SMALL = 2**15  # bytes of a buffer
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\ncontent-length: 100\r\n\r\n"
 
 
@@ -31,9 +32,11 @@ def chat():
 
 
 @contextlib.contextmanager
-def listening(app, limits):
-    """The port of the application and its server."""
+def listening(app, limits, send_buffer=None):
+    """The port of the application and its server; `send_buffer`: bytes that the kernel takes of an answer."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    if send_buffer:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     server = make_server(app, limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -174,10 +177,9 @@ def streams(pieces, size, pause):
     async def app(scope, receive, send):
         await receive()
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(pieces):
+        for left in reversed(range(pieces)):
             await asyncio.sleep(pause)
-            await send({"type": "http.response.body", "body": b"x" * size, "more_body": True})
-        await send({"type": "http.response.body"})
+            await send({"type": "http.response.body", "body": b"x" * size, "more_body": left > 0})
 
     return app
 
@@ -196,12 +198,69 @@ def test_a_client_that_does_not_read_its_answer_loses_its_connection():
     with listening(app, limits) as (port, server), connected(port) as client:
         client.sendall(HEALTH)
         assert client.recv(15) == b"HTTP/1.1 200 OK"
-        for _ in range(100):
-            if not server.server_state.connections:
-                break
-            time.sleep(LATE / 100)
-        assert not server.server_state.connections
+        wait_until_all_are_closed(server)
         assert len(received(client)) < 64 * 2**20
+
+
+def wait_until_all_are_closed(server):
+    for _ in range(100):
+        if not server.server_state.connections:
+            return
+        time.sleep(LATE / 100)
+    raise AssertionError("connections are still open")
+
+
+def connected_with_small_buffer(port):
+    """A client whose kernel takes little of an answer before it reads."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+    found.connect(("127.0.0.1", port))
+    found.settimeout(LATE)
+    return found
+
+
+@pytest.mark.parametrize("limits", [{"keep_alive_timeout": SOON}, {"unread_timeout": SOON}], ids=str)
+def test_an_answer_that_is_read_all_the_time_is_whole_however_long_that_takes(limits):
+    size = 2**20
+    with (
+        listening(streams(1, size, pause=0), Limits(**limits), send_buffer=SMALL) as (port, _),
+        connected_with_small_buffer(port) as client,
+    ):
+        client.sendall(HEALTH)
+        got, began = 0, time.monotonic()
+        while got < size and (part := client.recv(SMALL)):
+            got += len(part)
+            time.sleep(0.04)
+        assert got >= size and time.monotonic() - began > 1.5 * SOON
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
+@pytest.mark.parametrize("size", [5 * 2**15, 2**20])
+def test_a_client_that_does_not_read_the_end_of_its_answer_loses_its_connection(more, size):
+    """Whether so much is left that uvicorn counts it as too much, or less."""
+    limits = Limits(unread_timeout=SOON, keep_alive_timeout=SOON)
+    with (
+        listening(streams(1, size, pause=0), limits, send_buffer=SMALL) as (port, server),
+        connected_with_small_buffer(port) as client,
+    ):
+        client.sendall(HEALTH[:-2] + more + b"\r\n")
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+        wait_until_all_are_closed(server)
+
+
+def test_a_connection_is_kept_for_the_next_request_after_an_answer_that_took_long_to_read():
+    limits, size = Limits(keep_alive_timeout=SOON), 2**20
+    with (
+        listening(streams(1, size, pause=0), limits, send_buffer=SMALL) as (port, _),
+        connected_with_small_buffer(port) as client,
+    ):
+        for _ in range(2):
+            client.sendall(HEALTH)
+            time.sleep(1.5 * SOON)
+            with http.client.HTTPResponse(client) as answer:
+                answer.begin()
+                assert len(answer.read()) == size
+        assert received(client) == b""
 
 
 @pytest.mark.parametrize(
