@@ -61,10 +61,12 @@ def make_app(served: Served) -> Starlette:
 
     async def chat(request: HttpRequest) -> Response:
         _check_key(request, served)
-        asked = read_asked(await _body(request, served.limits), served.name)
-        _check_engine(served)  # before a stream has its status
+        # In threads: a long message takes seconds, in which others want their tokens. A `Chat` may be used by several.
+        asked = await asyncio.to_thread(read_asked, await _body(request, served.limits), served.name)
         seed = (next(seeds) if asked.seed is None else asked.seed) % 2**32
-        completion = _Completion(served, asked, _wanted(served, asked, seed), token_bytes)
+        wanted = await asyncio.to_thread(_wanted, served, asked, seed)
+        _check_engine(served)  # before a stream has its status
+        completion = _Completion(served, asked, wanted, token_bytes)
         if asked.stream:
             return StreamingResponse(completion.events(), media_type="text/event-stream")
         answer = asyncio.ensure_future(completion.whole())

@@ -7,13 +7,16 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
+import launch.serving.app
 from colbench_env.types import BadInput
 from launch.run import EMBEDDED_DIRECTORY
 from launch.serving.app import make_app
+from launch.serving.asked import Refused
 from launch.serving.config import Limits
 from launch.serving.connections import make_server
 from launch.serving.loading import Served
@@ -169,6 +172,35 @@ def test_a_connection_too_many_is_told_so_and_a_later_one_is_served(chat):
                     break
             time.sleep(0.02)
         assert found == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize("slow", ["read_asked", "_wanted"])
+def test_others_are_answered_while_a_long_message_is_read_and_tokenised(chat, monkeypatch, slow):
+    others_answered, in_time = threading.Event(), []
+
+    def waits(*arguments):
+        in_time.append(others_answered.wait(2.0))
+        raise Refused(400, "done")
+
+    monkeypatch.setattr(launch.serving.app, slow, waits)
+    body = json.dumps({"model": "embedded", "messages": [{"role": "user", "content": "hi"}]}).encode()
+    with serving(chat, Limits()) as port, connected(port) as asks, connected(port) as other:
+        asks.sendall(POST.replace(b"100", str(len(body)).encode()) + body)
+        time.sleep(0.2)
+        other.sendall(HEALTH)
+        assert answered(other) == (200, {"status": "ok"})
+        others_answered.set()
+        assert answered(asks)[1]["error"]["message"] == "done"
+    assert in_time == [True]
+
+
+def test_threads_that_tokenise_at_once_get_what_each_gets_alone(chat):
+    def ids(number):
+        text = f"{number} <|end|> " * (number % 3) + "count the words " * 200 * (number % 4)
+        return chat.prompt_ids([{"role": "user", "content": text}])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ids, range(24))) == [ids(number) for number in range(24)]
 
 
 def streams(pieces, size, pause):
