@@ -175,8 +175,8 @@ class _Watch:
             time.sleep(1.0)
 
     def _tell(self, status: int, sentence: str) -> None:
-        """All processes end with this, each when its thread hears of it."""
-        if self._hosts.is_first():
+        """All processes end with this, each when its thread hears of it; the first one says it, and says it alone."""
+        if self._hosts.is_first() and not self._failing.is_set():
             self._failing.set()
             print(f"error: {sentence}", file=sys.stderr)
         failure = _Failure(self._hosts.index(), status, sentence)
@@ -187,6 +187,9 @@ class _Watch:
         with contextlib.suppress(Exception):  # the coordinator may be gone
             self._tell(stopping.STATUS, str(terminated))
             time.sleep(LEAVE_SECONDS)
+        self._last_words.forget()
+        if self._failing.is_set():  # it is said
+            os._exit(stopping.STATUS)
         stopping.end_at_once(terminated)
 
     def leave(self) -> None:
@@ -195,6 +198,7 @@ class _Watch:
 
         self._hosts.gather("end")
         self._over.set()
+        stopping.on_silence = stopping.end_at_once  # no other process listens any more
         if self._hosts.is_first():
             self._hosts.client().get_live_nodes(range(self._hosts.count()))  # returns when no other is left
         jax.distributed.shutdown()

@@ -23,14 +23,13 @@ SAME_SECONDS = 1.0  # signals so close together are one: `timeout` signals the p
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come. place: where it found the process, as part of the sentence.
+    """SIGTERM has come; `place`, where it found the process, is part of the sentence.
 
     No Exception, so that nobody takes it for an error and goes on; asyncio lets a KeyboardInterrupt through.
     """
 
     def __init__(self, place: str = ""):
         super().__init__(f"stopped by SIGTERM{place and ' '}{place}; run the same command again to continue")
-        self.place = place
 
 
 _came = threading.Event()

@@ -9,14 +9,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from colbench_env.types import BadInput
+from launch import hosts as launch_hosts
+from launch import stopping
 from launch.config import Hosts, TrainConfig, settings_of
-from launch.hosts import _how
+from launch.hosts import _how, _LastWords, _Watch
 from launch.report import command_line
 from sweet_jax import hosts
 
@@ -172,6 +176,56 @@ def test_one_process_killed_ends_the_other_and_both_go_on_to_the_same_results(tw
     assert [ended(process) for process in processes.start(run_dir, 2)] == [(0, []), (0, [])]
     assert "stage=critic continues after step " in (run_dir / "log.txt").read_text()
     assert differing(two, run_dir) == []
+
+
+# --- stopped ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    """Makes the watch of one of two processes, without the other; `told`: what that one would hear."""
+    monkeypatch.setattr(_LastWords, "__init__", lambda *_: None)
+    monkeypatch.setattr(_LastWords, "forget", lambda *_: None)
+    for name in ("_listen", "_look"):
+        monkeypatch.setattr(_Watch, name, lambda _: None)
+    monkeypatch.setattr(stopping, "on_silence", stopping.end_at_once)
+    monkeypatch.setattr(launch_hosts, "LEAVE_SECONDS", 0.0)
+    monkeypatch.setattr(os, "_exit", lambda status: sys.exit(status))
+
+    def make(process):
+        made = _Watch("a:1", HEARTBEAT)
+        made.told = []
+        made._hosts = SimpleNamespace(
+            is_first=lambda: process == 0, index=lambda: process, count=lambda: 2, gather=lambda _: None,
+            put=lambda key, value: made.told.append(key), client=lambda: SimpleNamespace(get_live_nodes=list),
+        )  # fmt: skip
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize(("process", "said"), [(0, "error: {}\n"), (1, "{}\n")])
+def test_a_process_that_does_not_answer_to_sigterm_tells_the_other_and_says_it_once(watch, capsys, process, said):
+    made, terminated = watch(process), stopping.Terminated()
+    with pytest.raises(SystemExit) as ended:
+        stopping.on_silence(terminated)
+    assert (ended.value.code, made.told, capsys.readouterr().err) == (143, ["failed"], said.format(terminated))
+
+
+def test_sigterm_is_said_once_where_the_main_thread_has_said_it_and_cannot_end(watch, capsys):
+    made = watch(0)
+    made._tell(143, str(stopping.Terminated("after step 3")))
+    with pytest.raises(SystemExit):
+        stopping.on_silence(stopping.Terminated())
+    assert capsys.readouterr().err == f"error: {stopping.Terminated('after step 3')}\n"
+
+
+def test_who_has_left_the_others_ends_alone(watch, monkeypatch):
+    made = watch(0)
+    assert stopping.on_silence == made._terminated
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
+    made.leave()
+    assert stopping.on_silence is stopping.end_at_once
 
 
 # --- what cannot work ------------------------------------------------------------------------------------------------
