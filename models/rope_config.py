@@ -84,15 +84,16 @@ def _read(name: str, rope: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeSet
     theta = DEFAULT_THETA if theta is None else number({"rope_theta": theta}, "rope_theta", above=0.0)
     if kind == "default":
         return RopeSettings(theta, None)
-    original = f"{name}.original_max_position_embeddings"
-    _agreed(inside, original, raw, "original_max_position_embeddings")
+    original, beside = f"{name}.original_max_position_embeddings", "original_max_position_embeddings"
+    _agreed(inside, original, raw, beside)
+    only_beside = inside.get(original) is None and raw.get(beside) is not None  # transformers takes it from there, too
     return RopeSettings(
         theta,
         Llama3RopeScaling(
             factor=number(inside, f"{name}.factor"),
             low_freq_factor=number(inside, f"{name}.low_freq_factor"),
             high_freq_factor=number(inside, f"{name}.high_freq_factor"),
-            original_max_position_embeddings=count(inside, original),
+            original_max_position_embeddings=count(raw, beside) if only_beside else count(inside, original),
         ),
     )
 

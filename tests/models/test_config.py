@@ -120,6 +120,7 @@ def test_a_malformed_file_is_named_with_its_line(tmp_path):
 
 
 SCALING = HF["rope_scaling"]
+WITHOUT_ORIGINAL = {name: value for name, value in SCALING.items() if name != "original_max_position_embeddings"}
 ODD_COUNTS = ["32", 32.0, 32.5, True, [32], {}, -32, 0, float("nan"), float("inf"), 10**30]
 COUNTS = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
 
@@ -158,6 +159,14 @@ def test_a_size_that_is_null_is_named_and_a_setting_that_may_be_is_missing(name)
         (
             {"rope_scaling": {**SCALING, "original_max_position_embeddings": 8192.0}},
             "rope_scaling.original_max_position_embeddings is 8192.0, expected a whole number of at least 1",
+        ),
+        (
+            {"rope_scaling": WITHOUT_ORIGINAL, "original_max_position_embeddings": "64"},
+            "^original_max_position_embeddings is '64', expected a whole number of at least 1",
+        ),
+        (
+            {"rope_scaling": WITHOUT_ORIGINAL},
+            "setting 'rope_scaling.original_max_position_embeddings' is missing",
         ),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false', expected true or false"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1, expected true or false"),
@@ -237,6 +246,7 @@ def test_settings_that_say_the_same_twice_are_read(change):
         {"eos_token_id": [], "bos_token_id": 0, "sliding_window": 4},
         {"model_type": "mistral", "sliding_window": None},
         {"model_type": "mistral", "sliding_window": 131072},
+        {"rope_scaling": WITHOUT_ORIGINAL, "original_max_position_embeddings": 64},
     ],
 )
 def test_what_is_read_is_what_transformers_reads(change):
@@ -246,8 +256,12 @@ def test_what_is_read_is_what_transformers_reads(change):
     ours, theirs = from_hf(raw), kind.from_dict(json.loads(json.dumps(raw)))
     assert (ours.num_kv_heads, ours.head_size) == (theirs.num_key_value_heads, theirs.head_dim)
     assert (ours.rms_norm_eps, ours.bos_token_id) == (theirs.rms_norm_eps, theirs.bos_token_id)
+    theirs.standardize_rope_params()  # as a model does before it computes wavelengths
     rope = theirs.rope_parameters
     assert (ours.rope_theta, ours.rope_scaling is not None) == (rope["rope_theta"], rope["rope_type"] == "llama3")
+    if ours.rope_scaling is not None:
+        original = rope["original_max_position_embeddings"]
+        assert ours.rope_scaling.original_max_position_embeddings == original
     eos = theirs.eos_token_id
     assert list(ours.eos_token_ids) == (eos if isinstance(eos, list) else [eos])
 
