@@ -37,7 +37,8 @@ def row_from_json(data: Any, where: str) -> TokenRow:
     try:
         ids = np.array([operator.index(token) for token in data["ids"]], np.int32)  # a fraction or a string is an error
         turns, prefix = np.zeros(ids.shape, np.int32), operator.index(data["prefix"])
-        for turn, start, stop in [(0, 0, prefix), *data["spans"]]:
+        for span in [(0, 0, prefix), *data["spans"]]:
+            turn, start, stop = map(operator.index, span)
             if not 0 <= start <= stop <= ids.size or turn < 0:
                 raise ValueError(f"turn {turn} from {start} to {stop} does not lie within {ids.size} tokens")
             turns[start:stop] = turn
@@ -102,12 +103,20 @@ def pair_rows(pair: Pair, chat: Chat, last_turn_only: bool, where: str) -> RowPa
 
 
 def check_row(row: TokenRow, vocab_size: int, where: str) -> None:
-    """Raises BadInput where a row cannot be trained on as it is: ids that the network has no embedding for, a first
-    token that counts, though nothing comes before it that could predict it, or more turns than tokens."""
+    """Raises BadInput where a row, before it is truncated, cannot be trained on as it is.
+
+    That is: ids that the network has no embedding for, a first token that counts, though nothing comes before it that
+    could predict it, or a turn without a token before one that has some.
+    """
     if len(row) and not 0 <= row.ids.min() <= row.ids.max() < vocab_size:
         wrong = row.ids.min() if row.ids.min() < 0 else row.ids.max()
         raise BadInput(f"{where}: token id {wrong} is none of the network's, expected 0 to {vocab_size - 1}")
     if len(row) and row.turns[0]:
         raise BadInput(f"{where}: the first token counts as the agent's, expected a prompt before it")
-    if row.num_turns > len(row):
-        raise BadInput(f"{where}: turn {row.num_turns} in a row of {len(row)} tokens, expected turns counted from 1")
+    found = np.unique(row.turns[row.turns > 0])
+    if found.size < row.num_turns:
+        missing = 1 + int(np.argmax(found != np.arange(1, found.size + 1)))
+        raise BadInput(
+            f"{where}: tokens of turn {row.num_turns} are counted and none of turn {missing}, expected turns counted "
+            "from 1 without gaps"
+        )

@@ -93,6 +93,9 @@ def test_every_row_comes_back_from_json_with_its_types(row):
         {"ids": [1, 2], "spans": [[1, 0, 3]], "prefix": 0},
         {"ids": [1, 2], "spans": [[1, -1, 2]], "prefix": 0},
         {"ids": [1, 2], "spans": [[-1, 0, 1]], "prefix": 0},
+        {"ids": [1, 2, 3], "spans": [[0.5, 2, 3]], "prefix": 0},
+        {"ids": [1, 2, 3], "spans": [[1.5, 2, 3]], "prefix": 0},
+        {"ids": [1, 2, 3], "spans": [[1, "2", 3]], "prefix": 0},
         {"ids": [1, 2], "spans": [[1, 0, 1]], "prefix": 1},  # a counted token in the prefix
         {"ids": [1, 2], "spans": [], "prefix": 3},
         {"ids": [1, 2], "spans": [], "prefix": None},
@@ -208,8 +211,17 @@ def test_rows_that_the_network_cannot_be_trained_on_are_refused_with_their_place
         check_row(row_of([1, -1], [0, 1]), 10, "rows.jsonl:4")
     with pytest.raises(BadInput, match="the first token counts as the agent's, expected a prompt before it"):
         check_row(row_of([1, 2], [1, 1]), 10, "rows.jsonl:4")
-    with pytest.raises(BadInput, match="turn 3 in a row of 2 tokens"):
-        check_row(row_of([1, 2], [0, 3]), 10, "rows.jsonl:4")
+    for turns, last, missing in (
+        ([0, 3, 3, 3], 3, 1),
+        ([0, 1, 3, 3], 3, 2),
+        ([0, 2, 1, 4], 4, 3),
+        ([0, 2**31 - 1], 2**31 - 1, 1),
+    ):
+        sentence = f"rows.jsonl:4: tokens of turn {last} are counted and none of turn {missing}, expected turns counted"
+        with pytest.raises(BadInput, match=sentence):
+            check_row(row_of([1] * len(turns), turns), 10, "rows.jsonl:4")
+    for turns in ([0, 1, 2, 2], [0, 0], [0, 1, 0, 1, 2]):
+        check_row(row_of([1] * len(turns), turns), 10, "rows.jsonl:4")
 
 
 def test_a_recorded_end_is_counted_once_and_a_stripped_thought_is_refused_with_its_place():
