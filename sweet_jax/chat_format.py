@@ -11,13 +11,18 @@ PROMPT_DATE = datetime.date(2024, 7, 26)
 ASKED, SAID, REPLIED, TOLD = "zqprobeasked", "zqprobesaid", "zqprobereplied", "zqprobetold"  # in no template
 Render = Callable[[Sequence[tuple[str, str]], bool], str]  # (role, content) of each message, generation prompt -> text
 
+# A macro, for transformers gives templates no functions. `sweet_jax_date` has what each code shows, without its "%".
 _STRFTIME_NOW = (
-    "{% macro strftime_now(format) %}{% set shown = namespace(date=format) %}"
-    "{% for code, value in sweet_jax_date.items() %}"
-    "{% set shown.date = shown.date | replace(code, value) %}{% endfor %}"
-    "{{ shown.date }}{% endmacro +%}"
+    "{% macro strftime_now(format) %}"
+    "{% for part in format.split('%%') %}{{ '' if loop.first else '%' }}{% for piece in part.split('%') %}"
+    "{% if loop.first %}{{ piece }}"
+    "{% elif piece[:1] in sweet_jax_date %}{{ sweet_jax_date[piece[:1]] }}{{ piece[1:] }}"
+    "{% elif piece[:2] in sweet_jax_date %}{{ sweet_jax_date[piece[:2]] }}{{ piece[2:] }}"
+    "{% else %}{{ raise_exception('strftime_now has no code %' ~ piece[:2] ~ ' for a date: ' ~ format) }}"
+    "{% endif %}{% endfor %}{% endfor %}{% endmacro +%}"
 )
-_CODES = [f"%{flag}{letter}" for flag in ("-", "") for letter in "aAbBcdHIjmMpSUwWxXyYfZzGuV"] + ["%%"]
+_FLAGS = ("", "-", "_", "0", "^", "#", "E", "O")
+_LETTERS = "aAbBcCdDeFgGhHIjklmMnpPrRStTuUVwWxXyYzZf"  # %s depends on the time zone of the machine
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,9 @@ def dated(template: str, date: datetime.date) -> tuple[str, dict[str, dict[str, 
     if "strftime_now" not in template:
         return template, {}
     day = datetime.datetime.combine(date, datetime.time())
-    return _STRFTIME_NOW + template, {"sweet_jax_date": {code: day.strftime(code) for code in _CODES}}
+    shown = {flag + letter: day.strftime(f"%{flag}{letter}") for flag in _FLAGS for letter in _LETTERS}
+    known = {code: value for code, value in shown.items() if "%" not in value}
+    return _STRFTIME_NOW + template, {"sweet_jax_date": known | {"": "%"}}  # "" is behind a "%" that ends the format
 
 
 def read_format(name: str, render: Render, tokens: Sequence[str], bos: str) -> ChatFormat:

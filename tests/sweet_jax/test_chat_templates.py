@@ -163,6 +163,8 @@ def test_a_system_prompt_that_moves_as_the_dialogue_grows_is_refused():
     [
         ("strftime_now('%d %b %Y')", "26 Jul 2024"),
         ("strftime_now('%A, %-d %B %Y (%j) %H:%M %%')", "Friday, 26 July 2024 (208) 00:00 %"),
+        ("strftime_now('%F %D %e %T %R %h %C %P %k %l')", "2024-07-26 07/26/24 26 00:00:00 00:00 Jul 20 am  0 12"),
+        ("strftime_now('100%%d of %%F on %-d %-m %^b %Y%Z. %%%d%')", "100%d of %F on 26 7 JUL 2024. %26%"),
         ("(strftime_now('%Y-%m-%d') if strftime_now is defined else 'none')", "2024-07-26"),
         ("date_string if date_string is defined else '26 Jul 2024'", "26 Jul 2024"),
     ],
@@ -175,6 +177,19 @@ def test_the_date_in_prompts_is_the_same_every_day_and_can_be_told(asks, shows):
     if "strftime" in asks:
         other = Chat(chatml(template), datetime.date(2031, 1, 2))
         assert "2031" in other.decode(other.prompt_ids(dialogue("hi")))
+
+
+def test_every_code_of_a_date_shows_what_python_shows_for_its_midnight():
+    codes = [f"%{code}" for code in "aAbBcCdDeFgGhHIjklmMnpPrRStTuUVwWxXyYzZf%"]
+    codes += ["%-d", "%_m", "%0e", "%^a", "%#Z", "%Ey", "%Od"]
+    wanted, c = "|".join(codes), Chat(chatml("{{ strftime_now('" + "|".join(codes) + "') }}" + SPOKEN + PROMPT))
+    assert c.decode(c.prompt_ids(dialogue("hi"))).startswith(datetime.datetime(2024, 7, 26).strftime(wanted) + "<")
+
+
+@pytest.mark.parametrize("code", ["%s!", "%Q!", "%-s", "% d"])
+def test_a_date_that_cannot_be_shown_is_refused_when_the_template_is_read(code):
+    with pytest.raises(BadInput, match=f"strftime_now has no code {code} for a date: at {code}$"):
+        Chat(chatml("{{ strftime_now('at " + code + "') }}" + SPOKEN + PROMPT))
 
 
 @pytest.mark.parametrize("fault", ["1 // 0", "messages[9].content", "none + 1", "undefined.x.y"])
