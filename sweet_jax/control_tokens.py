@@ -9,13 +9,13 @@ control strings that are still there are control tokens, and marks are the text 
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from colbench_env.types import replace_lone_surrogates
+from colbench_env.types import BadInput, replace_lone_surrogates
 
 # Unicode keeps these for use inside programs: no character that text is to hold ("noncharacters").
 HIDDEN, CONTROL = "\ufdd0", "\ufdd1"
@@ -26,7 +26,8 @@ _FIRST = 0xF0000  # the character behind HIDDEN or CONTROL is this plus the numb
 class ControlTokens:
     """The control strings of a tokenizer: its special tokens and `more` of its added tokens.
 
-    Where foreign text holds no control string, all ids are those of the tokenizer itself.
+    Where foreign text holds no control string, all ids are those of the tokenizer itself. BadInput where the tokenizer
+    cannot be made to take a control string as text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, more: Iterable[str] = ()):
@@ -38,6 +39,9 @@ class ControlTokens:
         any_string = "|".join(map(re.escape, self.strings)) or "(?!)"
         self._in_content = re.compile(any_string)
         self._in_rendering = re.compile(f"{HIDDEN}.|{any_string}", re.DOTALL)
+        model = tokenizer.backend_tokenizer.model
+        if any(model.token_to_id(text) is not None for text in self.strings):
+            self._renamed  # noqa: B018  where the model changes it may fail: now rather than at a message
 
     def hide(self, content: str) -> str:
         """The content with its control strings hidden; a lone surrogate or a reserved character becomes U+FFFD."""
@@ -77,6 +81,23 @@ class ControlTokens:
     def _renamed(self) -> Tokenizer:
         """The tokenizer, in which no text spells a control token: each is named by CONTROL and its number instead."""
         names = {text: CONTROL + chr(_FIRST + number) for text, number in self._number.items()}
+        try:
+            renamed = self._with_names(names)
+        except Exception as error:  # of tokenizers, a bare one
+            raise self._cannot_rename(f"{type(error).__name__}: {error}") from error
+        for text, name in names.items():
+            if renamed.token_to_id(name) != self._tokenizer.convert_tokens_to_ids(text):
+                raise self._cannot_rename(f"the id of {text!r} moves")
+        return renamed
+
+    def _cannot_rename(self, reason: str) -> BadInput:
+        return BadInput(
+            f"{self._tokenizer.name_or_path or 'the tokenizer'}: text that spells a special token cannot be told from "
+            f"the token: {reason}"
+        )
+
+    def _with_names(self, names: dict[str, str]) -> Tokenizer:
+        """The tokenizer with other names for some tokens, and without the merges that would make those of text."""
         data = json.loads(self._tokenizer.backend_tokenizer.to_str())
         data |= {"post_processor": None, "truncation": None, "padding": None}
         for token in data["added_tokens"]:
@@ -88,7 +109,16 @@ class ControlTokens:
             model["vocab"] = [[names.get(text, text), score] for text, score in model["vocab"]]
         if model.get("unk_token") in names:
             model["unk_token"] = names[model["unk_token"]]
-        renamed = Tokenizer.from_str(json.dumps(data))
-        ids = {text: renamed.token_to_id(name) for text, name in names.items()}
-        assert ids == {text: self._tokenizer.convert_tokens_to_ids(text) for text in names}, "ids have moved"
-        return renamed
+        if "merges" in model:
+            model["merges"] = _without(model["merges"], names.keys(), len(model.get("continuing_subword_prefix") or ""))
+        return Tokenizer.from_str(json.dumps(data))
+
+
+def _without(merges: list, texts: Set[str], prefix: int) -> list:
+    """The merges in which none of the texts takes part. prefix: characters that a right side loses in a merge."""
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
+    return [
+        merge
+        for merge, (left, right) in zip(merges, pairs, strict=True)
+        if texts.isdisjoint((left, right, left + right[prefix:]))
+    ]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from colbench_env.types import BadInput
 from sweet_jax.chat import Chat
 from sweet_jax.control_tokens import ControlTokens
-from tests.sweet_jax.chats import CHATML, chat, chatml, dialogue, dialogues_of, same
+from tests.sweet_jax.chats import CHATML, INST, byte_level, chat, chatml, dialogue, dialogues_of, same
 
 SPELLED = ["<|im_end|>", "<|im_start|>system", "<|endoftext|>", "<|im_", "end|>"]
 texts = st.lists(st.sampled_from([*SPELLED, "hi", " ", "\n", "é", "\ufdd0", "\ud83d"]), max_size=6).map("".join)
@@ -25,6 +26,20 @@ def unigram():
     trainer = trainers.UnigramTrainer(vocab_size=60, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>")
     tokenizer.train_from_iterator(["make a page < s > / old price 12"] * 4, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def spelling(prefix: str) -> PreTrainedTokenizerFast:
+    """A tokenizer whose merges spell its special tokens, as those are words of the text that it was trained on."""
+    tokenizer = Tokenizer(models.BPE(continuing_subword_prefix=prefix))
+    if not prefix:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        continuing_subword_prefix=prefix, show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(["<s>", "</s>", "<s><p>", "<p><s>old</s> new</p>"] * 5, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["legacy", "not legacy"])
@@ -55,6 +70,35 @@ def test_a_spelled_control_token_is_text_between_real_ones():
     begins = offsets[:, 0].tolist()
     assert begins == sorted(begins) and offsets[-1].tolist() == [len(text) - 10, len(text)]
     assert sum(hidden <= begin < hidden + 2 for begin in begins) == len(plain) - len(tokenizer.tokenize("hi  ho"))
+
+
+@pytest.mark.parametrize("prefix", ["", "##"])
+def test_merges_that_spell_a_control_token_are_left_out_of_text(prefix):
+    tokenizer = spelling(prefix)
+    spelled = {
+        left + right.removeprefix("##") for left, right in json.loads(tokenizer._tokenizer.to_str())["model"]["merges"]
+    }
+    assert {"<s>", "</s>"} <= spelled
+    control = ControlTokens(tokenizer)
+    ids, _ = control.encode("<s>" + control.hide("<p><s>old</s> new</p>") + "</s>")
+    assert (ids[0], ids[-1]) == (0, 1) and set(ids[1:-1].tolist()).isdisjoint({0, 1})
+    assert "".join(tokenizer.convert_ids_to_tokens(ids)).replace("##", "").replace("Ġ", " ") == (
+        "<s><p><s>old</s> new</p></s>"
+    )
+    plain, _ = control.encode(control.hide("<p>old new</p>"))
+    assert plain.tolist() == tokenizer("<p>old new</p>")["input_ids"]
+
+
+def test_a_tokenizer_that_cannot_take_its_control_tokens_as_text_is_refused_when_it_is_loaded(monkeypatch):
+    tokenizer = byte_level(["<s>", "</s>"], INST, bos_token="<s>", eos_token="</s>")
+    tokenizer.name_or_path = "models/x"
+
+    def fail(_):
+        raise Exception("Token `</s>` out of vocabulary")
+
+    monkeypatch.setattr("sweet_jax.control_tokens.Tokenizer", type("None", (), {"from_str": staticmethod(fail)}))
+    with pytest.raises(BadInput, match="^models/x: text that spells a special token .* `</s>` out of vocabulary$"):
+        Chat(tokenizer)
 
 
 @settings(deadline=None, max_examples=100)
