@@ -157,24 +157,33 @@ class SavedParams:
     """The parameters of the newest whole checkpoint in a directory, read one after another, without the moments.
 
     step: updates made. shapes: a nested dict of shapes and dtypes. A damaged checkpoint is reported and passed over;
-    nothing in the directory is changed, so another process may be training there. BadInput if there is no checkpoint,
-    or none that can be read.
+    nothing in the directory is changed. Another process may be training there and deleting what is old: a checkpoint
+    that is gone is not damaged, and where none was whole those that are newer are looked at. BadInput if there is no
+    checkpoint, or none that can be read.
     """
 
     def __init__(self, directory: Path):
         self.directory = Path(directory).absolute()
         self._reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-        damaged: dict[int, str] = {}
-        for step in hosts.from_first(self._steps):
-            self.step, self._state = step, self.directory / str(step) / "state"
-            try:
-                self.shapes: Notes = self._whole_shapes()
-            except _Damaged as error:
-                damaged[step] = str(error)
-                continue
-            for bad, reason in damaged.items():
-                log.warning("%s: step %d cannot be read and is passed over: %s", self.directory, bad, reason)
-            return
+        self.step, self.shapes = self._newest_whole()
+        self._state = self._state_of(self.step)
+
+    def _newest_whole(self) -> tuple[int, Notes]:
+        """The step of the newest whole checkpoint, and its shapes."""
+        steps, before, damaged = hosts.from_first(self._steps), None, {}
+        while steps != before:
+            damaged = {}
+            for step in steps:
+                try:
+                    shapes = self._whole_shapes(step)
+                except _Damaged as error:
+                    if hosts.from_first(self._state_of(step).parent.exists):
+                        damaged[step] = str(error)
+                    continue
+                for bad, reason in damaged.items():
+                    log.warning("%s: step %d cannot be read and is passed over: %s", self.directory, bad, reason)
+                return step, shapes
+            before, steps = steps, hosts.from_first(self._steps)
         if not damaged:
             raise BadInput(f"{self.directory}: there is no checkpoint")
         newest, older = max(damaged), sorted(damaged.keys() - {max(damaged)})
@@ -194,6 +203,11 @@ class SavedParams:
         except Exception as error:
             if _lacks_memory(error):
                 raise
+            if not self._state.parent.exists():
+                raise BadInput(
+                    f"{self._state.parent} was deleted while it was read, as a training does with older checkpoints: "
+                    "run this command again"
+                ) from error
             raise BadInput(
                 f"{self.directory}: the checkpoint of step {self.step} cannot be read: {_first_line(error)}. Delete "
                 f"{self._state.parent} to take the one before it"
@@ -203,11 +217,15 @@ class SavedParams:
         """The newest first."""
         return sorted(ocp.utils.checkpoint_steps(self.directory), reverse=True) if self.directory.is_dir() else []
 
-    def _whole_shapes(self) -> Notes:
-        if reason := find_damage(self._state.parent):
+    def _state_of(self, step: int) -> Path:
+        return self.directory / str(step) / "state"
+
+    def _whole_shapes(self, step: int) -> Notes:
+        state = self._state_of(step)
+        if reason := find_damage(state.parent):
             raise _Damaged(reason)
         try:
-            return self._reader.metadata(self._state).item_metadata.tree["params"]
+            return self._reader.metadata(state).item_metadata.tree["params"]
         except Exception as error:
             if _lacks_memory(error):
                 raise

@@ -98,6 +98,10 @@ def _expected(folder: Path) -> dict[str, Checksum] | None:
         found = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     except ValueError:
         return None
+    except OSError as error:
+        if error.errno not in DAMAGE:
+            raise
+        return None
     return found if isinstance(found, dict) and found else None
 
 

@@ -173,6 +173,70 @@ def test_parameters_are_those_of_the_newest_whole_checkpoint_and_nothing_is_dele
     assert steps(copy) == ["1", "2"]
 
 
+def on_first_look(monkeypatch, step, happens):
+    """Calls `happens` when the checksums of the step are looked at for the first time, before they are."""
+    from sweet_jax import checkpoint
+
+    looked, find = [], checkpoint.find_damage
+
+    def look(folder):
+        if folder.name == step and not looked:
+            looked.append(folder)
+            happens(folder.parent)
+        return find(folder)
+
+    monkeypatch.setattr(checkpoint, "find_damage", look)
+
+
+def test_checkpoints_that_a_training_rotates_while_they_are_looked_at_are_not_damaged(
+    copy, tmp_path, monkeypatch, caplog
+):
+    newer = shutil.move(copy / "2", tmp_path / "3")
+
+    def rotate(directory):
+        shutil.copytree(newer, directory / "3")
+        shutil.rmtree(directory / "1")
+
+    on_first_look(monkeypatch, "1", rotate)
+    saved = SavedParams(copy)
+    assert saved.step == 3 and caplog.text == ""
+    assert_holds(saved.read(abstract()["params"]), 2, "params")
+
+
+def test_a_checkpoint_that_is_half_deleted_when_it_is_looked_at_is_passed_over_for_the_newer_one(
+    copy, tmp_path, monkeypatch, caplog
+):
+    newer = shutil.move(copy / "2", tmp_path / "3")
+
+    def rotate(directory):
+        shutil.copytree(newer, directory / "3")
+        shutil.rmtree(directory / "1" / "state")
+
+    on_first_look(monkeypatch, "1", rotate)
+    assert SavedParams(copy).step == 3 and caplog.text == ""
+
+
+def test_where_every_checkpoint_goes_while_it_is_looked_at_there_is_none(copy, monkeypatch):
+    on_first_look(monkeypatch, "2", lambda directory: [shutil.rmtree(directory / step) for step in ("1", "2")])
+    with pytest.raises(BadInput, match=f"^{copy}: there is no checkpoint$"):
+        SavedParams(copy)
+
+
+def test_checksums_that_are_gone_when_they_are_read_are_damaged(copy, monkeypatch):
+    from sweet_jax import checksums
+
+    monkeypatch.setattr(checksums, "has_checksums", lambda folder: True)
+    (copy / "2" / "checksums.json").unlink()
+    assert checksums.find_damage(copy / "2") == "checksums.json is damaged"
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_read_is_told_so(copy):
+    saved = SavedParams(copy)
+    shutil.rmtree(copy / "2")
+    with pytest.raises(BadInput, match=f"^{copy}/2 was deleted while it was read.*: run this command again$"):
+        saved.read(abstract()["params"])
+
+
 WANT_OF_MEMORY = RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes")
 
 
