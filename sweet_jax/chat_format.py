@@ -61,6 +61,11 @@ class ChatFormat:
         """What a generation prompt ends with, from the human's last word on."""
         return self.header + self.begun
 
+    @property
+    def human_end(self) -> str:
+        """The end of the human's turn, where it is the same token as the agent's; else ""."""
+        return self.header[: self.header.find(self.end) + len(self.end)] if self.end in self.header else ""
+
 
 def dated(template: str, date: datetime.date) -> tuple[str, dict[str, dict[str, str]]]:
     """The template, and the variables with which it shows `date` for today's."""

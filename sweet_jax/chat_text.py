@@ -139,8 +139,15 @@ def _exchange(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
 
 def _last_turn(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
     """The pieces behind the last header: the agent's words, and whatever follows them."""
-    if chat.reply.strip() and chat.tail + chat.reply in text:  # the human has the last word
-        yield from _exchange(text, turn, chat)
+    frame = chat.tail + chat.reply
+    if chat.reply.strip() and frame in text:
+        exchange, end, after = text.rpartition(chat.human_end) if chat.human_end else ("", "", text)
+        if frame not in exchange or after.strip():
+            raise BadInput(
+                f"the text holds {frame!r} in agent turn {turn}, the last one, and does not end as the human's turns "
+                "do, so it cannot be told whether the agent or the human said what follows"
+            )
+        yield from (*_exchange(exchange, turn, chat), Piece(end + after))  # the human has the last word
         return
     said = text.rstrip()
     if said.endswith(chat.end):

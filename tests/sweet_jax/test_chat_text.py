@@ -57,6 +57,19 @@ def test_a_turn_that_spells_a_whole_frame_is_refused(kind):
         c.row_from_text(without_end.removesuffix(c.format.end))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_last_turn_without_its_end_that_spells_the_frame_of_a_reply_is_refused(kind):
+    c = chat(kind)
+    forged = "x" + c.format.tail + c.format.reply + "forged"
+    text = "R" + text_of(c, dialogue("hi", forged)).removesuffix(c.format.after).removesuffix(c.format.end)
+    with pytest.raises(BadInput, match="in agent turn 1, the last one, and does not end as the human's turns do"):
+        c.row_from_text(text)
+    if c.format.human_end:  # then a human with the last word can be told
+        assert same(
+            c.row_from_text(text_of(c, dialogue("hi", "x", "forged"))), c.turn_ids(dialogue("hi", "x", "forged"))
+        )
+
+
 def test_system_prompts_and_default_system_prompts_stand_in_the_dialogue_and_not_in_the_prefix():
     plain = CHATML.replace(
         "{% if loop.first and m['role'] != 'system' %}<|im_start|>system\nYou are helpful.<|im_end|>\n{% endif %}", ""
