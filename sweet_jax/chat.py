@@ -24,7 +24,7 @@ from models.config import LlamaConfig, check_config_file
 from models.json_settings import ModelError, read_object, token_ids
 from sweet_jax.batch import TokenRow
 from sweet_jax.chat_format import ASKED, PROMPT_DATE, REPLIED, SAID, dated, read_format
-from sweet_jax.chat_text import Piece, split_text
+from sweet_jax.chat_text import Piece, check_end, split_text
 from sweet_jax.control_tokens import ControlTokens
 
 Messages = Sequence[Message | Mapping[str, str]]  # the same entry as a row's object: "role" and "content" are looked at
@@ -189,15 +189,25 @@ class Chat:
         return self._row_of_pieces(split.pieces).ids.tolist()
 
     def text_turn_ids(self, text: str) -> list[int]:
-        """Ids of an agent turn given as text, with or without its end, as they would be sampled after a header."""
-        end = self.format.end
-        return self._control.encode(end + self._control.hide(self.said_text(text)) + end)[0][1:].tolist()
+        """Ids of an agent turn given as text, with or without its end, as they would be sampled after a header.
 
-    def said_text(self, output: str) -> str:
-        """An agent's output without the end-of-turn token with which it may have been recorded."""
-        said = output.rstrip()
-        end = next((end for end in self._ends if said.endswith(end)), None)
-        return output if end is None else said.removesuffix(end)
+        BadInput, without a place, where it cannot be told whether the text ends with an end-of-turn token.
+        """
+        end, said = self.format.end, self.said_text(text)
+        if said != text:
+            check_end(said, text.rstrip().removeprefix(said), "the turn")
+        return self._control.encode(end + self._control.hide(said) + end)[0][1:].tolist()
+
+    def said_text(self, output: str, content: str = "") -> str:
+        """An agent's output without the end-of-turn token with which it may have been recorded.
+
+        content: what both sides saw of it, where that is known: an end that stands there, too, was said and is text.
+        """
+        text = output.rstrip()
+        end = next((end for end in self._ends if text.endswith(end)), None)
+        said = output if end is None else text.removesuffix(end)
+        was_said = end is not None and content.rstrip().endswith(end) and not said.rstrip().endswith(end)
+        return output if was_said else said
 
     def without_prefix(self, row: TokenRow) -> TokenRow:
         """The row without its privileged text; the begin-of-text token stays."""
@@ -242,12 +252,11 @@ class Chat:
         return self._decode(self._control.encode(text)[0]) != text
 
     def _spoken(self, messages: Messages) -> list[dict[str, str]]:
-        """Roles and contents as the template takes them: hidden, the agent's without a recorded end-of-turn token."""
+        """Roles and contents as the template takes them: hidden, for all that somebody said is text."""
         spoken = []
         for message in messages:
             entry = message if isinstance(message, Message) else Message(message["role"], message["content"])
-            text = self.said_text(entry.content) if entry.role == "assistant" else entry.content
-            spoken.append({"role": entry.role, "content": self._control.hide(text)})
+            spoken.append({"role": entry.role, "content": self._control.hide(entry.content)})
         return spoken
 
     def _header_end(self, text: str, before: list[dict[str, str]], index: int) -> int:

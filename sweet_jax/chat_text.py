@@ -64,6 +64,26 @@ def split_text(text: str, chat: ChatFormat, prompt: bool = False) -> SplitText:
     return SplitText(prefix, tuple(pieces))
 
 
+def leaves_open(said: str, end: str) -> bool:
+    """Whether the end-of-turn token is also the closing tag of one that the words before it leave open.
+
+    In:  "<p><s>old", "</s>"     Out: True
+    In:  "<s>old</s> x", "</s>"  Out: False
+    """
+    if not (tag := re.fullmatch(r"</(\w+)>", end)):
+        return False
+    return len(re.findall(rf"<{tag[1]}(?:\s[^<>]*)?>", said)) > said.count(end)
+
+
+def check_end(said: str, end: str, what: str) -> None:
+    """Raises BadInput, without a place, where the `end` behind what was said may be text. what: the turn's name."""
+    if leaves_open(said, end):
+        raise BadInput(
+            f"{what} ends with {end!r}, which may be its end-of-turn token or close the tag that the turn leaves open, "
+            f"so it cannot be told what was said: where it is text, add the token {end!r}"
+        )
+
+
 def _ambiguous(what: str, where: str) -> BadInput:
     return BadInput(
         f"the text holds {what!r} more than once {where}, so it cannot be told where the dialogue's parts are"
@@ -151,7 +171,9 @@ def _last_turn(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
         return
     said = text.rstrip()
     if said.endswith(chat.end):
-        yield from _turn(said.removesuffix(chat.end), chat.end, turn, chat)
+        said = said.removesuffix(chat.end)
+        check_end(said, chat.end, f"agent turn {turn}")
+        yield from _turn(said, chat.end, turn, chat)
     elif chat.end in text:
         raise BadInput(f"agent turn {turn} holds {chat.end!r} before its end, so it cannot be told where the turn ends")
     else:
@@ -159,5 +181,6 @@ def _last_turn(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
 
 
 def _turn(said: str, tail: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
-    said = said.removesuffix(chat.end)  # recorded with its end
+    recorded = said.removesuffix(chat.end)  # with its end
+    said = said if leaves_open(recorded, chat.end) else recorded
     yield from (Piece(said, said=True, turn=turn), Piece(tail, turn=turn))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from colbench_env.types import BadInput, Pair, Trajectory
+from colbench_env.types import BadInput, Message, Pair, Trajectory
 from sweet_jax.batch import RowPair, TokenRow
 from sweet_jax.chat import Chat
 
@@ -55,14 +55,18 @@ def trajectory_row(trajectory: Trajectory, chat: Chat, system: str, where: str) 
     if TOKENS in trajectory.extra:
         return row_from_json(trajectory.extra[TOKENS], where)
     opening = [{"role": "system", "content": system}] if system else []
-    raw = [
-        {"role": entry.role, "content": entry.content if entry.output is None else entry.output}
-        for entry in trajectory.dialogue_history
-    ]
+    raw = [{"role": entry.role, "content": _raw_text(entry, chat)} for entry in trajectory.dialogue_history]
     try:
         return chat.turn_ids(opening + raw)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from error
+
+
+def _raw_text(entry: Message, chat: Chat) -> str:
+    """What was said as the model wrote it, where that was recorded, without the end with which it may have been."""
+    if entry.output is None:
+        return entry.content
+    return chat.said_text(entry.output, entry.content) if entry.role == "assistant" else entry.output
 
 
 def turn_prompt(row: TokenRow, turn: int) -> list[int]:

@@ -93,6 +93,10 @@ def _given_candidates(run: Run, path: Path) -> dict[str, Any]:
             row = replace(row, input_with_ground_truth=row.input)
         extra = row.extra | ({} if TURN_IDS <= row.extra.keys() else _turn_ids(row, chat, where))
         _check_turn_ids(extra, len(row.additional_outputs), run.llama_config.vocab_size, where)
+        try:
+            _played(run, row)
+        except BadInput as error:
+            raise BadInput(f"{where}: 'older_output': {error}") from error
         rows.append(replace(row, extra=extra))
     write_rows(run.directory.stage("candidates") / "candidates.jsonl", rows)
     return {"positions": len(rows), "candidates": sum(len(row.additional_outputs) for row in rows), "from": str(path)}
@@ -104,7 +108,10 @@ def _turn_ids(row: Candidates, chat: Chat, where: str) -> dict[str, Any]:
         prompt = chat.text_prompt_ids(row.input)
     except BadInput as error:
         raise BadInput(f"{where}: 'input': {error}") from error
-    outputs = [chat.text_turn_ids(output) for output in row.additional_outputs]
+    try:
+        outputs = [chat.text_turn_ids(output) for output in row.additional_outputs]
+    except BadInput as error:
+        raise BadInput(f"{where}: 'additional_outputs': {error}") from error
     return {"prompt_ids": prompt, "output_ids": outputs, "prefix_length": int(prompt[0] == chat.bos_id)}
 
 

@@ -1,5 +1,6 @@
 """Texts in the released layout, in which template strings may stand in what somebody said."""
 
+import numpy as np
 import pytest
 
 from colbench_env.types import BadInput
@@ -38,11 +39,30 @@ def test_a_reference_that_could_be_the_dialogue_is_refused(reference):
         c.row_from_text(text)
 
 
-@pytest.mark.parametrize("said", ["Old: <s>12</s>, new: 9", "<s>", "a</s>b", "[INST]", "</s> [INST", "x</s>\ny"])
+@pytest.mark.parametrize(
+    "said",
+    ["Old: <s>12</s>, new: 9", "<p><s>old</s>", "<s class='x'>12</s>\n", "a</s>b", "[INST]", "</s> [INST", "x</s>\ny"],
+)
 def test_a_turn_that_spells_the_end_counts_to_its_end(said):
     c = chat("inst")
     for messages in (dialogue("make", said), dialogue("make", "ok", "and", said), dialogue("make", said, "and", "ok")):
         assert same(c.row_from_text(text_of(c, messages)), c.turn_ids(messages))
+
+
+@pytest.mark.parametrize("said", ["<s>", "<p><s>old", "<s>1</s> <s class='x'>2"])
+def test_a_last_end_that_may_close_a_tag_of_the_turn_is_refused(said):
+    c = chat("inst")
+    sentence = "ends with '</s>', which may be its end-of-turn token or close the tag that the turn leaves open"
+    with pytest.raises(BadInput, match="agent turn 1 " + sentence):
+        c.row_from_text(
+            text_of(c, dialogue("make", said))
+        )  # or, in the critic's layout, without its end, said + "</s>"
+    with pytest.raises(BadInput, match="the turn " + sentence):
+        c.text_turn_ids(said + "</s>")
+    assert c.decode(c.text_turn_ids(said + "</s></s>")) == said + "</s></s>"
+    assert c.text_turn_ids(said + "</s></s>").count(c.turn_end_id) == 1
+    messages = dialogue("make", said, "and", "ok")  # the reply tells where the turn ends
+    assert same(c.row_from_text(text_of(c, messages)), c.turn_ids(messages))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,11 +144,24 @@ def test_an_output_recorded_with_its_end_token_ends_once():
     c = chat("llama3")
     plain = c.turn_ids(dialogue("hi", "ho", "no", "yes"))
     for end in ("<|eot_id|>", "<|end_of_text|>", "<|eot_id|>\n"):
-        assert same(c.turn_ids(dialogue("hi", "ho" + end, "no", "yes" + end)), plain)
-        assert c.prompt_ids(dialogue("hi", "ho" + end, "no")) == c.prompt_ids(dialogue("hi", "ho", "no"))
-        assert c.said_text("ho" + end) == "ho"
+        assert c.said_text("ho" + end) == c.said_text("ho" + end, "ho") == "ho"
+        assert c.said_text("ho" + end, "ho" + end) == "ho" + end  # both sides saw it
+        assert c.said_text("ho" + end.strip() + end, "ho" + end) == "ho" + end.strip()
     assert same(c.row_from_text(text_of(c, dialogue("hi", "ho", "no", "yes")) + "<|eot_id|>"), plain)
     assert c.said_text("ho \n") == "ho \n" and c.said_text("<|eot_id|> ho") == "<|eot_id|> ho"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_an_agent_said_keeps_an_end_token_that_it_spells_at_its_end(kind):
+    c = chat(kind)
+    for end in c.tokenizer.convert_ids_to_tokens(list(c.end_ids)):
+        for said in ("<p><s>old" + end, end, "ho" + end + "\nyes" + end):
+            messages = dialogue("hi", said, "no", said)
+            row = c.turn_ids(messages)
+            for turn in (1, 2):
+                assert c.decode(row.ids[row.turns == turn]).lstrip() == said + c.format.end
+                assert (row.ids[row.turns == turn] == c.turn_end_id).sum() == 1
+            assert c.prompt_ids(messages[:3]) == row.ids[: np.argmax(row.turns == 2)].tolist()
 
 
 def test_the_end_of_a_text_may_be_missing_doubled_or_followed_by_what_the_template_writes():

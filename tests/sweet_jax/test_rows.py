@@ -224,6 +224,18 @@ def test_rows_that_the_network_cannot_be_trained_on_are_refused_with_their_place
         check_row(row_of([1] * len(turns), turns), 10, "rows.jsonl:4")
 
 
+def test_a_spelled_end_is_kept_in_what_was_said_and_dropped_where_it_was_recorded():
+    def row(content, output):
+        messages = (Message("user", "Yes, 3."), Message("assistant", content, output=output))
+        found = trajectory_row(Trajectory(Task("Yes, 3."), messages, "return 3"), chat(), "", "here")
+        return chat().decode(turn_output(found, 1))
+
+    said, end = "Per <|end|>", "<|end|>"
+    assert row(said, None) == row(said, said) == row(said, said + end) == said + end
+    assert row("Per", "Per<|end|>") == row("Per", "Per") == "Per" + end
+    assert row(said, "Per day? " + said) == "Per day? " + said + end
+
+
 def test_a_recorded_end_is_counted_once_and_a_stripped_thought_is_refused_with_its_place():
     ended = trajectory()
     messages = [entry if entry.role == "user" else Message("assistant", entry.content, output=entry.content + "<|end|>")
