@@ -73,7 +73,8 @@ class ControlTokens:
             at = end
         pieces.append(text[at:])
         places = np.array([*places, *range(at, len(text) + 1)], np.int64)
-        encoded = self._renamed.encode("".join(pieces), add_special_tokens=False)
+        # In a batch, as `encode` keeps all other threads waiting; a server answers others meanwhile.
+        (encoded,) = self._renamed.encode_batch(["".join(pieces)], add_special_tokens=False)
         offsets = np.array(encoded.offsets, np.int64).reshape(-1, 2)
         return np.array(encoded.ids, np.int32), places[offsets]
 
