@@ -14,7 +14,7 @@ setup(
     package_data={
         "colbench_env.prompts": ["*.txt"],
         "colbench_env.design": ["*.js"],
-        "launch": ["templates/*"],
+        "launch.reporting": ["templates/*"],
         "sweet_jax": ["start_policy/*", "frontend_start_policy/*"],
     },
     entry_points={"console_scripts": ["colbench=colbench_env.__main__:main"]},

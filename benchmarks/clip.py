@@ -2,8 +2,8 @@
 
 The network has random weights of the published shape, written by transformers and loaded by both, in float32 on the
 CPU. Measured are the network alone (the same pixels), and the whole way from PNG files of full pages to embeddings;
-medians of alternating rounds. Then --images pages go through one call of `launch.similarity`, and the process's
-anonymous memory is told.
+medians of alternating rounds. Then --images pages go through one call of `launch.common.clip_similarity`, and the
+process's anonymous memory is told.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from PIL import Image, ImageDraw
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from benchmarks.load_model import anonymous_bytes
-from launch.similarity import ClipSimilarity, _embed
+from launch.common.clip_similarity import ClipSimilarity, _embed
 from sweet_jax.mesh import put_rows
 
 

@@ -26,10 +26,10 @@ from colbench_env.references import source_defect
 from colbench_env.simulator_health import simulator_health
 from colbench_env.tasks import decode_line
 from colbench_env.types import Message, Task, Trajectory
-from launch.checking.kinds import read_row
-from launch.checking.survey import Survey
-from launch.showing.code import coloured
-from launch.showing.turns import thought_and_said
+from launch.data_tools.collect import Survey
+from launch.data_tools.row_kinds import read_row
+from launch.viewer.highlight import coloured
+from launch.viewer.turns import thought_and_said
 
 CASES = (Case("test1", "f(1)"),)
 SHEET = Trimmer(".a{color:red}.b:hover{color:blue}@media print{.c{display:none}}")

@@ -14,11 +14,11 @@ from colbench_env.episodes import Settings
 from colbench_env.humans.scripted import ScriptedHuman
 from colbench_env.mini import UNKNOWN_REPLIES, keywords, make_tasks
 from colbench_env.rollouts import Wanted, play_all
-from launch.dialogues import Drawn, Table
-from launch.loading import start_drawing
-from launch.run import EMBEDDED_DIRECTORY
+from launch.training.run import EMBEDDED_DIRECTORY
+from sweet_jax.generation.batch_sampler import Sampling
+from sweet_jax.generation.load import start_drawing
 from sweet_jax.mesh import MeshShape
-from sweet_jax.sampler import Sampling
+from sweet_jax.rollout.agent import Drawn, Table
 
 TASKS, IN_FLIGHT, ROWS, REPEATS, SLOW = 256, 64, 16, 3, 0.2
 

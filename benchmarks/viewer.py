@@ -28,10 +28,10 @@ from colbench_env.grading import Grade, TestVerdict
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import write_rows
 from colbench_env.types import Candidates, Message, Pair, Ranked, Task, Trajectory, Verdict
-from launch.config import EMBEDDED
-from launch.run import start_model
-from sweet_jax.chat import Chat
-from sweet_jax.rows import TOKENS, row_to_json, trajectory_row, turn_output, turn_prompt
+from launch.training.config import EMBEDDED
+from launch.training.run import start_model
+from sweet_jax.data.chat import Chat
+from sweet_jax.data.token_rows import TOKENS, row_to_json, trajectory_row, turn_output, turn_prompt
 
 TURNS, CANDIDATES, SHARE, NUM_PAIRS = 10, 16, 0.1, 4
 QUESTIONS = ("What about an empty list?", "Which border do you use?", "Should I add a fee?", "How long may it be?")

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from launch import cli
-from launch.config import Hosts
-from launch.hosts import connected
+from launch.common import cli
+from launch.common.distributed import connected
+from launch.training.config import Hosts
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ def main() -> None:
 
     with connected(config.hosts):
         # jax and what imports it only now: `--help` and bad flags should answer at once.
-        from launch.conversion import convert
-        from sweet_jax import hosts
+        from launch.export.convert_checkpoint import convert
+        from sweet_jax import processes
 
         said = convert(config)
-        if hosts.is_first():
+        if processes.is_first():
             print(said)
 
 

@@ -1,7 +1,7 @@
 """`python -m launch.data check FILE`: names every defective row of a file of rows and prints what the file holds.
 `python -m launch.data assets`: fetches what the frontend renderer needs, with a checked hash.
 
-Each command is an entry of COMMANDS. Read `check`, then `launch.checking.check` (the path through a file).
+Each command is an entry of COMMANDS. Read `check`, then `launch.data_tools.check_file` (the path through a file).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
-from launch import cli
-from launch.checking.config import CheckConfig
+from launch.common import cli
+from launch.data_tools.config import CheckConfig
 
 
 def check(argv: Sequence[str]) -> None:
@@ -20,9 +20,9 @@ def check(argv: Sequence[str]) -> None:
 
     # What runs references only now: `--help` and bad flags should answer at once.
     from colbench_env.terminal_text import printable
-    from launch.checking.check import check_file
-    from launch.checking.text import to_text
-    from launch.console import Console
+    from launch.common.console import Console
+    from launch.data_tools.check_file import check_file
+    from launch.data_tools.report_text import to_text
 
     said = (lambda sentence: None) if config.json else (lambda sentence: print(printable(sentence)))
     report = check_file(config, Console(), said)
@@ -33,7 +33,7 @@ def check(argv: Sequence[str]) -> None:
 
 def assets(argv: Sequence[str]) -> None:
     """Fetches what the frontend renderer needs, once, and checks its hash."""
-    from launch.assets import AssetsConfig, fetch_assets
+    from launch.data_tools.fetch_assets import AssetsConfig, fetch_assets
 
     fetch_assets(cli.parse_plain(AssetsConfig, argv, "launch.data assets"))
 

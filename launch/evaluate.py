@@ -1,6 +1,6 @@
 """`python -m launch.evaluate`: grades the answers of dialogues and reports what they are worth.
 
-Read `main`, then `launch.evaluation.evaluating` (what is done), `launch.evaluation.evaluation` (what is counted).
+Read `main`, then `launch.evaluation.evaluate_file` (what is done), `launch.evaluation.report_data` (what is counted).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from launch import cli
+from launch.common import cli
 from launch.evaluation.config import STDOUT, EvaluateConfig
 
 
@@ -24,10 +24,10 @@ def main() -> None:
     # Only now what takes long to import: `--help` and bad flags should answer at once.
     from colbench_env.grade_file import alone_on
     from colbench_env.types import BadInput
-    from launch.console import Console
-    from launch.evaluation.evaluating import evaluate
-    from launch.evaluation.text import report_text
-    from launch.files import check_model_directory, check_readable, check_writable, write_json, write_text
+    from launch.common.console import Console
+    from launch.common.files import check_model_directory, check_readable, check_writable, write_json, write_text
+    from launch.evaluation.evaluate_file import evaluate
+    from launch.evaluation.report_text import report_text
 
     check_readable(config.trajectories, config.tasks, config.baseline)
     if config.model is not None:
@@ -41,7 +41,7 @@ def main() -> None:
     elif config.json is not None:
         write_json(config.json, evaluation.to_json())
     if config.html is not None:
-        from launch.evaluation.page import page
+        from launch.evaluation.report_page import page
 
         write_text(config.html, page(evaluation))
     print(report_text(evaluation), file=sys.stderr if config.json == STDOUT else sys.stdout, flush=True)

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from launch import cli
+from launch.common import cli
 from launch.planning.config import PlanConfig
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from colbench_env.types import BadInput
-from launch import cli
-from launch.config import Hosts
-from launch.hosts import connected
-from launch.stage_settings import check_drawing
+from launch.common import cli
+from launch.common.distributed import connected
+from launch.common.settings import check_drawing
+from launch.training.config import Hosts
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def main() -> None:
 
     with connected(config.hosts):
         # jax and what imports it only now: `--help` and bad flags should answer at once.
-        from launch.ranker import rank
+        from launch.ranking.rank import rank
 
         rank(config)
 

@@ -1,4 +1,4 @@
-"""`python -m launch.rollout`: dialogues between a policy and a simulated human. Read `main`, then `launch.rolling`."""
+"""`python -m launch.rollout`: dialogues between a policy and a simulated human. Read `main`, then `launch.rollouts`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from launch import cli
-from launch.hosts import connected
-from launch.rolling.config import MINI_TASKS, RolloutConfig, settings_of
+from launch.common import cli
+from launch.common.distributed import connected
+from launch.rollouts.config import MINI_TASKS, RolloutConfig, settings_of
 
 if TYPE_CHECKING:
     from colbench_env.types import Task
@@ -25,15 +25,15 @@ def main() -> None:
 def _roll(config: RolloutConfig) -> None:
     from colbench_env.episodes import EpisodeFailed, failures_file
     from colbench_env.rollouts import FailedInARow, Result, Wanted
-    from launch.benchmarks import opened
-    from launch.console import Console
-    from launch.rolling import shares
-    from launch.rolling.sides import Sides, seated
-    from launch.run_dir import check_same
-    from sweet_jax import hosts
+    from launch.common.benchmarks import opened
+    from launch.common.console import Console
+    from launch.rollouts.participants import Sides, seated
+    from launch.training.run_dir import check_same
+    from sweet_jax import processes
+    from sweet_jax.rollout import process_shards as shares
 
     check_same(settings_of(config))
-    console, tasks = Console(audible=hosts.is_first()), _tasks(config)
+    console, tasks = Console(audible=processes.is_first()), _tasks(config)
 
     async def roll(sides: Sides, wanted: Wanted) -> None:
         async with contextlib.AsyncExitStack() as held:
@@ -49,7 +49,11 @@ def _roll(config: RolloutConfig) -> None:
         human = sides.about["human"]["name"]
         console.say(
             f"{sides.about['agent']} (prompt {config.prompt_name}) with human {human}: {total} dialogues, "
-            + (f"{done} of them are in {config.output}" if hosts.count() == 1 else f"{len(episodes)} are played here")
+            + (
+                f"{done} of them are in {config.output}"
+                if processes.count() == 1
+                else f"{len(episodes)} are played here"
+            )
         )
 
         def on_done(result: Result) -> None:

@@ -9,7 +9,7 @@ import socket
 import sys
 from types import FrameType
 
-from launch import cli
+from launch.common import cli
 from launch.serving.config import ServeConfig
 
 
@@ -23,8 +23,8 @@ def main() -> None:
 
 def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> None:
     # jax and what imports it only now: `--help`, bad flags and a busy port should be answered at once.
-    from launch import stopping
-    from launch.console import Console
+    from launch.common import stopping
+    from launch.common.console import Console
     from launch.serving.app import make_app
     from launch.serving.connections import make_server
     from launch.serving.loading import load_served

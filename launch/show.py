@@ -1,6 +1,6 @@
 """`python -m launch.show`: looks at dialogues and training rows, as one HTML file or in the terminal.
 
-Read `main`, then `launch.showing.inputs` (files to episodes), `episodes` (what is known of one), `page`, `terminal`.
+Read `main`, then `launch.viewer.inputs` (files to episodes), `episodes` (what is known of one), `page`, `terminal`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from launch import cli
-from launch.showing.config import ShowConfig
+from launch.common import cli
+from launch.viewer.config import ShowConfig
 
 
 def main() -> None:
@@ -17,13 +17,13 @@ def main() -> None:
     config: ShowConfig = cli.parse_plain(ShowConfig, sys.argv[1:], "launch.show")
 
     from colbench_env.types import BadInput
-    from launch.console import Console
-    from launch.files import check_writable, write_text
-    from launch.showing.inputs import find_groups, read_episodes
-    from launch.showing.tokens import Pieces, tokenizer_for
+    from launch.common.console import Console
+    from launch.common.files import check_writable, write_text
+    from launch.viewer.inputs import find_groups, read_episodes
+    from launch.viewer.token_rows import Pieces, tokenizer_for
 
     if config.tokens is not None:
-        from launch.showing.training_rows import print_tokens
+        from launch.viewer.training_rows import print_tokens
 
         chat, why = tokenizer_for(config, config.tokens)
         print_tokens(config.tokens, config.row, chat, config.counted == "last", why)
@@ -38,12 +38,12 @@ def main() -> None:
     groups = find_groups(config)
     chat, _ = tokenizer_for(config, config.trajectories)
     if config.terminal:
-        from launch.showing.terminal import print_episode
+        from launch.viewer.terminal import print_episode
 
         episodes = read_episodes(config, groups[:1] if groups[0].baseline is None else groups, console.progress)
         print_episode(episodes, groups[0], config.row, chat)
         return
-    from launch.showing.page import page
+    from launch.viewer.viewer_page import page
 
     episodes = read_episodes(config, groups, console.progress)
     text = page(episodes, groups, Pieces(chat))

@@ -1,4 +1,4 @@
-"""`python -m launch.train`: all of SWEET-RL, or one stage. Read `main`, then `launch.stages`, then `sweet_jax.step`."""
+"""`python -m launch.train`: SWEET-RL, or one stage of it. See `main`, `launch.training.stages`, `sweet_jax.train.step`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 import time
 from importlib import metadata
 
-from launch import cli
-from launch.config import TrainConfig, settings_of
-from launch.console import Console, peak_memory_gib
-from launch.hosts import connected
-from launch.presets import presets_for
-from launch.stopping import Terminated
+from launch.common import cli
+from launch.common.console import Console, peak_memory_gib
+from launch.common.distributed import connected
+from launch.common.stopping import Terminated
+from launch.training.config import TrainConfig, settings_of
+from launch.training.presets import presets_for
 
 
 def main() -> None:
@@ -29,19 +29,19 @@ def main() -> None:
 
 def _train(config: TrainConfig) -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
-    from launch.benchmarks import opened
-    from launch.paper_differences import paper_differences
-    from launch.preflight import check_inputs, check_mesh
-    from launch.report import write_report
-    from launch.run import Run
-    from launch.run_dir import RunDir
-    from launch.stages import planned, run_stage
-    from sweet_jax import hosts
+    from launch.common.benchmarks import opened
+    from launch.training.paper_differences import paper_differences
+    from launch.training.preflight import check_inputs, check_mesh
+    from launch.training.report import write_report
+    from launch.training.run import Run
+    from launch.training.run_dir import RunDir
+    from launch.training.stages import planned, run_stage
+    from sweet_jax import processes
     from sweet_jax.mesh import parse_mesh, start_devices
-    from sweet_jax.metrics import Diverged
-    from sweet_jax.training import Interrupted
+    from sweet_jax.train.loop import Interrupted
+    from sweet_jax.train.metrics import Diverged
 
-    started, console, directory = time.monotonic(), Console(audible=hosts.is_first()), RunDir(config.run_dir)
+    started, console, directory = time.monotonic(), Console(audible=processes.is_first()), RunDir(config.run_dir)
     everything = planned(config)
     stages = everything if config.stage == "all" else (config.stage,)
     if config.stage != "all" and config.stage not in everything:
@@ -83,7 +83,7 @@ def _train(config: TrainConfig) -> None:
             console.say(f"{title}: done " + " ".join(f"{name}={_short(value)}" for name, value in note.items()))
         if directory.note("evaluation") is not None:
             seconds = time.monotonic() - started if left else None
-            hosts.from_first(lambda: write_report(run, seconds))
+            processes.from_first(lambda: write_report(run, seconds))
 
 
 def _short(value: object) -> str:
@@ -92,11 +92,11 @@ def _short(value: object) -> str:
 
 def _header(run: object) -> None:
     """Versions, devices, mesh, network, memory, seeds and the sandbox."""
-    from launch.config import SCRATCH
-    from launch.run import Run
+    from launch.training.config import SCRATCH
+    from launch.training.run import Run
     from models.parameters import count_params, replicated_share
     from models.sharding import head_axis
-    from sweet_jax import hosts
+    from sweet_jax import processes
 
     assert isinstance(run, Run)
     config, names = run.config, ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain", "numpy")
@@ -118,7 +118,7 @@ def _header(run: object) -> None:
         ]
     rows += [
         ("benchmark", config.benchmark),
-        ("grader", hosts.from_first(run.benchmark.about_grader)),
+        ("grader", processes.from_first(run.benchmark.about_grader)),
         ("algorithm", f"{config.algorithm}, preset {config.preset}, human {config.simulator.human}"),
         ("seed", str(config.seed)),
         ("run", f"{config.run_dir} (process {os.getpid()}, {peak_memory_gib():.2f} GiB so far)"),
@@ -130,7 +130,7 @@ def _state_bytes(run: object) -> int:
     """Bytes of what training holds, all devices together: weights, gradients and two moments, or those of adapters."""
     import jax
 
-    from launch.run import Run
+    from launch.training.run import Run
     from models.parameters import count_params
 
     assert isinstance(run, Run)

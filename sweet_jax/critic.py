@@ -20,12 +20,12 @@ from jaxtyping import Array, Float
 
 from colbench_env.types import BadInput
 from models.llama import Llama
-from sweet_jax.batch import PairBatch, TokenRow, TurnBatch
+from sweet_jax.data.batch import PairBatch, TokenRow, TurnBatch
 from sweet_jax.logprobs import hidden_states, token_logps
 from sweet_jax.losses import Aggregation, Metrics, preference_loss, preference_metrics, turn_advantages
 from sweet_jax.mesh import replicated
-from sweet_jax.objectives import Counts, Preference, pair_counts, present
-from sweet_jax.step import Objective
+from sweet_jax.train.objectives import Counts, Preference, pair_counts, present
+from sweet_jax.train.step import Objective
 
 
 def log_ratio_advantages(

@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int
 from colbench_env.types import BadInput
 from models.llama import Llama, variables
 from models.sharding import activation_sharding
-from sweet_jax import hosts
-from sweet_jax.batch import TokenRow, bucket, pad_rows
+from sweet_jax import processes
+from sweet_jax.data.batch import TokenRow, bucket, pad_rows
 from sweet_jax.mesh import put_rows, replicated
 
 log = logging.getLogger(__name__)
@@ -222,10 +222,10 @@ class ReferenceCache:
         """
         path = self._path(identity, part)
         found = self._read(path)
-        if not hosts.from_first(lambda: found is not None):
+        if not processes.from_first(lambda: found is not None):
             return None
         if found is None:
-            raise BadInput(f"{path}: {hosts.name(0)} can read it and {hosts.name()} cannot")
+            raise BadInput(f"{path}: {processes.name(0)} can read it and {processes.name()} cannot")
         return found
 
     def _read(self, path: Path) -> list[np.ndarray] | None:
@@ -240,7 +240,7 @@ class ReferenceCache:
 
     def save(self, identity: str, part: int, arrays: Sequence[np.ndarray]) -> None:
         """Writes that part whole or not at all; OSError if the disk refuses. The first process writes."""
-        if not hosts.is_first():
+        if not processes.is_first():
             return
         path = self._path(identity, part)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ class TurnSums:
 def turn_sums(x_bt: Float[Array, "B T"], turn_bt: Int[Array, "B T"], num_turns: int) -> TurnSums:
     """Sums and counts of `x_bt` per turn; tokens with turn id 0 belong to none.
 
-    A turn id above `num_turns` would be dropped: rows are checked where they are made (`sweet_jax.batch`).
+    A turn id above `num_turns` would be dropped: rows are checked where they are made (`sweet_jax.data.batch`).
 
     In:  x = [1, 2, 3, 4], turns = [0, 1, 1, 2], num_turns = 3
     Out: sum = [5, 4, 0], count = [2, 1, 0]

@@ -18,7 +18,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from colbench_env.types import BadInput
-from sweet_jax import hosts
+from sweet_jax import processes
 
 AXES = ("data", "sequence", "tensor")
 MOST_EMULATED = 1024  # devices on one CPU; jax would start threads for any number
@@ -112,16 +112,16 @@ def start_devices(shape: MeshShape) -> DeviceReport:
     devices; with several processes, unless each has the same number of devices and the mesh takes them all.
     """
     _hush_libtpu()
-    processes = hosts.count()
-    _ask_for_cpu_devices(-(-shape.size // processes))
+    count = processes.count()
+    _ask_for_cpu_devices(-(-shape.size // count))
     devices = jax.devices()
     platform, kind = devices[0].platform, devices[0].device_kind
-    if processes > 1:
-        _check_processes(shape, devices, processes)
+    if count > 1:
+        _check_processes(shape, devices, count)
     if len(devices) < shape.size:
         raise BadInput(f"mesh {shape} needs {shape.size} devices, this machine has {len(devices)} ({platform}, {kind})")
     emulated = platform == "cpu" and shape.size > 1
-    return DeviceReport(platform, kind, len(devices), shape.size, emulated, processes)
+    return DeviceReport(platform, kind, len(devices), shape.size, emulated, count)
 
 
 def _check_processes(shape: MeshShape, devices: Sequence[Any], processes: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from colbench_env.types import BadInput
-from launch.stage_settings import BenchmarkName, Design
+from launch.common.settings import BenchmarkName, Design
 
 STDOUT = Path("-")
 

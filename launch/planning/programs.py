@@ -15,15 +15,15 @@ from models.config import LlamaConfig
 from models.llama import Llama
 from models.lora import LoraConfig, lora_shapes
 from models.parameters import inference_shardings, param_shapes, with_matrices_in
-from sweet_jax.batch import PairBatch, TurnBatch
+from sweet_jax.data.batch import PairBatch, TurnBatch
+from sweet_jax.generation.batch_sampler import Sampling, make_generate
 from sweet_jax.logprobs import score
 from sweet_jax.mesh import rows_sharding
-from sweet_jax.objectives import Preference, PreferenceBatch, preference_objective
-from sweet_jax.optim import make_optimizer
-from sweet_jax.sampler import Sampling, make_generate
-from sweet_jax.settings import Hyper
-from sweet_jax.step import abstract_state, combined, make_train_step, state_shardings
-from sweet_jax.training import shardings_of
+from sweet_jax.train.loop import shardings_of
+from sweet_jax.train.objectives import Preference, PreferenceBatch, preference_objective
+from sweet_jax.train.optim import make_optimizer
+from sweet_jax.train.settings import Hyper
+from sweet_jax.train.step import abstract_state, combined, make_train_step, state_shardings
 
 TOTAL_STEPS, LORA_ALPHA = 1000, 32.0  # no shape depends on them
 
@@ -51,7 +51,7 @@ def make_program(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Progra
 
 
 def _train(config: PlanConfig, model: Llama) -> Program:
-    """critic: whole dialogues, turn by turn; policy: a prompt and one turn (`launch.stages.policy`)."""
+    """critic: whole dialogues, turn by turn; policy: a prompt and one turn (`launch.training.stages.policy`)."""
     mesh = model.mesh
     frozen, trained = {}, param_shapes(model.config, mesh)
     if model.lora is not None:
@@ -71,14 +71,14 @@ def _train(config: PlanConfig, model: Llama) -> Program:
 
 
 def _score(config: PlanConfig, model: Llama) -> Program:
-    """Log-probs of the rows of as many pairs (`launch.stages.learning`)."""
+    """Log-probs of the rows of as many pairs (`launch.training.stages.learning`)."""
     params = param_shapes(model.config, model.mesh)
     tokens_bt = _array(model.mesh, jnp.int32, 2 * config.batch_size, config.tokens)
     return Program(lambda: score.lower(model, params, tokens_bt, 1.0), params, {}, tokens_bt)
 
 
 def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
-    """One batch of the sampler, in the sampler's layout of the weights (`launch.run`)."""
+    """One batch of the sampler, in the sampler's layout of the weights (`launch.training.run`)."""
     model = Llama(network, mesh, jnp.dtype(config.compute_dtype), remat="none", attention=config.attention)
     shapes = jax.eval_shape(lambda params: with_matrices_in(params, model.compute_dtype), param_shapes(network, mesh))
     params = jax.tree.map(

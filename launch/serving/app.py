@@ -22,12 +22,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from colbench_env.types import BadInput
-from launch.serving.asked import Asked, Refused, read_asked
+from launch.serving.chat_request import Asked, Refused, read_asked
 from launch.serving.config import Limits
 from launch.serving.loading import Served
-from launch.serving.reply import Detokenizer, LogProbs, StopStrings
-from sweet_jax.engine import EngineClosed, Request
-from sweet_jax.token_bytes import TokenBytes
+from launch.serving.streaming import Detokenizer, LogProbs, StopStrings
+from sweet_jax.data.token_bytes import TokenBytes
+from sweet_jax.generation import EngineClosed, Request
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from launch.serving.asked import Refused
+from launch.serving.chat_request import Refused
 from launch.serving.config import Limits
 
 GRACE_SECONDS = 5  # for streams that are under way when the server is told to end
@@ -24,7 +24,7 @@ def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            loop="asyncio",  # uvloop would take the wakeup fd, through which `launch.stopping` hears of SIGTERM
+            loop="asyncio",  # uvloop would take the wakeup fd, through which `launch.common.stopping` hears of SIGTERM
             http=functools.partial(LimitedProtocol, limits),
             ws="none",
             lifespan="off",

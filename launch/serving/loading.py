@@ -6,12 +6,12 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.config import EMBEDDED, EMBEDDED_FRONTEND
-from launch.loading import start_drawing
-from launch.run import start_model
 from launch.serving.config import Limits, ServeConfig
-from sweet_jax.chat import Chat
-from sweet_jax.engine import Engine
+from launch.training.config import EMBEDDED, EMBEDDED_FRONTEND
+from launch.training.run import start_model
+from sweet_jax.data.chat import Chat
+from sweet_jax.generation import Engine
+from sweet_jax.generation.load import start_drawing
 from sweet_jax.mesh import parse_mesh
 
 

@@ -13,12 +13,13 @@ import jax
 import pytest
 
 from colbench_env.mini import behaviour_dialogues
-from launch import cli, train
-from launch.model_directory import export_model
+from launch import train
+from launch.common import cli
 from models.config import LlamaConfig
 from models.parameters import init_params
+from sweet_jax.data.tokenizer import train_tokenizer
+from sweet_jax.export import export_model
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parents[2]
 TINY = LlamaConfig(

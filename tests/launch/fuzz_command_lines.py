@@ -28,18 +28,18 @@ from typing import Any
 from unittest import mock
 
 import launch
-from launch import cli
-from launch.assets import AssetsConfig
-from launch.checking.config import CheckConfig
-from launch.config import TrainConfig
+from launch.common import cli
 from launch.convert import ConvertConfig
+from launch.data_tools.config import CheckConfig
+from launch.data_tools.fetch_assets import AssetsConfig
 from launch.evaluation.config import EvaluateConfig
 from launch.planning.config import PlanConfig
 from launch.rank import RankConfig
-from launch.rolling.config import RolloutConfig
-from launch.run import EMBEDDED_DIRECTORY
+from launch.rollouts.config import RolloutConfig
 from launch.serving.config import ServeConfig
-from launch.showing.config import ShowConfig
+from launch.training.config import TrainConfig
+from launch.training.run import EMBEDDED_DIRECTORY
+from launch.viewer.config import ShowConfig
 from tests.launch.evaluate_rows import three_tasks
 
 CONFIGS: dict[str, type[Any]] = {
@@ -54,10 +54,11 @@ class WorkBegins(Exception):
 
 
 BORDERS = (
-    "launch.stages.run_stage", "launch.train._header", "launch.ranker.run_stage",  # train, rank
-    "launch.loading.load_llama", "launch.conversion.load_llama", "launch.conversion.open_llama",  # weights
-    "launch.planning.planning.slice_devices", "launch.assets._get",  # a compiler, a download
-    "colbench_env.endpoint.Endpoint.check", "uvicorn.Server.run", "launch.hosts._join",  # the network
+    "launch.training.stages.run_stage", "launch.train._header", "launch.ranking.rank.run_stage",  # train, rank
+    "sweet_jax.generation.load.load_llama", "launch.export.convert_checkpoint.load_llama",  # weights
+    "launch.export.convert_checkpoint.open_llama",
+    "launch.planning.planning.slice_devices", "launch.data_tools.fetch_assets._get",  # a compiler, a download
+    "colbench_env.endpoint.Endpoint.check", "uvicorn.Server.run", "launch.common.distributed._join",  # the network
     "colbench_env.grading.Grader", "colbench_env.design.renderer.Renderer.__enter__",  # a sandbox, a browser
 )  # fmt: skip
 """Functions that raise WorkBegins in place of their work."""

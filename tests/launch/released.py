@@ -7,8 +7,8 @@ from pathlib import Path
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import write_rows
 from colbench_env.types import Candidates, Message, Pair, Task, Trajectory
-from launch.pairing import Sample, recorded_pair
-from sweet_jax.chat import Chat
+from sweet_jax.data.chat import Chat
+from sweet_jax.trajectory_pairs import Sample, recorded_pair
 
 REPLIES = ("which unit ?", "what else ?", "say more", "ok")
 

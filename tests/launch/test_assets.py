@@ -10,8 +10,10 @@ import pytest
 
 from colbench_env.design.assets import TAILWIND, Stylesheet, assets_directory, read_stylesheet
 from colbench_env.types import BadInput
-from launch import assets, cli, data
-from launch.assets import AssetsConfig, fetch_assets, npm_registry
+from launch import data
+from launch.common import cli
+from launch.data_tools import fetch_assets as assets
+from launch.data_tools.fetch_assets import AssetsConfig, fetch_assets, npm_registry
 
 CSS = b"body { color: red }"
 SHEET = Stylesheet("small.css", hashlib.sha256(CSS).hexdigest(), ("sheets.invalid/small.css",))

@@ -10,14 +10,14 @@ import pytest
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import BadInput, Message, Task, Trajectory
-from launch import cli
-from launch.config import Critic, Ranking, Rollouts, Start, TrainConfig
-from launch.preflight import check_mesh
-from launch.presets import PRESETS
-from launch.run_dir import RunDir
+from launch.common import cli
+from launch.training.config import Critic, Ranking, Rollouts, Start, TrainConfig
+from launch.training.preflight import check_mesh
+from launch.training.presets import PRESETS
+from launch.training.run_dir import RunDir
 from models.config import ModelError
 from sweet_jax.mesh import MeshShape
-from sweet_jax.settings import Training
+from sweet_jax.train.settings import Training
 
 SMALL = (
     "--num-tasks=4",

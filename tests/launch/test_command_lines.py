@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 
 from colbench_env.types import BadInput
-from launch import cli, convert, data, evaluate, plan, rank, rollout, serve, show, train
-from launch.checking.config import CheckConfig
-from launch.config import TrainConfig
+from launch import convert, data, evaluate, plan, rank, rollout, serve, show, train
+from launch.common import cli
+from launch.common.flags import flags_of
 from launch.convert import ConvertConfig
+from launch.data_tools.config import CheckConfig
 from launch.evaluation.config import EvaluateConfig
-from launch.flags import flags_of
-from launch.presets import PRESETS
 from launch.rank import RankConfig
-from launch.rolling.config import RolloutConfig
+from launch.rollouts.config import RolloutConfig
 from launch.serving.config import ServeConfig
-from launch.showing.config import ShowConfig
+from launch.training.config import TrainConfig
+from launch.training.presets import PRESETS
+from launch.viewer.config import ShowConfig
 from tests.launch.evaluate_rows import three_tasks
 from tests.launch.fuzz_command_lines import CONFIGS, fuzz
 

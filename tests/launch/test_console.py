@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from launch.console import Console, ShortLine, clock_text
+from launch.common.console import Console, ShortLine, clock_text
 
 VALUES = {
     "loss": 0.412345, "grad_norm": 0.677, "logps/chosen": -15.54, "nll": 0.7355, "rewards/accuracies": 0.9375,

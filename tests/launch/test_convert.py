@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from launch import cli, convert
+from launch import convert
+from launch.common import cli
 from launch.convert import ConvertConfig
-from launch.model_directory import generation_settings
 from models import weight_files
 from models.config import ModelError, from_hf
 from models.hf_io import load_llama
@@ -21,13 +21,14 @@ from models.llama import Llama, logits, variables
 from models.lora import LoraConfig, lora_shapes, lora_shardings, merged
 from models.parameters import flatten, init_params, param_shardings
 from models.peft_io import load_adapter
-from sweet_jax.chat import Chat
-from sweet_jax.checkpoint import Checkpoints
 from sweet_jax.critic import with_value_head
+from sweet_jax.data.chat import Chat
+from sweet_jax.export import generation_settings
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.optim import make_optimizer
-from sweet_jax.settings import Hyper
-from sweet_jax.step import init_state, state_shardings
+from sweet_jax.train.checkpoint import Checkpoints
+from sweet_jax.train.optim import make_optimizer
+from sweet_jax.train.settings import Hyper
+from sweet_jax.train.step import init_state, state_shardings
 
 TOKENS_BT = np.arange(40).reshape(2, 20)
 

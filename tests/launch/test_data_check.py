@@ -12,9 +12,10 @@ import pytest
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import write_rows
 from colbench_env.types import BadInput
-from launch import cli, data
-from launch.checking import references
-from launch.checking.facts import FileForm, Lengths, Rewards
+from launch import data
+from launch.common import cli
+from launch.data_tools import run_references as references
+from launch.data_tools.report_data import FileForm, Lengths, Rewards
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 TASK = {

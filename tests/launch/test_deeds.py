@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.config import TrainConfig
-from launch.deeds import deeds
+from launch.training.config import TrainConfig
+from launch.training.summary import deeds
 
 SWEET = {
     "tasks": {"train": 800, "eval": 300, "seconds": 9.0},

@@ -12,14 +12,14 @@ from colbench_env.humans.scripted import ScriptedHuman
 from colbench_env.mini import keywords, make_tasks
 from colbench_env.prompts import BACKEND_HUMAN
 from colbench_env.types import NO_ANSWER, BadInput
-from launch.dialogues import ModelHuman, Table
-from launch.waves import Step, Wave, play_wave
 from models.hf_io import load_llama
 from models.llama import Llama
 from models.parameters import inference_shardings
-from sweet_jax.chat import Chat
+from sweet_jax.data.chat import Chat
+from sweet_jax.generation.batch_sampler import Sample, Sampler, Sampling
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.sampler import Sample, Sampler, Sampling
+from sweet_jax.rollout.agent import ModelHuman, Table
+from sweet_jax.rollout.lockstep import Step, Wave, play_wave
 
 SHRUG = "No idea."
 

@@ -20,14 +20,18 @@ from colbench_env.design.mini import make_page_tasks
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import Message, Trajectory
-from sweet_jax.chat import Chat
+from sweet_jax.data.chat import Chat
 from tests.colbench_env.endpoints import Served, completion
 from tests.launch.evaluate_rows import three_tasks
 from tests.launch.fuzz_command_lines import BORDERS, ended, without_work
 from tests.random_clip import save_clip
 
 ROOT = Path(__file__).parents[2]
-RUN_WHOLE = {"colbench_env.grading.Grader", "launch.conversion.load_llama", "launch.conversion.open_llama"}
+RUN_WHOLE = {
+    "colbench_env.grading.Grader",
+    "launch.export.convert_checkpoint.load_llama",
+    "launch.export.convert_checkpoint.open_llama",
+}
 SMALL = (
     "--num-tasks=2", "--evaluation.num-tasks=2", "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8",
     "--rollouts.rows=4", "--ranking.candidates=4", "--sampler-mesh=same",

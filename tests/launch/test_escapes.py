@@ -8,10 +8,11 @@ import pytest
 
 from colbench_env.tasks import write_rows
 from colbench_env.types import Message, Task, Trajectory
-from launch import cli, data, evaluate, show
-from launch.console import Console
-from launch.showing.training_rows import painted
-from sweet_jax.batch import TokenRow
+from launch import data, evaluate, show
+from launch.common import cli
+from launch.common.console import Console
+from launch.viewer.training_rows import painted
+from sweet_jax.data.batch import TokenRow
 from tests.launch import show_rows
 
 EVIL = "\x1b[2J\x1b]8;;http://a.test\x1b\\go\x07\x9b31m\r\u202e\u2066\x00\ud800"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from colbench_env.design.mini import make_page_tasks
+from colbench_env.design.page_images import with_pictures
 from colbench_env.episodes import Settings
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import NO_ANSWER, BadInput, Message, Task, Trajectory
@@ -16,13 +17,12 @@ from launch import evaluate as evaluate_command
 from launch import rollout as rollout_command
 from launch import show as show_command
 from launch import train as train_command
-from launch.benchmarks import Backend, Frontend
-from launch.config import EMBEDDED_FRONTEND, TrainConfig, settings_of
-from launch.picturing import with_pictures
-from launch.rolling.config import RolloutConfig
-from launch.run import EMBEDDED_DIRECTORIES
-from launch.simulator import Simulator
-from launch.stage_settings import Design
+from launch.common.benchmarks import Backend, Frontend
+from launch.common.settings import Design
+from launch.common.simulator import Simulator
+from launch.rollouts.config import RolloutConfig
+from launch.training.config import EMBEDDED_FRONTEND, TrainConfig, settings_of
+from launch.training.run import EMBEDDED_DIRECTORIES
 from tests.colbench_env.chromium import chromium_or_skip
 
 RED = '<html><body style="background:#dc2626"><h1>Shop</h1><p>Bread and cakes</p></body></html>'

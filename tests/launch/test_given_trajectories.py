@@ -8,8 +8,8 @@ import pytest
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Trajectory
-from launch.benchmarks import Backend
-from launch.stages.rollouts import rollouts
+from launch.common.benchmarks import Backend
+from launch.training.stages.rollouts import rollouts
 from tests.launch.evaluate_rows import dialogue, right, task
 
 

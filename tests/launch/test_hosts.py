@@ -15,12 +15,12 @@ import jax
 import pytest
 
 from colbench_env.types import BadInput
-from launch import hosts as launch_hosts
-from launch import stopping
-from launch.config import Hosts, TrainConfig, settings_of
-from launch.hosts import _how, _LastWords, _Watch
-from launch.report import command_line
-from sweet_jax import hosts
+from launch.common import distributed as launch_hosts
+from launch.common import stopping
+from launch.common.distributed import _how, _LastWords, _Watch
+from launch.training.config import Hosts, TrainConfig, settings_of
+from launch.training.report import command_line
+from sweet_jax import processes as processes_module
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 400  # after which a test gives up on a process; a slow machine compiles for two minutes
@@ -251,12 +251,12 @@ def test_a_coordinator_that_is_not_there_is_one_sentence_with_its_address_and_th
 
 
 def test_a_run_directory_that_a_host_does_not_share_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(hosts, "count", lambda: 2)
-    monkeypatch.setattr(hosts, "name", lambda process=1: f"process {process} (host-{process})")
-    monkeypatch.setattr(hosts, "from_first", lambda work: "what the first process has written")
-    monkeypatch.setattr(hosts, "VISIBLE_SECONDS", 0.1)
+    monkeypatch.setattr(processes_module, "count", lambda: 2)
+    monkeypatch.setattr(processes_module, "name", lambda process=1: f"process {process} (host-{process})")
+    monkeypatch.setattr(processes_module, "from_first", lambda work: "what the first process has written")
+    monkeypatch.setattr(processes_module, "VISIBLE_SECONDS", 0.1)
     with pytest.raises(BadInput, match=r"process 1 \(host-1\) does not see what process 0 \(host-0\) has written"):
-        hosts.publish(tmp_path / ".hosts", lambda: None)
+        processes_module.publish(tmp_path / ".hosts", lambda: None)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import released
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import Candidates, Pair, Ranked, Trajectory
-from launch.config import TrainConfig
-from launch.stages import planned
-from sweet_jax.chat import Chat, privileged_prefix
-from sweet_jax.rows import pair_rows, row_from_json, row_to_json, trajectory_row
+from launch.training.config import TrainConfig
+from launch.training.stages import planned
+from sweet_jax.data.chat import Chat, privileged_prefix
+from sweet_jax.data.token_rows import pair_rows, row_from_json, row_to_json, trajectory_row
 
 TOKENS = {
     "chosen": "a",

@@ -14,7 +14,7 @@ import released
 from colbench_env.tasks import read_rows
 from colbench_env.types import Ranked, Trajectory
 from launch import rank
-from sweet_jax.chat import Chat
+from sweet_jax.data.chat import Chat
 
 ROOT = Path(__file__).parents[2]
 SMALL = (

@@ -7,7 +7,7 @@ import pytest
 from colbench_env.tasks import write_rows
 from colbench_env.types import Message, Task, Trajectory
 from launch import evaluate
-from launch.missing_sheets import missing_sheets
+from launch.reporting.missing_sheets import missing_sheets
 
 ROW = Trajectory(Task("A shop", "<html></html>"), (Message("user", "?"), Message("assistant", "<html></html>")), "x")
 FONTS, OTHER = "https://fonts.test/css2?family=Inter", "http://site.test/a.css"

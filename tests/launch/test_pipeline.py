@@ -16,14 +16,14 @@ import pytest
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import Candidates, Pair, Ranked, Task, Trajectory
-from launch.presets import PRESETS
-from launch.stages.start import start_rows
+from launch.training.presets import PRESETS
+from launch.training.stages.start import start_rows
 from models.config import from_hf
 from models.parameters import param_shapes
-from sweet_jax.chat import Chat, privileged_prefix
+from sweet_jax.data.chat import Chat, privileged_prefix
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.settings import Training
-from sweet_jax.training import restore_params
+from sweet_jax.train.loop import restore_params
+from sweet_jax.train.settings import Training
 
 ROOT = Path(__file__).parents[2]
 STAGES = (

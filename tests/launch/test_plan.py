@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from launch import cli, plan
+from launch import plan
+from launch.common import cli
 from launch.planning import compiling
 from launch.planning.chips import parse_topology
 from launch.planning.compiling import slice_devices

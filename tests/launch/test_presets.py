@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import cli
-from launch.config import TrainConfig
-from launch.paper_differences import paper_differences
-from launch.presets import PRESETS, presets_for
-from launch.stage_settings import Lora
+from launch.common import cli
+from launch.common.settings import Lora
+from launch.training.config import TrainConfig
+from launch.training.paper_differences import paper_differences
+from launch.training.presets import PRESETS, presets_for
 
 
 def parsed(*flags: str) -> TrainConfig:

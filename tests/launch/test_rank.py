@@ -15,7 +15,7 @@ import released
 from colbench_env.tasks import read_rows
 from colbench_env.types import Candidates, Pair, Ranked
 from launch import rank
-from sweet_jax.chat import Chat
+from sweet_jax.data.chat import Chat
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--samples=4", "--rows=4", "--max-new-tokens=8", "--max-length=256")

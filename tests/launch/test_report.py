@@ -15,15 +15,16 @@ import pytest
 from colbench_env.statistics import Estimate
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import NO_ANSWER, BadInput, Message, Task, Trajectory
-from launch import cli, page
-from launch.benchmarks import Backend
-from launch.config import TrainConfig
-from launch.console import Console
-from launch.measures import MEASURES, duration, points, share
-from launch.presets import PRESETS
-from launch.report import command_line, next_commands, write_report
-from launch.run import Run
-from launch.run_dir import RunDir, write_json
+from launch.common import cli
+from launch.common.benchmarks import Backend
+from launch.common.console import Console
+from launch.reporting.metric_names import MEASURES, duration, points, share
+from launch.training import report_page as page
+from launch.training.config import TrainConfig
+from launch.training.presets import PRESETS
+from launch.training.report import command_line, next_commands, write_report
+from launch.training.run import Run
+from launch.training.run_dir import RunDir, write_json
 from models.config import LlamaConfig
 from sweet_jax.mesh import DeviceReport, MeshShape
 
@@ -332,7 +333,7 @@ def test_a_second_start_only_tells_the_table_again(run, monkeypatch):
     run.console._stream.truncate(0)
     run.console._stream.seek(0)
     (run.directory.path / "evaluation" / "start.jsonl").unlink()  # nothing is read again
-    monkeypatch.setitem(sys.modules, "launch.page", None)  # nothing is drawn again: importing it fails
+    monkeypatch.setitem(sys.modules, "launch.training.report_page", None)  # nothing is drawn again: importing it fails
     write_report(run, None)
     assert said(run) == first.removeprefix("warning: stage policy: a new <one>\n")
     assert times == [os.stat(file).st_mtime_ns for file in files]
@@ -424,7 +425,7 @@ def test_numbers_are_written_for_people():
 
 
 def test_the_smallest_runs_can_be_drawn():
-    from launch.plots import bars, curve
+    from launch.reporting.plots import bars, curve
 
     assert len(re.findall(r"<use [^>]*fill: var\(--trained\)", curve("one", [(1, 0.5)]))) == 1
     assert curve("one", [(1, 0.5)]) == curve("one", [(1, 0.5)])
@@ -432,7 +433,7 @@ def test_the_smallest_runs_can_be_drawn():
 
 
 def test_long_curves_are_drawn_as_means():
-    from launch.plots import _thin
+    from launch.reporting.plots import _thin
 
     assert _thin([(1, 2.0), (2, 4.0)]) == [(1, 2), (2, 4)]
     assert _thin([(step, float(step)) for step in range(1, 151)])[:2] == [(1.5, 1.5), (3.5, 3.5)]

@@ -14,11 +14,12 @@ import pytest
 from colbench_env.episodes import Settings
 from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
-from launch import cli, rollout
-from launch.benchmarks import default_turns
-from launch.presets import PRESETS
-from launch.rolling.config import RolloutConfig, settings_of
-from launch.stage_settings import Rollouts
+from launch import rollout
+from launch.common import cli
+from launch.common.benchmarks import default_turns
+from launch.common.settings import Rollouts
+from launch.rollouts.config import RolloutConfig, settings_of
+from launch.training.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 

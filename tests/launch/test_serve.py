@@ -17,7 +17,7 @@ import time
 import openai
 import pytest
 
-import launch.loading
+import sweet_jax.generation.load
 from launch import rollout, serve
 from launch.serving.app import make_app
 from launch.serving.config import ServeConfig
@@ -364,7 +364,7 @@ def test_flags_out_of_range_end_the_command_with_status_2(in_process, flag, comp
 
 
 def test_rows_longer_than_the_network_was_made_for_are_refused_before_weights_are_read(in_process, monkeypatch):
-    monkeypatch.setattr(launch.loading, "load_llama", lambda *_: pytest.fail("weights are read"))
+    monkeypatch.setattr(sweet_jax.generation.load, "load_llama", lambda *_: pytest.fail("weights are read"))
     complaint = "max_length is 1025, it must be at least 2 and at most the network's 1024 positions"
     assert complaint in in_process(serve.main, "--port=0", "--max-length=1025").refuses()
     assert complaint in in_process(rollout.main, "--max-length=1025").refuses()
@@ -414,9 +414,10 @@ served = Stub(name="stub", engine=Stub(max_length=10, close=close))
 sys.modules |= {{  # none of them, so no jax
     "launch.serving.loading": Stub(load_served=lambda *_: served),
     "launch.serving.app": Stub(make_app=lambda _: app),
-    "sweet_jax.sampler": Stub(Sampling=None),
+    "sweet_jax.generation.batch_sampler": Stub(Sampling=None),
 }}
-from launch import cli, serve, stopping
+from launch.common import cli, stopping
+from launch import serve
 
 stopping.GRACE_SECONDS, stopping.SAME_SECONDS = {grace}, 0.2
 cli.run(serve.main)

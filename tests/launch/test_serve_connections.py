@@ -14,13 +14,13 @@ import pytest
 
 import launch.serving.app
 from colbench_env.types import BadInput
-from launch.run import EMBEDDED_DIRECTORY
 from launch.serving.app import make_app
-from launch.serving.asked import Refused
+from launch.serving.chat_request import Refused
 from launch.serving.config import Limits
 from launch.serving.connections import make_server
 from launch.serving.loading import Served
-from sweet_jax.chat import Chat
+from launch.training.run import EMBEDDED_DIRECTORY
+from sweet_jax.data.chat import Chat
 
 SOON, LATE = 0.5, 10.0  # seconds: a time-out, and how long a test waits for what it causes
 SHORT_HEAD = Limits(header_timeout=SOON)

@@ -4,11 +4,11 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from launch.run import EMBEDDED_DIRECTORY
-from launch.serving.reply import Detokenizer, LogProbs, StopStrings
-from sweet_jax.chat import Chat
-from sweet_jax.engine import Token
-from sweet_jax.token_bytes import TokenBytes
+from launch.serving.streaming import Detokenizer, LogProbs, StopStrings
+from launch.training.run import EMBEDDED_DIRECTORY
+from sweet_jax.data.chat import Chat
+from sweet_jax.data.token_bytes import TokenBytes
+from sweet_jax.generation import Token
 
 
 @pytest.fixture(scope="module")

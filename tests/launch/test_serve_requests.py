@@ -6,8 +6,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from launch.serving.asked import Asked, Refused, read_asked
-from sweet_jax.sampler import Sampling
+from launch.serving.chat_request import Asked, Refused, read_asked
+from sweet_jax.generation.batch_sampler import Sampling
 
 HELLO = {"role": "user", "content": "hello"}
 

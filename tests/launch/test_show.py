@@ -9,8 +9,8 @@ import pytest
 
 from colbench_env.types import Message, Task
 from launch import show
-from launch.showing.code import coloured
-from launch.showing.turns import thought_and_said
+from launch.viewer.highlight import coloured
+from launch.viewer.turns import thought_and_said
 from tests.launch.show_rows import (
     FAILURE,
     HOSTILE,

@@ -12,10 +12,10 @@ import pytest
 import sentencepiece
 
 from launch import show
-from launch.run import EMBEDDED_DIRECTORIES
-from launch.showing.tokens import Pieces
-from launch.showing.training_rows import rows_of_line
-from sweet_jax.chat import Chat
+from launch.training.run import EMBEDDED_DIRECTORIES
+from launch.viewer.token_rows import Pieces
+from launch.viewer.training_rows import rows_of_line
+from sweet_jax.data.chat import Chat
 from tests.launch.show_rows import RANKED, SOLVED, UNGRADED, write
 
 INST = (

@@ -12,8 +12,8 @@ from random_clip import save_clip
 from colbench_env.design.page import Page
 from colbench_env.design.similarity import StructuralSimilarity
 from colbench_env.types import BadInput
-from launch import similarity
-from launch.similarity import ClipSimilarity, black_png
+from launch.common import clip_similarity as similarity
+from launch.common.clip_similarity import ClipSimilarity, black_png
 from models.config import ModelError
 
 

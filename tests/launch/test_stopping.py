@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 SENTENCE = "stopped by SIGTERM; run the same command again to continue"
 BEGIN = """
 import hashlib, os, signal, sys, threading, time
-from launch import cli, stopping
+from launch.common import cli, stopping
 
 def sigterm(after=0.0):
     if after:

@@ -7,8 +7,8 @@ import random
 import pytest
 from PIL import Image
 
+from colbench_env.design.thumbnails import Images, images_of, images_of_pages
 from colbench_env.types import BadInput
-from launch.thumbnails import Images, images_of, images_of_pages
 from tests.launch.show_rows import PIXEL
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from sweet_jax.chat import Chat
+from sweet_jax.data.chat import Chat
 
 SENTENCES = [
     "Which currency should the function assume? Round to the nearest ten.",

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colbench_env.types import BadInput
-from sweet_jax.batch import (
+from sweet_jax.data.batch import (
     RowPair,
     TokenRow,
     action_tokens_without_loss,

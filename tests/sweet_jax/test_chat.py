@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from colbench_env.types import BadInput, Message
-from sweet_jax.chat import Chat, privileged_prefix
+from sweet_jax.data.chat import Chat, privileged_prefix
 from tests.sweet_jax.chats import (
     BEFORE_CONTENT,
     INST,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from colbench_env.types import BadInput
-from sweet_jax.chat import Chat
+from sweet_jax.data.chat import Chat
 from tests.sweet_jax.chats import byte_level, dialogue
 
 SPECIAL = ["<s>", "</s>", "<|start|>", "<|stop|>", "<|user|>", "<|agent|>", "<think>"]

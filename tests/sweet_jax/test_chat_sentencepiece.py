@@ -9,7 +9,7 @@ import sentencepiece
 import transformers
 
 from colbench_env.types import BadInput
-from sweet_jax.chat import Chat, privileged_prefix
+from sweet_jax.data.chat import Chat, privileged_prefix
 
 CORPUS = [
     "[INST] Which currency should the function assume? [/INST] Round to the nearest ten.",

@@ -9,7 +9,7 @@ import pytest
 
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
-from sweet_jax.chat import Chat, check_vocabulary
+from sweet_jax.data.chat import Chat, check_vocabulary
 from tests.sweet_jax.chats import (
     CHATML,
     chat,

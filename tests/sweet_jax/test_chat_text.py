@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from colbench_env.types import BadInput
-from sweet_jax.chat import Chat, privileged_prefix
+from sweet_jax.data.chat import Chat, privileged_prefix
 from tests.sweet_jax.chats import CHATML, KINDS, byte_level, chat, chatml, dialogue, same
 
 PAGE = "<html><s>12 EUR</s> now 9</html>"

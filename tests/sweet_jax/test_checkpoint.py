@@ -16,12 +16,12 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from colbench_env.types import BadInput
-from sweet_jax.checkpoint import Checkpoints
 from sweet_jax.losses import Ratio
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.optim import make_optimizer
-from sweet_jax.settings import Hyper
-from sweet_jax.step import Objective, abstract_state, init_state, make_train_step, state_shardings
+from sweet_jax.train.checkpoint import Checkpoints
+from sweet_jax.train.optim import make_optimizer
+from sweet_jax.train.settings import Hyper
+from sweet_jax.train.step import Objective, abstract_state, init_state, make_train_step, state_shardings
 
 ONE = MeshShape(1, 1)
 # A read or write that fails leaves coroutines of orbax unfinished; Python tells when it collects them.
@@ -192,7 +192,7 @@ def test_a_disk_that_refuses_is_named_and_the_older_checkpoint_stays(tmp_path):
 
 SAVE_FOR_EVER = """
 import sys, jax.numpy as jnp
-from sweet_jax.checkpoint import Checkpoints
+from sweet_jax.train.checkpoint import Checkpoints
 checkpoints = Checkpoints(sys.argv[1])
 for step in range(1, 10_000):
     checkpoints.save(step, {"x": jnp.full((64, 1024), step)}, {"step": step})

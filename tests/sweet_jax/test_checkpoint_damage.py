@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from colbench_env.types import BadInput
-from sweet_jax.checkpoint import Checkpoints, SavedParams
+from sweet_jax.train.checkpoint import Checkpoints, SavedParams
 
 # A read that fails leaves coroutines of orbax unfinished; Python tells when it collects them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine")
@@ -175,7 +175,7 @@ def test_parameters_are_those_of_the_newest_whole_checkpoint_and_nothing_is_dele
 
 def on_first_look(monkeypatch, step, happens):
     """Calls `happens` when the checksums of the step are looked at for the first time, before they are."""
-    from sweet_jax import checkpoint
+    from sweet_jax.train import checkpoint
 
     looked, find = [], checkpoint.find_damage
 
@@ -223,7 +223,7 @@ def test_where_every_checkpoint_goes_while_it_is_looked_at_there_is_none(copy, m
 
 
 def test_checksums_that_are_gone_when_they_are_read_are_damaged(copy, monkeypatch):
-    from sweet_jax import checksums
+    from sweet_jax.train import checksums
 
     monkeypatch.setattr(checksums, "has_checksums", lambda folder: True)
     (copy / "2" / "checksums.json").unlink()
@@ -281,7 +281,7 @@ def test_a_whole_checkpoint_that_cannot_be_read_or_is_of_other_shapes_stays(copy
 
 
 def test_a_file_that_the_system_refuses_to_open_is_not_damaged(copy, monkeypatch):
-    from sweet_jax import checksums
+    from sweet_jax.train import checksums
 
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))

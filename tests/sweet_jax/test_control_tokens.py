@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from colbench_env.types import BadInput
-from sweet_jax.chat import Chat
-from sweet_jax.control_tokens import ControlTokens
+from sweet_jax.data.chat import Chat
+from sweet_jax.data.control_tokens import ControlTokens
 from tests.sweet_jax.chats import CHATML, INST, byte_level, chat, chatml, dialogue, dialogues_of, same
 
 SPELLED = ["<|im_end|>", "<|im_start|>system", "<|endoftext|>", "<|im_", "end|>"]
@@ -96,7 +96,7 @@ def test_a_tokenizer_that_cannot_take_its_control_tokens_as_text_is_refused_when
     def fail(_):
         raise Exception("Token `</s>` out of vocabulary")
 
-    monkeypatch.setattr("sweet_jax.control_tokens.Tokenizer", type("None", (), {"from_str": staticmethod(fail)}))
+    monkeypatch.setattr("sweet_jax.data.control_tokens.Tokenizer", type("None", (), {"from_str": staticmethod(fail)}))
     with pytest.raises(BadInput, match="^models/x: text that spells a special token .* `</s>` out of vocabulary$"):
         Chat(tokenizer)
 

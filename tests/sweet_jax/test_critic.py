@@ -12,7 +12,6 @@ from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama
 from models.parameters import init_params, param_shapes
-from sweet_jax.batch import PairBatch, TokenRow, pad_rows
 from sweet_jax.critic import (
     make_log_ratio_critic,
     make_value_head_critic,
@@ -21,11 +20,12 @@ from sweet_jax.critic import (
     value_head_shapes,
     with_value_head,
 )
+from sweet_jax.data.batch import PairBatch, TokenRow, pad_rows
 from sweet_jax.logprobs import hidden_states, token_logps
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.objectives import Preference
-from sweet_jax.step import init_state, make_train_step, state_shardings
-from sweet_jax.training import shardings_of
+from sweet_jax.train.loop import shardings_of
+from sweet_jax.train.objectives import Preference
+from sweet_jax.train.step import init_state, make_train_step, state_shardings
 
 CONFIG = LlamaConfig(
     vocab_size=40, hidden_size=16, intermediate_size=24, num_layers=2, num_heads=2, num_kv_heads=2, head_size=8,

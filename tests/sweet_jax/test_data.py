@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbench_env.types import BadInput
-from sweet_jax.data import length_batches, num_batches, pair_stream
+from sweet_jax.data.index_stream import length_batches, num_batches, pair_stream
 
 sizes = {"num_rows": st.integers(1, 12), "batch_size": st.integers(1, 7), "seed": st.integers(0, 1000)}
 

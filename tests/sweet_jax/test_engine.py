@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import sweet_jax.engine.batch
+import sweet_jax.generation.scheduler
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama
 from models.parameters import inference_shardings, init_params
-from sweet_jax.engine import Engine, EngineClosed, Request
-from sweet_jax.engine.drawing import RowSampling, row_scores
+from sweet_jax.generation import Engine, EngineClosed, Request
+from sweet_jax.generation.batch_sampler import Sampler, Sampling, sampling_logits
+from sweet_jax.generation.sampling import RowSampling, row_scores
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.sampler import Sampler, Sampling, sampling_logits
 
 VOCAB, NEW, ROOM = 40, 8, 128
 ONE, MANY = MeshShape(1, 1), MeshShape(4, 2)
@@ -159,7 +159,7 @@ def test_equal_prompts_that_wait_together_are_read_once_and_change_no_bit(engine
 
 
 def test_prompts_that_come_while_a_turn_is_drawn_are_read_between_two_tokens_of_it(engine, monkeypatch):
-    monkeypatch.setattr(sweet_jax.engine.batch, "READ_BETWEEN", 1)
+    monkeypatch.setattr(sweet_jax.generation.scheduler, "READ_BETWEEN", 1)
     made = engine(rows=8)
 
     async def main():
@@ -240,7 +240,7 @@ def test_an_error_in_the_thread_reaches_everybody_who_waits(engine, monkeypatch)
     def broken(self, steps):
         raise ValueError("the device is gone")
 
-    monkeypatch.setattr(sweet_jax.engine.batch.Batch, "_draw", broken)
+    monkeypatch.setattr(sweet_jax.generation.scheduler.Batch, "_draw", broken)
 
     async def main():
         found = await asyncio.gather(*(made.sample(request(n)) for n in range(3)), return_exceptions=True)

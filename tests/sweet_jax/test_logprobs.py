@@ -12,7 +12,7 @@ from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama, logits
 from models.parameters import init_params, param_shardings
-from sweet_jax.batch import TokenRow, pad_rows
+from sweet_jax.data.batch import TokenRow, pad_rows
 from sweet_jax.logprobs import (
     ReferenceCache,
     fingerprint,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from sweet_jax.losses import Ratio
-from sweet_jax.metrics import CollapseWatch, Diverged, MetricsLog, format_line, mostly_perfect, to_floats
+from sweet_jax.train.metrics import CollapseWatch, Diverged, MetricsLog, format_line, mostly_perfect, to_floats
 
 
 def rows_of(path):

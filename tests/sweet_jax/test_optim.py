@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sweet_jax.optim import learning_rate, make_optimizer
-from sweet_jax.settings import Hyper
+from sweet_jax.train.optim import learning_rate, make_optimizer
+from sweet_jax.train.settings import Hyper
 
 STEPS = 20
 PARAMS = {"w": jax.random.normal(jax.random.key(0), (30, 20)), "b": jnp.ones(7)}

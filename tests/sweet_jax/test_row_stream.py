@@ -12,8 +12,8 @@ from colbench_env.row_file import RowFile
 from colbench_env.tasks import write_rows
 from colbench_env.tfds import TfdsRows, prepare
 from colbench_env.types import BadInput, Pair, Task, Trajectory
-from sweet_jax.data import once_stream
-from sweet_jax.row_stream import row_pass, row_stream
+from sweet_jax.data.index_stream import once_stream
+from sweet_jax.data.row_stream import row_pass, row_stream
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 ROWS = [Task(f"Task {number}.", "x = 1", {"t": "x"}) for number in range(11)]

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colbench_env.types import BadInput, Message, Pair, Task, Trajectory
-from sweet_jax.batch import TokenRow
-from sweet_jax.chat import Chat
-from sweet_jax.rows import (
+from sweet_jax.data.batch import TokenRow
+from sweet_jax.data.chat import Chat
+from sweet_jax.data.token_rows import (
     candidate_row,
     check_row,
     pair_rows,
@@ -18,7 +18,7 @@ from sweet_jax.rows import (
     turn_output,
     turn_prompt,
 )
-from sweet_jax.tokenizer import train_tokenizer
+from sweet_jax.data.tokenizer import train_tokenizer
 
 
 def row_of(ids, turns, prefix=0):

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import sweet_jax.sampler
+import sweet_jax.generation.batch_sampler
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama, logits
 from models.parameters import inference_shardings, init_params
+from sweet_jax.generation.batch_sampler import HIDDEN_LOGIT, Sampler, Sampling, draw, sampling_logits
 from sweet_jax.logprobs import hidden_states, token_logps
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.sampler import HIDDEN_LOGIT, Sampler, Sampling, draw, sampling_logits
 
 ONE, MANY = MeshShape(1, 1), MeshShape(4, 2)
 VOCAB, NEW = 40, 8
@@ -70,13 +70,13 @@ def assert_same(found, expected, tolerance=1e-6):
 @pytest.fixture
 def prefills(monkeypatch):
     """Shapes of the prompts of every prefill that was traced, so of every program that was compiled."""
-    shapes, real = [], sweet_jax.sampler.prefill
+    shapes, real = [], sweet_jax.generation.batch_sampler.prefill
 
     def spy(model, params, tokens_bt, *rest):
         shapes.append(tokens_bt.shape)
         return real(model, params, tokens_bt, *rest)
 
-    monkeypatch.setattr(sweet_jax.sampler, "prefill", spy)
+    monkeypatch.setattr(sweet_jax.generation.batch_sampler, "prefill", spy)
     return shapes
 
 

@@ -11,10 +11,10 @@ import pytest
 from models.hf_io import load_llama
 from models.llama import Llama
 from models.parameters import inference_shardings
-from sweet_jax.chat import Chat
+from sweet_jax.data.chat import Chat
+from sweet_jax.generation.batch_sampler import Sampler, Sampling
 from sweet_jax.logprobs import token_logps
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.sampler import Sampler, Sampling
 
 DIRECTORY = os.environ.get("SWEET_JAX_SMOLLM2")
 TOKENS = 64

@@ -13,13 +13,13 @@ from models.config import LlamaConfig
 from models.llama import Llama
 from models.lora import LoraConfig, init_lora, lora_shardings
 from models.parameters import init_params, param_shardings
-from sweet_jax.batch import RowPair, TokenRow, pad_pairs
+from sweet_jax.data.batch import RowPair, TokenRow, pad_pairs
 from sweet_jax.logprobs import token_logps
 from sweet_jax.mesh import MeshShape, make_mesh, put_rows
-from sweet_jax.objectives import Preference, PreferenceBatch, nll_objective, preference_objective
-from sweet_jax.optim import learning_rate, make_optimizer
-from sweet_jax.settings import Hyper
-from sweet_jax.step import abstract_state, gradients, init_state, make_train_step, micro_batched, state_shardings
+from sweet_jax.train.objectives import Preference, PreferenceBatch, nll_objective, preference_objective
+from sweet_jax.train.optim import learning_rate, make_optimizer
+from sweet_jax.train.settings import Hyper
+from sweet_jax.train.step import abstract_state, gradients, init_state, make_train_step, micro_batched, state_shardings
 
 ONE = MeshShape(1, 1)
 CONFIG = LlamaConfig(

@@ -10,8 +10,8 @@ import sentencepiece
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from sweet_jax.token_bytes import TokenBytes
-from sweet_jax.tokenizer import train_tokenizer
+from sweet_jax.data.token_bytes import TokenBytes
+from sweet_jax.data.tokenizer import train_tokenizer
 
 CORPUS = [
     "[INST] Which currency should the function assume? [/INST] Round to the nearest ten.",

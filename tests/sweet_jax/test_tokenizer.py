@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sweet_jax.chat import Chat
-from sweet_jax.tokenizer import ASSISTANT, BOS, END, PAD, SYSTEM, USER, train_tokenizer
+from sweet_jax.data.chat import Chat
+from sweet_jax.data.tokenizer import ASSISTANT, BOS, END, PAD, SYSTEM, USER, train_tokenizer
 
 TEXTS = [
     "I WANT TO ANSWER:\ndef fee(days, late):\n    return days * 3 + (2 if late else 0)\n",

@@ -17,16 +17,16 @@ from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama
 from models.parameters import init_params, param_shapes
-from sweet_jax import training
-from sweet_jax.batch import TokenRow, pad_rows
-from sweet_jax.data import length_batches
+from sweet_jax.data.batch import TokenRow, pad_rows
+from sweet_jax.data.index_stream import length_batches
 from sweet_jax.losses import Ratio
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.metrics import Diverged
-from sweet_jax.objectives import nll_objective
-from sweet_jax.settings import Hyper, Training
-from sweet_jax.step import Objective
-from sweet_jax.training import Interrupted, Reporter, fit, restore_params, shardings_of
+from sweet_jax.train import loop as training
+from sweet_jax.train.loop import Interrupted, Reporter, fit, restore_params, shardings_of
+from sweet_jax.train.metrics import Diverged
+from sweet_jax.train.objectives import nll_objective
+from sweet_jax.train.settings import Hyper, Training
+from sweet_jax.train.step import Objective
 
 ROWS, BATCH = 13, 4
 LENGTHS = [1 + n * 5 % 7 for n in range(ROWS)]

@@ -1,0 +1,296 @@
+"""The two benchmarks, backend and frontend: everything in which a run about one differs from a run about the other.
+
+An opened benchmark holds what its tasks need (a browser, a similarity) and is closed with the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from colbench_env.design import mini as frontend_mini
+from colbench_env.design.dialogue import DesignRules
+from colbench_env.dialogue import MAX_TURNS, BackendRules, Rules
+from colbench_env.humans import Human
+from colbench_env.mini import MINI_TURNS
+from colbench_env.types import BadInput, Task, Trajectory
+from launch.reporting.metric_names import MEASURES, Measure
+
+if TYPE_CHECKING:
+    from colbench_env.design.cache import CachedRenderer
+    from colbench_env.design.grading import Similarity
+    from colbench_env.design.page_images import SideBySide
+    from launch.common.settings import BenchmarkName, Design
+    from launch.common.simulator import Simulator
+    from sweet_jax.pairs import IndexPair
+
+
+def default_turns(benchmark: BenchmarkName, miniature: bool) -> int:
+    """The agent's turns at most in a dialogue where nobody says otherwise: the paper's ten, fewer of the miniatures."""
+    if not miniature:
+        return MAX_TURNS
+    return frontend_mini.MINI_TURNS if benchmark == "frontend" else MINI_TURNS
+
+
+class Grades(Protocol):
+    """Who grades answers. mode: what rows say of it."""
+
+    @property
+    def mode(self) -> str: ...
+
+    def layers_text(self) -> str: ...
+
+    def grade_many(self, answers: Any, on_done: Any = ...) -> list[Any]: ...
+
+
+class Benchmark(Protocol):
+    """What a run has to know of its benchmark.
+
+    rules: of the dialogue. measure: how figures are called. runs_answers: whether references and answers are programs.
+    answers_at_once: whether the scripted human needs no time, so that processes that all play the same dialogues stay
+    in step. nothing_preferred, nothing_good: why there may be no pairs, and nothing to imitate.
+    """
+
+    rules: Rules
+    measure: Measure
+    runs_answers: bool
+    answers_at_once: bool
+    nothing_preferred: str
+    nothing_good: str
+
+    def tasks(self, split: str, count: int, seed: int) -> list[Task]:
+        """Tasks of the miniature."""
+        ...
+
+    def behaviour(self, count: int, seed: int) -> Iterator[Trajectory]:
+        """Scripted dialogues of mixed quality about the miniature's tasks, for the start policy to imitate."""
+        ...
+
+    def why_not(self, task: Task) -> str:
+        """Why answers to the task cannot be graded, "" where they can."""
+        ...
+
+    def human(self, simulator: Simulator) -> Human:
+        """Who answers, unless it is the run's own model."""
+        ...
+
+    def grader(self) -> contextlib.AbstractContextManager[Grades]:
+        """Who grades: `mode`, and `layers_text`, which says in a line what keeps answers from doing harm."""
+        ...
+
+    def about_grader(self) -> str: ...
+
+    def preferred(self, rewards: Sequence[float]) -> list[IndexPair]:
+        """Which samples of one task are preferred to which."""
+        ...
+
+    def worth_imitating(self, rewards: Sequence[float]) -> list[int]:
+        """Which samples of one task rejection fine-tuning imitates."""
+        ...
+
+    def sides(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
+        """Pictures of what the policies have made of some tasks, for a report; none where there is nothing to see."""
+        ...
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Python functions, graded by hidden tests in a sandbox."""
+
+    mode: str = "strict"
+    workers: int = 2
+    unsafe: bool = False
+    rules: ClassVar[Rules] = BackendRules()
+    measure: ClassVar[Measure] = MEASURES["backend"]
+    runs_answers: ClassVar[bool] = True
+    answers_at_once: ClassVar[bool] = True
+    nothing_preferred: ClassVar[str] = "no task has both a sample that passes all tests and a worse one"
+    nothing_good: ClassVar[str] = "no trajectory passes all tests"
+
+    def tasks(self, split: str, count: int, seed: int) -> list[Task]:
+        """As `Benchmark.tasks`."""
+        from colbench_env.mini import make_tasks
+
+        return make_tasks(split, count, seed)
+
+    def behaviour(self, count: int, seed: int) -> Iterator[Trajectory]:
+        """As `Benchmark.behaviour`."""
+        from colbench_env.mini import behaviour_dialogues
+
+        return (dialogue.trajectory() for dialogue in behaviour_dialogues("train", count, seed))
+
+    def why_not(self, task: Task) -> str:
+        """As `Benchmark.why_not`."""
+        if not task.ground_truth:
+            return "the task has no reference"
+        return "" if task.test_cases else "the task has no 'test_cases', expected a backend task with call expressions"
+
+    def human(self, simulator: Simulator) -> Human:
+        """As `Benchmark.human`."""
+        from colbench_env.humans.rules import RulesHuman
+        from colbench_env.humans.scripted import ScriptedHuman
+        from colbench_env.mini import UNKNOWN_REPLIES, keywords
+
+        match simulator.human:
+            case "openai":
+                return simulator.behind_endpoint()
+            case "scripted":
+                return ScriptedHuman(keywords(), UNKNOWN_REPLIES)
+        return RulesHuman(simulator.human)
+
+    def grader(self) -> contextlib.AbstractContextManager[Grades]:
+        """As `Benchmark.grader`."""
+        from colbench_env.grading import Grader
+
+        return Grader(self.mode, workers=self.workers, unsafe=self.unsafe)
+
+    def about_grader(self) -> str:
+        """As `Benchmark.about_grader`."""
+        with self.grader() as grader:
+            return f"{self.mode}, {grader.layers_text()}"
+
+    def preferred(self, rewards: Sequence[float]) -> list[IndexPair]:
+        """As `Benchmark.preferred`: the best sample, if it passes all tests, to every worse one."""
+        from sweet_jax.pairs import trajectory_pairs
+
+        return trajectory_pairs(rewards)
+
+    def worth_imitating(self, rewards: Sequence[float]) -> list[int]:
+        """As `Benchmark.worth_imitating`: those that pass all tests."""
+        return [index for index, reward in enumerate(rewards) if reward == 1.0]
+
+    def sides(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
+        """As `Benchmark.sides`: none."""
+        return []
+
+
+class Frontend:
+    """Web pages, graded by how much they look like a hidden one. The browser is started when it is first needed."""
+
+    rules: ClassVar[Rules] = DesignRules()
+    measure: ClassVar[Measure] = MEASURES["frontend"]
+    runs_answers: ClassVar[bool] = False
+    answers_at_once: ClassVar[bool] = False
+    nothing_preferred: ClassVar[str] = "no task has two samples whose similarities differ by 0.1"
+    nothing_good: ClassVar[str] = nothing_preferred
+
+    def __init__(self, design: Design) -> None:
+        if design.failed == "black" and design.clip is None:
+            raise BadInput(
+                "--design.failed=black compares a black picture by CLIP: --design.clip=DIR is missing "
+                "(--design.failed=zero goes with the structural similarity)"
+            )
+        self._design = design
+        self._held = contextlib.ExitStack()
+        self._renderer: CachedRenderer | None = None
+        self._similarity: Similarity | None = None
+
+    def close(self) -> None:
+        """Ends the browser."""
+        self._held.close()
+        self._renderer = None
+
+    @property
+    def renderer(self) -> CachedRenderer:
+        """What renders pages, and remembers the last ones."""
+        if self._renderer is None:
+            from colbench_env.design.cache import CachedRenderer
+            from colbench_env.design.renderer import Renderer
+
+            design = self._design
+            browser = self._held.enter_context(
+                Renderer(
+                    design.pages, online_images=design.online_images, assets=design.assets, executable=design.chromium
+                )
+            )
+            self._renderer = CachedRenderer(browser)
+        return self._renderer
+
+    @property
+    def similarity(self) -> Similarity:
+        """What compares pages."""
+        if self._similarity is None:
+            design = self._design
+            if design.clip is not None:
+                from launch.common.clip_similarity import ClipSimilarity
+
+                self._similarity = ClipSimilarity.load(design.clip, failed=design.failed)
+            else:
+                from colbench_env.design.similarity import StructuralSimilarity
+
+                self._similarity = StructuralSimilarity()
+        return self._similarity
+
+    def tasks(self, split: str, count: int, seed: int) -> list[Task]:
+        """As `Benchmark.tasks`."""
+        from colbench_env.design.mini import make_page_tasks
+
+        return make_page_tasks(split, count, seed)
+
+    def behaviour(self, count: int, seed: int) -> Iterator[Trajectory]:
+        """As `Benchmark.behaviour`."""
+        from colbench_env.design.mini import page_behaviour_dialogues
+        from colbench_env.humans.design import DesignHuman
+
+        human = DesignHuman(self.renderer, plain=True)
+        return (dialogue.trajectory() for dialogue in page_behaviour_dialogues("train", count, seed, human))
+
+    def why_not(self, task: Task) -> str:
+        """As `Benchmark.why_not`."""
+        from colbench_env.design.html import extract_html
+
+        if not task.ground_truth:
+            return "the task has no reference"
+        return "" if extract_html(task.ground_truth) else "the reference is no HTML page, expected a frontend task"
+
+    def human(self, simulator: Simulator) -> Human:
+        """As `Benchmark.human`."""
+        if simulator.human == "openai":
+            from colbench_env.humans.vision import VisionHuman
+
+            return VisionHuman(simulator.endpoint(), self.renderer, simulator.vision_prompt)
+        from colbench_env.humans.design import DesignHuman
+
+        return DesignHuman(self.renderer, plain=simulator.human_plain, called=simulator.human)
+
+    @contextlib.contextmanager
+    def grader(self) -> Iterator[Grades]:
+        """As `Benchmark.grader`."""
+        from colbench_env.design.grading import DesignGrader
+
+        yield DesignGrader(self.renderer, self.similarity)
+
+    def about_grader(self) -> str:
+        """As `Benchmark.about_grader`."""
+        return f"{self.similarity.name}; pages without a network"
+
+    def preferred(self, rewards: Sequence[float]) -> list[IndexPair]:
+        """As `Benchmark.preferred`: every sample to those that score less by 0.1."""
+        from sweet_jax.pairs import score_pairs
+
+        return score_pairs(rewards)
+
+    def worth_imitating(self, rewards: Sequence[float]) -> list[int]:
+        """As `Benchmark.worth_imitating`: the best one, where it is preferred to another."""
+        best = max(range(len(rewards)), key=rewards.__getitem__)
+        return [best] if any(pair.chosen == best for pair in self.preferred(rewards)) else []
+
+    def sides(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
+        """As `Benchmark.sides`: the pages beside the reference."""
+        from colbench_env.design.page_images import side_by_side
+
+        return side_by_side(policies, self.renderer)
+
+
+@contextlib.contextmanager
+def opened(
+    name: BenchmarkName, design: Design, mode: str = "strict", workers: int = 2, unsafe: bool = False
+) -> Iterator[Benchmark]:
+    """The benchmark of that name, to its end. mode, workers, unsafe: of the backend's grader; design: frontend."""
+    if name == "backend":
+        yield Backend(mode, workers, unsafe)
+        return
+    with contextlib.closing(Frontend(design)) as frontend:
+        yield frontend

@@ -1,0 +1,112 @@
+"""SIGTERM, as a preempted machine sends it: the process ends with one sentence and status 143, and nothing is lost.
+
+The signal raises `Terminated` in the main thread, wherever that is, as Ctrl-C raises KeyboardInterrupt: files may be
+cut off at any moment. Only `finishing` puts it off, until an update is made and saved. Python handles signals between
+two bytecodes, so a main thread that waits for a compiler hears of it late. A second thread, which the C handler wakes
+at once, therefore ends the process where nothing has happened for GRACE_SECONDS, and at the second SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+STATUS = 128 + signal.SIGTERM  # what a shell says of a process that the signal has ended
+GRACE_SECONDS = 10.0  # from the first SIGTERM to the end, where there is nothing to finish
+SAME_SECONDS = 1.0  # signals so close together are one: `timeout` signals the process and then its group
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come; `place`, where it found the process, is part of the sentence.
+
+    No Exception, so that nobody takes it for an error and goes on; asyncio lets a KeyboardInterrupt through.
+    """
+
+    def __init__(self, place: str = ""):
+        super().__init__(f"stopped by SIGTERM{place and ' '}{place}; run the same command again to continue")
+
+
+_came = threading.Event()
+_raised = False
+_finishing = False
+
+
+def end_at_once(terminated: Terminated) -> None:
+    """Says the sentence and ends the process, from any thread."""
+    with contextlib.suppress(OSError, ValueError):
+        print(terminated, file=sys.stderr, flush=True)
+    os._exit(STATUS)
+
+
+on_silence: Callable[[Terminated], None] = end_at_once
+"""What the second thread does where the main thread does not answer; `distributed` tells the others first."""
+
+
+def watch_for_sigterm() -> None:
+    """Takes the signal over; once, in the main thread, before jax is imported: libtpu would answer with a stack dump
+    where nobody has taken it before."""
+    hears, wakes = socket.socketpair()
+    wakes.setblocking(False)
+    signal.signal(signal.SIGTERM, _raise)
+    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_listen, args=(hears, wakes), daemon=True).start()
+
+
+def asked() -> bool:
+    """Whether SIGTERM has come."""
+    return _came.is_set()
+
+
+@contextlib.contextmanager
+def finishing() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM raises nothing but makes `asked`, which this gives, true. Raises Terminated at the end if it
+    has come."""
+    global _finishing, _raised
+    _finishing = True
+    try:
+        yield asked
+    except BaseException:
+        _raised = asked()  # so the handler will not raise it on the way out
+        raise
+    finally:
+        _finishing = False
+    if asked() and not _raised:
+        _raised = True
+        raise Terminated
+
+
+def _raise(*_: object) -> None:
+    global _raised
+    _came.set()
+    if not (_raised or _finishing):
+        _raised = True
+        raise Terminated
+
+
+def _listen(hears: socket.socket, _wakes: socket.socket) -> None:
+    """Hears of every signal at once. `_wakes` is only kept open."""
+    first: float | None = None
+    while True:
+        if hears.recv(1)[0] != signal.SIGTERM:
+            continue
+        if first is None:
+            first = time.monotonic()
+            _came.set()
+            threading.Thread(target=_wait, daemon=True).start()
+        elif time.monotonic() - first > SAME_SECONDS:
+            os._exit(STATUS)
+
+
+def _wait() -> None:
+    silent_since = time.monotonic()
+    while time.monotonic() - silent_since < GRACE_SECONDS:
+        time.sleep(0.1)
+        if _finishing:
+            silent_since = time.monotonic()
+    on_silence(Terminated())

@@ -1,0 +1,115 @@
+"""The path of `launch.data check` through a file: its form, then row by row, then the references of its tasks."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from colbench_env.tasks import decode_line, holds_half_characters, scan_lines
+from colbench_env.types import BadInput
+from launch.common.console import Console
+from launch.data_tools.collect import CountTokens, Survey
+from launch.data_tools.config import CheckConfig, Kind
+from launch.data_tools.report_data import Defect, FileForm, Report
+from launch.data_tools.row_kinds import kind_of, read_row
+from launch.data_tools.run_references import run_references
+
+TASK_KINDS, PAIR_KINDS = ("backend", "frontend"), ("critic-pairs", "turn-pairs")
+
+
+def check_file(config: CheckConfig, console: Console, said: Callable[[str], None]) -> Report:
+    """What the file holds. `said` is given the sentence of each defective row as soon as it is known.
+
+    Raises BadInput for a file that cannot be read or has no rows.
+    """
+    if config.file.exists() and not (config.file.is_file() or config.file.is_dir()):
+        raise BadInput(f"{config.file}: is no file on a disk, expected one, as it is read several times")
+    survey = Survey(token_counter(config.model) if config.model else None)
+    kind = config.kind or first_kind(config.file)
+    defects: list[Defect] = []
+
+    def defect(number: int, sentence: str) -> None:
+        defects.append(Defect(number, sentence))
+        console.end_progress()
+        said(sentence)
+
+    kinds = _read(config.file, kind, survey, defect, console)
+    references = None
+    can_run = {line: task for line, task in survey.tasks.items() if task.test_cases and task.ground_truth}
+    if config.run and can_run:
+        ran = run_references(can_run, config.workers, console)
+        references = ran.references
+        for line, flags in ran.flags.items():
+            for flag in flags:
+                survey.flags[flag].append(line)
+        for line, reason in ran.defects.items():
+            for number in survey.rows_of(line):
+                defect(number, f"{config.file}:{number}: {reason}")
+    has_tasks = kind in (*TASK_KINDS, "trajectories")
+    return Report(
+        file=str(config.file),
+        kind=kind,
+        rows=sum(kinds.values()),
+        kinds=dict(sorted(kinds.items())),
+        defects=defects,
+        form=FileForm.of(config.file),
+        half_characters=survey.half_characters,
+        characters=survey.characters,
+        tokens=survey.tokens,
+        rewards=survey.rewards,
+        tasks=survey.task_facts(kind in TASK_KINDS, references) if has_tasks else None,
+        dialogues=survey.dialogue_facts() if kind == "trajectories" else None,
+        equal_sides=survey.equal_sides if kind in PAIR_KINDS else None,
+        candidates=survey.candidates if kind in ("candidates", "ranked") else None,
+    )
+
+
+def _read(
+    path: Path, kind: Kind | None, survey: Survey, defect: Callable[[int, str], None], console: Console
+) -> Counter[str]:
+    """Surveys every row that can be read and names the others; how many rows have the keys of which kind."""
+    kinds: Counter[str] = Counter()
+    size = os.stat(path).st_size
+    for line in scan_lines(path):
+        keys = "not JSON"
+        try:
+            value = decode_line(line.content, line.where)
+            keys = kind_of(value) or "unknown"
+            if holds_half_characters(line.content):
+                survey.half_characters.append(line.number)
+            survey.add(line.number, read_row(value, kind, line.where))
+        except BadInput as problem:
+            survey.add_unreadable()
+            defect(line.number, str(problem))
+        kinds[keys] += 1
+        if kinds.total() % 1000 == 0:
+            console.progress("reading", line.offset + len(line.content), size)
+    console.end_progress()
+    if not kinds:
+        raise BadInput(f"{path}: the file has no rows, expected one JSON object a line")
+    return kinds
+
+
+def first_kind(path: Path) -> Kind | None:
+    """The kind of the first row whose keys tell, None if no row's do."""
+    for line in scan_lines(path):
+        try:
+            if (kind := kind_of(decode_line(line.content, line.where))) is not None:
+                return kind
+        except BadInput:
+            continue
+    return None
+
+
+def token_counter(model: Path) -> CountTokens:
+    """A function that gives the lengths of texts in the tokens of a Hugging Face directory, special ones left out."""
+    from sweet_jax.data.chat import Chat
+
+    tokenizer = Chat.load(model).tokenizer.backend_tokenizer
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    return count

@@ -1,0 +1,94 @@
+"""Fetches what the renderer of frontend pages needs, once: from its CDN, else from the npm registry."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from colbench_env.design.assets import TAILWIND, Stylesheet, assets_directory, checked
+from colbench_env.types import BadInput
+from launch.common import cli
+
+PUBLIC_REGISTRY = "https://registry.npmjs.org"
+PACKAGE = "tailwindcss/-/tailwindcss-2.2.19.tgz"
+MEMBER = "package/dist/tailwind.min.css"
+TIMEOUT = 60  # seconds without a byte
+
+
+@dataclass(frozen=True)
+class AssetsConfig:
+    """Fetches the Tailwind 2.2.19 stylesheet that the frontend pages ask for, checks its sha256 and keeps it.
+
+    assets_dir: where it is kept; $COLBENCH_ASSETS, else the user's cache directory.
+    registry: the npm registry that is asked after the CDN; $npm_config_registry, else the one of `npm config`, else the
+    public one.
+    """
+
+    assets_dir: Path | None = None
+    registry: str | None = None
+
+
+def fetch_assets(config: AssetsConfig, sheet: Stylesheet = TAILWIND, say: Callable[[str], None] = print) -> Path:
+    """The path of the stylesheet, which is there and checked. Raises `cli.Stopped` where it cannot be had."""
+    directory = assets_directory(config.assets_dir)
+    path = directory / sheet.name
+    if path.exists():
+        checked(sheet, path.read_bytes(), f"{path} (remove it to fetch it again)")
+        say(f"{path} is there already")
+        return path
+    registry = (config.registry or npm_registry()).rstrip("/")
+    sources = {f"https://{sheet.urls[0]}": bytes, f"{registry}/{PACKAGE}": from_package}
+    failed = []
+    for url, unpacked in sources.items():
+        try:
+            content = checked(sheet, unpacked(_get(url)), url)
+        except (requests.RequestException, tarfile.TarError, KeyError, BadInput) as error:
+            failed.append(f"{url} ({_reason(error)})")
+            continue
+        directory.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(content)
+        part.replace(path)
+        say(f"{path}: {len(content)} bytes from {url}")
+        return path
+    raise cli.Stopped(f"{sheet.name} cannot be had from {' nor from '.join(failed)}; --registry names another registry")
+
+
+def npm_registry() -> str:
+    """The registry that npm is configured with, else the public one."""
+    named = os.environ.get("npm_config_registry") or os.environ.get("NPM_CONFIG_REGISTRY")
+    if named:
+        return named
+    if npm := shutil.which("npm"):
+        told = subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True, check=False)
+        if told.returncode == 0 and told.stdout.startswith("http"):
+            return told.stdout.strip()
+    return PUBLIC_REGISTRY
+
+
+def from_package(package: bytes) -> bytes:
+    """The stylesheet out of the bytes of its npm package."""
+    with tarfile.open(fileobj=io.BytesIO(package), mode="r:gz") as archive:
+        member = archive.extractfile(MEMBER)
+        if member is None:
+            raise KeyError(f"{MEMBER} is no file")
+        return member.read()
+
+
+def _reason(error: Exception) -> str:
+    short = isinstance(error, requests.ConnectionError | requests.Timeout)  # their texts are pages long
+    return type(error).__name__ if short else str(error).splitlines()[0]
+
+
+def _get(url: str) -> bytes:
+    response = requests.get(url, timeout=TIMEOUT)
+    response.raise_for_status()
+    return response.content

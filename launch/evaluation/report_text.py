@@ -1,0 +1,236 @@
+"""The report of `launch.evaluate` as text: sections of aligned lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from colbench_env.histogram import Bin
+from colbench_env.simulator_health import OVERLAP, SimulatorHealth
+from colbench_env.statistics import Difference
+from colbench_env.terminal_text import printable_line
+from launch.evaluation.report_data import BASELINE, Evaluation
+from launch.reporting.metric_names import duration, p_value, percent, points, share
+from launch.reporting.paper_numbers import PAPER
+from launch.reporting.result_tables import Line, result_lines, verdict_lines
+
+BAR = 30  # characters of the longest bar
+
+Rows = Sequence[tuple[str, ...]]
+
+
+def report_text(evaluation: Evaluation) -> str:
+    """The whole report."""
+    names = list(evaluation.results.policies)
+    difference = evaluation.results.difference
+    heads = ("", *names, *(("difference",) if difference else ()))
+    sections = [
+        (conclusion(evaluation), ()),
+        ("To be known first", [(note,) for note in evaluation.notes]),
+        ("", [heads, *_cells(result_lines(evaluation.results), difference is not None)]),
+        ("Baseline", comparison_rows(difference) if difference else ()),
+        ("Parts", part_rows(evaluation) if len(evaluation.parts) > 1 else ()),
+        ("Flagged tasks", flag_rows(evaluation)),
+        ("Best of k samples", best_rows(evaluation)),
+        (
+            evaluation.results.measure.verdicts,
+            _headed(heads[: len(names) + 1], _cells(verdict_lines(evaluation.results), False)),
+        ),
+        ("Turns", turn_rows(evaluation)),
+        (f"Length of a turn, {evaluation.lengths.unit}", _bars(evaluation.lengths.bins)),
+        ("Simulated human", health_rows(evaluation.simulator)),
+        (f"Beside the paper ({PAPER[evaluation.results.benchmark].title})", paper_rows(evaluation)),
+        ("What differs from the paper", [(text,) for text in evaluation.differences_to_paper]),
+        ("How it was made", making_rows(evaluation)),
+    ]
+    texts = [_section(title, rows) for title, rows in sections if title or rows]
+    return "\n\n".join(text for text in texts if text)
+
+
+def conclusion(evaluation: Evaluation) -> str:
+    """One sentence: the two figures, of how many tasks."""
+    found, change = evaluation.evaluated, evaluation.results.difference
+    if not found.tasks:
+        return f"None of the {found.dialogues} dialogues has a reward: there is nothing to say of their success."
+    measure = evaluation.results.measure
+    text = f"Success {share(found.success)}, {share(found.reward)} of the tests passed"
+    if measure.headline == "reward":
+        text = f"{measure.headline_name} {share(found.reward, '')}, {share(found.success)} {measure.success}"
+    text += f": {found.tasks} tasks, {found.dialogues - found.excluded} dialogues"
+    if change is not None and change.tasks:
+        changed, p = getattr(change, measure.headline), getattr(change, f"p_{measure.headline}")
+        text += f"; {measure.headline_name.lower()} {points(changed)} against the baseline, {p_value(p)}"
+        if measure.headline == "reward":
+            text += f", win rate {share(change.wins)}"
+    return text + "."
+
+
+def comparison_rows(change: Difference) -> Rows:
+    """How the tasks of the two files meet."""
+    return [
+        ("tasks in both", str(change.tasks)),
+        ("tasks in the baseline only", str(change.only_before)),
+        ("tasks in the evaluated file only", str(change.only_after)),
+        ("tasks solved more often", str(change.gained)),
+        ("tasks solved less often", str(change.lost)),
+    ]
+
+
+def part_rows(evaluation: Evaluation) -> Rows:
+    """What some of the dialogues are worth."""
+    measure, parts = evaluation.results.measure, evaluation.parts
+    head = ("dialogues", measure.reward, measure.success, "tasks")
+    return [head, *((p.name, share(p.reward, measure.unit), share(p.success), str(p.tasks)) for p in parts)]
+
+
+def flag_rows(evaluation: Evaluation) -> Rows:
+    """The tasks by flag."""
+    return [(flag, str(count)) for flag, count in evaluation.flags.items()]
+
+
+def best_rows(evaluation: Evaluation) -> Rows:
+    """pass@k and best-of-k."""
+    measure = evaluation.results.measure
+    head = ("k", f"best-of-k, {measure.reward}", "pass@k", "tasks")
+    found = [(str(b.k), share(b.reward, measure.unit), share(b.success), str(b.tasks)) for b in evaluation.best_of]
+    return [head, *found] if found else []
+
+
+def turn_rows(evaluation: Evaluation) -> Rows:
+    """Dialogues, and the first of the benchmark's figures, by the number of agent turns."""
+    counts, measure = evaluation.evaluated.by_turns, evaluation.results.measure
+    most = max(count.dialogues for count in counts)
+    return [
+        ("turns", "dialogues", measure.headline_name.lower(), ""),
+        *(
+            (
+                str(count.turns),
+                str(count.dialogues),
+                percent(count.share(measure.headline), measure.headline_unit),
+                _bar(count.dialogues, most),
+            )
+            for count in counts
+        ),
+    ]
+
+
+def health_rows(health: SimulatorHealth) -> Rows:
+    """Rates over the human's replies."""
+    rows = [("simulator", f"{_short(name)} ({count} dialogues)") for name, count in health.simulators.items()]
+    if not health.replies:
+        return [*rows, ("replies", "none")]
+
+    def rate(count: int, of: int = health.replies) -> str:
+        return f"{count} of {of} ({percent(count / of)})"
+
+    rows += [
+        ("empty replies", rate(health.empty)),
+        ('failed replies, as "No response."', rate(health.failed)),
+        ("dialogues with such replies", rate(health.spoilt, health.dialogues)),
+        ('"I don\'t know" and its like', rate(health.unknown)),
+        ("cut at the limit of characters", rate(health.truncated)),
+        ("leaks", rate(health.leaks)),
+        ("  code fences", rate(health.fenced)),
+        ("  function definitions", rate(health.definitions)),
+    ]
+    overlap = rate(health.overlaps, health.compared) if health.compared else "n/a: no reference is known"
+    rows.append((f"  {OVERLAP} words and signs of the reference", overlap))
+    thoughts = [
+        ("thoughts taken out of a reply", health.thoughts_removed),
+        ("asked again for all was thought", health.thoughts_unfinished),
+        ("thoughts that the agent could read", health.thoughts_shown),
+    ]
+    return rows + [(name, str(count)) for name, count in thoughts if count]
+
+
+def paper_rows(evaluation: Evaluation) -> Rows:
+    """The paper's policies, blind guessing and these dialogues."""
+    table = PAPER[evaluation.results.benchmark]
+    rows = [("", *table.heads), *((row.policy, f"{row.first:.1f}", f"{row.second:.1f}") for row in table.rows)]
+    return [*rows, *own_rows(evaluation)]
+
+
+def own_rows(evaluation: Evaluation) -> Rows:
+    """What stands beside the paper's rows: in per cent."""
+    chance = evaluation.chance
+    figures = ("n/a", "n/a") if chance is None else (f"{100 * x:.1f}" for x in (chance.reward, chance.success))
+    rows = [] if evaluation.results.benchmark == "frontend" else [("chance level", *figures)]
+    for name, summary in evaluation.results.policies.items():
+        if summary.tasks:
+            label = "baseline" if name == BASELINE else "these dialogues"
+            second = summary.success.mean if evaluation.results.benchmark == "backend" else _wins(evaluation, name)
+            rows.append((label, f"{100 * summary.reward.mean:.1f}", percent(second, "")))
+    return rows
+
+
+def _wins(evaluation: Evaluation, name: str) -> float:
+    """The win rate against the baseline, 0.5 for the baseline itself; NaN without one."""
+    if name == BASELINE:
+        return 0.5
+    change = evaluation.results.difference
+    return math.nan if change is None else change.wins.mean
+
+
+def making_rows(evaluation: Evaluation) -> Rows:
+    """Where the figures come from."""
+    layout = evaluation.layout
+    shape = f"{layout.tasks} tasks, {layout.samples} samples of each, {layout.kind}"
+    if layout.samples == 1:
+        shape = f"{layout.tasks} tasks, one dialogue about each"
+    if layout.first_wrong is not None:
+        shape = (
+            f"{layout.tasks} tasks, at most {layout.samples} samples of one, irregular from row {layout.first_wrong}"
+        )
+    kept = [f"{count} kept from the file (grader {grader})" for grader, count in evaluation.kept.items()]
+    rewards = ", ".join([f"{evaluation.graded} graded here", *kept])
+    length = f"{evaluation.lengths.total:,} {evaluation.lengths.unit} in all"
+    if evaluation.lengths.unit != "tokens":
+        length += "; rows without token counts: --model=DIR counts them"
+    excluded = ", ".join(f"{count}: {reason}" for reason, count in evaluation.excluded.items()) or "none"
+    return [
+        ("file", evaluation.source),
+        ("layout", shape),
+        ("rewards", rewards),
+        ("dialogues without a reward", excluded),
+        ("defects in the input", str(len(evaluation.defects))),
+        ("grader", f"{evaluation.grader}, python {evaluation.python}"),
+        ("sandbox", evaluation.sandbox),
+        ("agent's turns", length),
+        ("time", duration(evaluation.seconds)),
+    ]
+
+
+def bin_name(part: Bin) -> str:
+    """In: Bin(1000, 1999, 3)   Out: "1,000-1,999" """
+    return f"{part.low:,}" if part.low == part.high else f"{part.low:,}-{part.high:,}"
+
+
+def _short(text: str, most: int = 120) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _bars(bins: Sequence[Bin]) -> Rows:
+    most = max((part.count for part in bins), default=1)
+    return [(bin_name(part), str(part.count), _bar(part.count, most)) for part in bins]
+
+
+def _bar(count: int, most: int) -> str:
+    return "█" * round(BAR * count / most) or ("▏" if count else "")
+
+
+def _cells(lines: Iterable[Line], with_difference: bool) -> Rows:
+    return [(line.name, *line.cells, *((line.difference,) if with_difference else ())) for line in lines]
+
+
+def _headed(head: tuple[str, ...], rows: Rows) -> Rows:
+    return [head, *rows] if rows else []
+
+
+def _section(title: str, rows: Rows) -> str:
+    """A title and aligned columns, empty where a section has no rows but ought to have some."""
+    if not rows:
+        return title if title.endswith(".") else ""
+    rows = [tuple(map(printable_line, row)) for row in rows]
+    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+    return "\n".join([title, *lines] if title else lines)

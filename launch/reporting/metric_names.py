@@ -1,0 +1,76 @@
+"""What the rewards of each benchmark measure, and how figures are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from colbench_env.statistics import Estimate
+from launch.common.settings import BenchmarkName
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a benchmark calls its figures.
+
+    reward: the mean reward; unit: what is written after a hundred times its value. success: the answers with a reward
+    of 1. headline: which of the two comes first in a sentence. verdicts: what is counted by verdict.
+    """
+
+    benchmark: BenchmarkName
+    reward: str
+    unit: str
+    success: str
+    headline: Literal["reward", "success"]
+    verdicts: str
+
+    @property
+    def headline_name(self) -> str:
+        """The headline's figure, as the first word of a sentence."""
+        return (self.success if self.headline == "success" else self.reward).capitalize()
+
+    @property
+    def headline_unit(self) -> str:
+        """What is written after the headline's figure."""
+        return " %" if self.headline == "success" else self.unit
+
+
+MEASURES: Mapping[str, Measure] = {
+    "backend": Measure("backend", "tests passed", " %", "success", "success", "Verdicts on single tests"),
+    "frontend": Measure("frontend", "similarity x 100", "", "same as the reference", "reward", "How pages were shown"),
+}
+
+
+def percent(value: float, unit: str = " %") -> str:
+    """In: 0.125   Out: "12.5 %" """
+    return "n/a" if math.isnan(value) else f"{100 * value:.1f}{unit}"
+
+
+def share(estimate: Estimate, unit: str = " %") -> str:
+    """In: Estimate(0.5, 0.25, 0.75)   Out: "50.0 % [25.0, 75.0]" """
+    if math.isnan(estimate.mean):
+        return "n/a"
+    return f"{percent(estimate.mean, unit)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def points(estimate: Estimate) -> str:
+    """In: Estimate(0.5, 0.25, 0.75)   Out: "+50.0 points [+25.0, +75.0]" """
+    if math.isnan(estimate.mean):
+        return "n/a"
+    return f"{100 * estimate.mean:+.1f} points [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+
+
+def p_value(p: float) -> str:
+    """In: 0.0234   Out: "p = 0.023" """
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """In: 754.2   Out: "12 min 34 s" """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"

@@ -1,0 +1,128 @@
+"""What a run has achieved, as numbers and as the lines of text that the console and the page show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from colbench_env.endings import OUT_OF_TURNS
+from colbench_env.statistics import Difference, Summary
+from colbench_env.types import Verdict
+from launch.common.settings import BenchmarkName
+from launch.reporting.metric_names import MEASURES, Measure, p_value, percent, points, share
+
+
+@dataclass(frozen=True)
+class Results:
+    """How one policy did, or two on the same tasks.
+
+    policies: of a run "start" and, except after zero-shot, "trained". difference: the second minus the first, None
+    where there is one only. benchmark: what the rewards are of.
+    """
+
+    policies: Mapping[str, Summary]
+    difference: Difference | None
+    benchmark: BenchmarkName = "backend"
+
+    @property
+    def measure(self) -> Measure:
+        """How the figures are called."""
+        return MEASURES[self.benchmark]
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers as a JSON object, with the answer to whether the intervals of the two policies overlap."""
+        policies = {name: summary.to_json() for name, summary in self.policies.items()}
+        row: dict[str, Any] = {"benchmark": self.benchmark, "policies": policies}
+        if self.difference is None:
+            return row | {"difference": None, "intervals_overlap": None}
+        first, second = self.policies.values()
+        overlap = {
+            "reward": first.reward.overlaps(second.reward),
+            "success": first.success.overlaps(second.success),
+        }
+        return row | {"difference": self.difference.to_json(), "intervals_overlap": overlap}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The results that `to_json` wrote."""
+        difference = None if row["difference"] is None else Difference.from_json(row["difference"])
+        policies = {name: Summary.from_json(summary) for name, summary in row["policies"].items()}
+        return cls(policies, difference, row["benchmark"])
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table as text: a cell for each policy, and the difference where there is one."""
+
+    name: str
+    cells: Sequence[str]
+    difference: str = ""
+
+
+def result_lines(results: Results) -> list[Line]:
+    """The table of the policies and their difference."""
+    policies, change, measure = list(results.policies.values()), results.difference, results.measure
+    start, last = policies[0], policies[-1]
+    passed = solved = ""
+    ended = any(policy.out_of_turns for policy in policies)
+    if change:
+        passed = f"{points(change.reward)}, {p_value(change.p_reward)}"
+        solved = f"{points(change.success)}, {p_value(change.p_success)}"
+    lines = [
+        Line(measure.reward, [share(p.reward, measure.unit) for p in policies], passed),
+        Line(measure.success, [share(p.success) for p in policies], solved),
+        Line("turns", [f"{p.turns:.2f}" for p in policies], f"{last.turns - start.turns:+.2f}" if change else ""),
+        Line("tokens a reply", ["n/a" if p.reply_tokens is None else f"{p.reply_tokens:.1f}" for p in policies]),
+        Line("answers without a question", [f"{p.unasked} of {p.dialogues}" for p in policies]),
+        Line("dialogues without an answer", [f"{p.unanswered} of {p.dialogues}" for p in policies]),
+        *([Line("dialogues out of turns", [f"{p.out_of_turns} of {p.dialogues}" for p in policies])] * ended),
+        Line("tasks counted", [str(p.tasks) for p in policies], f"{change.tasks} in both" if change else ""),
+    ]
+    if change:
+        lines.insert(2, Line("win rate, ties half", ["" for _ in policies], share(change.wins)))
+    if any(policy.excluded for policy in policies):
+        lines.append(Line("excluded: not graded", [f"{p.excluded} of {p.dialogues}" for p in policies]))
+    return lines
+
+
+def conclusion(results: Results) -> str:
+    """One sentence: what training changed, and how sure that is."""
+    start, change, measure = results.policies["start"], results.difference, results.measure
+    key, unit = measure.headline, measure.headline_unit
+    name, before = measure.headline_name, getattr(start, measure.headline)
+    if change is None:
+        return f"{name} of the start policy on {start.tasks} held-out tasks: {share(before, unit)}."
+    after = getattr(results.policies["trained"], key)
+    overlap = "overlap" if before.overlaps(after) else "do not overlap"
+    return (
+        f"{name} went from {percent(before.mean, unit)} to {percent(after.mean, unit)}: "
+        f"{points(getattr(change, key))} on the same {change.tasks} held-out tasks; the 95 % intervals of the two "
+        f"policies {overlap}."
+    )
+
+
+def remark(critic: Mapping[str, Any] | None) -> str:
+    """A sentence about a critic that had nothing to learn from, given its stage's note; else empty."""
+    if critic is None or critic.get("pairs") != 0:
+        return ""
+    return " No critic was trained: no task had two samples of which one is to be preferred."
+
+
+def verdict_lines(results: Results) -> list[Line]:
+    """How often each verdict was given, with its share of all tests of that policy.
+
+    The tests of a dialogue that ran out of turns have a verdict of their own, whatever its last turn was graded as.
+    """
+    policies = list(results.policies.values())
+    totals = [max(1, sum(policy.verdicts.values())) for policy in policies]
+    rows = [
+        (str(verdict), [p.verdicts.get(verdict, 0) - p.out_of_turns_verdicts.get(verdict, 0) for p in policies])
+        for verdict in Verdict
+    ]
+    rows.append((OUT_OF_TURNS, [sum(policy.out_of_turns_verdicts.values()) for policy in policies]))
+    return [
+        Line(name, [f"{n} ({percent(n / total)})" for n, total in zip(given, totals, strict=True)])
+        for name, given in rows
+        if any(given)
+    ]

@@ -1,0 +1,133 @@
+"""Who plays: an agent (our engine, or an endpoint) and a human, as the flags name them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from colbench_env.dialogue import Episode
+from colbench_env.endpoint import Endpoint
+from colbench_env.episodes import EpisodeFailed, Settings, finished, play_on, seed_of
+from colbench_env.humans import Human
+from colbench_env.humans.openai import OpenAIHuman
+from colbench_env.humans.vision import VisionHuman
+from colbench_env.prompts import read_agent_prompt
+from colbench_env.types import BadInput, Task, Trajectory
+from launch.common.benchmarks import Benchmark
+from launch.rollouts.config import RolloutConfig
+
+
+@dataclass(frozen=True)
+class Sides:
+    """play: one episode. about: what every row says of how it was played. endpoints: to be checked at the start."""
+
+    play: Callable[[Task, int], Awaitable[Trajectory]]
+    about: dict[str, Any]
+    endpoints: tuple[Endpoint, ...]
+
+
+@contextlib.contextmanager
+def seated(config: RolloutConfig, benchmark: Benchmark) -> Iterator[Sides]:
+    """Both sides, ready to play; the engine ends with the context."""
+    simulator, rules = config.simulator, benchmark.rules
+    settings = Settings(
+        config.turns,
+        replace(rules, human_limit=config.human_limit) if config.human_limit else rules,
+        read_agent_prompt(config.prompt_name, config.turns),
+        config.seed,
+        config.agent_model or config.played,
+        simulator.attempts,
+        no_leaks=simulator.no_leaks,
+    )
+    sampling = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
+    sampling |= {"max_new_tokens": config.max_new_tokens, "quirks": list(config.quirks)}
+    human = None if simulator.human == "model" else benchmark.human(simulator)  # whose words the agent's engine draws
+    endpoints = (human.endpoint,) if isinstance(human, OpenAIHuman | VisionHuman) else ()
+    if config.agent_url:
+        assert human is not None  # no --human=model beside --agent-url
+        yield _with_endpoint(config, settings, sampling, human, endpoints)
+        return
+    with contextlib.ExitStack() as held:
+        yield _with_engine(config, settings, sampling, human, endpoints, held)
+
+
+def _with_endpoint(
+    config: RolloutConfig, settings: Settings, sampling: dict[str, Any], human: Human, endpoints: tuple[Endpoint, ...]
+) -> Sides:
+    agent = Endpoint(config.agent_settings())
+    told = agent.settings.in_rows
+    further = {name: told[name] for name in ("omit", "body") if name in told}
+    about = settings.about(human) | {"sampling": sampling | {"url": config.agent_url} | further}
+
+    async def play(task: Task, sample: int) -> Trajectory:
+        async def turn(episode: Episode) -> Episode:
+            seed = seed_of(settings.seed, "agent", task.task_id, sample, episode.turns + 1)
+            try:
+                said = await agent.complete(settings.agent_messages(episode), seed)
+                return episode.step_agent(said, extra={"sent": agent.parameters(seed)})
+            except BadInput:
+                raise
+            except Exception as problem:
+                raise EpisodeFailed("agent", episode, sample, f"{type(problem).__name__}: {problem}") from problem
+
+        episode = await play_on(settings.begin(task), turn, human, settings, sample)
+        row = finished(episode, human, settings, sample)
+        row.extra["sampling"] = about["sampling"]
+        return row
+
+    return Sides(play, about, (*endpoints, agent))
+
+
+def _with_engine(
+    config: RolloutConfig,
+    settings: Settings,
+    sampling: dict[str, Any],
+    human: Human | None,
+    endpoints: tuple[Endpoint, ...],
+    held: contextlib.ExitStack,
+) -> Sides:
+    # jax and what imports it only now: an agent behind an endpoint needs none of it.
+    from launch.training.run import start_model
+    from sweet_jax.generation.batch_sampler import Sampling
+    from sweet_jax.generation.load import start_drawing
+    from sweet_jax.mesh import parse_mesh
+    from sweet_jax.rollout.agent import Drawn, ModelHuman, Table
+
+    simulator, directory = config.simulator, start_model(config.played, Path())
+    shape = parse_mesh(config.mesh).folded()
+    drawing = start_drawing(
+        directory, shape, config.rows, config.max_length, config.compute_dtype,
+        prompt_date=datetime.date.fromisoformat(config.prompt_date),
+    )  # fmt: skip
+    held.callback(drawing.engine.close)
+    chat, engine = drawing.chat, drawing.engine
+    if chat.shows_date:
+        sampling = sampling | {"prompt_date": config.prompt_date}
+    if settings.system_prompt:
+        chat.check_system(settings.system_prompt)
+    if "double-bos" in config.quirks and chat.bos_id is None:
+        raise BadInput(f"--quirks=double-bos: the tokenizer of {config.model} has no begin-of-text token")
+    longest = engine.max_length - config.max_new_tokens
+    if longest < 1:
+        raise BadInput(
+            f"max_new_tokens is {config.max_new_tokens}, which leaves no room for a prompt in rows of "
+            f"{engine.max_length} tokens"
+        )
+    if human is None:
+        spoken = Sampling(simulator.human_temperature, 0, 1.0, simulator.human_max_tokens)
+        prompt, room = simulator.prompt, engine.max_length - simulator.human_max_tokens
+        human = ModelHuman(chat, Drawn(engine, spoken), config.played, prompt, spoken, room)
+    about = settings.about(human) | {"sampling": sampling | {"max_length": engine.max_length}}
+    drawn = Drawn(engine, Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens))
+    table = Table(chat, drawn, human, settings, longest, "double-bos" in config.quirks)
+
+    async def play(task: Task, sample: int) -> Trajectory:
+        row = await table.play(task, sample)
+        row.extra["sampling"] = about["sampling"]
+        return row
+
+    return Sides(play, about, endpoints)

@@ -1,0 +1,74 @@
+"""What can be known to be wrong before anything is computed or written: batches that the mesh does not divide, missing
+stages, missing files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from colbench_env.prompts import read_agent_prompt
+from colbench_env.types import BadInput
+from launch.common.files import check_model_directory, check_readable
+from launch.training.config import SCRATCH, TrainConfig
+from launch.training.paper_differences import check_paper_run
+from launch.training.run_dir import RunDir
+from sweet_jax import processes
+from sweet_jax.mesh import MeshShape
+
+
+def check_mesh(config: TrainConfig, shape: MeshShape, stages: Sequence[str]) -> None:
+    """Raises BadInput where the mesh does not divide a batch of one of the stages."""
+    for stage, part in (("start", config.start), ("critic", config.critic), ("policy", config.policy)):
+        if stage in stages:
+            training = part.training
+            name = f"{stage}.training.batch_size is {training.batch_size}"
+            _check_divides(name, training.batch_size, training.micro_batches, shape.data, shape)
+    rows, each = config.rollouts.rows, config.ranking.candidates
+    devices = shape.data if config.sampler_mesh == "same" else shape.size
+    if {"rollouts", "evaluation"} & set(stages):
+        _check_divides(f"rollouts.rows is {rows}", rows, 1, devices, shape)
+    if "candidates" in stages:  # the candidates of one position lie on one device: they share a prefill
+        name = f"rollouts.rows / ranking.candidates is {rows} / {each} = {rows // each}"
+        _check_divides(name, rows // each, 1, devices, shape)
+
+
+def _check_divides(name: str, size: int, parts: int, devices: int, shape: MeshShape) -> None:
+    if size % (parts * devices):
+        split = f"{devices} devices" if parts == 1 else f"{parts} micro-batches over {devices} devices"
+        raise BadInput(
+            f"{name}, which mesh {shape} cannot divide: it must be a multiple of {parts * devices} ({split})"
+        )
+
+
+def check_inputs(config: TrainConfig, directory: RunDir, stages: Sequence[str]) -> None:
+    """Raises BadInput where a file or directory that a stage will read is not there, and where a single stage is asked
+    for and one whose files it reads has not finished; nothing is written or read in full before."""
+    left = [stage for stage in stages if directory.note(stage) is None]
+    if config.stage != "all":
+        model = ("start",) if config.model == SCRATCH and config.stage not in ("tasks", "start", "grading") else ()
+        for needed in (*model, *config.reads(config.stage)):
+            if directory.note(needed) is None:
+                raise BadInput(
+                    f"{directory.path}: --stage={config.stage} reads what stage {needed} writes, which has not "
+                    f"finished here: run --stage={needed} first"
+                )
+    check_paper_run(config, tuple(left))
+    processes.from_first(lambda: _check_files(config, left))
+
+
+def _check_files(config: TrainConfig, left: Sequence[str]) -> None:
+    if "tasks" in left:
+        check_readable(config.tasks, config.eval_tasks)
+    for stage in left:
+        check_readable(config.given(stage))
+    if left:
+        read_agent_prompt(config.agent_prompt, config.rollouts.max_turns)
+        if config.simulator.human != "scripted":
+            _ = config.simulator.vision_prompt if config.benchmark == "frontend" else config.simulator.prompt
+        if config.simulator.human == "openai" and {"rollouts", "evaluation"} & set(left):
+            config.simulator.endpoint()
+        if not config.embedded:
+            check_model_directory(config.model)
+        for name in ("clip", "assets"):
+            path = getattr(config.design, name)
+            if path is not None and not path.is_dir():
+                raise BadInput(f"--design.{name}={path}: no such directory")

@@ -1,0 +1,237 @@
+"""`report.html`: what happened in a run, as one page that opens from the disk and needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+
+from colbench_env.endings import OUT_OF_TURNS, ran_out_of_turns
+from colbench_env.types import Task, Trajectory, Verdict
+from launch.reporting.metric_names import Measure, duration, percent
+from launch.reporting.paper_numbers import PAPER, paper_differences
+from launch.reporting.plots import bars, curve
+from launch.reporting.result_tables import Results, conclusion, remark, result_lines, verdict_lines
+from launch.training.config import TrainConfig
+from launch.training.curves import read_curves
+from launch.training.entropy import TurnEntropy
+from launch.training.summary import deeds
+
+if TYPE_CHECKING:
+    from colbench_env.design.page_images import SideBySide
+    from launch.training.report import Report
+
+TEMPLATES = Path(__file__).parents[1] / "reporting" / "templates"
+PAIR_METRICS = ("loss", "rewards/accuracies", "rewards/margins")
+NUM_EXAMPLES = 3
+KINDS = (
+    "solved only after training",
+    "solved only before training",
+    "solved neither before nor after training",
+    "solved before and after training",
+    "solved",
+    "not solved",
+)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing and what it shows."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class File:
+    """What a stage wrote. path: from the run directory, a folder's ends with a slash. size: "" of a folder."""
+
+    path: str
+    size: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """One policy's dialogue in an example."""
+
+    policy: str
+    trajectory: Trajectory
+    measure: Measure
+
+    @property
+    def verdicts(self) -> Mapping[str, str]:
+        """Test name -> verdict; empty where the dialogue came with its reward."""
+        given = self.trajectory.extra.get("verdicts", {})
+        return dict.fromkeys(given, OUT_OF_TURNS) if ran_out_of_turns(self.trajectory) else given
+
+    @property
+    def outcome(self) -> str:
+        """How the answer did, in words."""
+        if self.trajectory.reward is None:
+            return "could not be graded"
+        if self.measure.headline == "reward":
+            return f"{self.measure.reward}: {percent(self.trajectory.reward, self.measure.unit)}"
+        if ran_out_of_turns(self.trajectory):
+            return f"{OUT_OF_TURNS}: no answer within {len(self.trajectory.agent_turns)}"
+        if not self.verdicts:
+            return f"reward {self.trajectory.reward:.2f}"
+        passed = sum(verdict == Verdict.PASS for verdict in self.verdicts.values())
+        return f"{passed} of {len(self.verdicts)} tests passed"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A held-out task and what each policy made of it. number: its line in the files; kind: one of KINDS."""
+
+    number: int
+    kind: str
+    task: Task
+    sides: Sequence[Side]
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of this package. What it is given is shown as text: dialogues are of models and of strangers."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "link": quote}
+    return environment.get_template(name)
+
+
+def page(
+    report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[str, Sequence[Trajectory]],
+    sides: Sequence[SideBySide] = (),
+) -> str:  # fmt: skip
+    """The HTML of the page. folder: the run directory; dialogues: of each policy; sides: pictures of theirs.
+
+    BadInput for unreadable metrics.
+    """
+    return template("report.html").render(
+        report=report,
+        config=config,
+        policies=list(report.results.policies),
+        paper=PAPER[report.results.benchmark],
+        differences=_differences_to_paper(report, config),
+        measure=report.results.measure,
+        lines=result_lines(report.results),
+        conclusion=conclusion(report.results) + remark(report.stages.get("critic")),
+        verdicts=verdict_lines(report.results),
+        curves=stage_curves(folder),
+        turn_plots=[*turn_plots(report.results), *entropy_plots(report.entropy)],
+        deeds=deeds(report.stages, config, report.stage_seconds),
+        files={stage: _files(folder, stage) for stage in report.stages},
+        facts={stage: _facts(note) for stage, note in report.stages.items()},
+        examples=examples(dialogues, report.results.measure),
+        sides=sides,
+        settings=json.dumps(report.settings, indent=2),
+    )
+
+
+def _differences_to_paper(report: Report, config: TrainConfig) -> list[str]:
+    """What keeps the figures from being compared with the paper's, a sentence each; none where all is a miniature."""
+    if config.tasks is None and config.eval_tasks is None:
+        return []
+    results, graders = report.results, " and ".join(report.graders)
+    last = list(results.policies.values())[-1]
+    return paper_differences(results.benchmark, last.tasks, config.simulator.human, graders)
+
+
+def stage_curves(folder: Path) -> dict[str, list[Plot]]:
+    """The plots of each stage that trains: loss, accuracy and margins of pairs, the NLL where there are no pairs."""
+    plots: dict[str, list[Plot]] = {}
+    for stage in ("start", "critic", "policy"):
+        curves = read_curves(folder / stage / "metrics.jsonl")
+        shown = PAIR_METRICS if "rewards/accuracies" in curves else ("nll",)
+        ids = {name: f"{stage}-{name.replace('/', '-')}" for name in shown if name in curves}
+        if ids:
+            plots[stage] = [Plot(name, Markup(curve(ids[name], curves[name]))) for name in ids]
+    return plots
+
+
+def turn_plots(results: Results) -> list[Plot]:
+    """Success by number of turns, and how often each number of turns came up."""
+    counts = {name: summary.by_turns for name, summary in results.policies.items()}
+    measure = results.measure
+    figure, unit = measure.headline_name, measure.headline_unit.replace(" ", ", ")
+    success = {
+        name: {c.turns: (100 * c.share(measure.headline), str(c.counted)) for c in given if c.counted}
+        for name, given in counts.items()
+    }
+    dialogues = {name: {c.turns: (c.dialogues, str(c.dialogues)) for c in given} for name, given in counts.items()}
+    return [
+        Plot(
+            f"{figure} by number of turns (of how many dialogues)",
+            Markup(bars("success", success, figure.lower() + unit)),
+        ),
+        Plot("Dialogues by number of turns", Markup(bars("turns", dialogues, "dialogues"))),
+    ]
+
+
+def entropy_plots(entropy: Mapping[str, Sequence[TurnEntropy]]) -> list[Plot]:
+    """How sure the policies were of their tokens, by turn; none where no log-probs are recorded."""
+    if not any(entropy.values()):
+        return []
+    drawn = {name: {one.turn: (one.nats, "") for one in found} for name, found in entropy.items() if found}
+    svg = bars("entropy", drawn, "nats a token", "agent turn")
+    return [Plot("Entropy of the policy by turn (mean of -log p of the sampled tokens)", Markup(svg))]
+
+
+def examples(dialogues: Mapping[str, Sequence[Trajectory]], measure: Measure) -> list[Example]:
+    """Held-out tasks to look at: the first of each kind, not the nicest; then the first of the file."""
+    rows = list(zip(*dialogues.values(), strict=True))
+    kinds = [_kind([trajectory.reward == 1.0 for trajectory in row]) for row in rows]
+    firsts = [kinds.index(kind) for kind in KINDS if kind in kinds]
+    chosen = [*firsts, *(index for index in range(len(rows)) if index not in firsts)][:NUM_EXAMPLES]
+    return [
+        Example(
+            index + 1,
+            kinds[index],
+            rows[index][0].task,
+            [Side(name, row, measure) for name, row in zip(dialogues, rows[index], strict=True)],
+        )
+        for index in chosen
+    ]
+
+
+def _kind(solved: Sequence[bool]) -> str:
+    if len(solved) == 1:
+        return "solved" if solved[0] else "not solved"
+    before, after = solved
+    if before:
+        return "solved before and after training" if after else "solved only before training"
+    return "solved only after training" if after else "solved neither before nor after training"
+
+
+def _files(folder: Path, stage: str) -> list[File]:
+    entries = sorted((folder / stage).iterdir(), key=lambda entry: (entry.is_dir(), entry.name))
+    return [
+        File(f"{stage}/{entry.name}{'/' * entry.is_dir()}", "" if entry.is_dir() else _size(entry.stat().st_size))
+        for entry in entries
+        if not entry.name.startswith(".")
+    ]
+
+
+def _size(count: float) -> str:
+    """In: 2048   Out: "2 KiB" """
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def _facts(note: Mapping[str, Any]) -> str:
+    """In: {"pairs": 120, "tests_passed": 0.4321, "seconds": 8.1}   Out: "pairs 120, tests passed 0.432" """
+    plain = {name: value for name, value in note.items() if name != "seconds" and not isinstance(value, Mapping)}
+    texts = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in plain.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())

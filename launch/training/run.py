@@ -1,0 +1,229 @@
+"""What the stages of a run share: its configuration, its directory, the mesh, the start model and its tokenizer."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from colbench_env.prompts import read_agent_prompt
+from launch.common.benchmarks import Benchmark
+from launch.common.console import Console, ShortLine
+from launch.common.stopping import finishing
+from launch.training.config import EMBEDDED, EMBEDDED_FRONTEND, SCRATCH, TrainConfig
+from launch.training.run_dir import RunDir
+from models.attention import AttentionName
+from models.config import LlamaConfig
+from models.hf_io import check_llama, load_llama
+from models.llama import Llama
+from models.lora import LoraConfig, init_lora, lora_shapes, merged
+from models.parameters import inference_shardings, param_shapes, with_matrices_in
+from sweet_jax.data.batch import default_buckets
+from sweet_jax.data.chat import Chat, check_vocabulary
+from sweet_jax.generation import Engine
+from sweet_jax.generation.batch_sampler import Sampler, Sampling
+from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh, own_copies, own_mesh
+from sweet_jax.train.loop import Reporter, restore_params
+from sweet_jax.train.step import combined
+
+_PACKAGE = Path(__file__).parents[2] / "sweet_jax"
+EMBEDDED_DIRECTORY = _PACKAGE / "start_policy"
+EMBEDDED_DIRECTORIES = {EMBEDDED: EMBEDDED_DIRECTORY, EMBEDDED_FRONTEND: _PACKAGE / "frontend_start_policy"}
+SMALLEST_PROMPT = 128  # the smallest bucket of prompts
+
+
+def start_model(model: str, run: Path) -> Path:
+    """The Hugging Face directory of the start policy, which a run calls `model` (see `TrainConfig`)."""
+    if model == SCRATCH:
+        return run / "start" / "model"
+    return EMBEDDED_DIRECTORIES.get(model) or Path(model)
+
+
+@dataclass(frozen=True)
+class GivenCritic:
+    """A critic that another run trained. directory: of that stage, or a Hugging Face directory; pairs: that the stage
+    trained on, None for a Hugging Face directory."""
+
+    directory: Path
+    pairs: int | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of `launch.train`, or of `launch.rank`, which is given a critic. Models and the tokenizer are read when
+    they are first needed and then kept."""
+
+    config: TrainConfig
+    directory: RunDir
+    console: Console
+    devices: DeviceReport
+    shape: MeshShape
+    benchmark: Benchmark
+    given_critic: GivenCritic | None = None
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        return make_mesh(self.shape)
+
+    @functools.cached_property
+    def sampler_mesh(self) -> Mesh:
+        """The devices while sampling: as in training, a sequence axis becoming rows, or all of them over rows."""
+        if self.config.sampler_mesh == "rows":
+            return make_mesh(MeshShape(self.shape.size, 1))
+        return self.mesh if self.shape.sequence == 1 else make_mesh(self.shape.folded())
+
+    @property
+    def model_directory(self) -> Path:
+        """Where the start policy lies as a Hugging Face directory."""
+        return start_model(self.config.model, self.directory.path)
+
+    @functools.cached_property
+    def chat(self) -> Chat:
+        return Chat.load(self.model_directory, datetime.date.fromisoformat(self.config.prompt_date))
+
+    @functools.cached_property
+    def llama_config(self) -> LlamaConfig:
+        """The network. Whatever can be known to be wrong with its directory is raised here, before weights are read."""
+        config = check_llama(self.model_directory, self.mesh)
+        check_vocabulary(self.chat, config)
+        if self.system:  # a template may refuse one, and says so only when it is rendered
+            self.chat.check_system(self.system)
+        return config
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """What the network computes in."""
+        return jnp.dtype(self.config.compute_dtype)
+
+    @functools.cached_property
+    def lora(self) -> LoraConfig | None:
+        """The adapters that are trained, None where all weights are."""
+        settings = self.config.lora
+        return LoraConfig(settings.rank, settings.alpha, settings.targets) if settings.rank else None
+
+    @functools.cached_property
+    def start_params(self) -> Any:
+        """The start policy's parameters, sharded for training; it is also every reference. float32, with LoRA in the
+        dtype of the computation. Read from disk when needed and kept until `free_start_params`."""
+        return load_llama(self.model_directory, self.mesh, self.dtype if self.lora else jnp.float32).params
+
+    @functools.cached_property
+    def _start_laid_out(self) -> Any:
+        return self._moved(self.start_params)
+
+    def free_start_params(self) -> None:
+        """Forgets the start policy's parameters, so that training has their room; they are read again when needed."""
+        self.__dict__.pop("start_params", None)
+        self.__dict__.pop("_start_laid_out", None)
+
+    @property
+    def trained_shapes(self) -> Any:
+        """What critic and policy train, as sharded shapes: all weights, or adapters."""
+        if self.lora is not None:
+            return lora_shapes(self.llama_config, self.lora, self.mesh)
+        return param_shapes(self.llama_config, self.mesh)
+
+    def first_params(self) -> Any:
+        """What training begins with. All weights are given away: the run itself keeps none of them."""
+        self.__dict__.pop("_start_laid_out", None)
+        if self.lora is not None:
+            return init_lora(self.llama_config, self.lora, jax.random.key(self.config.seed), self.mesh)
+        params = self.start_params
+        self.free_start_params()
+        return params
+
+    @property
+    def frozen_params(self) -> Any:
+        """What training leaves as it is: under adapters the network, else nothing."""
+        return self.start_params if self.lora is not None else {}
+
+    @functools.cached_property
+    def model(self) -> Llama:
+        """The network on the training mesh."""
+        config = self.config
+        return Llama(self.llama_config, self.mesh, self.dtype, config.remat, attention=self.attention, lora=self.lora)
+
+    @property
+    def attention(self) -> AttentionName:
+        """The attention kernel; "auto" is settled by the devices."""
+        if self.config.attention != "auto":
+            return self.config.attention
+        platform = self.mesh.devices.flat[0].platform
+        if platform == "tpu":
+            return "splash"
+        return "cudnn" if platform == "gpu" and self.dtype == jnp.bfloat16 and self.shape.sequence == 1 else "xla"
+
+    @functools.cached_property
+    def system(self) -> str:
+        """The agent's system prompt, empty for none."""
+        return read_agent_prompt(self.config.agent_prompt, self.config.rollouts.max_turns)
+
+    def policy_params(self, num_rows: int) -> Any:
+        """The trained policy's weights, from the last checkpoint of its stage; adapters are merged into them."""
+        folder, training = self.directory.path / "policy", self.config.policy.training
+        trained = restore_params(folder, self.trained_shapes, training, num_rows)
+        if self.lora is None:
+            return trained
+        return jax.jit(lambda params: merged(params, self.lora))(combined(self.start_params, trained))
+
+    def _laid_out(self, params: Any) -> Any:
+        """The parameters in the sampler's layout; matrices in the dtype in which they are read."""
+        # Agent and human may both be the start policy: one copy serves both.
+        if params is self.__dict__.get("start_params"):
+            return self._start_laid_out
+        return self._moved(params)
+
+    def _moved(self, params: Any) -> Any:
+        cast = jax.jit(lambda params: with_matrices_in(params, self.dtype))
+        params = params if self.dtype == jnp.float32 else cast(params)
+        return jax.device_put(params, inference_shardings(self.llama_config, self.sampler_mesh))
+
+    def sampling(self, temperature: float) -> Sampling:
+        """How the agent's tokens are drawn."""
+        settings = self.config.rollouts
+        return Sampling(temperature, settings.top_k, settings.top_p, settings.max_new_tokens)
+
+    def sampler(self, params: Any, sampling: Sampling) -> Sampler:
+        """A sampler of turns with these parameters, moved to the sampler's layout."""
+        return Sampler(
+            Llama(self.llama_config, self.sampler_mesh, self.dtype, remat="none", attention=self.attention),
+            self._laid_out(params),
+            self.chat.end_ids,
+            self.chat.pad_id,
+            sampling,
+            self.config.rollouts.rows,
+            tuple(size for size in default_buckets(self.max_length, SMALLEST_PROMPT)),
+        )
+
+    def engine(self, params: Any) -> Engine:
+        """An engine with these parameters on the devices of this process, to be closed."""
+        mesh = own_mesh(self.sampler_mesh)
+        own = own_copies(self._laid_out(params), inference_shardings(self.llama_config, mesh))
+        model = Llama(self.llama_config, mesh, self.dtype, remat="none", attention=self.attention)
+        return Engine(model, own, self.chat.end_ids, self.chat.pad_id, self.config.rollouts.rows, self.max_length)
+
+    @property
+    def max_length(self) -> int:
+        """The longest row that any stage of the run takes, and that the network was made for."""
+        wanted = max(self.config.critic.training.max_length, self.config.policy.training.max_length)
+        return min(wanted, self.llama_config.max_position_embeddings)
+
+    def reporter(self, stage: str) -> Reporter:
+        """The console as the training loop wants it; SIGTERM waits for the update under way and its checkpoint."""
+        short = ShortLine(stage)
+
+        def progress(done: int, total: int, line: str, values: Mapping[str, float]) -> None:
+            self.console.progress(stage, done, total, line, short(done, total, values))
+
+        return Reporter(progress, self.console.warn, finishing)
+
+    def finish(self, stage: str, note: Mapping[str, Any]) -> None:
+        """Marks the stage as finished."""
+        self.directory.finish(stage, note)

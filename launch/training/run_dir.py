@@ -1,0 +1,149 @@
+"""A run directory: one configuration, one subfolder a stage, and a note in each finished stage.
+
+Of several processes the first one writes, and what is there is what the first one sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from colbench_env import tasks
+from colbench_env.locking import locked
+from colbench_env.types import BadInput, Row
+from launch.common.files import write_json, write_text
+from sweet_jax import processes
+
+AnyRow = TypeVar("AnyRow", bound=Row)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a file that is open does not tell its name
+
+
+class RunDir:
+    """The directory of a run. `open` it with the settings of the run; a second process on it is refused."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+
+    @contextlib.contextmanager
+    def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Makes the directory or checks that it belongs to these settings, and holds its lock.
+
+        BadInput naming every setting that differs, where the directory cannot be written or is in use, also later, and
+        where the processes have other settings or do not share the directory.
+        """
+        wanted = json.loads(json.dumps(settings))
+        check_same(wanted)
+        with contextlib.ExitStack() as held:
+            lock = locked(
+                self.path / ".lock",
+                f"{self.path}: the run directory",
+                f"{self.path}: another process is working in this run directory",
+            )
+            processes.from_first(lambda: held.enter_context(lock) or self._check(wanted))
+            # A text that no earlier start can have left there.
+            processes.publish(self.path / ".hosts", lambda: self._tell_hosts())
+            try:
+                yield
+            except OSError as error:
+                if error.filename is not None or error.errno not in DISK_ERRORS:
+                    raise
+                raise BadInput(f"{self.path}: a file of the run cannot be written: {error.strerror}") from error
+
+    def _tell_hosts(self) -> None:
+        if processes.count() > 1:
+            write_text(
+                self.path / ".hosts", f"{processes.count()} processes, {processes.name()}, {secrets.token_hex(16)}\n"
+            )
+
+    def _check(self, wanted: Mapping[str, Any]) -> None:
+        path = self.path / "config.json"
+        if not path.exists() or not self._begun():
+            write_json(path, wanted)
+            return
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path}: the run's configuration cannot be read: {error}") from error
+        differing = [f"{name} is {was!r} there and {now!r} here" for name, was, now in _differences(found, wanted)]
+        if differing:
+            shown = "; ".join(differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
+            raise BadInput(f"{self.path} is the run directory of another configuration: {shown}. Use another --run-dir")
+
+    def _begun(self) -> bool:
+        """Whether a stage has left anything: until then a run that ended with a mistyped flag binds nobody."""
+        return any(any(folder.iterdir()) for folder in self.path.iterdir() if folder.is_dir())
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage, made if need be."""
+        folder = self.path / name
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{folder}: cannot be made: {error.strerror}") from error
+        return folder
+
+    def note(self, name: str) -> dict[str, Any] | None:
+        """What a finished stage left to say, None where it has not finished; every process has to ask."""
+        return processes.from_first(lambda: self._read_note(self.path / name / "done.json"))
+
+    def _read_note(self, path: Path) -> dict[str, Any] | None:
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except ValueError as error:
+            raise BadInput(f"{path}: the note of a finished stage cannot be read: {error}") from error
+
+    def finish(self, name: str, note: Mapping[str, Any]) -> None:
+        """Marks a stage as finished, for all processes to see; nothing is written in it after that."""
+        path = self.path / name / "done.json"
+        processes.publish(path, lambda: write_json(path, dict(note)))
+
+
+def check_same(settings: Mapping[str, Any]) -> None:
+    """BadInput unless all processes have the same settings; each has to call this."""
+    first = processes.from_first(lambda: settings)
+    differing = [f"{name} is {was!r} there and {now!r} here" for name, was, now in _differences(first, settings)]
+    if differing:
+        raise BadInput(
+            f"{processes.name(0)} and {processes.name()} were started with different flags: {'; '.join(differing[:4])}"
+        )
+
+
+def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in sorted(found.keys() | wanted.keys()):
+            yield from _differences(found.get(name), wanted.get(name), f"{prefix}{name}.")
+    elif found != wanted:
+        yield prefix.removesuffix("."), found, wanted
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """`tasks.write_rows` by the first process; the others have the same rows and write nothing."""
+    if processes.is_first():
+        tasks.write_rows(path, rows)
+
+
+def append_rows(path: Path, rows: Iterable[Row]) -> None:
+    """`tasks.append_rows` by the first process; the others have the same rows and write nothing."""
+    if processes.is_first():
+        tasks.append_rows(path, rows)
+
+
+def resume_rows(path: Path, kind: type[AnyRow], chunk: int, total: int) -> int:
+    """How many rows an interrupted stage has written for good: all `total`, or whole chunks; what follows is removed.
+
+    A chunk of `chunk` rows is computed as one batch, so only whole ones can be continued with the same results.
+    """
+
+    def whole_rows() -> int:
+        rows = tasks.read_complete(path, kind)
+        whole = rows if len(rows) >= total else rows[: len(rows) // chunk * chunk]
+        if len(whole) < len(rows):
+            tasks.write_rows(path, whole)
+        return len(whole)
+
+    return processes.from_first(whole_rows)

@@ -1,0 +1,63 @@
+"""The stages of a run, in order. Each reads files of earlier stages, writes its own, and continues where it was killed.
+
+tasks        tasks/train.jsonl, tasks/eval.jsonl
+start        start/behaviour.jsonl, start/model/           only with --model=scratch
+rollouts     rollouts/trajectories.jsonl                   ungraded, sample-major
+grading      grading/trajectories.jsonl                    with rewards and verdicts
+pairs        pairs/trajectory_pairs.jsonl                  chosen and rejected dialogues of one task
+critic       critic/checkpoints/                           step-wise advantages
+candidates   candidates/candidates.jsonl                   16 turns in each position
+ranking      ranking/ranked.jsonl                          with the critic's advantages
+turn-pairs   turn-pairs/pairs.jsonl                        better and worse turns
+policy       policy/checkpoints/, policy/model/
+evaluation   evaluation/start.jsonl, evaluation/trained.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from launch.training.config import SCRATCH, STAGES, TrainConfig
+from launch.training.run import Run
+from launch.training.stages import critic, policy, ranking, rollouts, start
+from sweet_jax import processes
+
+STAGE_FUNCTIONS: Mapping[str, Callable[[Run], dict[str, Any]]] = {
+    "tasks": start.tasks,
+    "start": start.start,
+    "rollouts": rollouts.rollouts,
+    "grading": rollouts.grading,
+    "pairs": critic.pairs,
+    "critic": critic.critic,
+    "candidates": ranking.candidates,
+    "ranking": ranking.ranking,
+    "turn-pairs": ranking.turn_pairs_stage,
+    "policy": policy.policy,
+    "evaluation": policy.evaluation,
+}
+
+ON_THE_FIRST_PROCESS = ("tasks", "grading", "pairs", "turn-pairs")
+"""Stages that compute nothing on devices: of several processes the first one does them, the others wait."""
+
+
+def run_stage(run: Run, stage: str) -> dict[str, Any]:
+    """What the stage leaves to say. Every process has to call this."""
+    if stage in ON_THE_FIRST_PROCESS:
+        return processes.from_first(lambda: STAGE_FUNCTIONS[stage](run))
+    return STAGE_FUNCTIONS[stage](run)
+
+
+def planned(config: TrainConfig) -> tuple[str, ...]:
+    """The stages that the algorithm needs, in order: what the evaluation reads, what that reads, and so on."""
+    return ("tasks", *(("start",) if config.model == SCRATCH else ()), *needed(config, "evaluation")[1:])
+
+
+def needed(config: TrainConfig, last: str) -> tuple[str, ...]:
+    """The stage `last` and every one whose files it reads, directly or not, in order."""
+    wanted, left = set(), [last]
+    while left:
+        stage = left.pop()
+        wanted.add(stage)
+        left += config.reads(stage)
+    return tuple(stage for stage in STAGES if stage in wanted)

@@ -1,0 +1,147 @@
+"""Stages pairs and critic: step-wise advantages learnt from preferences between whole dialogues (section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from colbench_env.tasks import read_located_rows
+from colbench_env.types import BadInput, Pair, Trajectory
+from launch.training.run import Run
+from launch.training.run_dir import write_rows
+from launch.training.stages.learning import (
+    both_sides,
+    check_action_tokens,
+    check_pair,
+    fitted_pairs,
+    shows_reference,
+    train_on_pairs,
+)
+from models.hf_io import load_llama
+from sweet_jax.critic import value_head_objective, value_head_shapes, with_value_head
+from sweet_jax.data.batch import RowPair, TokenRow, bucket, default_buckets, most_turns, pad_pairs
+from sweet_jax.data.chat import Chat
+from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, pair_rows, row_to_json, turn_output, turn_prompt
+from sweet_jax.train.loop import fit, restore_params
+from sweet_jax.train.objectives import Preference
+from sweet_jax.train.step import combined
+from sweet_jax.trajectory_pairs import Sample, preferences, tokenised_pair
+
+
+def pairs(run: Run) -> dict[str, Any]:
+    """Trajectory pairs, as the benchmark prefers samples of one task (section 4.1)."""
+    if run.config.pairs is not None:
+        return _given_pairs(run, run.config.pairs)
+    path = run.directory.path / "grading" / "trajectories.jsonl"
+    samples = [Sample(found.where, found.row) for found in read_located_rows(path, Trajectory)]
+    tasks = {sample.trajectory.task.task_id for sample in samples if sample.trajectory.reward is not None}
+    if not tasks:
+        raise BadInput(f"{path}: no answer was graded, so there is nothing to compare")
+    privileged = shows_reference(run)
+    rows = [
+        tokenised_pair(*preferred, run.chat, run.system, privileged)
+        for preferred in preferences(samples, run.benchmark.preferred)
+    ]
+    if not rows:
+        _without_pairs(run, path)
+        return {"pairs": 0, "tasks": len(tasks)}
+    write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
+    return {"pairs": len(rows), "tasks": len(tasks)}
+
+
+def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
+    """Trajectory pairs of a file, made into token rows where they are text; without the reference where it is not to
+    be seen. BadInput where it is, and a row does not begin with it."""
+    privileged, chat, rows = shows_reference(run), run.chat, []
+    for found in read_located_rows(path, Pair):
+        pair, where = found.row, found.where
+        made = pair_rows(pair, chat, False, where)
+        check_pair(made, run, where)
+        sides, texts = [made.chosen, made.rejected], [pair.chosen, pair.rejected]
+        if privileged and any(side.prefix <= int(chat.bos_id is not None) for side in sides):
+            raise BadInput(
+                f"{where}: the dialogue does not begin with the reference solution, which the critic is to see: "
+                "--critic.no-privileged trains one that does not"
+            )
+        if not privileged:
+            sides = [chat.without_prefix(side) for side in sides]
+            texts = [_last_prompt_and_turn(side, chat) for side in sides]
+        tokens = [row_to_json(side) for side in sides]
+        rows.append(Pair(*texts, pair.extra | {CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}))
+    write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
+    return {"pairs": len(rows), "from": str(path)}
+
+
+def _last_prompt_and_turn(row: TokenRow, chat: Chat) -> str:
+    """The row in the released layout: without the last turn's end."""
+    return chat.decode(turn_prompt(row, row.num_turns)) + chat.reply_text(turn_output(row, row.num_turns))
+
+
+def _without_pairs(run: Run, path: Path) -> None:
+    reason = f"{path}: {run.benchmark.nothing_preferred}"
+    if shows_reference(run) and run.config.critic.without_pairs == "hindsight":
+        run.console.warn(f"stage pairs: {reason}: no critic is trained, so what follows is no measure of SWEET-RL")
+        return
+    other = ""
+    if shows_reference(run):
+        other = "; to run the other stages all the same, --critic.without-pairs=hindsight"
+    raise BadInput(
+        f"{reason}, so there are no pairs to learn from: sample more (--num-tasks, --rollouts.samples) or give better "
+        f"--trajectories{other}"
+    )
+
+
+def critic(run: Run) -> dict[str, Any]:
+    """The step-level critic: Bradley-Terry on summed turn advantages (eq. 2 and 3)."""
+    settings = run.config.critic
+    if run.directory.note("pairs")["pairs"] == 0:  # type: ignore[index]
+        return {"pairs": 0, "steps": 0}
+    path = run.directory.path / "pairs" / "trajectory_pairs.jsonl"
+    pairs = fitted_pairs(run, "critic", path, settings.training, last_turn_only=False)
+    rows = both_sides(pairs)
+    preference = Preference(
+        settings.aggregation, settings.beta, settings.nll_coef, settings.label_smoothing, most_turns(rows)
+    )
+    counts = check_action_tokens(rows, preference.max_turns)
+    if settings.parameterisation == "log-ratio":
+        train_on_pairs(run, "critic", pairs, preference, settings.training, "turn")
+    else:
+        _train_value_head(run, pairs, preference)
+    return {"pairs": len(pairs), "steps": settings.training.steps(len(pairs))} | counts
+
+
+def critic_params(run: Run) -> Any:
+    """The trained critic's parameters; under adapters the frozen network is among them."""
+    settings, given = run.config.critic, run.given_critic
+    if given is not None and given.pairs is None:
+        return load_llama(given.directory, run.mesh, run.dtype if run.lora else jnp.float32).params
+    if given is not None:
+        directory, num_pairs = given.directory, given.pairs
+    else:
+        directory, num_pairs = run.directory.path / "critic", run.directory.note("critic")["pairs"]  # type: ignore[index]
+    head = settings.parameterisation == "value-head"
+    shapes = (
+        value_head_shapes(run.trained_shapes, run.llama_config.hidden_size, run.mesh) if head else run.trained_shapes
+    )
+    trained = restore_params(directory, shapes, settings.training, num_pairs)
+    return combined({"llama": run.frozen_params} if head else run.frozen_params, trained)
+
+
+def _train_value_head(run: Run, pairs: Sequence[RowPair], settings: Preference) -> None:
+    training, buckets = run.config.critic.training, default_buckets(run.config.critic.training.max_length)
+
+    def make_batch(indices: np.ndarray, longest: int) -> Any:
+        return pad_pairs([pairs[index] for index in indices], bucket(longest, buckets), run.chat.pad_id)
+
+    size, key = run.llama_config.hidden_size, jax.random.key(run.config.seed)
+    fit(
+        "critic", value_head_shapes(run.trained_shapes, size, run.mesh),
+        lambda: with_value_head(run.first_params(), size, key, run.mesh), run.mesh,
+        value_head_objective(run.model, settings), [len(pair) for pair in pairs], make_batch, training,
+        run.config.seed, run.directory.stage("critic"), run.reporter("critic"), {"llama": run.frozen_params},
+    )  # fmt: skip

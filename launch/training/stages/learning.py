@@ -1,0 +1,116 @@
+"""What critic and policy share: the token rows of a file of pairs, training on them, the model as a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from colbench_env.tasks import read_located_rows
+from colbench_env.types import BadInput, Pair
+from launch.training.run import Run
+from sweet_jax.data.batch import (
+    RowPair,
+    TokenRow,
+    action_tokens_without_loss,
+    bucket,
+    default_buckets,
+    fit_pairs,
+    pad_pairs,
+    uncounted,
+)
+from sweet_jax.data.token_rows import check_row, pair_rows
+from sweet_jax.logprobs import ReferenceCache, pad_reference, reference_logps
+from sweet_jax.train.loop import fit
+from sweet_jax.train.metrics import CollapseWatch
+from sweet_jax.train.objectives import Preference, PreferenceBatch, preference_objective
+from sweet_jax.train.settings import Training
+
+
+def shows_reference(run: Run) -> bool:
+    return run.config.algorithm == "sweet" and run.config.critic.privileged
+
+
+def fitted_pairs(run: Run, stage: str, path: Path, training: Training, last_turn_only: bool) -> tuple[RowPair, ...]:
+    """The pairs of a file as token rows within the length limit; what was cut, dropped or empty is told."""
+    given = read_located_rows(path, Pair)
+    lines = given[held_out(training, len(given)) :]
+    rows = [pair_rows(found.row, run.chat, last_turn_only, found.where) for found in lines]
+    for found, pair in zip(lines, rows, strict=True):
+        check_pair(pair, run, found.where)
+    check_lengths(stage, [(found.where, len(pair)) for found, pair in zip(lines, rows, strict=True)], training)
+    fitted = fit_pairs(rows, training.max_length, training.truncation)
+    watch = CollapseWatch(len(rows))
+    empty = uncounted(both_sides(fitted.pairs))
+    for warning in watch.rows(2 * len(rows), len(empty), len(fitted.cut)):
+        run.console.warn(f"stage {stage}: {warning}")
+    if fitted.dropped:
+        run.console.warn(f"stage {stage}: {len(fitted.dropped)} of {len(rows)} pairs were too long and were dropped")
+    return fitted.pairs
+
+
+def check_pair(pair: RowPair, run: Run, where: str) -> None:
+    """`rows.check_row` of both sides."""
+    check_row(pair.chosen, run.llama_config.vocab_size, f"{where}: 'chosen'")
+    check_row(pair.rejected, run.llama_config.vocab_size, f"{where}: 'rejected'")
+
+
+def held_out(training: Training, rows: int) -> int:
+    """How many of the rows, from the first on, are not trained on."""
+    return int(training.held_out_share * rows)
+
+
+def check_lengths(stage: str, lengths: Sequence[tuple[str, int]], training: Training) -> None:
+    """BadInput naming the first (place, length) over the limit, unless longer rows are to be cut or dropped."""
+    for where, length in lengths:
+        if length > training.max_length and training.truncation == "raise":
+            raise BadInput(
+                f"{where}: the row has {length} tokens, more than {stage}.training.max_length of "
+                f"{training.max_length}: raise it, or choose a {stage}.training.truncation"
+            )
+
+
+def check_action_tokens(rows: Sequence[TokenRow], num_turns: int) -> dict[str, int]:
+    """How many action tokens the rows have, and how many of them reach no loss: none, or RuntimeError."""
+    counts = {
+        "action_tokens": sum(int((row.turns > 0).sum()) for row in rows),
+        "action_tokens_without_loss": action_tokens_without_loss(rows, num_turns),
+    }
+    if counts["action_tokens_without_loss"]:
+        raise RuntimeError(f"action tokens are dropped, of {num_turns} turns: {counts}")
+    return counts
+
+
+def both_sides(pairs: Sequence[RowPair]) -> list[TokenRow]:
+    """chosen 0, rejected 0, chosen 1, ..."""
+    return [row for pair in pairs for row in (pair.chosen, pair.rejected)]
+
+
+def train_on_pairs(
+    run: Run, stage: str, pairs: Sequence[RowPair], settings: Preference, training: Training, nll: str
+) -> None:
+    """Preference training of the network, its start being the reference; leaves checkpoints in the stage's folder."""
+    folder, mesh = run.directory.stage(stage), run.mesh
+    buckets = default_buckets(training.max_length)
+    rows = both_sides(pairs)
+    reference = reference_logps(
+        run.model, run.start_params, rows,
+        batch_size=2 * training.batch_size, buckets=buckets, pad_id=run.chat.pad_id,
+        cache=ReferenceCache(folder / "reference"),
+        progress=lambda done, total: run.console.progress(f"{stage}: reference log-probs", done, total),
+    )  # fmt: skip
+
+    def make_batch(indices: np.ndarray, longest: int) -> PreferenceBatch:
+        length = bucket(longest, buckets)
+        return PreferenceBatch(
+            pad_pairs([pairs[index] for index in indices], length, run.chat.pad_id, nll),  # type: ignore[arg-type]
+            pad_reference([reference[2 * index] for index in indices], length),
+            pad_reference([reference[2 * index + 1] for index in indices], length),
+        )
+
+    fit(
+        stage, run.trained_shapes, run.first_params, mesh, preference_objective(run.model, settings),
+        [len(pair) for pair in pairs], make_batch, training, run.config.seed, folder, run.reporter(stage),
+        run.frozen_params,
+    )  # fmt: skip

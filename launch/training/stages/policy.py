@@ -1,0 +1,118 @@
+"""Stages policy and evaluation: what the agent learns from the pairs, and what that is worth on held-out tasks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from colbench_env.episodes import seed_of
+from colbench_env.tasks import read_located_rows, read_rows
+from colbench_env.types import BadInput, Task, Trajectory
+from launch.training.run import Run
+from launch.training.stages.learning import (
+    both_sides,
+    check_action_tokens,
+    check_lengths,
+    fitted_pairs,
+    held_out,
+    train_on_pairs,
+)
+from launch.training.stages.playing import Agent, play
+from launch.training.stages.rollouts import grade, outcome
+from models.parameters import flatten
+from sweet_jax import processes
+from sweet_jax.data.batch import bucket, default_buckets, most_turns, pad_rows, truncate
+from sweet_jax.data.token_rows import check_row, trajectory_row
+from sweet_jax.export import export_trained
+from sweet_jax.train.loop import fit
+from sweet_jax.train.objectives import Preference, nll_objective
+
+
+def policy(run: Run) -> dict[str, Any]:
+    """The trained policy: DPO on turn pairs (eq. 4), DPO on trajectory pairs, or imitation of successes."""
+    config, settings = run.config, run.config.policy
+    if config.algorithm == "rft":
+        count, counts = _imitate(run)
+    else:
+        per_turn = config.algorithm == "sweet"
+        path = run.directory.path / ("turn-pairs/pairs.jsonl" if per_turn else "pairs/trajectory_pairs.jsonl")
+        pairs = fitted_pairs(run, "policy", path, settings.training, last_turn_only=per_turn)
+        turns = most_turns(both_sides(pairs))
+        preference = Preference("sum", settings.beta, settings.nll_coef, settings.label_smoothing, turns)
+        counts = check_action_tokens(both_sides(pairs), turns)
+        train_on_pairs(run, "policy", pairs, preference, settings.training, settings.nll_mask)
+        count = len(pairs)
+    params = run.policy_params(count)
+    directory, flat = run.directory.path / "policy" / "model", flatten(params)
+    export_trained(directory, run.llama_config, flat.__getitem__, flat["embedding"].dtype, run.model_directory)
+    return {"rows": count, "steps": settings.training.steps(count)} | counts
+
+
+def _imitate(run: Run) -> tuple[int, dict[str, int]]:
+    """Rejection fine-tuning on the agent's turns of every trajectory that the benchmark finds worth it; how many rows,
+    and their `check_action_tokens`."""
+    settings = run.config.policy
+    path = run.directory.path / "grading" / "trajectories.jsonl"
+    given = read_located_rows(path, Trajectory)
+    good = [given[index] for index in _worth_imitating(run, [found.row for found in given])]
+    rows = [(found.where, trajectory_row(found.row, run.chat, run.system, found.where)) for found in good]
+    for where, row in rows:
+        check_row(row, run.llama_config.vocab_size, where)
+    rows = rows[held_out(settings.training, len(rows)) :]
+    check_lengths("policy", [(where, len(row)) for where, row in rows], settings.training)
+    fitted = [truncate(row, settings.training.max_length, settings.training.truncation) for _, row in rows]  # type: ignore[arg-type]
+    kept = [row for row in fitted if row is not None]
+    if not kept:
+        raise BadInput(f"{path}: {run.benchmark.nothing_good}, so there is nothing to imitate")
+    counts = check_action_tokens(kept, most_turns(kept))
+    buckets = default_buckets(settings.training.max_length)
+
+    def make_batch(indices: np.ndarray, longest: int) -> Any:
+        chosen = [kept[index] for index in indices]
+        return pad_rows(chosen, bucket(longest, buckets), run.chat.pad_id, settings.nll_mask)
+
+    fit(
+        "policy", run.trained_shapes, run.first_params, run.mesh, nll_objective(run.model),
+        [len(row) for row in kept], make_batch, settings.training, run.config.seed, run.directory.stage("policy"),
+        run.reporter("policy"), run.frozen_params,
+    )  # fmt: skip
+    return len(kept), counts
+
+
+def _worth_imitating(run: Run, rows: Sequence[Trajectory]) -> list[int]:
+    """Numbers of the rows, from 0."""
+    by_task: dict[str, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        if row.reward is not None:
+            by_task[row.task.task_id].append(number)
+    return sorted(
+        numbers[index]
+        for numbers in by_task.values()
+        for index in run.benchmark.worth_imitating([rows[number].reward for number in numbers])
+    )
+
+
+def evaluation(run: Run) -> dict[str, Any]:
+    """Start policy and trained policy on held-out tasks: the same tasks, the same seeds."""
+    folder = run.directory.stage("evaluation")
+    held_out = read_rows(run.directory.path / "tasks" / "eval.jsonl", Task)
+    seed = seed_of(run.config.seed, "evaluation")
+    policies: dict[str, Callable[[], Any]] = {"start": lambda: run.start_params}
+    if run.config.algorithm != "zero-shot":
+        trained = run.directory.note("policy")
+        if trained is None:
+            raise BadInput(f"{run.directory.path}: there is no trained policy to evaluate: run --stage=policy first")
+        policies["trained"] = lambda: run.policy_params(trained["rows"])
+    note: dict[str, Any] = {}
+    for name, params in policies.items():
+        played, graded = folder / f"{name}_ungraded.jsonl", folder / f"{name}.jsonl"
+        agent = Agent(name, params(), run.config.evaluation.temperature)
+        counts = play(run, f"evaluation: {name}", played, agent, held_out, 1, seed)
+        found = processes.from_first(
+            lambda name=name, played=played, graded=graded: outcome(grade(run, f"evaluation: {name}", played, graded))
+        )
+        note[name] = found | {key: count for key, count in counts.items() if key == "failed"}
+    return note

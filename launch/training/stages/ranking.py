@@ -1,0 +1,227 @@
+"""Stages candidates, ranking and turn-pairs: better and worse turns in the same place (section 4.2)."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from colbench_env.episodes import seed_of
+from colbench_env.tasks import read_located_rows, read_rows
+from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
+from launch.training.run import Run
+from launch.training.run_dir import append_rows, resume_rows, write_rows
+from launch.training.stages.learning import check_pair, shows_reference
+from launch.training.stages.playing import WAVE
+from launch.training.stages.scoring import Turn, turn_scores
+from sweet_jax.data.batch import TokenRow
+from sweet_jax.data.chat import Chat, privileged_prefix
+from sweet_jax.data.token_rows import (
+    CHOSEN_TOKENS,
+    REJECTED_TOKENS,
+    candidate_row,
+    check_row,
+    pair_rows,
+    row_from_json,
+    row_to_json,
+    trajectory_row,
+    turn_output,
+    turn_prompt,
+)
+from sweet_jax.pairs import turn_pairs
+
+TURN_IDS = {"prompt_ids", "output_ids", "prefix_length"}  # of candidates, in a row's extra keys
+
+
+def candidates(run: Run) -> dict[str, Any]:
+    """16 turns of the start policy in every position of the first `data_fraction` of the trajectories."""
+    if run.config.candidates is not None:
+        return _given_candidates(run, run.config.candidates)
+    settings = run.config.ranking
+    path = run.directory.path / "grading" / "trajectories.jsonl"
+    located = read_located_rows(path, Trajectory)
+    located = share_of(located, settings.data_fraction)
+    used = [found.row for found in located]
+    rows = [trajectory_row(found.row, run.chat, run.system, found.where) for found in located]
+    for found, row in zip(located, rows, strict=True):
+        check_row(row, run.llama_config.vocab_size, found.where)
+    positions = [(index, turn) for index, row in enumerate(rows) for turn in range(1, row.num_turns + 1)]
+    target = run.directory.stage("candidates") / "candidates.jsonl"
+    chunk = WAVE * run.config.rollouts.rows // settings.candidates
+    done = resume_rows(target, Candidates, chunk, len(positions))
+    sampler = run.sampler(run.start_params, run.sampling(run.config.rollouts.temperature))
+    while done < len(positions):
+        part = positions[done : done + chunk]
+        prompts = [turn_prompt(rows[index], turn) for index, turn in part]
+        seeds = [
+            seed_of(run.config.seed, "candidates", used[i].task.task_id, used[i].extra.get("sample", 0), turn)
+            for i, turn in part
+        ]
+        drawn = sampler.sample(prompts, seeds, settings.candidates)
+        append_rows(
+            target,
+            [
+                _candidates(run, used[index], rows[index], index, turn, prompt, turns)
+                for (index, turn), prompt, turns in zip(part, prompts, drawn, strict=True)
+            ],
+        )
+        done += len(part)
+        run.console.progress("candidates", done, len(positions))
+    return {"trajectories": len(used), "positions": len(positions), "candidates": len(positions) * settings.candidates}
+
+
+def share_of(trajectories: Sequence[Trajectory], data_fraction: float) -> Sequence[Trajectory]:
+    """The first trajectories, at least one, in whose turns candidates are sampled."""
+    return trajectories[: max(1, round(data_fraction * len(trajectories)))]
+
+
+def _given_candidates(run: Run, path: Path) -> dict[str, Any]:
+    """Candidates of a file, with token ids where they are text. BadInput where the privileged text is missing."""
+    rows, chat = [], run.chat
+    for found in read_located_rows(path, Candidates):
+        row, where = found.row, found.where
+        if len(row.additional_outputs) < 2:
+            raise BadInput(f"{where}: {len(row.additional_outputs)} candidates, expected at least 2 to compare")
+        if not row.input_with_ground_truth.endswith(row.input):
+            raise BadInput(f"{where}: 'input_with_ground_truth' does not end with 'input', expected text before it")
+        if shows_reference(run) and row.input_with_ground_truth == row.input:
+            row = replace(row, input_with_ground_truth=privileged_prefix(row.ground_truth) + row.input)
+        if not shows_reference(run):
+            row = replace(row, input_with_ground_truth=row.input)
+        extra = row.extra | ({} if TURN_IDS <= row.extra.keys() else _turn_ids(row, chat, where))
+        _check_turn_ids(extra, len(row.additional_outputs), run.llama_config.vocab_size, where)
+        try:
+            _played(run, row)
+        except BadInput as error:
+            raise BadInput(f"{where}: 'older_output': {error}") from error
+        rows.append(replace(row, extra=extra))
+    write_rows(run.directory.stage("candidates") / "candidates.jsonl", rows)
+    return {"positions": len(rows), "candidates": sum(len(row.additional_outputs) for row in rows), "from": str(path)}
+
+
+def _turn_ids(row: Candidates, chat: Chat, where: str) -> dict[str, Any]:
+    """The token ids of candidates that are text."""
+    try:
+        prompt = chat.text_prompt_ids(row.input)
+    except BadInput as error:
+        raise BadInput(f"{where}: 'input': {error}") from error
+    try:
+        outputs = [chat.text_turn_ids(output) for output in row.additional_outputs]
+    except BadInput as error:
+        raise BadInput(f"{where}: 'additional_outputs': {error}") from error
+    return {"prompt_ids": prompt, "output_ids": outputs, "prefix_length": int(prompt[0] == chat.bos_id)}
+
+
+def _check_turn_ids(extra: dict[str, Any], count: int, vocab_size: int, where: str) -> None:
+    """Raises BadInput where the token ids of candidates cannot be read or are not those of `count` candidates."""
+    prompt, outputs = extra["prompt_ids"], extra["output_ids"]
+    if not isinstance(prompt, list) or not isinstance(outputs, list) or not all(isinstance(o, list) for o in outputs):
+        raise BadInput(f"{where}: 'prompt_ids' and 'output_ids' are no lists of token ids")
+    if len(outputs) != count:
+        raise BadInput(f"{where}: 'output_ids' has {len(outputs)} turns for {count} candidates in 'additional_outputs'")
+    for number, output in enumerate(outputs):
+        spans = [[1, len(prompt), len(prompt) + len(output)]]
+        place = f"{where}: candidate {number + 1}"
+        row = row_from_json({"ids": prompt + output, "spans": spans, "prefix": extra["prefix_length"]}, place)
+        check_row(row, vocab_size, place)
+
+
+def _candidates(
+    run: Run, trajectory: Trajectory, row: TokenRow, index: int, turn: int, prompt: list[int], drawn: Sequence[Any]
+) -> Candidates:
+    text = run.chat.decode(prompt)
+    prefix = privileged_prefix(trajectory.task.ground_truth) if shows_reference(run) else ""
+    return Candidates(
+        input=text,
+        input_with_ground_truth=prefix + text,
+        older_output=run.chat.reply_text(turn_output(row, turn)),
+        reward=trajectory.reward or 0.0,
+        ground_truth=trajectory.task.ground_truth,
+        messages=trajectory.dialogue_history[: 2 * turn - 1],
+        additional_outputs=tuple(run.chat.reply_text(sample.ids) for sample in drawn),
+        additional_reference_logprobs=tuple(float(sample.logps.mean()) for sample in drawn),
+        additional_reference_logprobs_sum=tuple(float(sample.logps.sum()) for sample in drawn),
+        extra={
+            "trajectory": index,
+            "turn": turn,
+            "prompt_ids": prompt,
+            "output_ids": [sample.ids.tolist() for sample in drawn],
+            "prefix_length": row.prefix,
+            "older_ids": turn_output(row, turn),
+        },
+    )
+
+
+def ranking(run: Run) -> dict[str, Any]:
+    """The critic's advantage of every candidate, and of the turn that was played."""
+    found = read_rows(run.directory.path / "candidates" / "candidates.jsonl", Candidates)
+    turns = [Turn(place, tuple(ids)) for place, row in enumerate(found) for ids in row.extra["output_ids"]]
+    scores = iter(turn_scores(run, found, turns))
+    played = turn_scores(
+        run, found, [Turn(place, tuple(_played(run, row))) for place, row in enumerate(found)], "older"
+    )
+    ranked = []
+    for row, older in zip(found, played, strict=True):
+        mine = list(itertools.islice(scores, len(row.additional_outputs)))
+        extra = dict(row.extra)
+        if older.log_ratios is not None:
+            extra["token_log_ratios"] = [score.log_ratios for score in mine]
+            extra["older"] = {
+                "judge_result": older.advantage, "output_ids": _played(run, row), "token_log_ratios": older.log_ratios,
+            }  # fmt: skip
+        ranked.append(Ranked(replace(row, extra=extra), tuple(score.advantage for score in mine)))
+    write_rows(run.directory.stage("ranking") / "ranked.jsonl", ranked)
+    return {"positions": len(ranked), "scored": len({(turn.position, turn.ids) for turn in turns})}
+
+
+def _played(run: Run, row: Candidates) -> list[int]:
+    """The ids of the turn that the trajectory has in this position: as sampled where the row has them."""
+    return row.extra["older_ids"] if "older_ids" in row.extra else run.chat.text_turn_ids(row.older_output)
+
+
+def turn_pairs_stage(run: Run) -> dict[str, Any]:
+    """Pairs of one better and one worse turn, drawn from the upper and the lower half of each ranking."""
+    settings = run.config.ranking
+    if run.config.turn_pairs is not None:
+        return _given_turn_pairs(run, run.config.turn_pairs)
+    rows: list[Pair] = []
+    for place, ranked in enumerate(read_rows(run.directory.path / "ranking" / "ranked.jsonl", Ranked)):
+        row, rng = ranked.candidates, random.Random(f"{run.config.seed} {place}")
+        ids = [tuple(one) for one in row.extra["output_ids"]]
+        prompt, prefix = row.extra["prompt_ids"], row.extra["prefix_length"]
+        for pair in turn_pairs(ranked.judge_result, ids, settings.num_pairs, rng):
+            sides = [(prompt, list(ids[index])) for index in (pair.chosen, pair.rejected)]
+            tokens = [row_to_json(candidate_row(before, after, prefix)) for before, after in sides]
+            extra = {
+                "position": place,
+                "picked": [pair.chosen, pair.rejected],
+                "advantages": [ranked.judge_result[pair.chosen], ranked.judge_result[pair.rejected]],
+                CHOSEN_TOKENS: tokens[0],
+                REJECTED_TOKENS: tokens[1],
+            }
+            texts = [row.input + run.chat.decode(after) for _, after in sides]
+            rows.append(Pair(texts[0], texts[1], extra))
+    if not rows:
+        raise BadInput(
+            f"{run.directory.path / 'ranking' / 'ranked.jsonl'}: no turn has two different candidates to compare"
+        )
+    write_rows(run.directory.stage("turn-pairs") / "pairs.jsonl", rows)
+    return {"pairs": len(rows)}
+
+
+def _given_turn_pairs(run: Run, path: Path) -> dict[str, Any]:
+    """Turn pairs of a file, with token rows where they are text."""
+    rows = []
+    for found in read_located_rows(path, Pair):
+        pair, where = found.row, found.where
+        made = pair_rows(pair, run.chat, True, where)
+        check_pair(made, run, where)
+        if max(made.chosen.prefix, made.rejected.prefix) > int(run.chat.bos_id is not None):
+            raise BadInput(f"{where}: text stands before the dialogue; the policy must not see the reference")
+        tokens = {CHOSEN_TOKENS: row_to_json(made.chosen), REJECTED_TOKENS: row_to_json(made.rejected)}
+        rows.append(replace(pair, extra=pair.extra | tokens))
+    write_rows(run.directory.stage("turn-pairs") / "pairs.jsonl", rows)
+    return {"pairs": len(rows), "from": str(path)}

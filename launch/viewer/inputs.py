@@ -1,0 +1,242 @@
+"""The files of a view: found, read, joined. Every defect is one sentence with FILE:LINE."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from colbench_env.episodes import failures_file
+from colbench_env.grade_file import grade_rows
+from colbench_env.tasks import decode_line, scan_lines
+from colbench_env.types import BadInput, Pair, Ranked, Row, Trajectory
+from launch.common.benchmarks import Frontend, opened
+from launch.common.settings import BenchmarkName, Design
+from launch.viewer.config import ShowConfig
+from launch.viewer.episodes import Episode, Joined, broken_episode, episode
+from launch.viewer.turns import Picked, Ranking
+from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, TOKENS, row_from_json
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A file of trajectories, what is about it, and what it is called in permalinks."""
+
+    name: str
+    path: Path
+    ranked: Path | None = None
+    turn_pairs: Path | None = None
+    pairs: Path | None = None
+    baseline: str | None = None  # the name of another group
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A row, its line from 1 and its place, FILE:LINE."""
+
+    line: int
+    where: str
+    row: Any
+
+
+def find_groups(config: ShowConfig) -> list[Group]:
+    """What there is to show. Raises BadInput where there is nothing."""
+    run = config.run_dir
+    if run is not None and not run.is_dir():
+        raise BadInput(f"{run}: no such directory, expected a folder of launch.train")
+
+    def about(given: Path | None, *parts: str) -> Path | None:
+        found = run / Path(*parts) if run else None
+        return given or (found if found is not None and found.exists() else None)
+
+    joined = {
+        "ranked": about(config.ranked, "ranking", "ranked.jsonl"),
+        "turn_pairs": about(config.turn_pairs, "turn-pairs", "pairs.jsonl"),
+        "pairs": about(config.pairs, "pairs", "trajectory_pairs.jsonl"),
+    }
+    if config.trajectories is not None:
+        own = Group("episodes", config.trajectories, **joined, baseline="baseline" if config.baseline else None)
+        return [own, Group("baseline", config.baseline)] if config.baseline else [own]
+    groups = []
+    if graded := about(None, "grading", "trajectories.jsonl"):
+        groups.append(Group("training", graded, **joined))
+    elif played := about(None, "rollouts", "trajectories.jsonl"):
+        groups.append(Group("training", played))
+    names = [path.stem for path in sorted((run / "evaluation").glob("*.jsonl")) if not path.stem.endswith("_ungraded")]
+    for name in names:
+        baseline = "start" if name != "start" and "start" in names else None
+        groups.append(Group(name, run / "evaluation" / f"{name}.jsonl", baseline=baseline))
+    if not groups:
+        raise BadInput(f"{run}: no dialogues in it, expected grading/trajectories.jsonl or evaluation/*.jsonl")
+    return groups
+
+
+def read_numbered(path: Path, kind: type[RowT], limit: int = 0) -> list[Numbered]:
+    """The rows of a file with their places, the first `limit` (0: all). Raises BadInput, and where there is none."""
+    rows = []
+    for line in scan_lines(path):
+        row = kind.from_json(decode_line(line.content, line.where), line.where)
+        rows.append(Numbered(line.number, line.where, row))
+        if len(rows) == limit:
+            break
+    if not rows:
+        raise BadInput(f"{path}: the file has no rows, expected one JSON object a line")
+    return rows
+
+
+def read_episodes(
+    config: ShowConfig, groups: Sequence[Group], progress: Callable[[str, int, int], None]
+) -> list[Episode]:
+    """All episodes of all groups, in order, a group's failures after its rows. Raises BadInput."""
+    rows = {group.name: _trajectories(group.path, config.limit) for group in groups}
+    if config.grade:
+        rows = {name: _graded(found, config.design, functools.partial(progress, name)) for name, found in rows.items()}
+    if config.pictures:
+        rows = _pictured(rows, config.design, progress)
+    episodes = []
+    for group in groups:
+        mine = rows[group.name]
+        others = _same_tasks(mine, rows[group.baseline], group.baseline) if group.baseline else [None] * len(mine)
+        ranked, pairs = _ranked(group, mine, config.limit), _trajectory_pairs(group, mine)
+        episodes += [
+            episode(group.name, one.line, one.where, one.row, Joined(ranked[place], tuple(pairs[place]), others[place]))
+            for place, one in enumerate(mine)
+        ]
+        episodes += _failures(group, mine, config.limit)
+    return episodes
+
+
+def _trajectories(path: Path, limit: int) -> list[Numbered]:
+    """The rows of a file. It may be missing or empty where every episode has failed and stands in the file beside."""
+    empty = not path.exists() or (path.is_file() and path.stat().st_size == 0)
+    return [] if empty and failures_file(path).exists() else read_numbered(path, Trajectory, limit)
+
+
+def _graded(rows: Sequence[Numbered], design: Design, progress: Callable[[int, int], None]) -> list[Numbered]:
+    trajectories: Sequence[Trajectory] = [one.row for one in rows]
+    for name in get_args(BenchmarkName):
+        with opened(name, design) as benchmark:
+            wanted = [
+                (bool(row.task.test_cases) == benchmark.runs_answers and not benchmark.why_not(row.task))
+                and (row.reward is None or (benchmark.runs_answers and "tests" not in row.extra))
+                for row in trajectories
+            ]
+            if any(wanted):
+                with benchmark.grader() as grader:
+                    trajectories = grade_rows(trajectories, wanted, grader, None, progress)
+    return [replace(one, row=row) for one, row in zip(rows, trajectories, strict=True)]
+
+
+def _pictured(
+    rows: dict[str, list[Numbered]], design: Design, progress: Callable[[str, int, int], None]
+) -> dict[str, list[Numbered]]:
+    from colbench_env.design.page_images import with_pictures
+
+    with contextlib.closing(Frontend(design)) as frontend:
+        for name, found in rows.items():
+            for one in found:
+                if reason := frontend.why_not(one.row.task):
+                    raise BadInput(f"{one.where}: --pictures: {reason}")
+            report = functools.partial(progress, f"pictures: {name}")
+            pictured = with_pictures([one.row for one in found], frontend.renderer, report)
+            rows[name] = [replace(one, row=row) for one, row in zip(found, pictured, strict=True)]
+    return rows
+
+
+def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int, Ranking]]:
+    """For each trajectory turn -> what was ranked in its place. Raises BadInput."""
+    found: list[dict[int, Ranking]] = [{} for _ in rows]
+    if group.ranked is None:
+        return found
+    picks = _picks(group.turn_pairs)
+    for position, one in enumerate(read_numbered(group.ranked, Ranked)):
+        extra = one.row.candidates.extra
+        index, turn = extra.get("trajectory"), extra.get("turn")
+        if not isinstance(index, int) or not isinstance(turn, int):
+            raise BadInput(f"{one.where}: 'trajectory' or 'turn' is no number, expected a ranked row of ours")
+        if limit and index >= limit:
+            continue
+        if not 0 <= index < len(rows) or not 1 <= turn <= len(rows[index].row.agent_turns):
+            what = f"turn {turn} of trajectory {index}"
+            raise BadInput(f"{one.where}: {what} is not in {group.path}, expected the file that was ranked")
+        messages, history = one.row.candidates.messages, rows[index].row.dialogue_history
+        if [m.content for m in messages] != [m.content for m in history[: len(messages)]]:
+            raise BadInput(
+                f"{one.where}: the dialogue is not that of {rows[index].where}, expected the file that was ranked"
+            )
+        mine = None if picks is None else tuple(picks.get(position, ()))
+        found[index][turn] = Ranking(one.where, one.row, mine)
+    return found
+
+
+def _picks(path: Path | None) -> dict[int, list[Picked]] | None:
+    """Place of the ranked row in its file -> its turn pairs; None where pairs or picks are not recorded."""
+    if path is None:
+        return None
+    found = defaultdict(list)
+    for one in read_numbered(path, Pair):
+        picked, position = one.row.extra.get("picked"), one.row.extra.get("position")
+        if picked is None or position is None:
+            return None
+        two = isinstance(picked, list) and len(picked) == 2 and all(isinstance(i, int) and i >= 0 for i in picked)
+        if not (two and isinstance(position, int)):
+            raise BadInput(f"{one.where}: 'picked' and 'position' are no pair of numbers and a number")
+        found[position].append(Picked(one.where, *picked, one.row))
+    return found
+
+
+def _trajectory_pairs(group: Group, rows: Sequence[Numbered]) -> list[list[tuple[str, str, Pair]]]:
+    """For each trajectory the trajectory pairs in which its sampled ids stand. Raises BadInput."""
+    found: list[list[tuple[str, str, Pair]]] = [[] for _ in rows]
+    if group.pairs is None:
+        return found
+    places = defaultdict(list)
+    for place, one in enumerate(rows):
+        if TOKENS in one.row.extra:
+            places[one.row.task.task_id, _without_prefix(one.row.extra[TOKENS], one.where)].append(place)
+    for one in read_numbered(group.pairs, Pair):
+        extra = one.row.extra
+        if "task" not in extra or CHOSEN_TOKENS not in extra or REJECTED_TOKENS not in extra:
+            continue  # a pair of another tool: nothing says which episode it is of
+        for side, key in (("chosen", CHOSEN_TOKENS), ("rejected", REJECTED_TOKENS)):
+            for place in places.get((extra["task"], _without_prefix(extra[key], one.where)), ()):
+                found[place].append((one.where, side, one.row))
+    return found
+
+
+def _without_prefix(tokens: Any, where: str) -> tuple[int, ...]:
+    """The ids behind begin-of-text and privileged text: the same for a dialogue and for a pair's side made of it."""
+    row = row_from_json(tokens, where)
+    return tuple(row.ids[row.prefix :].tolist())
+
+
+def _same_tasks(rows: Sequence[Numbered], others: Sequence[Numbered], name: str) -> list[tuple[str, int] | None]:
+    """For each row the place of the other policy's episode about its task: the first for its first, and so on."""
+    waiting = defaultdict(list)
+    for other in others:
+        waiting[other.row.task.problem_description].append((name, other.line))
+    mine = (waiting[one.row.task.problem_description] for one in rows)
+    return [same.pop(0) if same else None for same in mine]
+
+
+def _failures(group: Group, rows: Sequence[Numbered], limit: int) -> list[Episode]:
+    """Episodes that the machine spoilt, from the file beside. Their lines go on after the group's last."""
+    path, found = failures_file(group.path), []
+    if not path.exists():
+        return []
+    last = rows[-1].line if rows else 0
+    for line in scan_lines(path):
+        record = decode_line(line.content, line.where)
+        try:
+            found.append(broken_episode(group.name, last + line.number, line.where, record))
+        except (KeyError, TypeError, IndexError, AttributeError):
+            raise BadInput(f"{line.where}: no record of a failed episode, expected 'error' and 'messages'") from None
+        if len(found) == limit:
+            break
+    return found

@@ -1,0 +1,186 @@
+"""A dialogue in the released layout, one string: where its privileged text ends and which parts somebody said.
+
+The string is all there is, so the strings of the chat template have to be searched in it, and what somebody said may
+hold them, too. A text that can be read in two ways is refused.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from colbench_env.types import BadInput
+from sweet_jax.data.chat_format import ChatFormat
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a dialogue. said: whether somebody said it, else it is the chat template's. turn: the number of the
+    agent turn (from 1) whose tokens count, 0 for none."""
+
+    text: str
+    said: bool = False
+    turn: int = 0
+
+
+@dataclass(frozen=True)
+class SplitText:
+    """prefix: the privileged text in front of the dialogue, "" for none. pieces: the dialogue's, in order; every agent
+    turn ends with its end-of-turn token."""
+
+    prefix: str
+    pieces: tuple[Piece, ...]
+
+
+def split_text(text: str, chat: ChatFormat, prompt: bool = False) -> SplitText:
+    """The parts of a text in the released layout. A last turn without its end, as in released critic pairs, gets one.
+
+    prompt: the text ends with an assistant header. BadInput, without a place, for a text without an agent turn (or
+    header), or one that can be read in more than one way.
+    """
+    finish = chat.tail + chat.after
+    if not prompt and chat.after.strip() and text.endswith(finish):
+        text = text.removesuffix(chat.after)
+    headers = [found.span() for found in re.finditer(re.escape(chat.header), text)]
+    if not headers:
+        raise BadInput(f"no agent turn in the text, which holds no header {chat.header!r}")
+    opening = text[: headers[0][0]]
+    start = _start(opening, chat)
+    while chat.bos and opening.endswith(chat.bos, 0, start):
+        start -= len(chat.bos)
+    pieces = list(_opening_pieces(opening[start:], chat))
+    for turn, (begin, stop) in enumerate(headers, start=1):
+        if chat.begun and text.startswith(chat.begun, stop):
+            stop += len(chat.begun)
+        pieces.append(Piece(text[begin:stop]))
+        if turn < len(headers):
+            pieces += _exchange(text[stop : headers[turn][0]], turn, chat)
+        elif not prompt:
+            pieces += _last_turn(text[stop:], turn, chat)
+        elif text[stop:].strip():
+            raise BadInput(f"the text ends with {text[-40:]!r}, expected the assistant header {chat.prompt_end!r}")
+    if any(chat.before in piece.text for piece in pieces if piece.said):
+        raise _ambiguous(chat.before, "where a dialogue may begin")
+    prefix = opening[:start].removeprefix(chat.bos) if start else ""
+    return SplitText(prefix, tuple(pieces))
+
+
+def leaves_open(said: str, end: str) -> bool:
+    """Whether the end-of-turn token is also the closing tag of one that the words before it leave open.
+
+    In:  "<p><s>old", "</s>"     Out: True
+    In:  "<s>old</s> x", "</s>"  Out: False
+    """
+    if not (tag := re.fullmatch(r"</(\w+)>", end)):
+        return False
+    return len(re.findall(rf"<{tag[1]}(?:\s[^<>]*)?>", said)) > said.count(end)
+
+
+def check_end(said: str, end: str, what: str) -> None:
+    """Raises BadInput, without a place, where the `end` behind what was said may be text. what: the turn's name."""
+    if leaves_open(said, end):
+        raise BadInput(
+            f"{what} ends with {end!r}, which may be its end-of-turn token or close the tag that the turn leaves open, "
+            f"so it cannot be told what was said: where it is text, add the token {end!r}"
+        )
+
+
+def _ambiguous(what: str, where: str) -> BadInput:
+    return BadInput(
+        f"the text holds {what!r} more than once {where}, so it cannot be told where the dialogue's parts are"
+    )
+
+
+def _start(opening: str, chat: ChatFormat) -> int:
+    """Where the dialogue begins in the text before the first header."""
+    for bos in dict.fromkeys((chat.bos, "")):
+        exact = _beginnings(opening, chat, bos)
+        if len(exact) > 1:
+            raise _ambiguous(chat.before, "before the first agent turn")
+        if exact:
+            return exact[0]
+    places = [found.start() for found in re.finditer(re.escape(chat.opening), opening)]
+    if len(places) > 1 and (chat.bos or places[0] > 0):
+        raise _ambiguous(chat.opening, "before the first agent turn")
+    if not places:
+        raise BadInput(f"the dialogue does not begin with {chat.before!r}, as the chat template begins one")
+    return places[0]
+
+
+def _beginnings(opening: str, chat: ChatFormat, bos: str) -> list[int]:
+    """Every place where the text begins as the template begins a dialogue, with a system prompt or without."""
+    before = bos + chat.before.removeprefix(chat.bos)
+    plain = {found.start() for found in re.finditer(re.escape(before), opening)} if before else set()
+    told = []
+    if chat.system is not None and (first := bos + chat.system[0].removeprefix(chat.bos)):
+        for found in re.finditer(re.escape(first), opening):
+            stop = opening.find(chat.system[1], found.end())
+            if stop >= 0:
+                told.append(found.start())
+                # What follows the system prompt may look like the beginning of a dialogue without one (ChatML).
+                plain.discard(stop + len(chat.system[1]) - len(before))
+    return sorted(plain | set(told))
+
+
+def _opening_pieces(opening: str, chat: ChatFormat) -> Iterator[Piece]:
+    """The pieces before the first header; frame only where the text is not as this template would write it."""
+    bos, begin = (chat.bos if opening.startswith(chat.bos) else ""), 0
+    while bos and opening.startswith(bos, begin):  # the released code writes it twice
+        begin += len(bos)
+    written = opening[begin:]
+    before = chat.before.removeprefix(chat.bos)
+    yield Piece(bos)
+    if before and written.startswith(before):
+        yield from (Piece(before), Piece(written[len(before) :], said=True))
+        return
+    if chat.system is not None and written.startswith(first := chat.system[0].removeprefix(chat.bos)):
+        told, between, asked = written[len(first) :].partition(chat.system[1])
+        if between:
+            yield from (Piece(first), Piece(told, said=True), Piece(between), Piece(asked, said=True))
+            return
+    yield Piece(written)
+
+
+def _exchange(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
+    """The pieces between two headers: the agent's words, their end, and the human's reply."""
+    frame = chat.tail + chat.reply
+    if text.count(frame) == 1:
+        said, replied = text.split(frame)
+        yield from (*_turn(said, chat.tail, turn, chat), Piece(chat.reply), Piece(replied, said=True))
+    elif frame not in text and text.count(chat.end) == 1:  # the human's turn is not written as this template writes it
+        said, replied = text.split(chat.end)
+        if chat.before in replied:
+            raise _ambiguous(chat.before, "where a dialogue may begin")
+        yield from (*_turn(said, chat.end, turn, chat), Piece(replied))
+    elif chat.end in text:
+        raise _ambiguous(frame if frame in text else chat.end, f"in agent turn {turn} and the reply to it")
+    else:
+        raise BadInput(f"agent turn {turn} does not end with {chat.end!r}")
+
+
+def _last_turn(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
+    """The pieces behind the last header: the agent's words, and whatever follows them."""
+    frame = chat.tail + chat.reply
+    if chat.reply.strip() and frame in text:
+        exchange, end, after = text.rpartition(chat.human_end) if chat.human_end else ("", "", text)
+        if frame not in exchange or after.strip():
+            raise BadInput(
+                f"the text holds {frame!r} in agent turn {turn}, the last one, and does not end as the human's turns "
+                "do, so it cannot be told whether the agent or the human said what follows"
+            )
+        yield from (*_exchange(exchange, turn, chat), Piece(end + after))  # the human has the last word
+        return
+    said = text.rstrip()
+    if said.endswith(chat.end):
+        said = said.removesuffix(chat.end)
+        check_end(said, chat.end, f"agent turn {turn}")
+        yield from _turn(said, chat.end, turn, chat)
+    elif chat.end in text:
+        raise BadInput(f"agent turn {turn} holds {chat.end!r} before its end, so it cannot be told where the turn ends")
+    else:
+        yield from _turn(text, chat.end, turn, chat)
+
+
+def _turn(said: str, tail: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
+    recorded = said.removesuffix(chat.end)  # with its end
+    said = said if leaves_open(recorded, chat.end) else recorded
+    yield from (Piece(said, said=True, turn=turn), Piece(tail, turn=turn))

@@ -1,0 +1,168 @@
+"""The engine: a thread that draws for everybody who asks, from any asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import AsyncIterator, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from colbench_env.types import BadInput
+from models.config import LlamaConfig
+from models.llama import Llama
+from sweet_jax.data.batch import default_buckets
+from sweet_jax.generation.batch_sampler import Sample
+from sweet_jax.generation.requests import EngineClosed, Letter, Request, Ticket, Token, send
+from sweet_jax.generation.scheduler import Batch
+from sweet_jax.mesh import check_rows
+
+SMALLEST_BUCKET = 64
+
+
+def check_length(max_length: int, config: LlamaConfig) -> None:
+    """Raises BadInput unless the network was made for rows of that many tokens, and they have room for a turn."""
+    if not 2 <= max_length <= config.max_position_embeddings:
+        raise BadInput(
+            f"max_length is {max_length}, it must be at least 2 and at most the network's "
+            f"{config.max_position_embeddings} positions"
+        )
+
+
+class Engine:
+    """Draws turns of one model for many askers at once, in `rows` rows of at most `max_length` tokens.
+
+    A result depends on the ids, how they came in turns of the session, the seed, the sampling and the parameters alone.
+    params: laid out for inference (`models.parameters.inference_shardings`). chunk: tokens drawn between two looks at
+    who came and who went. parked_bytes: of the host's memory, for caches of sessions that wait without a row.
+    BadInput where the mesh's data axis does not divide the rows, or the network was not made for rows so long.
+    """
+
+    def __init__(
+        self,
+        model: Llama,
+        params: Any,
+        end_ids: Sequence[int],
+        pad_id: int,
+        rows: int = 32,
+        max_length: int = 2048,
+        chunk: int = 8,
+        parked_bytes: int = 4 * 2**30,
+    ):
+        check_rows(rows, model.mesh)
+        check_length(max_length, model.config)
+        if chunk < 1:
+            raise BadInput(f"chunk is {chunk}, it must be at least 1")
+        self.max_length, self._end_ids = max_length, frozenset(end_ids)
+        buckets = default_buckets(max_length, SMALLEST_BUCKET)
+        self._batch = Batch(model, params, tuple(sorted(end_ids)), pad_id, rows, buckets, chunk, parked_bytes)
+        self._orders: queue.SimpleQueue[Ticket | _Forget | None] = queue.SimpleQueue()
+        self._gate, self._ended = threading.Lock(), None  # why no more is taken
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def ended(self) -> str | None:
+        """Why nothing is drawn any more; None while the engine works."""
+        return self._ended
+
+    async def stream(self, request: Request) -> AsyncIterator[Token]:
+        """The tokens of the turn as they are drawn, its end token included; leaving the iterator frees the row.
+
+        Raises as `bursts`.
+        """
+        async with contextlib.aclosing(self.bursts(request)) as bursts:
+            async for burst in bursts:
+                for token in burst:
+                    yield token
+
+    async def bursts(self, request: Request) -> AsyncIterator[list[Token]]:
+        """The tokens of the turn, as many together as were drawn between two looks; leaving frees the row.
+
+        A session whose turn is left half-way is forgotten. BadInput where the prompt and the longest turn have no room,
+        or the prompt does not go on from its session; EngineClosed where the engine ends before the turn.
+        """
+        length, longest = len(request.ids), request.sampling.max_new_tokens
+        if length + longest > self.max_length:
+            raise BadInput(
+                f"a prompt of {length} tokens and a turn of up to {longest} are {length + longest} tokens, "
+                f"more than the {self.max_length} of a row"
+            )
+        ticket = Ticket(request, asyncio.get_running_loop())
+        self._order(ticket)
+        try:
+            while (found := await ticket.inbox.get()) is not None:
+                if isinstance(found, BaseException):
+                    raise found
+                yield found
+        finally:
+            ticket.cancelled = True
+
+    async def sample(self, request: Request) -> Sample:
+        """The whole turn; raises as `bursts`."""
+        tokens = [token async for burst in self.bursts(request) for token in burst]
+        ids, logps = np.array([t.id for t in tokens], np.int32), np.array([t.logp for t in tokens], np.float32)
+        return Sample(ids, logps, tokens[-1].id in self._end_ids)
+
+    def forget(self, session: Hashable) -> None:
+        """Drops the session and its cache; nothing happens where there is none."""
+        with self._gate:
+            self._orders.put(_Forget(session))
+
+    def close(self) -> None:
+        """Ends the thread. Who still waits is told EngineClosed."""
+        with self._gate:
+            self._orders.put(None)
+        self._thread.join()
+
+    def _order(self, ticket: Ticket) -> None:
+        with self._gate:  # so that no order comes after the thread has told everybody of its end
+            if self._ended is not None:
+                raise EngineClosed(self._ended)
+            self._orders.put(ticket)
+
+    def _work(self) -> None:
+        try:
+            while self._take_orders():
+                self._batch.step()
+            self._end("the engine was closed", None)
+        except BaseException as error:
+            self._end(f"the engine has ended: {type(error).__name__}: {error}", error)
+
+    def _take_orders(self) -> bool:
+        """Takes what was ordered, waiting where there is nothing to do; False: to be closed."""
+        while True:
+            try:
+                order = self._orders.get(block=self._batch.idle)
+            except queue.Empty:
+                return True
+            if order is None:
+                return False
+            if isinstance(order, Ticket):
+                self._batch.add(order)
+            else:
+                self._batch.forget(order.session)
+
+    def _end(self, why: str, cause: BaseException | None) -> None:
+        with self._gate:
+            self._ended = why
+            waiting = self._batch.tickets()
+            while not self._orders.empty():
+                order = self._orders.get()
+                waiting += [order] if isinstance(order, Ticket) else []
+        letters: list[Letter] = []
+        for ticket in waiting:
+            error = EngineClosed(why)
+            error.__cause__ = cause
+            letters.append((ticket, error))
+        send(letters)
+
+
+class _Forget:
+    """An order to forget a session."""
+
+    def __init__(self, session: Hashable):
+        self.session = session

@@ -1,0 +1,65 @@
+"""A model that is ready to draw: from a Hugging Face directory onto a mesh, with an engine."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from models.attention import AttentionName
+from models.config import LlamaConfig
+from models.hf_io import check_llama, load_llama
+from models.llama import Llama
+from models.parameters import inference_shardings
+from sweet_jax.data.chat import Chat, check_vocabulary
+from sweet_jax.data.chat_format import PROMPT_DATE
+from sweet_jax.generation import Engine, check_length
+from sweet_jax.mesh import MeshShape, check_rows, make_mesh, own_mesh, start_devices
+
+USUAL_LENGTH = 2048  # tokens of a row, where the network was made for as many
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A model that draws: its tokenizer and engine, and the network and weights that the engine draws with."""
+
+    chat: Chat
+    engine: Engine
+    model: Llama
+    params: Any
+
+
+def start_drawing(
+    directory: Path,
+    shape: MeshShape,
+    rows: int,
+    max_length: int = 0,
+    compute_dtype: str = "float32",
+    attention: AttentionName = "xla",
+    prompt_date: datetime.date = PROMPT_DATE,
+) -> Drawing:
+    """The model with an engine of `rows` rows of `max_length` tokens; 0: 2048, or what the network was made for where
+    that is less. Of several processes each has the devices of its own. BadInput and ModelError, before weights are
+    read, for what is wrong."""
+    start_devices(shape)
+    mesh = own_mesh(make_mesh(shape))
+    check_rows(rows, mesh)
+    config, chat = check_directory(directory, mesh, prompt_date)
+    length = max_length or min(USUAL_LENGTH, config.max_position_embeddings)
+    check_length(length, config)
+    dtype = jnp.dtype(compute_dtype)
+    params = jax.device_put(load_llama(directory, mesh, dtype).params, inference_shardings(config, mesh))
+    model = Llama(config, mesh, dtype, remat="none", attention=attention)
+    return Drawing(chat, Engine(model, params, chat.end_ids, chat.pad_id, rows, length), model, params)
+
+
+def check_directory(directory: Path, mesh: Mesh, prompt_date: datetime.date = PROMPT_DATE) -> tuple[LlamaConfig, Chat]:
+    """The network and the tokenizer of a Hugging Face directory, when all but the weights is known to be right."""
+    config, chat = check_llama(directory, mesh), Chat.load(directory, prompt_date)
+    check_vocabulary(chat, config)
+    return config, chat

@@ -1,0 +1,234 @@
+"""The jitted programs of the engine. All have fixed shapes, so that a row is computed alike whatever stands beside it.
+
+read     prompts of empty rows, `read_count` at a time, one program a bucket of lengths
+share    what a row has read, cut to a bucket of lengths, to another row
+read_on  more tokens of rows that hold some, `read_count` rows and READ_ON tokens at a time
+decode   up to `chunk` tokens of every row
+park, unpark   a row's cache, cut to a bucket of lengths, out of the batch and back
+
+A prompt is read by a program for the same number of prompts whether others wait or not: programs for one, four and 64
+prompts give other last bits (on a CPU, too).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from models.kv_cache import KVCache, cache_sharding, init_cache
+from models.llama import Llama, logits, variables
+from models.sharding import activation_sharding, constrain
+from sweet_jax.generation.batch_sampler import prefill
+from sweet_jax.generation.sampling import TOP, RowSampling, draw_rows, row_scores
+from sweet_jax.mesh import replicated
+
+READ_ON = 64  # tokens
+READ_TOKENS = 256  # of a device in one program: fewer cost an accelerator as long, as the weights must be read anyway
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """What stays on the devices: the cache of R rows, and float32 logits [R, V] of the token that follows each row."""
+
+    cache: Any
+    logits_rv: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RowInputs:
+    """What the host says about each of R rows before a chunk.
+
+    length_r: tokens in the cache. seed_r, sample_r: what the row's key is made of. step_r: tokens of this turn drawn
+    before. left_r: tokens to draw at most, 0 where the row idles. forced_rc: [R, chunk], tokens that were drawn before
+    and are only read again; -1 draws. tops_r: whether alternatives are asked for.
+    """
+
+    length_r: Any
+    seed_r: Any
+    sample_r: Any
+    step_r: Any
+    left_r: Any
+    forced_rc: Any
+    sampling: RowSampling
+    tops_r: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Drawn:
+    """What a chunk drew: ids_rc, logps_rc [R, chunk], how many of them count_r, and alternatives [R, chunk, TOP] with
+    their log-probs, zeros where no row asked."""
+
+    ids_rc: Any
+    logps_rc: Any
+    count_r: Any
+    top_ids_rck: Any
+    top_logps_rck: Any
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The compiled functions of one network, number of rows and length. `state` makes an empty State."""
+
+    state: Callable[[], State]
+    read: Callable[..., State]
+    share: Callable[..., State]
+    read_on: Callable[..., State]
+    decode: Callable[..., tuple[State, Drawn]]
+    park: Callable[..., tuple[Array, Array]]
+    unpark: Callable[..., State]
+
+
+def read_count(mesh: Mesh, rows: int, length: int) -> int:
+    """How many prompts of a bucket of lengths are read by one program: as many on each device."""
+    devices = mesh.shape["data"]
+    return devices * max(1, min(READ_TOKENS // length, rows // devices))
+
+
+@functools.cache  # so that two engines of one network share their programs
+def make_programs(model: Llama, end_ids: tuple[int, ...], rows: int, slots: int, chunk: int) -> Programs:
+    """The programs for `rows` rows of `slots` tokens that draw up to `chunk` tokens a call."""
+    config, mesh = model.config, model.mesh
+    caches = cache_sharding(config, rows, slots, mesh)
+    shardings = State(caches, activation_sharding(mesh, (rows, config.vocab_size), "batch", "vocab"))
+    whole = replicated(mesh)
+
+    def state() -> State:
+        cache = init_cache(config, rows, slots, mesh, model.compute_dtype)
+        return State(cache, jnp.zeros((rows, config.vocab_size), jnp.float32))
+
+    def put(state: State, row_a: Array, cache: KVCache, logits_av: Array) -> State:
+        def put_cache(all_lrsgh: Array, new_latgh: Array) -> Array:
+            return all_lrsgh.at[:, row_a, : new_latgh.shape[2]].set(new_latgh, mode="drop")
+
+        logits_rv = state.logits_rv.at[row_a].set(logits_av, mode="drop")
+        return State(jax.tree.map(put_cache, state.cache, cache), logits_rv)
+
+    def read(params: Any, state: State, tokens_at: Array, length_a: Array, row_a: Array) -> State:
+        return put(state, row_a, *prefill(model, params, tokens_at, length_a, tokens_at.shape[1]))
+
+    def read_on(params: Any, state: State, tokens_at: Array, start_a: Array, length_a: Array, row_a: Array) -> State:
+        def take(all_lrsgh: Array) -> Array:
+            part = all_lrsgh.at[:, row_a].get(mode="clip")
+            return jax.lax.with_sharding_constraint(part, cache_sharding(config, len(row_a), slots, mesh))
+
+        step_t = jnp.arange(tokens_at.shape[1])
+        # Padding stands behind the last slot, where nothing is written.
+        position_at = jnp.where(step_t < length_a[:, None], start_a[:, None] + step_t, slots)
+        output = model.apply(variables(params), tokens_at, position_at, jax.tree.map(take, state.cache))
+        last_a1d = jnp.take_along_axis(output.hidden_btd, (length_a - 1)[:, None, None], axis=1)
+        return put(state, row_a, output.cache, logits(last_a1d, params, config, mesh)[:, 0])
+
+    def share(state: State, source: Array, target: Array, length: int) -> State:
+        def copy(all_lrsgh: Array) -> Array:
+            one_l1pgh = jax.lax.dynamic_slice_in_dim(all_lrsgh, source, 1, axis=1)[:, :, :length]
+            return jax.lax.dynamic_update_slice(all_lrsgh, one_l1pgh, (0, target, 0, 0, 0))
+
+        logits_1v = jax.lax.dynamic_slice_in_dim(state.logits_rv, source, 1)
+        logits_rv = jax.lax.dynamic_update_slice(state.logits_rv, logits_1v, (target, 0))
+        return State(jax.tree.map(copy, state.cache), logits_rv)
+
+    def decode(params: Any, state: State, inputs: RowInputs, steps: Array) -> tuple[State, Drawn]:
+        return _decode(model, params, state, inputs, steps, end_ids, slots)
+
+    def park(state: State, row: Array, length: int) -> tuple[Array, Array]:
+        def cut(all_lrsgh: Array) -> Array:
+            return jax.lax.dynamic_index_in_dim(all_lrsgh, row, axis=1, keepdims=False)[:, :length]
+
+        return cut(state.cache.k_lbsgh), cut(state.cache.v_lbsgh)
+
+    def unpark(state: State, parked: tuple[Array, Array], row: Array) -> State:
+        def back(all_lrsgh: Array, one_lpgh: Array) -> Array:
+            return jax.lax.dynamic_update_slice(all_lrsgh, one_lpgh[:, None], (0, row, 0, 0, 0))
+
+        k_lpgh, v_lpgh = parked
+        return State(KVCache(back(state.cache.k_lbsgh, k_lpgh), back(state.cache.v_lbsgh, v_lpgh)), state.logits_rv)
+
+    return Programs(
+        state=jax.jit(state, out_shardings=shardings),
+        read=jax.jit(read, donate_argnums=1, out_shardings=shardings),
+        share=jax.jit(share, donate_argnums=0, static_argnums=3, out_shardings=shardings),
+        read_on=jax.jit(read_on, donate_argnums=1, out_shardings=shardings),
+        decode=jax.jit(decode, donate_argnums=1, out_shardings=(shardings, whole)),
+        park=jax.jit(park, static_argnums=2, out_shardings=whole),
+        unpark=jax.jit(unpark, donate_argnums=0, out_shardings=shardings),
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Carry:
+    step: Any
+    state: State
+    live_r: Any
+    drawn: Drawn
+
+
+def _decode(
+    model: Llama, params: Any, state: State, inputs: RowInputs, steps: Array, end_ids: tuple[int, ...], slots: int
+) -> tuple[State, Drawn]:
+    """The state after each row has drawn an end token, all it may, or `steps` tokens (at most a chunk), and these."""
+    rows, chunk = inputs.forced_rc.shape
+    tops = min(TOP, model.config.vocab_size)
+    key_r = jax.vmap(jax.random.fold_in)(jax.vmap(jax.random.key)(inputs.seed_r), inputs.sample_r)
+    greedy_r = inputs.sampling.temperature_b == 0
+
+    def alternatives(logp_rv: Array) -> tuple[Array, Array]:
+        top_logp_rk, top_id_rk = jax.lax.top_k(logp_rv, tops)
+        return top_id_rk.astype(jnp.int32), top_logp_rk
+
+    def none(logp_rv: Array) -> tuple[Array, Array]:
+        return jnp.zeros((rows, tops), jnp.int32), jnp.zeros((rows, tops), jnp.float32)
+
+    def one_token(carry: _Carry) -> _Carry:
+        step, live_r, drawn = carry.step, carry.live_r, carry.drawn
+        forced_r = inputs.forced_rc[:, step]
+        scores_rv = row_scores(carry.state.logits_rv, inputs.sampling)
+        token_r = draw_rows(scores_rv, key_r, inputs.step_r + step, greedy_r)
+        token_r = jnp.where(forced_r >= 0, forced_r, token_r)
+        logp_rv = jax.nn.log_softmax(scores_rv, axis=-1)
+        top_id_rk, top_logp_rk = jax.lax.cond((inputs.tops_r & live_r).any(), alternatives, none, logp_rv)
+        logp_r = jnp.take_along_axis(logp_rv, token_r[:, None], axis=-1)[:, 0]
+        position_r = jnp.where(live_r, inputs.length_r + step, slots)  # a row that idles writes nothing
+        output = model.apply(variables(params), token_r[:, None], position_r[:, None], carry.state.cache)
+        logits_rv = constrain(
+            logits(output.hidden_btd, params, model.config, model.mesh)[:, 0], model.mesh, "batch", "vocab"
+        )
+        count_r = drawn.count_r + live_r
+        ended_r = (jnp.isin(token_r, jnp.array(end_ids)) & (forced_r < 0)) | (count_r >= inputs.left_r)
+        return _Carry(
+            step=step + 1,
+            state=State(output.cache, jnp.where(live_r[:, None], logits_rv, carry.state.logits_rv)),
+            live_r=live_r & ~ended_r,
+            drawn=Drawn(
+                ids_rc=drawn.ids_rc.at[:, step].set(token_r),
+                logps_rc=drawn.logps_rc.at[:, step].set(logp_r),
+                count_r=count_r,
+                top_ids_rck=drawn.top_ids_rck.at[:, step].set(top_id_rk),
+                top_logps_rck=drawn.top_logps_rck.at[:, step].set(top_logp_rk),
+            ),
+        )
+
+    carry = _Carry(
+        step=jnp.int32(0),
+        state=state,
+        live_r=inputs.left_r > 0,
+        drawn=Drawn(
+            ids_rc=jnp.zeros((rows, chunk), jnp.int32),
+            logps_rc=jnp.zeros((rows, chunk), jnp.float32),
+            count_r=jnp.zeros(rows, jnp.int32),
+            top_ids_rck=jnp.zeros((rows, chunk, tops), jnp.int32),
+            top_logps_rck=jnp.zeros((rows, chunk, tops), jnp.float32),
+        ),
+    )
+    carry = jax.lax.while_loop(lambda carry: (carry.step < steps) & carry.live_r.any(), one_token, carry)
+    return carry.state, carry.drawn

@@ -1,0 +1,114 @@
+"""Checksums of the files of a checkpoint, written when it is whole and looked at before it is read.
+
+The storage library keeps arrays without a checksum, so a bit that flips on a disk would come back as another number,
+and what it raises for files that are cut, garbled or gone has many types. Here one question is asked first: are these
+the bytes that were written?
+"""
+
+import errno
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sweet_jax import processes
+
+CHECKSUMS = "checksums.json"
+PIECE_BYTES = 16 * 2**20  # read at once
+THREADS = 4
+DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
+"""What the system says of a file that is gone or on a broken disk; any other refusal says nothing about the file."""
+
+Checksum = list[int]  # bytes and CRC-32
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes CHECKSUMS into a folder that is complete: path -> bytes and CRC-32 of every file in it.
+
+    With several processes all call this: each reads the files that it has written itself. Raises OSError.
+    """
+    processes.wait_for(folder)
+    together: dict[str, Checksum] = {}
+    for own in processes.gather(_checksums(folder, _own_files(folder))):
+        together |= own
+    processes.publish(folder / CHECKSUMS, lambda: _write(folder / CHECKSUMS, together))
+
+
+def has_checksums(folder: Path) -> bool:
+    """Whether the folder has checksums; one without is of an older version, or its process was killed before them."""
+    return processes.from_first((folder / CHECKSUMS).exists)
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a file of the folder, for a sentence; None where all have their checksums or there are none.
+
+    With several processes all call this and get the same answer. Each reads a part of the files, and the first one
+    looks again at what another finds wrong.
+    """
+    if not has_checksums(folder):
+        return None
+    expected = processes.from_first(lambda: _expected(folder))
+    if expected is None:
+        return f"{CHECKSUMS} is damaged"
+    mine = sorted(expected)[processes.index() :: processes.count()]
+    suspects = [name for names in processes.gather(_differing(folder, mine, expected)) for name in names]
+    damaged = processes.from_first(lambda: _differing(folder, suspects, expected))
+    return f"{damaged[0]} is not as it was written ({len(damaged)} of {len(expected)} files)" if damaged else None
+
+
+def _own_files(folder: Path) -> list[str]:
+    """The files that this process has written: those in its folder of the array store; the first has all others."""
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    writers = {f"ocdbt.process_{process}": process for process in range(1, processes.count())}
+    return [
+        file.as_posix()
+        for file in files
+        if max((writers.get(part, 0) for part in file.parts), default=0) == processes.index()
+    ]
+
+
+def _differing(folder: Path, names: Iterable[str], expected: dict[str, Checksum]) -> list[str]:
+    return [name for name, found in _checksums(folder, names).items() if found != expected[name]]
+
+
+def _checksums(folder: Path, names: Iterable[str]) -> dict[str, Checksum | None]:
+    """Path -> bytes and CRC-32, None for a file that cannot be read."""
+    names = list(names)
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(zip(names, pool.map(lambda name: _checksum(folder / name), names), strict=True))
+
+
+def _checksum(path: Path) -> Checksum | None:
+    size, crc = 0, 0
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                size, crc = size + len(piece), zlib.crc32(piece, crc)
+    except OSError as error:
+        if error.errno not in DAMAGE:
+            raise
+        return None
+    return [size, crc]
+
+
+def _expected(folder: Path) -> dict[str, Checksum] | None:
+    try:
+        found = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    except OSError as error:
+        if error.errno not in DAMAGE:
+            raise
+        return None
+    return found if isinstance(found, dict) and found else None
+
+
+def _write(path: Path, checksums: dict[str, Checksum]) -> None:
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("w", encoding="utf-8") as file:
+        json.dump(checksums, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,139 @@
+"""The training loop of every stage: batches of like length, checkpoints, metrics; killed at any moment, it goes on.
+
+A loop continued from a checkpoint makes the same updates with the same rows in the same order, so its parameters are
+bit-identical to those of a loop that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from colbench_env.types import BadInput
+from sweet_jax import processes
+from sweet_jax.data.index_stream import length_batches, pair_stream
+from sweet_jax.mesh import check_rows, own_rows, put_own_rows
+from sweet_jax.train.checkpoint import Checkpoints
+from sweet_jax.train.metrics import CollapseWatch, MetricsLog, Values, to_floats
+from sweet_jax.train.optim import learning_rate, make_optimizer
+from sweet_jax.train.settings import Training
+from sweet_jax.train.step import Objective, TrainState, abstract_state, init_state, make_train_step, state_shardings
+
+
+class Interrupted(Exception):
+    """A loop has ended early, as it was asked to; the checkpoint of its last update is on disk."""
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """What a loop has to do with the world outside.
+
+    progress: is told (done, total, line, metrics) after every logged update. warn: is told warnings. finishing: gives
+    inside whether the loop is to end after the update under way.
+    """
+
+    progress: Callable[[int, int, str, Values], None] = lambda done, total, line, values: None
+    warn: Callable[[str], None] = lambda message: None
+    finishing: Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]] = lambda: contextlib.nullcontext(
+        lambda: False
+    )
+
+
+def fit(
+    stage: str,
+    shapes: Any,
+    first: Callable[[], Any],
+    mesh: Mesh,
+    objective: Objective,
+    lengths: Sequence[int],
+    make_batch: Callable[[np.ndarray, int], Any],
+    settings: Training,
+    seed: int,
+    directory: Path,
+    reporter: Reporter,
+    frozen: Any = None,
+) -> Any:
+    """The parameters after training, on their shardings; `directory` holds `checkpoints/`, metrics and TensorBoard.
+
+    shapes: sharded jax.ShapeDtypeStruct of every parameter that is trained. first: gives their values before the first
+    update; asked for only where there is no checkpoint, and not held on to. lengths: tokens of each row. make_batch:
+    (row numbers, tokens) -> batch for `objective`; the numbers are those of the rows that this process's devices hold,
+    the tokens those of the longest row of the whole batch, so that all processes pad to the same length. frozen:
+    parameters that the objective sees beside the trained ones.
+    BadInput before anything is compiled where the batch does not divide over the mesh. Raises metrics.Diverged where a
+    metric is no longer a number, and Interrupted where `reporter` says so, which several processes tell each other at
+    logged updates: all of them save the same step.
+    """
+    if not lengths:
+        raise BadInput(f"stage {stage}: there are no rows to train on")
+    check_rows(settings.batch_size, mesh, settings.micro_batches)
+    total = settings.steps(len(lengths))
+    optimizer = make_optimizer(settings.hyper, total)
+    state_layout = state_shardings(optimizer, shapes, shardings_of(shapes))
+    batches = length_batches(lengths, settings.batch_size, seed, settings.length_window)
+    stream, mine = pair_stream(len(batches), 1, seed), own_rows(settings.batch_size, mesh)
+    train_step = make_train_step(objective, optimizer, state_layout, mesh, settings.micro_batches, frozen)
+    watch, batch_shapes = CollapseWatch(total), set()
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        restored = checkpoints.restore(abstract_state(optimizer, shapes, state_layout))
+        if restored is None:
+            state, done = init_state(optimizer, first(), state_layout), 0
+        else:
+            state, done = restored.state, restored.step
+            stream.set_state(restored.iterator)
+            reporter.progress(done, total, f"stage={stage} continues after step {done}/{total}", {})
+        with MetricsLog(directory, stage, resume_step=done + 1) as metrics_log, reporter.finishing() as stop_asked:
+            while done < total:
+                numbers = batches[int(next(stream)[0])]
+                longest = max(lengths[number] for number in numbers)
+                batch = put_own_rows(make_batch(numbers[mine], longest), len(numbers), mesh)
+                batch_shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
+                state, metrics = train_step(state, batch)
+                done += 1
+                saving = done % settings.save_every == 0 or done == total
+                logging = saving or done % settings.log_every == 0
+                stopping = (logging or processes.count() == 1) and any(processes.gather(stop_asked()))
+                if logging or stopping:  # nothing is saved that was not looked at
+                    values = to_floats(metrics) | {"lr": float(learning_rate(settings.hyper, total, done - 1))}
+                    warnings = watch.step(done, values) + watch.compilations(train_step.compilations, len(batch_shapes))
+                    if logging:  # and the metrics are those of a loop that nobody stopped
+                        reporter.progress(done, total, metrics_log.write(done, total, values), values)
+                    for warning in warnings:
+                        reporter.warn(f"stage {stage}: {warning}")
+                if saving or stopping:
+                    checkpoints.save(done, state, stream.get_state())
+                if stopping and done < total:
+                    raise Interrupted(f"after step {done} of stage {stage}")
+    return state.params
+
+
+def restore_params(directory: Path, shapes: Any, settings: Training, num_rows: int) -> Any:
+    """The parameters of a stage that has finished, from its last checkpoint.
+
+    shapes: as in `fit`. BadInput where there is no checkpoint of the last step, or it is damaged.
+    """
+    total = settings.steps(num_rows)
+    optimizer = make_optimizer(settings.hyper, total)
+    layout = state_shardings(optimizer, shapes, shardings_of(shapes))
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        restored = checkpoints.restore(abstract_state(optimizer, shapes, layout))
+    if restored is None or restored.step != total:
+        found = "none" if restored is None else f"step {restored.step}"
+        raise BadInput(
+            f"{directory / 'checkpoints'}: expected a checkpoint of step {total}, found {found}. Delete "
+            f"{directory / 'done.json'}, if it is there, and run the same command again: it trains the missing updates"
+        )
+    state: TrainState = restored.state
+    return state.params
+
+
+def shardings_of(shapes: Any) -> Any:
+    """The shardings of a tree of sharded shapes or arrays."""
+    return jax.tree.map(lambda x: x.sharding, shapes)

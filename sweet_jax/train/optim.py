@@ -1,0 +1,50 @@
+"""The optimiser of every training stage: AdamW with clipping, a linear warm-up and a cosine down to a tenth."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from sweet_jax.train.settings import Hyper
+
+
+def learning_rate(hyper: Hyper, total_steps: int, step: Int[Array, ""] | int) -> Float[Array, ""]:
+    """The rate of update number `step` (from 0): it rises to the peak in the last warm-up step, the first not being 0,
+    then follows half a cosine to `final_share` of the peak in the last step."""
+    warmup = math.ceil(hyper.warmup_share * total_steps)
+    rising = (step + 1) / max(warmup, 1)
+    progress = jnp.clip((step + 1 - warmup) / max(total_steps - warmup, 1), 0.0, 1.0)
+    falling = hyper.final_share + (1 - hyper.final_share) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    return jnp.asarray(hyper.learning_rate * jnp.where(step < warmup, rising, falling), jnp.float32)
+
+
+def make_optimizer(hyper: Hyper, total_steps: int) -> optax.GradientTransformation:
+    """AdamW over `total_steps` updates: clipped by global norm, moments in `hyper.moment_dtype`."""
+    return optax.chain(
+        optax.clip_by_global_norm(hyper.clip),
+        _kept_in(optax.scale_by_adam(b1=hyper.beta1, b2=hyper.beta2), jnp.dtype(hyper.moment_dtype)),
+        optax.add_decayed_weights(hyper.weight_decay),
+        optax.scale_by_learning_rate(lambda step: learning_rate(hyper, total_steps, step)),
+    )
+
+
+def _kept_in(adam: optax.GradientTransformation, dtype: jnp.dtype) -> optax.GradientTransformation:
+    """Adam whose moments are stored in `dtype` and computed in float32."""
+
+    def moments_as(state: optax.ScaleByAdamState, dtype: DTypeLike) -> optax.ScaleByAdamState:
+        mu, nu = (jax.tree.map(lambda x: x.astype(dtype), moments) for moments in (state.mu, state.nu))
+        return state._replace(mu=mu, nu=nu)
+
+    def init(params: optax.Params) -> optax.OptState:
+        return moments_as(adam.init(params), dtype)
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        updates, state = adam.update(updates, moments_as(state, jnp.float32), params)
+        return updates, moments_as(state, dtype)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,71 @@
+"""Trajectory pairs: which of a task's samples are preferred to which, as text and as tokens."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from colbench_env.types import BadInput, Pair, Trajectory
+from sweet_jax.data.chat import Chat, privileged_prefix
+from sweet_jax.data.token_rows import (
+    CHOSEN_TOKENS,
+    REJECTED_TOKENS,
+    row_to_json,
+    trajectory_row,
+    turn_output,
+    turn_prompt,
+)
+from sweet_jax.pairs import IndexPair
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A graded dialogue and its place, FILE:LINE."""
+
+    where: str
+    trajectory: Trajectory
+
+
+def preferences(
+    samples: Iterable[Sample], preferred: Callable[[Sequence[float]], list[IndexPair]]
+) -> list[tuple[Sample, Sample]]:
+    """(better, worse) of the samples that have a reward, task by task in the order of the samples.
+
+    preferred: the benchmark's rule, from the rewards of one task's samples.
+    """
+    by_task: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.trajectory.reward is not None:
+            by_task[sample.trajectory.task.task_id].append(sample)
+    return [
+        (given[pair.chosen], given[pair.rejected])
+        for given in by_task.values()
+        for pair in preferred([sample.trajectory.reward for sample in given])
+    ]
+
+
+def tokenised_pair(chosen: Sample, rejected: Sample, chat: Chat, system: str, privileged: bool) -> Pair:
+    """The pair as text and as token ids, the sampled ones where the rows have them. BadInput for unreadable ids."""
+    prefix = privileged_prefix(chosen.trajectory.task.ground_truth) if privileged else ""
+    texts, tokens = [], []
+    for sample in (chosen, rejected):
+        row = trajectory_row(sample.trajectory, chat, system, sample.where)
+        last = row.num_turns
+        texts.append(prefix + chat.decode(turn_prompt(row, last)) + chat.reply_text(turn_output(row, last)))
+        tokens.append(row_to_json(chat.with_prefix(row, prefix) if prefix else row))
+    extra = {"task": chosen.trajectory.task.task_id, CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}
+    return Pair(texts[0], texts[1], extra)
+
+
+def recorded_pair(chosen: Sample, rejected: Sample, privileged: bool) -> Pair:
+    """The pair in the texts that were recorded. BadInput where the last turn has no `input` or no `output`."""
+    prefix = privileged_prefix(chosen.trajectory.task.ground_truth) if privileged else ""
+    texts = []
+    for sample in (chosen, rejected):
+        last = sample.trajectory.dialogue_history[-1]
+        if last.input is None or last.output is None:
+            missing = "input" if last.input is None else "output"
+            raise BadInput(f"{sample.where}: the last turn has no {missing!r}; --model=DIR writes it with a tokenizer")
+        texts.append(prefix + last.input + last.output)
+    return Pair(texts[0], texts[1], {"task": chosen.trajectory.task.task_id})
