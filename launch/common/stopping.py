@@ -35,6 +35,7 @@ class Terminated(KeyboardInterrupt):
 _came = threading.Event()
 _raised = False
 _finishing = False
+_own = 0  # signals that the process has sent itself and not yet heard of
 
 
 def end_at_once(terminated: Terminated) -> None:
@@ -56,6 +57,16 @@ def watch_for_sigterm() -> None:
     signal.signal(signal.SIGTERM, _raise)
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_listen, args=(hears, wakes), daemon=True).start()
+    tell = sys.unraisablehook
+
+    def raise_again(lost: sys.UnraisableHookArgs) -> None:
+        """From a callback (of the garbage collector, say) Python drops what is raised."""
+        if isinstance(lost.exc_value, Terminated):
+            threading.Timer(0.05, _send_again).start()  # when the callback is over
+        else:
+            tell(lost)
+
+    sys.unraisablehook = raise_again
 
 
 def asked() -> bool:
@@ -89,11 +100,22 @@ def _raise(*_: object) -> None:
         raise Terminated
 
 
+def _send_again() -> None:
+    global _raised, _own
+    _raised = False
+    _own += 1
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _listen(hears: socket.socket, _wakes: socket.socket) -> None:
     """Hears of every signal at once. `_wakes` is only kept open."""
+    global _own
     first: float | None = None
     while True:
         if hears.recv(1)[0] != signal.SIGTERM:
+            continue
+        if _own:
+            _own -= 1
             continue
         if first is None:
             first = time.monotonic()

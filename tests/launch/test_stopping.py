@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import write_rows
 from colbench_env.types import Message, Trajectory
@@ -49,6 +51,25 @@ def test_sigterm_ends_a_command_with_one_sentence_and_cleans_up():
     assert run("try:\n    sigterm()\n    time.sleep(30)\nfinally:\n    print('cleaned up')") == (
         143, ["cleaned up"], [SENTENCE],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1])
+def test_a_callback_that_python_drops_it_from_does_not_keep_it(after):
+    """As jax's of the garbage collector. after: seconds to the signal, of which the main thread hears seconds later."""
+    body = f"""
+class Dropped:
+    def __del__(self):
+        sigterm({after})
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 4 * 10**6)
+try:
+    dropped = Dropped()
+    del dropped
+    time.sleep(8)
+    print("kept")
+finally:
+    print("cleaned up")
+"""
+    assert run(body) == (143, ["cleaned up"], [SENTENCE])
 
 
 def test_no_handler_of_errors_keeps_it():
