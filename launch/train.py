@@ -1,4 +1,4 @@
-"""`python -m launch.train`: SWEET-RL, or one stage of it. See `main`, `launch.training.stages`, `sweet_jax.train.step`."""
+"""`python -m launch.train`: SWEET-RL, or a stage of it. See `main`, `launch.training.stages`, `sweet_jax.train.step`."""
 
 from __future__ import annotations
 

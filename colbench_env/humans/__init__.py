@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from colbench_env.prompts import BACKEND_HUMAN, Prompt
 from colbench_env.types import BadInput, Message, Task, replace_lone_surrogates
@@ -35,6 +35,7 @@ class HumanRequest:
         return self.messages[-1].content
 
 
+@runtime_checkable
 class Human(Protocol):
     """Someone who answers. `name` and `settings` are stored in every row that this human has taken part in."""
 
