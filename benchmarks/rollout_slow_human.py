@@ -14,7 +14,7 @@ from colbench_env.episodes import Settings
 from colbench_env.humans.scripted import ScriptedHuman
 from colbench_env.mini import UNKNOWN_REPLIES, keywords, make_tasks
 from colbench_env.rollouts import Wanted, play_all
-from launch.training.run import EMBEDDED_DIRECTORY
+from launch.common.settings import EMBEDDED_DIRECTORY
 from sweet_jax.generation.batch_sampler import Sampling
 from sweet_jax.generation.load import start_drawing
 from sweet_jax.mesh import MeshShape

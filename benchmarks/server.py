@@ -24,9 +24,9 @@ from pathlib import Path
 import uvicorn
 
 from benchmarks.streaming_clients import Told, ask
+from launch.common.settings import EMBEDDED_DIRECTORY
 from launch.serving.app import make_app
 from launch.serving.loading import Served
-from launch.training.run import EMBEDDED_DIRECTORY
 from sweet_jax.generation.batch_sampler import Sampler, Sampling
 from sweet_jax.generation.load import start_drawing
 from sweet_jax.mesh import MeshShape

@@ -28,8 +28,7 @@ from colbench_env.grading import Grade, TestVerdict
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import write_rows
 from colbench_env.types import Candidates, Message, Pair, Ranked, Task, Trajectory, Verdict
-from launch.training.config import EMBEDDED
-from launch.training.run import start_model
+from launch.common.settings import EMBEDDED, start_model
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import TOKENS, row_to_json, trajectory_row, turn_output, turn_prompt
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 NO_ANSWER = "No answer"
 MAX_NAMES, MAX_QUOTED = 12, 60  # keys of a row, and characters of one string of it, in a sentence
@@ -397,3 +397,6 @@ def _kind(value: object) -> str:
         return "a boolean"
     names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
     return names.get(type(value), type(value).__name__)
+
+
+BenchmarkName = Literal["backend", "frontend"]

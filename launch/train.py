@@ -1,4 +1,4 @@
-"""`python -m launch.train`: SWEET-RL, or a stage of it. See `main`, `launch.training.stages`, `sweet_jax.train.step`."""
+"""`python -m launch.train`: SWEET-RL or a stage of it. See `main`, `launch.training.stages`, `sweet_jax.train.step`."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _short(value: object) -> str:
 
 def _header(run: object) -> None:
     """Versions, devices, mesh, network, memory, seeds and the sandbox."""
-    from launch.training.config import SCRATCH
+    from launch.common.settings import SCRATCH
     from launch.training.run import Run
     from models.parameters import count_params, replicated_share
     from models.sharding import head_axis

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from colbench_env.design.cache import CachedRenderer
     from colbench_env.design.grading import Similarity
     from colbench_env.design.page_images import SideBySide
-    from launch.common.settings import BenchmarkName, Design
+    from colbench_env.types import BenchmarkName
+    from launch.common.settings import Design
     from launch.common.simulator import Simulator
     from sweet_jax.pairs import IndexPair
 

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from colbench_env.types import BadInput
 from launch.common import cli, stopping
-from launch.training.config import Hosts
+from launch.common.settings import Hosts
 
 AGAIN = "run the same command on all hosts again to continue"
 GRACE = 60  # seconds on top of the user's, after which jax itself would end the process with a stack trace

@@ -12,8 +12,8 @@ from colbench_env.dialogue import MAX_TURNS
 from colbench_env.endpoint import Endpoint, EndpointSettings
 from colbench_env.humans.openai import OpenAIHuman
 from colbench_env.prompts import Prompt, read_human_prompt
-from colbench_env.types import BadInput
-from launch.common.settings import BenchmarkName, check_drawing
+from colbench_env.types import BadInput, BenchmarkName
+from launch.common.settings import check_drawing
 
 STANDARD = "standard-v1"
 FLAT = tyro.conf.arg(name="")

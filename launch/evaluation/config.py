@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from colbench_env.types import BadInput
-from launch.common.settings import BenchmarkName, Design
+from colbench_env.types import BadInput, BenchmarkName
+from launch.common.settings import Design
 
 STDOUT = Path("-")
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from colbench_env.types import BadInput
-from launch.convert import ConvertConfig
-from launch.training.run import start_model
+from launch.common.settings import start_model
+from launch.export.config import ConvertConfig
 from launch.training.run_dir import write_json
 from models.config import LlamaConfig, from_hf
 from models.hf_io import load_llama, open_llama

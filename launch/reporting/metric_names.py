@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from colbench_env.statistics import Estimate
-from launch.common.settings import BenchmarkName
+from colbench_env.types import BenchmarkName
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any, Self
 
 from colbench_env.endings import OUT_OF_TURNS
 from colbench_env.statistics import Difference, Summary
-from colbench_env.types import Verdict
-from launch.common.settings import BenchmarkName
+from colbench_env.types import BenchmarkName, Verdict
 from launch.reporting.metric_names import MEASURES, Measure, p_value, percent, points, share
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from colbench_env.endpoint_settings import EndpointSettings
-from colbench_env.types import BadInput
+from colbench_env.types import BadInput, BenchmarkName
 from launch.common.benchmarks import default_turns
-from launch.common.settings import PROMPT_DATE, BenchmarkName, Design, check_date, check_drawing
+from launch.common.settings import EMBEDDED, EMBEDDED_FRONTEND, PROMPT_DATE, Design, Hosts, check_date, check_drawing
 from launch.common.simulator import FLAT, Simulator, json_object, names
-from launch.training.config import EMBEDDED, EMBEDDED_FRONTEND, Hosts
 
 MINI_TASKS = 40
 

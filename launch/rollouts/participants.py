@@ -91,7 +91,7 @@ def _with_engine(
     held: contextlib.ExitStack,
 ) -> Sides:
     # jax and what imports it only now: an agent behind an endpoint needs none of it.
-    from launch.training.run import start_model
+    from launch.common.settings import start_model
     from sweet_jax.generation.batch_sampler import Sampling
     from sweet_jax.generation.load import start_drawing
     from sweet_jax.mesh import parse_mesh

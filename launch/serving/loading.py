@@ -6,9 +6,8 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.common.settings import EMBEDDED, EMBEDDED_FRONTEND, start_model
 from launch.serving.config import Limits, ServeConfig
-from launch.training.config import EMBEDDED, EMBEDDED_FRONTEND
-from launch.training.run import start_model
 from sweet_jax.data.chat import Chat
 from sweet_jax.generation import Engine
 from sweet_jax.generation.load import start_drawing

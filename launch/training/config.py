@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from colbench_env.types import BadInput
+from colbench_env.types import BadInput, BenchmarkName
 from launch.common.settings import (
+    EMBEDDED,
+    EMBEDDED_FRONTEND,
     PROMPT_DATE,
-    BenchmarkName,
+    SCRATCH,
     Critic,
     Design,
     Evaluation,
+    Hosts,
     Lora,
     Policy,
     Ranking,
@@ -67,50 +70,7 @@ READS: Mapping[str, tuple[str, ...]] = {
 }
 """The stages whose files a stage reads; "policy" and "evaluation" read what the algorithm says."""
 
-EMBEDDED, EMBEDDED_FRONTEND, SCRATCH = "embedded", "embedded-frontend", "scratch"
 MINI_TASKS = 800  # of the miniature, to train on
-
-
-@dataclass(frozen=True)
-class Hosts:
-    """Several processes that train together, each started with the same command; see docs/several-hosts.md.
-
-    mode: "auto": several where the environment says so (a SLURM step of more than one task, a Cloud TPU slice of more
-    than one host); "single": this process alone, whatever the environment says.
-    coordinator: HOST:PORT at which all processes reach process 0, for any other cluster; processes: how many there are;
-    process: which one this is, from 0. The three are given together.
-    connect_seconds: how long the processes wait for one another at the start. heartbeat_seconds: a process that has
-    been silent for so long counts as dead, and all others end.
-    """
-
-    mode: Literal["auto", "single"] = "auto"
-    coordinator: str = ""
-    processes: int = 0
-    process: int = -1
-    connect_seconds: int = 300
-    heartbeat_seconds: int = 30
-
-    def __post_init__(self) -> None:
-        given = [bool(self.coordinator), self.processes != 0, self.process != -1]
-        if any(given) != all(given):
-            raise BadInput(
-                f"hosts.coordinator is {self.coordinator!r}, hosts.processes {self.processes} and hosts.process "
-                f"{self.process}: the three are given together, or none of them"
-            )
-        if any(given) and self.mode == "single":
-            raise BadInput(f"hosts.mode is 'single' and hosts.processes {self.processes}: one process has no others")
-        if any(given) and not 0 <= self.process < self.processes:
-            raise BadInput(
-                f"hosts.process is {self.process} of hosts.processes {self.processes}, it must be at least 0 and below"
-            )
-        host, _, port = self.coordinator.rpartition(":")
-        if self.coordinator and not (host and port.isdigit() and 0 < int(port) < 65536):
-            raise BadInput(f"hosts.coordinator is {self.coordinator!r}, expected HOST:PORT")
-        if self.connect_seconds < 1 or self.heartbeat_seconds < 5:
-            raise BadInput(
-                f"hosts.connect_seconds is {self.connect_seconds} and hosts.heartbeat_seconds "
-                f"{self.heartbeat_seconds}, they must be at least 1 and 5"
-            )
 
 
 @dataclass(frozen=True)

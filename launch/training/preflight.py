@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput
 from launch.common.files import check_model_directory, check_readable
-from launch.training.config import SCRATCH, TrainConfig
+from launch.common.settings import SCRATCH
+from launch.training.config import TrainConfig
 from launch.training.paper_differences import check_paper_run
 from launch.training.run_dir import RunDir
 from sweet_jax import processes

@@ -11,9 +11,19 @@ import functools
 from collections.abc import Callable, Mapping
 
 from launch.common.benchmarks import default_turns
-from launch.common.settings import Critic, Design, Evaluation, Policy, Ranking, Rollouts, Start
+from launch.common.settings import (
+    EMBEDDED,
+    EMBEDDED_FRONTEND,
+    Critic,
+    Design,
+    Evaluation,
+    Policy,
+    Ranking,
+    Rollouts,
+    Start,
+)
 from launch.common.simulator import Simulator
-from launch.training.config import EMBEDDED, EMBEDDED_FRONTEND, MINI_TASKS, TrainConfig
+from launch.training.config import MINI_TASKS, TrainConfig
 from sweet_jax.train.settings import Hyper, Training
 
 RELEASED_HELD_OUT = 0.03

@@ -24,10 +24,11 @@ from colbench_env.statistics import compare, summarise
 from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
 from launch.common.console import peak_memory_gib
+from launch.common.settings import Hosts
 from launch.common.simulator import FLAT
 from launch.reporting.missing_sheets import missing_sheets
 from launch.reporting.result_tables import Line, Results, conclusion, remark, result_lines
-from launch.training.config import STAGES, Hosts, TrainConfig, settings_of
+from launch.training.config import STAGES, TrainConfig, settings_of
 from launch.training.curves import read_curves
 from launch.training.entropy import TurnEntropy, entropy_by_turn
 from launch.training.presets import PRESETS

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-import jinja2
 from markupsafe import Markup
 
 from colbench_env.endings import OUT_OF_TURNS, ran_out_of_turns
 from colbench_env.types import Task, Trajectory, Verdict
-from launch.reporting.metric_names import Measure, duration, percent
+from launch.reporting.html import template
+from launch.reporting.metric_names import Measure, percent
 from launch.reporting.paper_numbers import PAPER, paper_differences
 from launch.reporting.plots import bars, curve
 from launch.reporting.result_tables import Results, conclusion, remark, result_lines, verdict_lines
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from colbench_env.design.page_images import SideBySide
     from launch.training.report import Report
 
-TEMPLATES = Path(__file__).parents[1] / "reporting" / "templates"
 PAIR_METRICS = ("loss", "rewards/accuracies", "rewards/margins")
 NUM_EXAMPLES = 3
 KINDS = (
@@ -93,19 +91,6 @@ class Example:
     kind: str
     task: Task
     sides: Sequence[Side]
-
-
-def template(name: str) -> jinja2.Template:
-    """A template of this package. What it is given is shown as text: dialogues are of models and of strangers."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "link": quote}
-    return environment.get_template(name)
 
 
 def page(

@@ -16,8 +16,9 @@ from jax.sharding import Mesh
 from colbench_env.prompts import read_agent_prompt
 from launch.common.benchmarks import Benchmark
 from launch.common.console import Console, ShortLine
+from launch.common.settings import start_model
 from launch.common.stopping import finishing
-from launch.training.config import EMBEDDED, EMBEDDED_FRONTEND, SCRATCH, TrainConfig
+from launch.training.config import TrainConfig
 from launch.training.run_dir import RunDir
 from models.attention import AttentionName
 from models.config import LlamaConfig
@@ -33,17 +34,7 @@ from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh, own_copies, own_m
 from sweet_jax.train.loop import Reporter, restore_params
 from sweet_jax.train.step import combined
 
-_PACKAGE = Path(__file__).parents[2] / "sweet_jax"
-EMBEDDED_DIRECTORY = _PACKAGE / "start_policy"
-EMBEDDED_DIRECTORIES = {EMBEDDED: EMBEDDED_DIRECTORY, EMBEDDED_FRONTEND: _PACKAGE / "frontend_start_policy"}
 SMALLEST_PROMPT = 128  # the smallest bucket of prompts
-
-
-def start_model(model: str, run: Path) -> Path:
-    """The Hugging Face directory of the start policy, which a run calls `model` (see `TrainConfig`)."""
-    if model == SCRATCH:
-        return run / "start" / "model"
-    return EMBEDDED_DIRECTORIES.get(model) or Path(model)
 
 
 @dataclass(frozen=True)

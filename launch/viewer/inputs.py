@@ -13,9 +13,9 @@ from typing import Any, TypeVar, get_args
 from colbench_env.episodes import failures_file
 from colbench_env.grade_file import grade_rows
 from colbench_env.tasks import decode_line, scan_lines
-from colbench_env.types import BadInput, Pair, Ranked, Row, Trajectory
+from colbench_env.types import BadInput, BenchmarkName, Pair, Ranked, Row, Trajectory
 from launch.common.benchmarks import Frontend, opened
-from launch.common.settings import BenchmarkName, Design
+from launch.common.settings import Design
 from launch.viewer.config import ShowConfig
 from launch.viewer.episodes import Episode, Joined, broken_episode, episode
 from launch.viewer.turns import Picked, Ranking

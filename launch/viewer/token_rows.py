@@ -97,7 +97,7 @@ class Pieces:
 
 def find_chat(model: str | None, run_dir: Path | None) -> Chat | None:
     """The tokenizer that `model` names, else the run directory's own, else None. BadInput where it cannot be read."""
-    from launch.training.run import EMBEDDED_DIRECTORIES, start_model
+    from launch.common.settings import EMBEDDED_DIRECTORIES, start_model
 
     if model is not None:
         return Chat.load(EMBEDDED_DIRECTORIES.get(model, model))

@@ -16,7 +16,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from launch.training.report_page import TEMPLATES, template
+from launch.reporting.html import TEMPLATES, template
 from launch.viewer.episodes import STATUSES, Episode
 from launch.viewer.highlight import coloured
 from launch.viewer.inputs import Group

@@ -29,16 +29,16 @@ from unittest import mock
 
 import launch
 from launch.common import cli
-from launch.convert import ConvertConfig
+from launch.common.settings import EMBEDDED_DIRECTORY
 from launch.data_tools.config import CheckConfig
 from launch.data_tools.fetch_assets import AssetsConfig
 from launch.evaluation.config import EvaluateConfig
+from launch.export.config import ConvertConfig
 from launch.planning.config import PlanConfig
-from launch.rank import RankConfig
+from launch.ranking.config import RankConfig
 from launch.rollouts.config import RolloutConfig
 from launch.serving.config import ServeConfig
 from launch.training.config import TrainConfig
-from launch.training.run import EMBEDDED_DIRECTORY
 from launch.viewer.config import ShowConfig
 from tests.launch.evaluate_rows import three_tasks
 

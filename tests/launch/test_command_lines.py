@@ -11,10 +11,10 @@ from colbench_env.types import BadInput
 from launch import convert, data, evaluate, plan, rank, rollout, serve, show, train
 from launch.common import cli
 from launch.common.flags import flags_of
-from launch.convert import ConvertConfig
 from launch.data_tools.config import CheckConfig
 from launch.evaluation.config import EvaluateConfig
-from launch.rank import RankConfig
+from launch.export.config import ConvertConfig
+from launch.ranking.config import RankConfig
 from launch.rollouts.config import RolloutConfig
 from launch.serving.config import ServeConfig
 from launch.training.config import TrainConfig

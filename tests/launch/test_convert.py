@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from launch import convert
 from launch.common import cli
-from launch.convert import ConvertConfig
+from launch.export.config import ConvertConfig
 from models import weight_files
 from models.config import ModelError, from_hf
 from models.hf_io import load_llama

@@ -18,11 +18,10 @@ from launch import rollout as rollout_command
 from launch import show as show_command
 from launch import train as train_command
 from launch.common.benchmarks import Backend, Frontend
-from launch.common.settings import Design
+from launch.common.settings import EMBEDDED_DIRECTORIES, EMBEDDED_FRONTEND, Design
 from launch.common.simulator import Simulator
 from launch.rollouts.config import RolloutConfig
-from launch.training.config import EMBEDDED_FRONTEND, TrainConfig, settings_of
-from launch.training.run import EMBEDDED_DIRECTORIES
+from launch.training.config import TrainConfig, settings_of
 from tests.colbench_env.chromium import chromium_or_skip
 
 RED = '<html><body style="background:#dc2626"><h1>Shop</h1><p>Bread and cakes</p></body></html>'

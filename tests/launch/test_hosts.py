@@ -18,7 +18,8 @@ from colbench_env.types import BadInput
 from launch.common import distributed as launch_hosts
 from launch.common import stopping
 from launch.common.distributed import _how, _LastWords, _Watch
-from launch.training.config import Hosts, TrainConfig, settings_of
+from launch.common.settings import Hosts
+from launch.training.config import TrainConfig, settings_of
 from launch.training.report import command_line
 from sweet_jax import processes as processes_module
 

@@ -14,12 +14,12 @@ import pytest
 
 import launch.serving.app
 from colbench_env.types import BadInput
+from launch.common.settings import EMBEDDED_DIRECTORY
 from launch.serving.app import make_app
 from launch.serving.chat_request import Refused
 from launch.serving.config import Limits
 from launch.serving.connections import make_server
 from launch.serving.loading import Served
-from launch.training.run import EMBEDDED_DIRECTORY
 from sweet_jax.data.chat import Chat
 
 SOON, LATE = 0.5, 10.0  # seconds: a time-out, and how long a test waits for what it causes

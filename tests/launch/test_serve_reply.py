@@ -4,8 +4,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
+from launch.common.settings import EMBEDDED_DIRECTORY
 from launch.serving.streaming import Detokenizer, LogProbs, StopStrings
-from launch.training.run import EMBEDDED_DIRECTORY
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_bytes import TokenBytes
 from sweet_jax.generation import Token

@@ -12,7 +12,7 @@ import pytest
 import sentencepiece
 
 from launch import show
-from launch.training.run import EMBEDDED_DIRECTORIES
+from launch.common.settings import EMBEDDED_DIRECTORIES
 from launch.viewer.token_rows import Pieces
 from launch.viewer.training_rows import rows_of_line
 from sweet_jax.data.chat import Chat

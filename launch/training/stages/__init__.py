@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from launch.training.config import SCRATCH, STAGES, TrainConfig
+from launch.common.settings import SCRATCH
+from launch.training.config import STAGES, TrainConfig
 from launch.training.run import Run
 from launch.training.stages import critic, policy, ranking, rollouts, start
 from sweet_jax import processes
