@@ -1,4 +1,4 @@
-"""What each stage of a training run can be told, as frozen dataclasses; imports no jax."""
+"""What several commands and the stages of a training run can be told, as frozen dataclasses; imports no jax."""
 
 from __future__ import annotations
 
@@ -215,11 +215,7 @@ class Design:
 
 
 _PACKAGE = Path(__file__).parents[2] / "sweet_jax"
-
-
 EMBEDDED_DIRECTORY = _PACKAGE / "start_policy"
-
-
 EMBEDDED_DIRECTORIES = {EMBEDDED: EMBEDDED_DIRECTORY, EMBEDDED_FRONTEND: _PACKAGE / "frontend_start_policy"}
 
 

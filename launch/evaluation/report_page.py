@@ -10,8 +10,8 @@ from launch.evaluation.report_data import Evaluation
 from launch.reporting.html import template
 from launch.reporting.paper_numbers import PAPER
 from launch.reporting.plots import bars
+from launch.reporting.result_plots import Plot, turn_plots
 from launch.reporting.result_tables import result_lines, verdict_lines
-from launch.training.report_page import Plot, turn_plots
 
 MOST_DEFECTS = 200  # on the page; all of them are on the terminal and in the JSON file
 

@@ -6,15 +6,9 @@ console. A second start of a finished run only reads the numbers back and tells 
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import platform
-import re
-import shlex
-import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,14 +18,13 @@ from colbench_env.statistics import compare, summarise
 from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
 from launch.common.console import peak_memory_gib
-from launch.common.settings import Hosts
-from launch.common.simulator import FLAT
 from launch.reporting.missing_sheets import missing_sheets
 from launch.reporting.result_tables import Line, Results, conclusion, remark, result_lines
-from launch.training.config import STAGES, TrainConfig, settings_of
+from launch.training.command_line import command_line, next_commands
+from launch.training.config import STAGES, settings_of
 from launch.training.curves import read_curves
-from launch.training.entropy import TurnEntropy, entropy_by_turn
-from launch.training.presets import PRESETS
+from launch.training.entropy import entropy_by_turn
+from launch.training.report_data import FORMAT, PACKAGES, Report
 from launch.training.run_dir import write_json, write_text
 from models.config import from_hf
 from models.parameters import count_params
@@ -39,48 +32,6 @@ from sweet_jax.train.metrics import mostly_perfect
 
 if TYPE_CHECKING:
     from launch.training.run import Run
-
-FORMAT = 3  # of report.json
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain", "numpy", "matplotlib")
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything a run has to tell, as `report.json` has it.
-
-    command: makes this run; next_commands: what to try after it. stages: the note of each finished stage, in order.
-    last_start_seconds: of the last start that had something to do. warnings: of all starts. peak_memory_gib: the
-    highest of all starts that wrote a report. parameters: of the network. max_turns: of the agent in a dialogue.
-    entropy: of each policy by turn.
-    """
-
-    results: Results
-    command: str
-    next_commands: Sequence[str]
-    graders: Sequence[str]
-    settings: Mapping[str, Any]
-    stages: Mapping[str, Mapping[str, Any]]
-    last_start_seconds: float | None
-    warnings: Sequence[str]
-    peak_memory_gib: float
-    parameters: int | None
-    max_turns: int
-    entropy: Mapping[str, Sequence[TurnEntropy]]
-    devices: str
-    mesh: str
-    versions: Mapping[str, str]
-    written: str
-
-    @property
-    def stage_seconds(self) -> float:
-        """What the finished stages took together."""
-        return round(sum(note.get("seconds", 0.0) for note in self.stages.values()), 1)
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as a JSON object."""
-        rest = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "results"}
-        rest["entropy"] = {name: [dataclasses.asdict(one) for one in found] for name, found in self.entropy.items()}
-        return {"format": FORMAT, **self.results.to_json(), "stage_seconds": self.stage_seconds, **_no_nan(rest)}
 
 
 def write_report(run: Run, seconds: float | None) -> None:
@@ -173,15 +124,6 @@ def _warnings(log: Path, latest: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*logged, *latest]))
 
 
-def _no_nan(value: Any) -> Any:
-    """The same JSON value with null for what is no finite number, which JSON cannot say."""
-    if isinstance(value, Mapping):
-        return {name: _no_nan(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_no_nan(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 # --- the console and the commands it proposes ------------------------------------------------------------------------
 
 
@@ -199,42 +141,3 @@ def _tell(run: Run, results: Results) -> None:
         places.append(("trained policy", folder / "policy" / "model"))
     tries = zip(("try next", "or"), next_commands(run.config), strict=True)
     run.console.table([*((name, str(path)) for name, path in places), *tries])
-
-
-def next_commands(config: TrainConfig) -> list[str]:
-    """What to try after this run: the same with another seed, and with another algorithm, from its own files on."""
-    base = re.sub(r"-(sweet|mtdpo|rft|zero-shot)-seed\d+$", "", str(config.run_dir))
-    other = "mtdpo" if config.algorithm == "sweet" else "sweet"
-    changes = (
-        {"algorithm": config.algorithm, "seed": config.seed + 1},
-        {"algorithm": other, "candidates": None, "turn_pairs": None},  # which are sweet's alone
-    )
-    configs = [dataclasses.replace(config, **change) for change in changes]
-    return [
-        command_line(dataclasses.replace(one, run_dir=Path(f"{base}-{one.algorithm}-seed{one.seed}")))
-        for one in configs
-    ]
-
-
-def command_line(config: TrainConfig) -> str:
-    """The command that makes this run with all its stages: the flags in which it differs from its preset."""
-    preset = PRESETS[config.preset]
-    named = [] if config.preset == TrainConfig().preset else [f"--preset={config.preset}"]
-    if config.benchmark != preset(config.algorithm).benchmark:
-        named.append(f"--benchmark={config.benchmark}")
-    flags = _flags(dataclasses.replace(config, stage="all", hosts=Hosts()), preset(config.algorithm, config.benchmark))
-    return shlex.join(["python", "-m", "launch.train", *named, *flags])
-
-
-def _flags(config: Any, default: Any, prefix: str = "") -> Iterator[str]:
-    hints = typing.get_type_hints(type(config), include_extras=True)
-    for field in dataclasses.fields(config):
-        value, usual = getattr(config, field.name), getattr(default, field.name)
-        name = field.name.replace("_", "-")
-        if dataclasses.is_dataclass(value):
-            flat = FLAT in getattr(hints[field.name], "__metadata__", ())
-            yield from _flags(value, usual, prefix if flat else f"{prefix}{name}.")
-        elif isinstance(value, bool) and value != usual:
-            yield f"--{prefix}{name}" if value else f"--{prefix}no-{name}"
-        elif value != usual:
-            yield f"--{prefix}{name}={value}"

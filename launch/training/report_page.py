@@ -16,7 +16,8 @@ from launch.reporting.html import template
 from launch.reporting.metric_names import Measure, percent
 from launch.reporting.paper_numbers import PAPER, paper_differences
 from launch.reporting.plots import bars, curve
-from launch.reporting.result_tables import Results, conclusion, remark, result_lines, verdict_lines
+from launch.reporting.result_plots import Plot, turn_plots
+from launch.reporting.result_tables import conclusion, remark, result_lines, verdict_lines
 from launch.training.config import TrainConfig
 from launch.training.curves import read_curves
 from launch.training.entropy import TurnEntropy
@@ -24,7 +25,7 @@ from launch.training.summary import deeds
 
 if TYPE_CHECKING:
     from colbench_env.design.page_images import SideBySide
-    from launch.training.report import Report
+    from launch.training.report_data import Report
 
 PAIR_METRICS = ("loss", "rewards/accuracies", "rewards/margins")
 NUM_EXAMPLES = 3
@@ -36,14 +37,6 @@ KINDS = (
     "solved",
     "not solved",
 )
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawing and what it shows."""
-
-    title: str
-    svg: Markup
 
 
 @dataclass(frozen=True)
@@ -141,25 +134,6 @@ def stage_curves(folder: Path) -> dict[str, list[Plot]]:
         if ids:
             plots[stage] = [Plot(name, Markup(curve(ids[name], curves[name]))) for name in ids]
     return plots
-
-
-def turn_plots(results: Results) -> list[Plot]:
-    """Success by number of turns, and how often each number of turns came up."""
-    counts = {name: summary.by_turns for name, summary in results.policies.items()}
-    measure = results.measure
-    figure, unit = measure.headline_name, measure.headline_unit.replace(" ", ", ")
-    success = {
-        name: {c.turns: (100 * c.share(measure.headline), str(c.counted)) for c in given if c.counted}
-        for name, given in counts.items()
-    }
-    dialogues = {name: {c.turns: (c.dialogues, str(c.dialogues)) for c in given} for name, given in counts.items()}
-    return [
-        Plot(
-            f"{figure} by number of turns (of how many dialogues)",
-            Markup(bars("success", success, figure.lower() + unit)),
-        ),
-        Plot("Dialogues by number of turns", Markup(bars("turns", dialogues, "dialogues"))),
-    ]
 
 
 def entropy_plots(entropy: Mapping[str, Sequence[TurnEntropy]]) -> list[Plot]:

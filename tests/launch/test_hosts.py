@@ -19,8 +19,8 @@ from launch.common import distributed as launch_hosts
 from launch.common import stopping
 from launch.common.distributed import _how, _LastWords, _Watch
 from launch.common.settings import Hosts
+from launch.training.command_line import command_line
 from launch.training.config import TrainConfig, settings_of
-from launch.training.report import command_line
 from sweet_jax import processes as processes_module
 
 ROOT = Path(__file__).parents[2]

@@ -20,9 +20,10 @@ from launch.common.benchmarks import Backend
 from launch.common.console import Console
 from launch.reporting.metric_names import MEASURES, duration, points, share
 from launch.training import report_page as page
+from launch.training.command_line import command_line, next_commands
 from launch.training.config import TrainConfig
 from launch.training.presets import PRESETS
-from launch.training.report import command_line, next_commands, write_report
+from launch.training.report import write_report
 from launch.training.run import Run
 from launch.training.run_dir import RunDir, write_json
 from models.config import LlamaConfig
