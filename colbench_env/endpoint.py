@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from colbench_env.endpoint_settings import EndpointSettings
-from colbench_env.humans import NoReply
 from colbench_env.refusals import Refusal, read_refusal
-from colbench_env.types import BadInput, replace_lone_surrogates
+from colbench_env.types import BadInput, NoReply, replace_lone_surrogates
 
 MAY_PASS = (408, 409, 425, 429)  # of the statuses from 400 to 499
 TRIAL = "Say yes."

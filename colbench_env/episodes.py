@@ -19,12 +19,12 @@ from colbench_env import background
 from colbench_env.design.grading import DesignGrade
 from colbench_env.dialogue import MAX_TURNS, BackendRules, Episode, Rules, chat_messages
 from colbench_env.grading import Grade, Grader
-from colbench_env.humans import Human, HumanRequest, NoReply
+from colbench_env.humans import Human, HumanRequest
 from colbench_env.prompts import load_prompt
 from colbench_env.simulator_health import leaks
 from colbench_env.tasks import append_rows, read_complete, write_rows
 from colbench_env.thoughts import UnfinishedThought, without_thoughts
-from colbench_env.types import BadInput, Task, Trajectory, Verdict, replace_lone_surrogates
+from colbench_env.types import BadInput, NoReply, Task, Trajectory, Verdict, replace_lone_surrogates
 
 Agent = Callable[[list[dict[str, str]]], str]
 Turn = Callable[[Episode], Awaitable[Episode]]

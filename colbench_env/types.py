@@ -400,3 +400,7 @@ def _kind(value: object) -> str:
 
 
 BenchmarkName = Literal["backend", "frontend"]
+
+
+class NoReply(Exception):
+    """A reply that cannot be had, and that it is useless to ask for again: the context is full, for instance."""

@@ -27,8 +27,8 @@ def _roll(config: RolloutConfig) -> None:
     from colbench_env.rollouts import FailedInARow, Result, Wanted
     from launch.common.benchmarks import opened
     from launch.common.console import Console
+    from launch.common.run_dir import check_same
     from launch.rollouts.participants import Sides, seated
-    from launch.training.run_dir import check_same
     from sweet_jax import processes
     from sweet_jax.rollout import process_shards as shares
 

@@ -30,11 +30,11 @@ def main() -> None:
 def _train(config: TrainConfig) -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
     from launch.common.benchmarks import opened
+    from launch.common.run_dir import RunDir
     from launch.training.paper_differences import paper_differences
     from launch.training.preflight import check_inputs, check_mesh
     from launch.training.report import write_report
     from launch.training.run import Run
-    from launch.training.run_dir import RunDir
     from launch.training.stages import planned, run_stage
     from sweet_jax import processes
     from sweet_jax.mesh import parse_mesh, start_devices

@@ -1,4 +1,4 @@
-"""Imports go down only: launch -> sweet_jax -> models, launch -> colbench_env."""
+"""Imports go down only: launch -> sweet_jax -> models and colbench_env, and so do those among the rooms of each."""
 
 import ast
 import subprocess
@@ -13,11 +13,25 @@ ROOT = Path(__file__).parents[1]
 # What each package may import of ours. A name allows everything below it.
 ALLOWED = {
     "launch": {"launch", "sweet_jax", "models", "colbench_env"},
-    "sweet_jax": {"sweet_jax", "models", "colbench_env.types"},
+    "sweet_jax": {
+        "sweet_jax",
+        "models",
+        *(f"colbench_env.{name}" for name in "types dialogue episodes rollouts humans prompts tasks thoughts".split()),
+    },
     "models": {"models"},
     "colbench_env": {"colbench_env"},
 }
 OURS = {*ALLOWED, "tests", "benchmarks"}
+FLOORS = {  # of a package, from the top: what stands on one imports only what stands below
+    "launch": (
+        ("train", "rollout", "evaluate", "rank", "convert", "serve", "show", "plan", "data"),
+        ("ranking",),
+        ("training", "rollouts", "evaluation", "data_tools", "serving", "viewer", "planning", "export"),
+        ("common",),
+        ("reporting",),
+    ),
+    "sweet_jax": (("rollout",), ("generation",)),
+}
 NEVER = {"colbench_env": {"jax", "jaxlib", "flax", "torch"}}
 
 
@@ -55,13 +69,56 @@ def test_every_file_imports_only_what_its_package_may(top):
     assert found == {}
 
 
+def arrows() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports, wherever in the file."""
+    files = {path for top in ALLOWED for path in (ROOT / top).rglob("*.py")}
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+    found = {}
+    for module, path in modules.items():
+        package = ".".join(path.relative_to(ROOT).parent.parts)
+        names = imported_names(path.read_text(encoding="utf-8"), package)
+        nearest = {name if name in modules else name.rpartition(".")[0] for name in names}
+        found[module] = (nearest & modules.keys()) - {module}
+    return found
+
+
+def test_no_files_import_one_another_in_a_circle():
+    left = arrows()
+    while ends := {module for module, imported in left.items() if not imported & left.keys()}:
+        left = {module: imported for module, imported in left.items() if module not in ends}
+    assert sorted(left) == []  # what is in a circle, or imports it
+
+
+@pytest.mark.parametrize("top", FLOORS)
+def test_rooms_import_only_what_stands_below_them(top):
+    floors = {f"{top}.{name}": number for number, names in enumerate(FLOORS[top]) for name in names}
+
+    def room(module: str) -> str:
+        return ".".join(module.split(".")[:2])
+
+    upward = [
+        (module, name)
+        for module, imported in arrows().items()
+        for name in sorted(imported)
+        if room(module) != room(name)
+        and room(name) in floors
+        and floors.get(room(module), len(FLOORS[top]) if module.startswith(f"{top}.") else -1) >= floors[room(name)]
+    ]
+    assert upward == []
+
+
+def test_launch_has_no_loose_files():
+    loose = {path.stem for path in (ROOT / "launch").glob("*.py")}
+    assert loose == {"__init__", *FLOORS["launch"][0]}
+
+
 @pytest.mark.parametrize(
     ("package", "source", "forbidden"),
     [
         ("models", "import sweet_jax.losses", ["sweet_jax.losses"]),
         ("models", "def f():\n    from colbench_env.types import BadInput", ["colbench_env.types.BadInput"]),
         ("sweet_jax", "from colbench_env.types import BadInput", []),
-        ("sweet_jax", "from colbench_env import types, tasks", ["colbench_env.tasks"]),
+        ("sweet_jax", "from colbench_env import types, grading", ["colbench_env.grading"]),
         ("sweet_jax", "from colbench_env.types_more import x", ["colbench_env.types_more.x"]),
         ("sweet_jax", "import launch", ["launch"]),
         ("colbench_env", "import jax.numpy as jnp\nimport json", ["jax.numpy"]),

@@ -8,10 +8,6 @@ from colbench_env.prompts import BACKEND_HUMAN, Prompt
 from colbench_env.types import BadInput, Message, Task, replace_lone_surrogates
 
 
-class NoReply(Exception):
-    """A reply that cannot be had, and that it is useless to ask for again: the context is full, for instance."""
-
-
 @dataclass(frozen=True)
 class HumanRequest:
     """One reply that is wanted: `messages` is the dialogue as the human sees it and ends with the agent's turn.

@@ -10,8 +10,8 @@ from colbench_env.design.differences import Difference, differences
 from colbench_env.design.html import extract_html
 from colbench_env.design.page import Page
 from colbench_env.dialogue import FRONTEND_REPLY_LIMIT
-from colbench_env.humans import HumanRequest, NoReply
-from colbench_env.types import BadInput, Task
+from colbench_env.humans import HumanRequest
+from colbench_env.types import BadInput, NoReply, Task
 
 OPENINGS = ("", "Not quite yet. ", "Thank you. ", "I see. ")
 SATISFIED = ("That is just what I want.", "It looks right to me now.", "This is the page that I had in mind.")

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from colbench_env.dialogue import BACKEND_REPLY_LIMIT
-from colbench_env.humans import HumanRequest, NoReply
+from colbench_env.humans import HumanRequest
 from colbench_env.humans.facts import Fact, stems
 from colbench_env.humans.knowledge import read_knowledge
 from colbench_env.python_source import NotPython
 from colbench_env.simulator_health import leaks
-from colbench_env.types import BadInput, Task
+from colbench_env.types import BadInput, NoReply, Task
 
 VERSION = 2  # of the rules: goes up with whatever changes a reply
 SHRUG = "I don't know, that is up to you."

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from colbench_env.types import BadInput
+from launch.common.files import write_json
 from launch.common.settings import start_model
 from launch.export.config import ConvertConfig
-from launch.training.run_dir import write_json
 from models.config import LlamaConfig, from_hf
 from models.hf_io import load_llama, open_llama
 from models.lora import LORA, LoraConfig, lora_shapes, lora_table, merged

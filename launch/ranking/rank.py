@@ -14,13 +14,13 @@ from colbench_env.types import BadInput, Trajectory
 from launch.common.benchmarks import opened
 from launch.common.console import Console
 from launch.common.files import check_model_directory, check_readable
+from launch.common.run_dir import RunDir, write_rows
 from launch.common.settings import EMBEDDED_FRONTEND, start_model
 from launch.common.stopping import Terminated
 from launch.ranking.config import RankConfig
 from launch.training.config import Critic, Lora, Ranking, Rollouts, TrainConfig, settings_of
 from launch.training.preflight import check_mesh
 from launch.training.run import GivenCritic, Run
-from launch.training.run_dir import RunDir, write_rows
 from launch.training.stages import run_stage
 from launch.training.stages.ranking import share_of
 from sweet_jax import processes

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput
 from launch.common.files import check_model_directory, check_readable
+from launch.common.run_dir import RunDir
 from launch.common.settings import SCRATCH
 from launch.training.config import TrainConfig
 from launch.training.paper_differences import check_paper_run
-from launch.training.run_dir import RunDir
 from sweet_jax import processes
 from sweet_jax.mesh import MeshShape
 

@@ -18,6 +18,7 @@ from colbench_env.statistics import compare, summarise
 from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
 from launch.common.console import peak_memory_gib
+from launch.common.files import write_json, write_text
 from launch.reporting.missing_sheets import missing_sheets
 from launch.reporting.result_tables import Line, Results, conclusion, remark, result_lines
 from launch.training.command_line import command_line, next_commands
@@ -25,7 +26,6 @@ from launch.training.config import STAGES, settings_of
 from launch.training.curves import read_curves
 from launch.training.entropy import entropy_by_turn
 from launch.training.report_data import FORMAT, PACKAGES, Report
-from launch.training.run_dir import write_json, write_text
 from models.config import from_hf
 from models.parameters import count_params
 from sweet_jax.train.metrics import mostly_perfect

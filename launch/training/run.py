@@ -16,10 +16,10 @@ from jax.sharding import Mesh
 from colbench_env.prompts import read_agent_prompt
 from launch.common.benchmarks import Benchmark
 from launch.common.console import Console, ShortLine
+from launch.common.run_dir import RunDir
 from launch.common.settings import start_model
 from launch.common.stopping import finishing
 from launch.training.config import TrainConfig
-from launch.training.run_dir import RunDir
 from models.attention import AttentionName
 from models.config import LlamaConfig
 from models.hf_io import check_llama, load_llama

@@ -14,10 +14,10 @@ import numpy as np
 
 from colbench_env.dialogue import Episode, chat_messages
 from colbench_env.episodes import Settings, finished, play_on, seed_of
-from colbench_env.humans import Human, HumanRequest, NoReply, human_prompt
+from colbench_env.humans import Human, HumanRequest, human_prompt
 from colbench_env.prompts import Prompt
 from colbench_env.thoughts import opened_thought
-from colbench_env.types import BadInput, Task, Trajectory
+from colbench_env.types import BadInput, NoReply, Task, Trajectory
 from sweet_jax.data.batch import TokenRow
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import TOKENS, row_to_json

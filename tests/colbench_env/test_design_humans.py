@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from colbench_env.design.cache import CachedRenderer, bytes_of
-from colbench_env.humans import HumanRequest, NoReply
+from colbench_env.humans import HumanRequest
 from colbench_env.humans.design import DesignHuman
 from colbench_env.humans.vision import VisionHuman, data_url
 from colbench_env.simulator_health import leaks
-from colbench_env.types import BadInput, Message, Task
+from colbench_env.types import BadInput, Message, NoReply, Task
 from tests.colbench_env.design_pages import SHOP, changed, page, without
 
 WANTED = "<html><p>wanted</html>"

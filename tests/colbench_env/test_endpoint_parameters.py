@@ -8,9 +8,8 @@ import pytest
 from colbench_env.endpoint import TRIAL, Endpoint, EndpointSettings
 from colbench_env.endpoint_settings import check_sampling
 from colbench_env.episodes import Settings, play
-from colbench_env.humans import NoReply
 from colbench_env.humans.openai import OpenAIHuman
-from colbench_env.types import BadInput
+from colbench_env.types import BadInput, NoReply
 from tests.colbench_env.endpoints import Served, completion
 from tests.colbench_env.players import TASKS
 

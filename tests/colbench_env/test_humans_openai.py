@@ -11,9 +11,9 @@ import pytest
 
 from colbench_env.endpoint import Endpoint, EndpointSettings
 from colbench_env.episodes import EpisodeFailed, Settings, play
-from colbench_env.humans import HumanRequest, NoReply
+from colbench_env.humans import HumanRequest
 from colbench_env.humans.openai import OpenAIHuman
-from colbench_env.types import BadInput, Message, Task
+from colbench_env.types import BadInput, Message, NoReply, Task
 
 TASK = Task("Task a.", "def f(x): return x", {"test1": "f(1)"}, "unit: Euros.")
 REQUEST = HumanRequest(TASK, (Message("user", "Task a."), Message("assistant", "Which unit?")), 5)

@@ -11,10 +11,10 @@ from colbench_env.mini import make_tasks
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import BadInput, Message, Task, Trajectory
 from launch.common import cli
+from launch.common.run_dir import RunDir
 from launch.training.config import Critic, Ranking, Rollouts, Start, TrainConfig
 from launch.training.preflight import check_mesh
 from launch.training.presets import PRESETS
-from launch.training.run_dir import RunDir
 from models.config import ModelError
 from sweet_jax.mesh import MeshShape
 from sweet_jax.train.settings import Training

@@ -9,10 +9,9 @@ import pytest
 import uvicorn
 
 from colbench_env.endpoint import Endpoint
-from colbench_env.humans import NoReply
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import read_rows
-from colbench_env.types import Task, Trajectory
+from colbench_env.types import NoReply, Task, Trajectory
 from launch import rollout
 from launch.serving.app import make_app
 from launch.serving.config import ServeConfig

@@ -18,6 +18,8 @@ from colbench_env.types import NO_ANSWER, BadInput, Message, Task, Trajectory
 from launch.common import cli
 from launch.common.benchmarks import Backend
 from launch.common.console import Console
+from launch.common.files import write_json
+from launch.common.run_dir import RunDir
 from launch.reporting.metric_names import MEASURES, duration, points, share
 from launch.training import report_page as page
 from launch.training.command_line import command_line, next_commands
@@ -25,7 +27,6 @@ from launch.training.config import TrainConfig
 from launch.training.presets import PRESETS
 from launch.training.report import write_report
 from launch.training.run import Run
-from launch.training.run_dir import RunDir, write_json
 from models.config import LlamaConfig
 from sweet_jax.mesh import DeviceReport, MeshShape
 

@@ -110,8 +110,8 @@ def several(*flags):
 
 
 def test_failed_episodes_are_recorded_left_out_and_played_again(in_process, flags, tmp_path, monkeypatch):
-    from colbench_env.humans import NoReply
     from colbench_env.humans.scripted import ScriptedHuman
+    from colbench_env.types import NoReply
 
     output, say = tmp_path / "rows.jsonl", ScriptedHuman.reply
 

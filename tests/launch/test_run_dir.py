@@ -8,9 +8,10 @@ import pytest
 
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import BadInput, Task
+from launch.common.files import write_json
+from launch.common.run_dir import RunDir, resume_rows
 from launch.training.config import TrainConfig, settings_of
 from launch.training.presets import PRESETS
-from launch.training.run_dir import RunDir, resume_rows, write_json
 
 SETTINGS = {"seed": 1, "critic": {"beta": 0.1, "training": {"batch_size": 16}}}
 TASKS = [Task(f"task {number}", "def f(): pass") for number in range(7)]

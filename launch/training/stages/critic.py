@@ -12,8 +12,8 @@ import numpy as np
 
 from colbench_env.tasks import read_located_rows
 from colbench_env.types import BadInput, Pair, Trajectory
+from launch.common.run_dir import write_rows
 from launch.training.run import Run
-from launch.training.run_dir import write_rows
 from launch.training.stages.learning import (
     both_sides,
     check_action_tokens,

@@ -15,8 +15,8 @@ from colbench_env.episodes import EpisodeFailed, Settings, already_played, failu
 from colbench_env.rollouts import FailedInARow, Result, Wanted
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.common.cli import Stopped
+from launch.common.run_dir import append_rows, write_rows
 from launch.training.run import Run
-from launch.training.run_dir import append_rows, write_rows
 from sweet_jax import processes
 from sweet_jax.generation.batch_sampler import Sampling
 from sweet_jax.rollout import process_shards as shares

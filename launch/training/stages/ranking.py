@@ -12,8 +12,8 @@ from typing import Any
 from colbench_env.episodes import seed_of
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
+from launch.common.run_dir import append_rows, resume_rows, write_rows
 from launch.training.run import Run
-from launch.training.run_dir import append_rows, resume_rows, write_rows
 from launch.training.stages.learning import check_pair, shows_reference
 from launch.training.stages.playing import WAVE
 from launch.training.stages.scoring import Turn, turn_scores

@@ -13,8 +13,8 @@ from colbench_env.grade_file import grade_rows, why_ungraded
 from colbench_env.rewards import check_rewards
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Task, Trajectory
+from launch.common.run_dir import write_rows
 from launch.training.run import Run
-from launch.training.run_dir import write_rows
 from launch.training.stages.playing import Agent, play
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Task, Trajectory
+from launch.common.run_dir import write_rows
 from launch.training.config import MINI_TASKS
 from launch.training.run import Run
-from launch.training.run_dir import write_rows
 from models.config import LlamaConfig
 from models.llama import Llama
 from models.parameters import init_params, param_shapes
