@@ -46,18 +46,24 @@ class GivenCritic:
     pairs: int | None
 
 
-@dataclass(frozen=True)
 class Run:
     """One run of `launch.train`, or of `launch.rank`, which is given a critic. Models and the tokenizer are read when
     they are first needed and then kept."""
 
-    config: TrainConfig
-    directory: RunDir
-    console: Console
-    devices: DeviceReport
-    shape: MeshShape
-    benchmark: Benchmark
-    given_critic: GivenCritic | None = None
+    def __init__(
+        self,
+        config: TrainConfig,
+        directory: RunDir,
+        console: Console,
+        devices: DeviceReport,
+        shape: MeshShape,
+        benchmark: Benchmark,
+        given_critic: GivenCritic | None = None,
+    ):
+        self.config, self.directory, self.console = config, directory, console
+        self.devices, self.shape, self.benchmark, self.given_critic = devices, shape, benchmark, given_critic
+        self._start_params: Any = None  # for training
+        self._start_laid_out: Any = None  # the same for the sampler
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -99,20 +105,18 @@ class Run:
         settings = self.config.lora
         return LoraConfig(settings.rank, settings.alpha, settings.targets) if settings.rank else None
 
-    @functools.cached_property
+    @property
     def start_params(self) -> Any:
         """The start policy's parameters, sharded for training; it is also every reference. float32, with LoRA in the
         dtype of the computation. Read from disk when needed and kept until `free_start_params`."""
-        return load_llama(self.model_directory, self.mesh, self.dtype if self.lora else jnp.float32).params
-
-    @functools.cached_property
-    def _start_laid_out(self) -> Any:
-        return self._moved(self.start_params)
+        if self._start_params is None:
+            dtype = self.dtype if self.lora else jnp.float32
+            self._start_params = load_llama(self.model_directory, self.mesh, dtype).params
+        return self._start_params
 
     def free_start_params(self) -> None:
         """Forgets the start policy's parameters, so that training has their room; they are read again when needed."""
-        self.__dict__.pop("start_params", None)
-        self.__dict__.pop("_start_laid_out", None)
+        self._start_params = self._start_laid_out = None
 
     @property
     def trained_shapes(self) -> Any:
@@ -123,7 +127,7 @@ class Run:
 
     def first_params(self) -> Any:
         """What training begins with. All weights are given away: the run itself keeps none of them."""
-        self.__dict__.pop("_start_laid_out", None)
+        self._start_laid_out = None
         if self.lora is not None:
             return init_lora(self.llama_config, self.lora, jax.random.key(self.config.seed), self.mesh)
         params = self.start_params
@@ -167,9 +171,11 @@ class Run:
     def _laid_out(self, params: Any) -> Any:
         """The parameters in the sampler's layout; matrices in the dtype in which they are read."""
         # Agent and human may both be the start policy: one copy serves both.
-        if params is self.__dict__.get("start_params"):
-            return self._start_laid_out
-        return self._moved(params)
+        if params is not self._start_params:
+            return self._moved(params)
+        if self._start_laid_out is None:
+            self._start_laid_out = self._moved(params)
+        return self._start_laid_out
 
     def _moved(self, params: Any) -> Any:
         cast = jax.jit(lambda params: with_matrices_in(params, self.dtype))

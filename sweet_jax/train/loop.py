@@ -48,6 +48,7 @@ class Reporter:
 
 def fit(
     stage: str,
+    *,
     shapes: Any,
     first: Callable[[], Any],
     mesh: Mesh,
@@ -57,7 +58,7 @@ def fit(
     settings: Training,
     seed: int,
     directory: Path,
-    reporter: Reporter,
+    reporter: Reporter = Reporter(),  # noqa: B008
     frozen: Any = None,
 ) -> Any:
     """The parameters after training, on their shardings; `directory` holds `checkpoints/`, metrics and TensorBoard.

@@ -86,9 +86,18 @@ class Line:
             return contextlib.nullcontext(lambda: next(update) == stop_at)
 
         return fit(
-            "line", self.shapes, lambda: self.params, self.mesh, self.objective, LENGTHS[: self.rows], self.make_batch,
-            self.settings, seed, self.directory, Reporter(progress, self.warned.append, finishing),
-        )  # fmt: skip
+            "line",
+            shapes=self.shapes,
+            first=lambda: self.params,
+            mesh=self.mesh,
+            objective=self.objective,
+            lengths=LENGTHS[: self.rows],
+            make_batch=self.make_batch,
+            settings=self.settings,
+            seed=seed,
+            directory=self.directory,
+            reporter=Reporter(progress, self.warned.append, finishing),
+        )
 
     def steps(self):
         return [json.loads(line)["step"] for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
@@ -193,12 +202,18 @@ def test_a_network_killed_and_continued_has_the_same_bits(tmp_path):
                 raise Killed
 
         return fit(
-            "start", param_shapes(config, mesh), lambda: init_params(config, jax.random.key(0), mesh), mesh,
-            nll_objective(Llama(config, mesh, remat="none", scan=False)), lengths,
-            lambda at, longest: pad_rows([rows[index] for index in at], 9, pad_id=0),
-            Training(batch_size=4, epochs=2, save_every=2, hyper=Hyper(learning_rate=1e-2)), 0,
-            directory, Reporter(progress),
-        )  # fmt: skip
+            "start",
+            shapes=param_shapes(config, mesh),
+            first=lambda: init_params(config, jax.random.key(0), mesh),
+            mesh=mesh,
+            objective=nll_objective(Llama(config, mesh, remat="none", scan=False)),
+            lengths=lengths,
+            make_batch=lambda at, longest: pad_rows([rows[index] for index in at], 9, pad_id=0),
+            settings=Training(batch_size=4, epochs=2, save_every=2, hyper=Hyper(learning_rate=1e-2)),
+            seed=0,
+            directory=directory,
+            reporter=Reporter(progress),
+        )
 
     with pytest.raises(Killed):
         trained(tmp_path / "killed", kill_at=3)

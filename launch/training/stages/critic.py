@@ -140,8 +140,16 @@ def _train_value_head(run: Run, pairs: Sequence[RowPair], settings: Preference) 
 
     size, key = run.llama_config.hidden_size, jax.random.key(run.config.seed)
     fit(
-        "critic", value_head_shapes(run.trained_shapes, size, run.mesh),
-        lambda: with_value_head(run.first_params(), size, key, run.mesh), run.mesh,
-        value_head_objective(run.model, settings), [len(pair) for pair in pairs], make_batch, training,
-        run.config.seed, run.directory.stage("critic"), run.reporter("critic"), {"llama": run.frozen_params},
-    )  # fmt: skip
+        "critic",
+        shapes=value_head_shapes(run.trained_shapes, size, run.mesh),
+        first=lambda: with_value_head(run.first_params(), size, key, run.mesh),
+        mesh=run.mesh,
+        objective=value_head_objective(run.model, settings),
+        lengths=[len(pair) for pair in pairs],
+        make_batch=make_batch,
+        settings=training,
+        seed=run.config.seed,
+        directory=run.directory.stage("critic"),
+        reporter=run.reporter("critic"),
+        frozen={"llama": run.frozen_params},
+    )

@@ -110,7 +110,16 @@ def train_on_pairs(
         )
 
     fit(
-        stage, run.trained_shapes, run.first_params, mesh, preference_objective(run.model, settings),
-        [len(pair) for pair in pairs], make_batch, training, run.config.seed, folder, run.reporter(stage),
-        run.frozen_params,
-    )  # fmt: skip
+        stage,
+        shapes=run.trained_shapes,
+        first=run.first_params,
+        mesh=mesh,
+        objective=preference_objective(run.model, settings),
+        lengths=[len(pair) for pair in pairs],
+        make_batch=make_batch,
+        settings=training,
+        seed=run.config.seed,
+        directory=folder,
+        reporter=run.reporter(stage),
+        frozen=run.frozen_params,
+    )

@@ -75,10 +75,19 @@ def _imitate(run: Run) -> tuple[int, dict[str, int]]:
         return pad_rows(chosen, bucket(longest, buckets), run.chat.pad_id, settings.nll_mask)
 
     fit(
-        "policy", run.trained_shapes, run.first_params, run.mesh, nll_objective(run.model),
-        [len(row) for row in kept], make_batch, settings.training, run.config.seed, run.directory.stage("policy"),
-        run.reporter("policy"), run.frozen_params,
-    )  # fmt: skip
+        "policy",
+        shapes=run.trained_shapes,
+        first=run.first_params,
+        mesh=run.mesh,
+        objective=nll_objective(run.model),
+        lengths=[len(row) for row in kept],
+        make_batch=make_batch,
+        settings=settings.training,
+        seed=run.config.seed,
+        directory=run.directory.stage("policy"),
+        reporter=run.reporter("policy"),
+        frozen=run.frozen_params,
+    )
     return len(kept), counts
 
 

@@ -82,10 +82,18 @@ def start(run: Run) -> dict[str, Any]:
         return pad_rows([rows[index] for index in indices], bucket(longest, buckets), chat.pad_id, nll="all")
 
     params = fit(
-        "start", param_shapes(START_CONFIG, run.mesh),
-        lambda: init_params(START_CONFIG, jax.random.key(run.config.seed), run.mesh), run.mesh, nll_objective(model),
-        [len(row) for row in rows], make_batch, settings.training, run.config.seed, folder, run.reporter("start"),
-    )  # fmt: skip
+        "start",
+        shapes=param_shapes(START_CONFIG, run.mesh),
+        first=lambda: init_params(START_CONFIG, jax.random.key(run.config.seed), run.mesh),
+        mesh=run.mesh,
+        objective=nll_objective(model),
+        lengths=[len(row) for row in rows],
+        make_batch=make_batch,
+        settings=settings.training,
+        seed=run.config.seed,
+        directory=folder,
+        reporter=run.reporter("start"),
+    )
     export_model(folder / "model", START_CONFIG, params, tokenizer)
     return {"dialogues": len(dialogues), "complete": sum(bool(d.extra["complete"]) for d in dialogues) / len(dialogues)}
 
