@@ -157,7 +157,7 @@ def test_several_processes_agree_at_logged_updates_on_the_step_that_all_of_them_
         gathered.append(asked)
         return [asked, len(gathered) == 2]  # the other process is asked to end between the updates 3 and 6
 
-    monkeypatch.setattr(training, "hosts", SimpleNamespace(count=lambda: 2, gather=gather))
+    monkeypatch.setattr(training, "processes", SimpleNamespace(count=lambda: 2, gather=gather))
     with pytest.raises(Interrupted, match="^after step 6 of stage line$"):
         Line(tmp_path, dataclasses.replace(SETTINGS, save_every=100, log_every=3)).fit()
     assert gathered == [False, False]
