@@ -117,7 +117,11 @@ def test_an_answer_that_is_not_there_has_no_picture():
         (("--evaluation.num-tasks=300",), "300 mini pages were asked for, the split 'test' has 239"),
         (("--design.failed=black",), "--design.clip=DIR is missing"),
         (
-            ("--preset=paper-frontend", f"--model={EMBEDDED_DIRECTORIES[EMBEDDED_FRONTEND]}"),
+            (
+                "--preset=paper-frontend",
+                f"--model={EMBEDDED_DIRECTORIES[EMBEDDED_FRONTEND]}",
+                f"--tasks={__file__}",
+            ),
             "--design.clip=DIR is missing",
         ),
     ],
