@@ -125,7 +125,7 @@ class Player:
         row = TokenRow(np.array(self.ids[:last], np.int32), np.array(self.turns[:last], np.int32), prefix)
         return {"turns_cut": self.cut, TOKENS: row_to_json(row)}
 
-    def _add(self, ids: Sequence[int], turn: int) -> None:
+    def _add(self, ids: Sequence[int] | np.ndarray, turn: int) -> None:
         self.ids += [int(token) for token in ids]
         self.turns += [turn] * len(ids)
 

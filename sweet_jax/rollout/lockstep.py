@@ -9,12 +9,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from colbench_env.episodes import EpisodeFailed
 from colbench_env.rollouts import Result
 from colbench_env.types import Task
-from sweet_jax.generation.batch_sampler import Sample, Sampler
+from sweet_jax.generation.batch_sampler import Sample
 from sweet_jax.rollout.agent import Table
+
+
+@runtime_checkable
+class BatchSampler(Protocol):
+    """What draws many turns at once, as `sweet_jax.generation.batch_sampler.Sampler` does."""
+
+    def sample(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> Sequence[Sequence[Sample]]:
+        """A turn after each prompt, drawn with the seed at the same place."""
+        ...
 
 
 class Step:
@@ -24,7 +34,7 @@ class Step:
     step.
     """
 
-    def __init__(self, *samplers: Sampler):
+    def __init__(self, *samplers: BatchSampler):
         self._players = 0
         self._places: dict[Hashable, int] = {}  # of the sessions, in the order of their first turns
         self._waiting = {id(sampler): (sampler, []) for sampler in reversed(samplers)}
@@ -34,7 +44,7 @@ class Step:
         self._players = players
         self._places = {}
 
-    async def draw(self, sampler: Sampler, ids: Sequence[int], seed: int, session: Hashable | None) -> Sample:
+    async def draw(self, sampler: BatchSampler, ids: Sequence[int], seed: int, session: Hashable | None) -> Sample:
         future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         place = self._places.setdefault(session, len(self._places))
         self._waiting[id(sampler)][1].append((place, list(ids), seed, future))
@@ -65,7 +75,7 @@ class Wave:
     """Turns of a sampler for episodes kept in step. An agent's sessions are episodes: to forget one is to leave."""
 
     step: Step
-    sampler: Sampler
+    sampler: BatchSampler
 
     async def draw(self, ids: Sequence[int], seed: int, session: Hashable | None) -> Sample:
         return await self.step.draw(self.sampler, ids, seed, session)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from colbench_env.tasks import read_located_rows
 from colbench_env.types import BadInput, Pair
 from launch.training.run import Run
@@ -14,17 +12,13 @@ from sweet_jax.data.batch import (
     RowPair,
     TokenRow,
     action_tokens_without_loss,
-    bucket,
-    default_buckets,
     fit_pairs,
-    pad_pairs,
     uncounted,
 )
 from sweet_jax.data.token_rows import check_row, pair_rows
-from sweet_jax.logprobs import ReferenceCache, pad_reference, reference_logps
-from sweet_jax.train.loop import fit
 from sweet_jax.train.metrics import CollapseWatch
-from sweet_jax.train.objectives import Preference, PreferenceBatch, preference_objective
+from sweet_jax.train.objectives import Preference
+from sweet_jax.train.preferences import both_sides, train_preference
 from sweet_jax.train.settings import Training
 
 
@@ -82,44 +76,24 @@ def check_action_tokens(rows: Sequence[TokenRow], num_turns: int) -> dict[str, i
     return counts
 
 
-def both_sides(pairs: Sequence[RowPair]) -> list[TokenRow]:
-    """chosen 0, rejected 0, chosen 1, ..."""
-    return [row for pair in pairs for row in (pair.chosen, pair.rejected)]
-
-
 def train_on_pairs(
-    run: Run, stage: str, pairs: Sequence[RowPair], settings: Preference, training: Training, nll: str
+    run: Run, stage: str, pairs: Sequence[RowPair], loss: Preference, training: Training, nll_mask: str
 ) -> None:
     """Preference training of the network, its start being the reference; leaves checkpoints in the stage's folder."""
-    folder, mesh = run.directory.stage(stage), run.mesh
-    buckets = default_buckets(training.max_length)
-    rows = both_sides(pairs)
-    reference = reference_logps(
-        run.model, run.start_params, rows,
-        batch_size=2 * training.batch_size, buckets=buckets, pad_id=run.chat.pad_id,
-        cache=ReferenceCache(folder / "reference"),
-        progress=lambda done, total: run.console.progress(f"{stage}: reference log-probs", done, total),
-    )  # fmt: skip
-
-    def make_batch(indices: np.ndarray, longest: int) -> PreferenceBatch:
-        length = bucket(longest, buckets)
-        return PreferenceBatch(
-            pad_pairs([pairs[index] for index in indices], length, run.chat.pad_id, nll),  # type: ignore[arg-type]
-            pad_reference([reference[2 * index] for index in indices], length),
-            pad_reference([reference[2 * index + 1] for index in indices], length),
-        )
-
-    fit(
-        stage,
-        shapes=run.trained_shapes,
+    train_preference(
+        run.model,
+        pairs,
+        reference=lambda: run.start_params,
+        loss=loss,
+        training=training,
+        pad_id=run.chat.pad_id,
+        directory=run.directory.stage(stage),
+        nll_mask=nll_mask,
         first=run.first_params,
-        mesh=mesh,
-        objective=preference_objective(run.model, settings),
-        lengths=[len(pair) for pair in pairs],
-        make_batch=make_batch,
-        settings=training,
-        seed=run.config.seed,
-        directory=folder,
-        reporter=run.reporter(stage),
+        shapes=run.trained_shapes,
         frozen=run.frozen_params,
+        seed=run.config.seed,
+        stage=stage,
+        reporter=run.reporter(stage),
+        scored=lambda done, total: run.console.progress(f"{stage}: reference log-probs", done, total),
     )

@@ -14,9 +14,9 @@ from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
 from launch.common.run_dir import append_rows, resume_rows, write_rows
 from launch.training.run import Run
+from launch.training.stages.critic import critic_params
 from launch.training.stages.learning import check_pair, shows_reference
 from launch.training.stages.playing import WAVE
-from launch.training.stages.scoring import Turn, turn_scores
 from sweet_jax.data.batch import TokenRow
 from sweet_jax.data.chat import Chat, privileged_prefix
 from sweet_jax.data.token_rows import (
@@ -32,6 +32,7 @@ from sweet_jax.data.token_rows import (
     turn_prompt,
 )
 from sweet_jax.pairs import turn_pairs
+from sweet_jax.ranking import Turn, TurnScore, TurnScorer
 
 TURN_IDS = {"prompt_ids", "output_ids", "prefix_length"}  # of candidates, in a row's extra keys
 
@@ -159,10 +160,8 @@ def ranking(run: Run) -> dict[str, Any]:
     """The critic's advantage of every candidate, and of the turn that was played."""
     found = read_rows(run.directory.path / "candidates" / "candidates.jsonl", Candidates)
     turns = [Turn(place, tuple(ids)) for place, row in enumerate(found) for ids in row.extra["output_ids"]]
-    scores = iter(turn_scores(run, found, turns))
-    played = turn_scores(
-        run, found, [Turn(place, tuple(_played(run, row))) for place, row in enumerate(found)], "older"
-    )
+    scores = iter(_scores(run, found, turns))
+    played = _scores(run, found, [Turn(place, tuple(_played(run, row))) for place, row in enumerate(found)], "older")
     ranked = []
     for row, older in zip(found, played, strict=True):
         mine = list(itertools.islice(scores, len(row.additional_outputs)))
@@ -175,6 +174,31 @@ def ranking(run: Run) -> dict[str, Any]:
         ranked.append(Ranked(replace(row, extra=extra), tuple(score.advantage for score in mine)))
     write_rows(run.directory.stage("ranking") / "ranked.jsonl", ranked)
     return {"positions": len(ranked), "scored": len({(turn.position, turn.ids) for turn in turns})}
+
+
+def _scores(run: Run, rows: Sequence[Candidates], turns: Sequence[Turn], name: str = "") -> list[TurnScore]:
+    """The critic's score of every turn; the reference's own hindsight where no critic could be trained."""
+    settings = run.config.critic
+    scorer = TurnScorer(
+        run.model,
+        run.chat,
+        max_length=settings.training.max_length,
+        batch_size=4 * settings.training.batch_size,
+        cache_dir=run.directory.stage("ranking"),
+        progress=lambda what, done, total: run.console.progress(f"ranking: {what}", done, total),
+    )
+    untrained = run.given_critic is None and run.directory.note("critic")["pairs"] == 0  # type: ignore[index]
+    if settings.parameterisation == "value-head" and not untrained:
+        return scorer.score_by_value_head(rows, turns, critic_params(run))
+    return scorer.score(
+        rows,
+        turns,
+        critic=None if untrained else lambda: critic_params(run),
+        reference=lambda: run.start_params,
+        aggregation=settings.aggregation,
+        public_reference=run.config.ranking.reference_context == "public",
+        name=name,
+    )
 
 
 def _played(run: Run, row: Candidates) -> list[int]:

@@ -1,0 +1,154 @@
+"""The critic's score of single turns: how candidates of a position, and the turn that was played, are ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from colbench_env.types import Candidates
+from models.llama import Llama
+from sweet_jax.critic import make_value_head_critic
+from sweet_jax.data.batch import TokenRow, bucket, default_buckets, pad_rows, truncate
+from sweet_jax.data.chat import Chat
+from sweet_jax.data.token_rows import candidate_row
+from sweet_jax.logprobs import ReferenceCache, reference_logps
+from sweet_jax.mesh import put_rows
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn to be judged: the number of the candidates' row that has its prompt, and its ids."""
+
+    position: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TurnScore:
+    """advantage: of the turn. log_ratios: log pi_theta - log pi_ref of its tokens, None from a value head."""
+
+    advantage: float
+    log_ratios: list[float] | None
+
+
+@dataclass(frozen=True)
+class TurnScorer:
+    """What turns are scored with: a network, its tokenizer, and how rows are batched.
+
+    max_length: tokens of a row; longer ones lose their beginning. batch_size: rows scored together.
+    cache_dir: log-probs are kept there as they come, so that a killed scoring goes on; None keeps none.
+    progress: is told (what, rows done, rows in all).
+    """
+
+    model: Llama
+    chat: Chat
+    max_length: int
+    batch_size: int
+    cache_dir: Path | None = None
+    progress: Progress = lambda what, done, total: None
+
+    def score(
+        self,
+        rows: Sequence[Candidates],
+        turns: Sequence[Turn],
+        *,
+        critic: Callable[[], Any] | None,
+        reference: Callable[[], Any],
+        aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean",
+        public_reference: bool = False,
+        name: str = "",
+    ) -> list[TurnScore]:
+        """The log-ratio advantage of every turn (equation 2); equal turns in one position are scored once.
+
+        The advantage is the log-ratio over the turn's tokens: their sum with aggregation "sum", else their mean (of a
+        row with one turn "turn-mean" and "token-mean" are the same). With a public reference, which does not see the
+        reference solution, the reference term of a candidate is the sampler's own log-prob, which the row has; that of
+        another turn, such as the one played, is scored here.
+        critic, reference: give parameters, when they are needed. critic None: the reference itself, shown the
+        reference solution, in its place; what it did not see is subtracted (hindsight).
+        name: what the cached log-probs are kept under.
+        """
+        shown_rows, public_rows = self._rows(rows, turns)
+        public = critic is None or public_reference
+
+        def label(of: str) -> str:
+            return f"{name}-{of}" if name else of
+
+        mine = self._logps((critic or reference)(), label("reference" if critic is None else "critic"), shown_rows)
+        theirs = self._logps(
+            reference(), label("public" if public else "reference"), public_rows if public else shown_rows
+        )
+        combine = np.sum if aggregation == "sum" else np.mean
+        sampled = _sampled_bases(rows, aggregation == "sum") if public else {}
+        scores = {}
+        for turn in shown_rows:
+            ratios = (
+                mine[turn] - theirs[turn][-len(mine[turn]) :]
+            )  # the row with the reference may have been cut further
+            base = sampled.get(turn)
+            advantage = float(combine(ratios)) if base is None else float(combine(mine[turn])) - base
+            scores[turn] = TurnScore(advantage, [round(float(ratio), 4) for ratio in ratios])
+        return [scores[turn] for turn in turns]
+
+    def score_by_value_head(self, rows: Sequence[Candidates], turns: Sequence[Turn], params: Any) -> list[TurnScore]:
+        """The score of a critic with a value head, whose parameters these are, of every turn."""
+        shown_rows = list(self._rows(rows, turns)[0].items())
+        score, values = make_value_head_critic(self.model, 1), []
+        for start in range(0, len(shown_rows), self.batch_size):
+            part = [row for _, row in shown_rows[start : start + self.batch_size]]
+            filled = part + part[:1] * (self.batch_size - len(part))
+            length = bucket(max(map(len, part)), default_buckets(self.max_length))
+            batch = put_rows(pad_rows(filled, length, self.chat.pad_id), self.model.mesh)
+            values += np.asarray(score(params, batch))[: len(part), 0].tolist()
+            self.progress("value head", len(values), len(shown_rows))
+        by_turn = dict(zip((turn for turn, _ in shown_rows), values, strict=True))
+        return [TurnScore(by_turn[turn], None) for turn in turns]
+
+    def _rows(
+        self, rows: Sequence[Candidates], turns: Sequence[Turn]
+    ) -> tuple[dict[Turn, TokenRow], dict[Turn, TokenRow]]:
+        """Of every different turn the row with the reference solution in front, and the row without."""
+        shown_rows: dict[Turn, TokenRow] = {}
+        public_rows: dict[Turn, TokenRow] = {}
+        for turn in dict.fromkeys(turns):
+            row = rows[turn.position]
+            prefix = row.input_with_ground_truth[: len(row.input_with_ground_truth) - len(row.input)]
+            plain = candidate_row(row.extra["prompt_ids"], list(turn.ids), row.extra["prefix_length"])
+            shown = self.chat.with_prefix(plain, prefix) if prefix else plain
+            shown_rows[turn] = truncate(shown, self.max_length, "left", turn.position) or shown
+            public_rows[turn] = truncate(plain, self.max_length, "left", turn.position) or plain
+        return shown_rows, public_rows
+
+    def _logps(self, params: Any, label: str, rows: Mapping[Turn, TokenRow]) -> dict[Turn, np.ndarray]:
+        """The log-probs of each turn's own tokens."""
+        found = reference_logps(
+            self.model,
+            params,
+            list(rows.values()),
+            batch_size=self.batch_size,
+            buckets=default_buckets(self.max_length),
+            pad_id=self.chat.pad_id,
+            cache=ReferenceCache(self.cache_dir / label) if self.cache_dir else None,
+            progress=lambda done, total: self.progress(label, done, total),
+        )
+        counted = (values[row.turns > 0] for values, row in zip(found, rows.values(), strict=True))
+        return dict(zip(rows, counted, strict=True))
+
+
+def _sampled_bases(rows: Sequence[Candidates], summed: bool) -> dict[Turn, float]:
+    """The sampler's log-prob of every candidate, as its row has it: sum or mean over the tokens."""
+    return {
+        Turn(position, tuple(ids)): base
+        for position, row in enumerate(rows)
+        for ids, base in zip(
+            row.extra["output_ids"],
+            row.additional_reference_logprobs_sum if summed else row.additional_reference_logprobs,
+            strict=True,
+        )
+    }

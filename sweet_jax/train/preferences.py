@@ -1,0 +1,95 @@
+"""Preference training of a network against its start: the critic on trajectory pairs, the policy on turn pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.llama import Llama
+from models.parameters import param_shapes
+from sweet_jax.data.batch import RowPair, TokenRow, bucket, default_buckets, pad_pairs
+from sweet_jax.logprobs import ReferenceCache, pad_reference, reference_logps
+from sweet_jax.train.loop import Reporter, fit
+from sweet_jax.train.objectives import Preference, PreferenceBatch, preference_objective
+from sweet_jax.train.settings import Training
+
+
+def train_preference(
+    model: Llama,
+    pairs: Sequence[RowPair],
+    *,
+    reference: Callable[[], Any],
+    loss: Preference,
+    training: Training,
+    pad_id: int,
+    directory: Path,
+    nll_mask: str = "turn",
+    first: Callable[[], Any] | None = None,
+    shapes: Any = None,
+    frozen: Any = None,
+    seed: int = 0,
+    stage: str = "policy",
+    reporter: Reporter = Reporter(),  # noqa: B008
+    scored: Callable[[int, int], None] = lambda done, total: None,
+) -> Any:
+    """The trained parameters, on their shardings; equations 2 and 3 of arXiv 2503.15478, or DPO, as `loss` says.
+
+    The pairs' log-probs under the reference are computed once, before the first update, and kept in
+    `directory`/reference; checkpoints, metrics and TensorBoard are `sweet_jax.train.loop.fit`'s. Run again with the
+    same arguments it goes on where it was, to the same bits.
+
+    model: the network on its mesh. pairs: no longer than `training.max_length` tokens.
+    reference: gives the parameters of the reference, sharded as `models.parameters` says; asked for where they are
+    needed and not held on to, so that training has their room.
+    first: gives the trained parameters before the first update and is donated what it gives; by default a copy of the
+    reference's. shapes: of the trained parameters; by default all of the network's. frozen: what the network needs
+    beside the trained ones, under adapters.
+    nll_mask: which tokens of the chosen row the NLL term counts, "turn" or "all". scored: is told (rows done, rows in
+    all) while the reference is computed.
+    Raises what `fit` raises; BadInput where a row is too long or the mesh does not divide a batch.
+    """
+    buckets = default_buckets(training.max_length)
+    rows = both_sides(pairs)
+    reference_logp = reference_logps(
+        model,
+        reference(),
+        rows,
+        batch_size=2 * training.batch_size,
+        buckets=buckets,
+        pad_id=pad_id,
+        cache=ReferenceCache(directory / "reference"),
+        progress=scored,
+    )
+
+    def make_batch(indices: np.ndarray, longest: int) -> PreferenceBatch:
+        length = bucket(longest, buckets)
+        return PreferenceBatch(
+            pad_pairs([pairs[index] for index in indices], length, pad_id, nll_mask),  # type: ignore[arg-type]
+            pad_reference([reference_logp[2 * index] for index in indices], length),
+            pad_reference([reference_logp[2 * index + 1] for index in indices], length),
+        )
+
+    return fit(
+        stage,
+        shapes=param_shapes(model.config, model.mesh) if shapes is None else shapes,
+        first=first or (lambda: jax.tree.map(jnp.copy, reference())),
+        mesh=model.mesh,
+        objective=preference_objective(model, loss),
+        lengths=[len(pair) for pair in pairs],
+        make_batch=make_batch,
+        settings=training,
+        seed=seed,
+        directory=directory,
+        reporter=reporter,
+        frozen=frozen,
+    )
+
+
+def both_sides(pairs: Sequence[RowPair]) -> list[TokenRow]:
+    """chosen 0, rejected 0, chosen 1, ..."""
+    return [row for pair in pairs for row in (pair.chosen, pair.rejected)]
