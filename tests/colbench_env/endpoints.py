@@ -40,7 +40,11 @@ class Served:
                 outer.bodies.append(body)
                 self.send(*decide(body))
 
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Quiet(http.server.ThreadingHTTPServer):
+            def handle_error(self, request, client_address):
+                """A client that has gone is no traceback of the tested command's."""
+
+        self.http = Quiet(("127.0.0.1", 0), Handler)
         self.base = f"http://127.0.0.1:{self.http.server_port}"
         self.url = f"{self.base}/v1"
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
