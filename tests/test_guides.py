@@ -1,0 +1,18 @@
+"""What the guides name is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GUIDES = ("README.md", "AGENTS.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")))
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_files_of_ours_that_a_guide_names_are_there(guide):
+    text = (ROOT / guide).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:launch|sweet_jax|models|colbench_env|tests|benchmarks)/[\w/]+\.py", text))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+    links = {target for target in re.findall(r"\]\(([^)#:]+)\)", text) if not target.startswith("http")}
+    assert {link for link in links if not (ROOT / guide).parent.joinpath(link).exists()} == set()
