@@ -53,7 +53,8 @@ def documented(page: Path) -> Iterator[tuple[str, ...]]:
                 yield tuple(word for word in words[module:] if word != "&")
 
 
-COMMANDS = sorted({c for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) for c in documented(page)})
+PAGES = (ROOT / "README.md", ROOT / "colbench_env" / "README.md", *(ROOT / "docs").glob("*.md"))
+COMMANDS = sorted({command for page in PAGES for command in documented(page)})
 
 
 def filled(word: str, url: str) -> str:
