@@ -10,6 +10,16 @@ from colbench_env.types import Candidates, Message, Pair, Task, Trajectory
 from sweet_jax.data.chat import Chat
 from sweet_jax.trajectory_pairs import Sample, recorded_pair
 
+SMALL = (
+    "--num-tasks=2", "--evaluation.num-tasks=2", "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8",
+    "--rollouts.rows=4", "--ranking.candidates=4", "--sampler-mesh=same",
+    *(
+        f"--{stage}.training.{flag}"
+        for stage in ("critic", "policy")
+        for flag in ("batch-size=2", "max-steps=2", "max-length=512", "save-every=1")
+    ),
+)  # fmt: skip
+"""The flags of a run on these files that takes seconds."""
 REPLIES = ("which unit ?", "what else ?", "say more", "ok")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import released
+from released import SMALL
 
 from colbench_env import __main__ as colbench
 from colbench_env.design.mini import make_page_tasks
@@ -32,12 +33,6 @@ RUN_WHOLE = {
     "launch.export.convert_checkpoint.load_llama",
     "launch.export.convert_checkpoint.open_llama",
 }
-SMALL = (
-    "--num-tasks=2", "--evaluation.num-tasks=2", "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8",
-    "--rollouts.rows=4", "--ranking.candidates=4", "--sampler-mesh=same",
-    *(f"--{stage}.training.{flag}" for stage in ("critic", "policy") for flag in ("batch-size=2", "max-steps=2")),
-    *(f"--{stage}.training.max-length=512" for stage in ("critic", "policy")),
-)  # fmt: skip
 
 
 def documented(page: Path) -> Iterator[tuple[str, ...]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import released
+from released import SMALL
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import Ranked, Trajectory
@@ -17,15 +18,6 @@ from launch import rank
 from sweet_jax.data.chat import Chat
 
 ROOT = Path(__file__).parents[2]
-SMALL = (
-    "--num-tasks=2", "--evaluation.num-tasks=2", "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8",
-    "--rollouts.rows=4", "--ranking.candidates=4", "--sampler-mesh=same",
-    *(
-        f"--{stage}.training.{flag}"
-        for stage in ("critic", "policy")
-        for flag in ("batch-size=2", "max-steps=2", "max-length=512", "save-every=1")
-    ),
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
