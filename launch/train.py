@@ -31,8 +31,8 @@ def _train(config: TrainConfig) -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
     from launch.common.benchmarks import opened
     from launch.common.run_dir import RunDir
-    from launch.training.paper_differences import paper_differences
     from launch.training.preflight import check_inputs, check_mesh
+    from launch.training.preset_differences import preset_differences
     from launch.training.report import write_report
     from launch.training.run import Run
     from launch.training.stages import planned, run_stage
@@ -61,7 +61,7 @@ def _train(config: TrainConfig) -> None:
         left = [stage for stage in stages if directory.note(stage) is None]
         if left:
             _header(run)
-            for sentence in paper_differences(config):
+            for sentence in preset_differences(config):
                 console.say(f"differs from the paper: {sentence}")
         for stage in stages:
             title = f"stage {everything.index(stage) + 1}/{len(everything)} {stage}"

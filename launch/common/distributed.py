@@ -148,7 +148,7 @@ class _Watch:
     def __init__(self, coordinator: str, heartbeat_seconds: int):
         from sweet_jax import processes
 
-        self._hosts, self._coordinator, self._heartbeat = processes, coordinator, heartbeat_seconds
+        self._processes, self._coordinator, self._heartbeat = processes, coordinator, heartbeat_seconds
         self._over, self._failing = threading.Event(), threading.Event()
         self._last_words = _LastWords(
             f"process {processes.index()} of {processes.count()} was ended from outside"
@@ -180,11 +180,11 @@ class _Watch:
 
     def _tell(self, status: int, sentence: str) -> None:
         """All processes end with this, each when its thread hears of it; the first one says it, and says it alone."""
-        if self._hosts.is_first() and not self._failing.is_set():
+        if self._processes.is_first() and not self._failing.is_set():
             self._failing.set()
             print(f"error: {sentence}", file=sys.stderr)
-        failure = _Failure(self._hosts.index(), status, sentence)
-        self._hosts.put("failed", json.dumps(vars(failure)))
+        failure = _Failure(self._processes.index(), status, sentence)
+        self._processes.put("failed", json.dumps(vars(failure)))
 
     def _terminated(self, terminated: stopping.Terminated) -> None:
         """SIGTERM has come, and the main thread of this process does not answer."""
@@ -200,57 +200,57 @@ class _Watch:
         """Waits until all processes have come to their end, and leaves the coordinator, whose process goes last."""
         import jax
 
-        self._hosts.gather("end")
+        self._processes.gather("end")
         self._over.set()
         stopping.on_silence = stopping.end_at_once  # no other process listens any more
-        if self._hosts.is_first():
-            self._hosts.client().get_live_nodes(range(self._hosts.count()))  # returns when no other is left
+        if self._processes.is_first():
+            self._processes.client().get_live_nodes(range(self._processes.count()))  # returns when no other is left
         jax.distributed.shutdown()
         self._last_words.forget()
 
     def _listen(self) -> None:
         while not self._over.wait(1.0):
             try:
-                failed = self._hosts.try_get("failed")
+                failed = self._processes.try_get("failed")
             except Exception:  # the coordinator has gone, of which the other thread tells
                 return
             if failed is not None:
                 self._end_with(_Failure(**json.loads(failed)))
 
     def _look(self) -> None:
-        everyone = range(self._hosts.count())
+        everyone = range(self._processes.count())
         while not self._over.wait(1.0):
             try:
                 # Each process has to ask, the living wait for one another, and the dead are left out.
-                alive = self._hosts.client().get_live_nodes(everyone)
+                alive = self._processes.client().get_live_nodes(everyone)
             except Exception as error:
                 if not self._over.is_set():
                     self._end_without_first(error)
                 return
             missing = [process for process in everyone if process not in alive]
-            if missing and not self._over.is_set() and self._hosts.try_get("failed") is None:
+            if missing and not self._over.is_set() and self._processes.try_get("failed") is None:
                 self._end_without(missing)
 
     def _end_with(self, failure: _Failure) -> NoReturn:
-        if not self._hosts.is_first():
-            self._hosts.put(f"left/{self._hosts.index()}", "")
+        if not self._processes.is_first():
+            self._processes.put(f"left/{self._processes.index()}", "")
             self._last_words.forget()
             _end(failure.status)
         if failure.process != 0 and not self._failing.wait(2.0):  # the same error often comes to all of them
-            print(f"error: {self._hosts.name(failure.process)}: {failure.sentence}", file=sys.stderr)
+            print(f"error: {self._processes.name(failure.process)}: {failure.sentence}", file=sys.stderr)
         stop = time.monotonic() + LEAVE_SECONDS
-        for process in range(1, self._hosts.count()):
+        for process in range(1, self._processes.count()):
             with contextlib.suppress(TimeoutError):
-                self._hosts.get(f"left/{process}", max(0.0, stop - time.monotonic()))
+                self._processes.get(f"left/{process}", max(0.0, stop - time.monotonic()))
         time.sleep(0.5)  # until they have really gone
         self._last_words.forget()
         _end(failure.status)
 
     def _end_without(self, missing: list[int]) -> NoReturn:
-        names = ", ".join(self._hosts.name(process) for process in missing)
+        names = ", ".join(self._processes.name(process) for process in missing)
         self._last_words.forget()
         sentence = f"{names} has not answered for {self._heartbeat} s: it was killed or has lost the network; {AGAIN}"
-        if self._hosts.is_first():
+        if self._processes.is_first():
             time.sleep(3.0)  # the others have to hear of it from the coordinator, which ends with this process
         _end(1, sentence)
 

@@ -11,7 +11,7 @@ from launch.common.files import check_model_directory, check_readable
 from launch.common.run_dir import RunDir
 from launch.common.settings import SCRATCH
 from launch.training.config import TrainConfig
-from launch.training.paper_differences import check_paper_run
+from launch.training.preset_differences import check_paper_run
 from sweet_jax import processes
 from sweet_jax.mesh import MeshShape
 

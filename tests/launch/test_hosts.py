@@ -183,7 +183,7 @@ def watch(monkeypatch):
     def make(process):
         made = _Watch("a:1", HEARTBEAT)
         made.told = []
-        made._hosts = SimpleNamespace(
+        made._processes = SimpleNamespace(
             is_first=lambda: process == 0, index=lambda: process, count=lambda: 2, gather=lambda _: None,
             put=lambda key, value: made.told.append(key), client=lambda: SimpleNamespace(get_live_nodes=list),
         )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from launch.common import cli
 from launch.common.settings import Lora
 from launch.training.config import TrainConfig
-from launch.training.paper_differences import paper_differences
+from launch.training.preset_differences import preset_differences
 from launch.training.presets import PRESETS, presets_for
 
 
@@ -104,18 +104,18 @@ def test_a_preset_of_the_paper_is_refused_without_real_tasks(start, tmp_path, ti
 def test_what_still_differs_from_the_paper_is_told():
     paper = PRESETS["paper-backend"]()
     always = ["answers are run as modules", "the dialogues are this model's own", "the prompts of agent and human"]
-    assert [sentence[:20] for sentence in paper_differences(paper)] == [sentence[:20] for sentence in always]
+    assert [sentence[:20] for sentence in preset_differences(paper)] == [sentence[:20] for sentence in always]
     less = dataclasses.replace(paper, num_tasks=50, grader="official", trajectories=Path("released.jsonl"), mesh="8x2")
-    assert paper_differences(less)[:-1] == ["num_tasks is 50, the preset has 5000"]
+    assert preset_differences(less)[:-1] == ["num_tasks is 50, the preset has 5000"]
     other = dataclasses.replace(PRESETS["paper-backend"](human="rules"), lora=Lora(rank=16))
-    assert "lora.rank is 16, the preset has 0" in paper_differences(other)
-    assert "the human is rules, the paper's meta-llama/Llama-3.1-70B-Instruct" in paper_differences(other)
-    assert paper_differences(PRESETS["embedded"]()) == []
+    assert "lora.rank is 16, the preset has 0" in preset_differences(other)
+    assert "the human is rules, the paper's meta-llama/Llama-3.1-70B-Instruct" in preset_differences(other)
+    assert preset_differences(PRESETS["embedded"]()) == []
     quiet = dataclasses.replace(paper, simulator=dataclasses.replace(paper.simulator, human_temperature=0.0))
-    assert "simulator.human_temperature is 0.0, the preset has 1.0" in paper_differences(quiet)
+    assert "simulator.human_temperature is 0.0, the preset has 1.0" in preset_differences(quiet)
     pages = PRESETS["paper-frontend"]()
     white = dataclasses.replace(pages, design=dataclasses.replace(pages.design, failed="zero"))
-    assert "design.failed is 'zero', the preset has 'black'" in paper_differences(white)
+    assert "design.failed is 'zero', the preset has 'black'" in preset_differences(white)
 
 
 def test_the_released_preset_differs_from_the_paper_in_what_the_table_names_and_in_nothing_else():

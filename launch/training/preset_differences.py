@@ -46,7 +46,7 @@ def check_paper_run(config: TrainConfig, stages: tuple[str, ...]) -> None:
         )
 
 
-def paper_differences(config: TrainConfig) -> list[str]:
+def preset_differences(config: TrainConfig) -> list[str]:
     """A sentence for each difference; none for a preset that is not the paper's."""
     if config.preset not in AS_IN_THE_PAPER:
         return []
