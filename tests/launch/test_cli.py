@@ -81,7 +81,7 @@ def test_help_explains_the_flags(start):
 
 def test_help_and_bad_flags_do_without_jax(python):
     code = (
-        "import sys; from launch import cli, train; sys.argv = ['launch.train', '--help']\n"
+        "import sys; from launch import train; from launch.common import cli; sys.argv = ['launch.train', '--help']\n"
         "try: train.main()\n"
         "finally: print(sorted({'jax', 'torch'} & set(sys.modules)))"
     )

@@ -209,7 +209,7 @@ def python(*arguments, **environment):
     ],
 )
 def test_what_the_encoding_of_standard_output_lacks_is_written_escaped(environment):
-    code = "import sys; from launch import cli; cli.run(lambda: print('a', '\\xe9 \\u2013 \\U0001f600', '\\udcff'))"
+    code = "from launch.common import cli; cli.run(lambda: print('a', '\\xe9 \\u2013 \\U0001f600', '\\udcff'))"
     done = python("-c", code, **environment)
     assert (done.returncode, done.stderr) == (0, b"")
     escaped = {"latin-1": b"\xe9 \\u2013 \\U0001f600", "utf-8": "é – 😀".encode()}
