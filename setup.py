@@ -12,10 +12,12 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["sweet_jax*", "models*", "colbench_env*", "launch*"]),
     package_data={
-        **{name: ["py.typed"] for name in ("colbench_env", "launch", "models")},
+        "colbench_env": ["py.typed"],
         "colbench_env.prompts": ["*.txt"],
         "colbench_env.design": ["*.js"],
+        "launch": ["py.typed"],
         "launch.reporting": ["templates/*"],
+        "models": ["py.typed"],
         "sweet_jax": ["py.typed", "start_policy/*", "frontend_start_policy/*"],
     },
     entry_points={"console_scripts": ["colbench=colbench_env.__main__:main"]},

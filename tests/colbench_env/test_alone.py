@@ -112,7 +112,11 @@ def test_the_distribution_of_its_own_needs_nothing_and_ships_what_the_whole_one_
         assert alone["project"][key] == ast.literal_eval(whole[name])
     data = ast.literal_eval(whole["package_data"])
     ours = {package: files for package, files in data.items() if package.startswith("colbench_env")}
-    patterns = [f"{package.removeprefix('colbench_env.')}/{name}" for package, files in ours.items() for name in files]
+    patterns = [
+        f"{package}/{name}".replace(".", "/", package.count(".")).removeprefix("colbench_env/")
+        for package, files in ours.items()
+        for name in files
+    ]
     assert alone["tool"]["hatch"]["build"]["include"] == ["**/*.py", *patterns]
     assert ast.literal_eval(whole["entry_points"])["console_scripts"] == [
         f"{name}={place}" for name, place in alone["project"]["scripts"].items()
