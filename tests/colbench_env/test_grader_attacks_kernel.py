@@ -7,6 +7,8 @@ import pytest
 from colbench_env.grading import Grader, Limits
 from colbench_env.types import BadInput, Task
 
+pytestmark = pytest.mark.slow
+
 ATTACKS = {
     "talks to an abstract socket over a pair of sockets": """
 import socket

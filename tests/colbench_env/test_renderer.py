@@ -20,6 +20,8 @@ from colbench_env.design.renderer import Renderer
 from colbench_env.types import BadInput
 from tests.colbench_env.chromium import SHEET, STYLESHEET, chromium_or_skip
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(width=400, viewport_height=300, height=2000, seconds=60)
 HEAD = "<link rel=stylesheet href=https://sheets.test/small.css>"
 

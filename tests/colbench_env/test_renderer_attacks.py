@@ -9,6 +9,8 @@ from colbench_env.design.drawing import Limits
 from colbench_env.design.renderer import Renderer
 from tests.colbench_env.chromium import STYLESHEET, chromium_or_skip
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(width=400, viewport_height=300, height=2000, seconds=60, elements=3000, html_characters=200_000)
 ENDLESS = "<html><p>a<script>while (true);</script></html>"
 LATE = "the page was not done within 2 s"

@@ -9,6 +9,8 @@ from colbench_env.design.renderer import Renderer
 from colbench_env.design.trimming import Trimmer
 from tests.colbench_env.chromium import chromium_or_skip
 
+pytestmark = pytest.mark.slow
+
 ALWAYS = "/*! a licence */*,::before{margin:0}"
 TURN = "@keyframes turn{from{left:0}to{left:1px}}"
 WIDE = "@media (min-width:640px){"

@@ -24,6 +24,8 @@ from launch.rollouts.config import RolloutConfig
 from launch.training.config import TrainConfig, settings_of
 from tests.colbench_env.chromium import chromium_or_skip
 
+pytestmark = pytest.mark.slow
+
 RED = '<html><body style="background:#dc2626"><h1>Shop</h1><p>Bread and cakes</p></body></html>'
 BLUE = '<html><body style="background:#1e3a8a"><h1>Shop</h1><p>Bread and cakes</p></body></html>'
 TASK = Task("A red page", RED)

@@ -14,6 +14,8 @@ from colbench_env.types import Pair, Ranked, Task, Trajectory
 from launch import rank, train
 from tests.colbench_env.chromium import chromium_or_skip
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "--benchmark=frontend", "--num-tasks=8", "--evaluation.num-tasks=3", "--rollouts.samples=3",

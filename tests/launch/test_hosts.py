@@ -23,6 +23,8 @@ from launch.training.command_line import command_line
 from launch.training.config import TrainConfig, settings_of
 from sweet_jax import processes as processes_module
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SECONDS = 400  # after which a test gives up on a process; a slow machine compiles for two minutes
 HEARTBEAT = 10

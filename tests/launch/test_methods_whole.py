@@ -17,6 +17,8 @@ from colbench_env.types import Ranked, Trajectory
 from launch import rank
 from sweet_jax.data.chat import Chat
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -25,6 +25,8 @@ from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.train.loop import restore_params
 from sweet_jax.train.settings import Training
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STAGES = (
     "tasks", "rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs", "policy", "evaluation",

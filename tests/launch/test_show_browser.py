@@ -8,6 +8,8 @@ from launch import show
 from tests.colbench_env.chromium import chromium_or_skip
 from tests.launch.show_rows import DRAWN, everything, write
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def browser():

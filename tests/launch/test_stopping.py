@@ -17,6 +17,8 @@ from colbench_env.types import Message, Trajectory
 from launch import evaluate, rollout
 from tests.launch.evaluate_rows import dialogue, task
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SENTENCE = "stopped by SIGTERM; run the same command again to continue"
 BEGIN = """

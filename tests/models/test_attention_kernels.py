@@ -13,6 +13,8 @@ from models.config import ModelError
 from models.llama import REMAT_POLICIES, Llama, logits
 from models.parameters import flatten, param_shardings
 
+pytestmark = pytest.mark.slow
+
 TOKENS_BT = np.random.default_rng(1).integers(0, 48, (2, 256))
 
 
