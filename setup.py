@@ -62,11 +62,15 @@ setup(
             "playwright>=1.60",  # the tests of launch.show and of the renderer drive an installed Chromium with it
             "pillow>=12.0",
             "scipy>=1.17",
+            "mkdocs>=1.6,<2",  # the site is built by a test
+            "mkdocs-material>=9.7",
+            "mkdocstrings[python]>=1.0",
             # libtpu, with which launch.plan compiles for TPUs that are not there
             "jax[tpu]>=0.10.2; sys_platform == 'linux' and platform_machine == 'x86_64'",
         ],
         "tpu": ["jax[tpu]>=0.10.2"],
         "cuda": ["jax[cuda12]>=0.10.2"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"],
         "serve": ["starlette>=1.0", "uvicorn>=0.50", "pydantic>=2.11"],
         "openai": ["openai>=2.0"],
         "gym": ["gymnasium>=1.4"],

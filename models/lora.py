@@ -1,7 +1,7 @@
 """LoRA (arXiv:2106.09685): adapters a [L, I, r] and b [L, r, O] beside stacked weights W [L, I, O].
 
 The effective weight is W + alpha / rank * a b. Adapters lie in the parameters under "lora", in the tree of the weights
-that they adapt: params["lora"]["layers"]["attention"]["q"]["a"]. Without that entry the network is the frozen one.
+that they adapt: `params["lora"]["layers"]["attention"]["q"]["a"]`. Without that entry the network is the frozen one.
 """
 
 import zlib
