@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from launch.common import cli
-from launch.common.distributed import connected
+from launch.common.distributed import join_processes
 from launch.export.config import ConvertConfig
 
 
@@ -13,13 +13,13 @@ def main() -> None:
     """Parses the flags and converts."""
     config: ConvertConfig = cli.parse_plain(ConvertConfig, sys.argv[1:], "launch.convert")
 
-    with connected(config.hosts):
+    with join_processes(config.hosts):
         # jax and what imports it only now: `--help` and bad flags should answer at once.
         from launch.export.convert_checkpoint import convert
         from sweet_jax import processes
 
         said = convert(config)
-        if processes.is_first():
+        if processes.is_process_0():
             print(said)
 
 

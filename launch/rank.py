@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from launch.common import cli
-from launch.common.distributed import connected
+from launch.common.distributed import join_processes
 from launch.ranking.config import RankConfig
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     """Parses the flags and runs what is not finished yet."""
     config: RankConfig = cli.parse_plain(RankConfig, sys.argv[1:], "launch.rank")
 
-    with connected(config.hosts):
+    with join_processes(config.hosts):
         # jax and what imports it only now: `--help` and bad flags should answer at once.
         from launch.ranking.rank import rank
 

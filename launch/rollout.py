@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from launch.common import cli
-from launch.common.distributed import connected
+from launch.common.distributed import join_processes
 from launch.rollouts.config import MINI_TASKS, RolloutConfig, settings_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Parses the flags, seats both sides and plays what the file does not have yet."""
     config: RolloutConfig = cli.parse_plain(RolloutConfig, sys.argv[1:], "launch.rollout")
-    with connected(config.hosts):
+    with join_processes(config.hosts):
         _roll(config)
 
 
@@ -33,7 +33,7 @@ def _roll(config: RolloutConfig) -> None:
     from sweet_jax.rollout import process_shards as shares
 
     check_same(settings_of(config))
-    console, tasks = Console(audible=processes.is_first()), _tasks(config)
+    console, tasks = Console(audible=processes.is_process_0()), _tasks(config)
 
     async def roll(sides: Sides, wanted: Wanted) -> None:
         async with contextlib.AsyncExitStack() as held:

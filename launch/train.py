@@ -10,7 +10,7 @@ from importlib import metadata
 
 from launch.common import cli
 from launch.common.console import Console, peak_memory_gib
-from launch.common.distributed import connected
+from launch.common.distributed import join_processes
 from launch.common.stopping import Terminated
 from launch.training.config import TrainConfig, settings_of
 from launch.training.presets import presets_for
@@ -23,7 +23,7 @@ def main() -> None:
     presets = presets_for(cli.flag_value(argv, "algorithm", "sweet"), *named)
     config: TrainConfig = cli.parse(TrainConfig, argv, presets, "embedded")
 
-    with connected(config.hosts):
+    with join_processes(config.hosts):
         _train(config)
 
 
@@ -41,7 +41,7 @@ def _train(config: TrainConfig) -> None:
     from sweet_jax.train.loop import Interrupted
     from sweet_jax.train.metrics import Diverged
 
-    started, console, directory = time.monotonic(), Console(audible=processes.is_first()), RunDir(config.run_dir)
+    started, console, directory = time.monotonic(), Console(audible=processes.is_process_0()), RunDir(config.run_dir)
     everything = planned(config)
     stages = everything if config.stage == "all" else (config.stage,)
     if config.stage != "all" and config.stage not in everything:
@@ -83,7 +83,7 @@ def _train(config: TrainConfig) -> None:
             console.say(f"{title}: done " + " ".join(f"{name}={_short(value)}" for name, value in note.items()))
         if directory.note("evaluation") is not None:
             seconds = time.monotonic() - started if left else None
-            processes.from_first(lambda: write_report(run, seconds))
+            processes.broadcast_from_process_0(lambda: write_report(run, seconds))
 
 
 def _short(value: object) -> str:
@@ -118,7 +118,7 @@ def _header(run: object) -> None:
         ]
     rows += [
         ("benchmark", config.benchmark),
-        ("grader", processes.from_first(run.benchmark.about_grader)),
+        ("grader", processes.broadcast_from_process_0(run.benchmark.about_grader)),
         ("algorithm", f"{config.algorithm}, preset {config.preset}, human {config.simulator.human}"),
         ("seed", str(config.seed)),
         ("run", f"{config.run_dir} (process {os.getpid()}, {peak_memory_gib():.2f} GiB so far)"),

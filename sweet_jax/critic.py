@@ -6,7 +6,7 @@ Rows carry the privileged prefix as tokens; nothing here knows where `c` is. Two
     value head  the paper's ablation: A = head(mean over the turn's tokens of the last hidden state)
 
 The reference term of the log-ratio may have been computed on rows without the prefix ("public", as in the released
-code); `onto` moves such values to the places the same tokens have in the privileged row.
+code); `align_logps` moves such values to the places the same tokens have in the privileged row.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ from sweet_jax.data.batch import PairBatch, TokenRow, TurnBatch
 from sweet_jax.logprobs import hidden_states, token_logps
 from sweet_jax.losses import Aggregation, Metrics, preference_loss, preference_metrics, turn_advantages
 from sweet_jax.mesh import replicated
-from sweet_jax.train.objectives import Counts, Preference, pair_counts, present
+from sweet_jax.train.objectives import Counts, PreferenceLoss, pair_counts, present
 from sweet_jax.train.step import Objective
 
 
@@ -59,7 +59,7 @@ def value_head_advantages(
     return turn_advantages(value_bt, jnp.zeros_like(value_bt), batch.turn_bt, num_turns, "turn-mean")
 
 
-def with_value_head(trained: Mapping[str, Any], size: int, key: Array, mesh: Mesh) -> dict[str, Any]:
+def add_value_head(trained: Mapping[str, Any], size: int, key: Array, mesh: Mesh) -> dict[str, Any]:
     """{"llama": trained, "head": ...} with a fresh head on hidden states of `size`: kernel normal with deviation
     1/size, bias 0, replicated."""
     head = {"kernel": jax.random.normal(key, (size, 1), jnp.float32) / size, "bias": jnp.zeros((1,), jnp.float32)}
@@ -67,7 +67,7 @@ def with_value_head(trained: Mapping[str, Any], size: int, key: Array, mesh: Mes
 
 
 def value_head_shapes(trained: Mapping[str, Any], size: int, mesh: Mesh) -> dict[str, Any]:
-    """`with_value_head` for shapes: sharded jax.ShapeDtypeStruct of what is trained, the head among it."""
+    """`add_value_head` for shapes: sharded jax.ShapeDtypeStruct of what is trained, the head among it."""
     head = {
         name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated(mesh))
         for name, shape in (("kernel", (size, 1)), ("bias", (1,)))
@@ -75,7 +75,7 @@ def value_head_shapes(trained: Mapping[str, Any], size: int, mesh: Mesh) -> dict
     return {"llama": trained, "head": head}
 
 
-def value_head_objective(model: Llama, settings: Preference) -> Objective:
+def value_head_objective(model: Llama, settings: PreferenceLoss) -> Objective:
     """The critic's loss, eq. 2, on `PairBatch` with the advantages of the value head: same score, no reference.
 
     BadInput unless `nll_coef` is 0: this critic does not use the LM head, so an NLL would train something else.
@@ -116,7 +116,7 @@ def make_value_head_critic(model: Llama, num_turns: int) -> Callable[[Any, TurnB
     return jax.jit(advantages, out_shardings=replicated(model.mesh))
 
 
-def onto(source: TokenRow, values: np.ndarray, target: TokenRow) -> np.ndarray:
+def align_logps(source: TokenRow, values: np.ndarray, target: TokenRow) -> np.ndarray:
     """Per-token values of `source` at the places the same counted tokens have in `target`, 0 elsewhere; float32.
 
     BadInput where the two rows do not count the same tokens of the same turns (one of them was truncated).

@@ -84,7 +84,7 @@ def whole_directory(directory: Path) -> Iterator[Path]:
         if _writes():
             shutil.rmtree(directory, ignore_errors=True)
             beside.rename(directory)
-        processes.from_first(lambda: None)  # the others go on when it is there
+        processes.broadcast_from_process_0(lambda: None)  # the others go on when it is there
         processes.wait_for(directory)
     except BaseException as error:
         if _writes():
@@ -138,4 +138,4 @@ def _name_tokenizer_class(directory: Path) -> None:
 
 
 def _writes() -> bool:
-    return processes.is_first()
+    return processes.is_process_0()

@@ -222,7 +222,7 @@ class ReferenceCache:
         """
         path = self._path(identity, part)
         found = self._read(path)
-        if not processes.from_first(lambda: found is not None):
+        if not processes.broadcast_from_process_0(lambda: found is not None):
             return None
         if found is None:
             raise BadInput(f"{path}: {processes.name(0)} can read it and {processes.name()} cannot")
@@ -240,7 +240,7 @@ class ReferenceCache:
 
     def save(self, identity: str, part: int, arrays: Sequence[np.ndarray]) -> None:
         """Writes that part whole or not at all; OSError if the disk refuses. The first process writes."""
-        if not processes.is_first():
+        if not processes.is_process_0():
             return
         path = self._path(identity, part)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Ratio:
+class MeanMetric:
     """A metric that travels as (sum, count), added over micro-batches and devices, then divided once: at the end."""
 
     sum: Any
@@ -35,7 +35,7 @@ class Ratio:
         return float(self.sum) / max(float(self.count), 1e-9)
 
 
-Metrics = Mapping[str, Ratio]
+Metrics = Mapping[str, MeanMetric]
 
 
 @jax.tree_util.register_dataclass
@@ -100,12 +100,12 @@ def preference_loss(
 
 def preference_metrics(
     chosen_b: Float[Array, " B"], rejected_b: Float[Array, " B"], present_b: Bool[Array, " B"], beta: float
-) -> dict[str, Ratio]:
+) -> dict[str, MeanMetric]:
     """Rewards (beta x score), their margins and accuracies as (sum, count) over the pairs present; names as in TRL."""
     count = present_b.sum().astype(jnp.float32)
 
-    def over_pairs(x_b: Array) -> Ratio:
-        return Ratio(jnp.where(present_b, x_b, 0.0).sum(), count)
+    def over_pairs(x_b: Array) -> MeanMetric:
+        return MeanMetric(jnp.where(present_b, x_b, 0.0).sum(), count)
 
     return {
         "rewards/chosen": over_pairs(beta * chosen_b),
@@ -115,16 +115,16 @@ def preference_metrics(
     }
 
 
-def predicted(mask_bt: Bool[Array, "B T"]) -> Bool[Array, "B T"]:
+def drop_first_token(mask_bt: Bool[Array, "B T"]) -> Bool[Array, "B T"]:
     """The mask without column 0: no token comes before the first one, so nothing predicts it."""
     return mask_bt & (jnp.arange(mask_bt.shape[1]) > 0)
 
 
-def nll(logp_bt: Float[Array, "B T"], mask_bt: Bool[Array, "B T"]) -> Ratio:
+def nll(logp_bt: Float[Array, "B T"], mask_bt: Bool[Array, "B T"]) -> MeanMetric:
     """Negative log-likelihood of the tokens in the mask: (sum, number of tokens), both float32.
 
     In:  logp = [0, -1, -2, -4], mask = [1, 1, 0, 1]
     Out: sum = 5, count = 2
     """
-    mask_bt = predicted(mask_bt)
-    return Ratio(-jnp.where(mask_bt, logp_bt, 0.0).sum(), mask_bt.sum().astype(jnp.float32))
+    mask_bt = drop_first_token(mask_bt)
+    return MeanMetric(-jnp.where(mask_bt, logp_bt, 0.0).sum(), mask_bt.sum().astype(jnp.float32))

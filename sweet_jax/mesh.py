@@ -177,7 +177,7 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
     return Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names))
 
 
-def own_mesh(mesh: Mesh) -> Mesh:
+def local_mesh(mesh: Mesh) -> Mesh:
     """The part of the mesh that this process holds: its rows over "data", whole along the other axes.
 
     BadInput where one of the other axes spans processes.
@@ -195,8 +195,8 @@ def own_mesh(mesh: Mesh) -> Mesh:
     return Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types)
 
 
-def own_copies(tree: Any, shardings: Any) -> Any:
-    """The arrays of a mesh, whole along "data", as arrays of `shardings` on the `own_mesh`: nothing is copied."""
+def local_copies(tree: Any, shardings: Any) -> Any:
+    """The arrays of a mesh, whole along "data", as arrays of `shardings` on the `local_mesh`: nothing is copied."""
 
     def put(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
         shards = [shard.data for shard in leaf.addressable_shards]
@@ -232,12 +232,12 @@ def put_rows(tree: Any, mesh: Mesh) -> Any:
     def put(leaf: Any) -> jax.Array:
         rows = np.shape(leaf)[0]
         check_rows(rows, mesh)
-        return put_own_rows(np.asarray(leaf)[own_rows(rows, mesh)], rows, mesh)
+        return put_process_local_rows(np.asarray(leaf)[process_local_rows(rows, mesh)], rows, mesh)
 
     return jax.tree.map(put, tree)
 
 
-def own_rows(rows: int, mesh: Mesh) -> np.ndarray:
+def process_local_rows(rows: int, mesh: Mesh) -> np.ndarray:
     """The numbers, ascending, of those of `rows` rows that lie on devices of this process; all of them on a single one.
 
     Two processes hold the same rows where another axis of the mesh spans them.
@@ -249,8 +249,8 @@ def own_rows(rows: int, mesh: Mesh) -> np.ndarray:
     return np.unique(np.concatenate([np.arange(rows)[place] for place in places]))
 
 
-def put_own_rows(tree: Any, rows: int, mesh: Mesh) -> Any:
-    """The arrays [B, ...] over all devices, rows over "data", of which each process gives its `own_rows(B, mesh)`.
+def put_process_local_rows(tree: Any, rows: int, mesh: Mesh) -> Any:
+    """Put arrays [B, ...] on all devices, rows over "data"; each process gives its `process_local_rows(B, mesh)` only.
 
     Where a row lies depends on the mesh alone and not on the number of processes.
     """

@@ -2,7 +2,7 @@
 
 Every process runs the same program with the same state on the host, and their devices compute together. What is not a
 computation - reading and writing the run's files, grading, the console - belongs to the first process; what follows
-from it for all of them goes through `from_first`. With one process all of this is a plain call.
+from it for all of them goes through `broadcast_from_process_0`. With one process all of this is a plain call.
 
 The processes talk through the key-value store of `jax.distributed`, never through the devices: those would have to wait
 in a collective for as long as the first process grades. Nobody waits here for a process that has died, for
@@ -29,8 +29,8 @@ PREFIX = "sweet_jax/"
 POLL_MS = 2000  # a wait is cut into such pieces, so that Ctrl-C ends it
 VISIBLE_SECONDS = 90.0  # a network file system may show another host's file this late
 
-_numbers = itertools.count()  # of the calls of `from_first` and `gather`; the same on every process
-_alone = False  # inside the work of `from_first`: the others do not take part
+_numbers = itertools.count()  # of the calls of `broadcast_from_process_0` and `gather`; the same on every process
+_alone = False  # inside the work of `broadcast_from_process_0`: the others do not take part
 
 
 def count() -> int:
@@ -43,7 +43,7 @@ def index() -> int:
     return distributed.global_state.process_id if jax.distributed.is_initialized() else 0
 
 
-def is_first() -> bool:
+def is_process_0() -> bool:
     """Whether this process writes the files and prints."""
     return index() == 0
 
@@ -60,7 +60,7 @@ def name(process: int | None = None) -> str:
     return f"process {process} ({try_get(f'host/{process}') or 'its host is unknown'})"
 
 
-def from_first(work: Callable[[], T]) -> T:
+def broadcast_from_process_0(work: Callable[[], T]) -> T:
     """What `work` returns, a JSON value; only the first process does it, and every process has to call this.
 
     Inside `work` there is nothing to wait for: calls in it are plain calls. An error in it ends all processes.
@@ -69,7 +69,7 @@ def from_first(work: Callable[[], T]) -> T:
     if count() == 1 or _alone:
         return work()
     key = f"first/{next(_numbers)}"
-    if is_first():
+    if is_process_0():
         _alone = True
         try:
             value = json.dumps(work())
@@ -87,10 +87,12 @@ def gather(value: T) -> list[T]:
         return [value]
     number = next(_numbers)
     put(f"gather/{number}/{index()}", json.dumps(value))
-    return from_first(lambda: [json.loads(get(f"gather/{number}/{process}")) for process in range(count())])
+    return broadcast_from_process_0(
+        lambda: [json.loads(get(f"gather/{number}/{process}")) for process in range(count())]
+    )
 
 
-def all_say(what: str, seconds: float) -> bool:
+def all_agree(what: str, seconds: float) -> bool:
     """Whether every process says this within that time; each says it at most once."""
     if count() == 1:
         return True
@@ -117,7 +119,7 @@ def publish(path: Path, write: Callable[[], None]) -> None:
         write()
         return _digest(path)
 
-    expected, stop = from_first(written), time.monotonic() + VISIBLE_SECONDS
+    expected, stop = broadcast_from_process_0(written), time.monotonic() + VISIBLE_SECONDS
     while _digest(path) != expected:
         if time.monotonic() > stop:
             raise BadInput(

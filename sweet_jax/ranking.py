@@ -120,7 +120,7 @@ class TurnScorer:
             row = rows[turn.position]
             prefix = row.input_with_ground_truth[: len(row.input_with_ground_truth) - len(row.input)]
             plain = candidate_row(row.extra["prompt_ids"], list(turn.ids), row.extra["prefix_length"])
-            shown = self.chat.with_prefix(plain, prefix) if prefix else plain
+            shown = self.chat.add_prefix(plain, prefix) if prefix else plain
             shown_rows[turn] = truncate(shown, self.max_length, "left", turn.position) or shown
             public_rows[turn] = truncate(plain, self.max_length, "left", turn.position) or plain
         return shown_rows, public_rows

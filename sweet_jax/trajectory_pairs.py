@@ -27,7 +27,7 @@ class Sample:
     trajectory: Trajectory
 
 
-def preferences(
+def select_pairs(
     samples: Iterable[Sample], preferred: Callable[[Sequence[float]], list[IndexPair]]
 ) -> list[tuple[Sample, Sample]]:
     """(better, worse) of the samples that have a reward, task by task in the order of the samples.
@@ -45,7 +45,7 @@ def preferences(
     ]
 
 
-def tokenised_pair(chosen: Sample, rejected: Sample, chat: Chat, system: str, privileged: bool) -> Pair:
+def tokenise_pair(chosen: Sample, rejected: Sample, chat: Chat, system: str, privileged: bool) -> Pair:
     """The pair as text and as token ids, the sampled ones where the rows have them. BadInput for unreadable ids."""
     prefix = privileged_prefix(chosen.trajectory.task.ground_truth) if privileged else ""
     texts, tokens = [], []
@@ -53,12 +53,12 @@ def tokenised_pair(chosen: Sample, rejected: Sample, chat: Chat, system: str, pr
         row = trajectory_row(sample.trajectory, chat, system, sample.where)
         last = row.num_turns
         texts.append(prefix + chat.decode(turn_prompt(row, last)) + chat.reply_text(turn_output(row, last)))
-        tokens.append(row_to_json(chat.with_prefix(row, prefix) if prefix else row))
+        tokens.append(row_to_json(chat.add_prefix(row, prefix) if prefix else row))
     extra = {"task": chosen.trajectory.task.task_id, CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}
     return Pair(texts[0], texts[1], extra)
 
 
-def recorded_pair(chosen: Sample, rejected: Sample, privileged: bool) -> Pair:
+def make_recorded_pair(chosen: Sample, rejected: Sample, privileged: bool) -> Pair:
     """The pair in the texts that were recorded. BadInput where the last turn has no `input` or no `output`."""
     prefix = privileged_prefix(chosen.trajectory.task.ground_truth) if privileged else ""
     texts = []

@@ -1,7 +1,7 @@
 """Starting as one of several processes, and ending with all of them.
 
-`connected` joins the processes through `jax.distributed` and has a thread watch over the others. Whatever ends one of
-them ends all: the first process says why in one sentence, and nobody waits for a process that is no longer there.
+`join_processes` joins them through `jax.distributed` and has a thread watch over the others. Whatever ends one of them
+ends all: the first process says why in one sentence, and nobody waits for a process that is no longer there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEAVE_SECONDS = 10.0  # for the others to hear of an error before the first proc
 
 
 @contextlib.contextmanager
-def connected(settings: Hosts) -> Iterator[None]:
+def join_processes(settings: Hosts) -> Iterator[None]:
     """Joins the other processes, if there are any, and leaves them at the end; call it before jax has devices.
 
     An error inside ends all processes. BadInput where the others cannot be reached.
@@ -154,7 +154,7 @@ class _Watch:
             f"process {processes.index()} of {processes.count()} was ended from outside"
             + (
                 ""
-                if processes.is_first()
+                if processes.is_process_0()
                 else f", or by jax because process 0, the coordinator at {coordinator}, has gone"
             )
             + f"; {AGAIN}"
@@ -180,7 +180,7 @@ class _Watch:
 
     def _tell(self, status: int, sentence: str) -> None:
         """All processes end with this, each when its thread hears of it; the first one says it, and says it alone."""
-        if self._processes.is_first() and not self._failing.is_set():
+        if self._processes.is_process_0() and not self._failing.is_set():
             self._failing.set()
             print(f"error: {sentence}", file=sys.stderr)
         failure = _Failure(self._processes.index(), status, sentence)
@@ -203,7 +203,7 @@ class _Watch:
         self._processes.gather("end")
         self._over.set()
         stopping.on_silence = stopping.end_at_once  # no other process listens any more
-        if self._processes.is_first():
+        if self._processes.is_process_0():
             self._processes.client().get_live_nodes(range(self._processes.count()))  # returns when no other is left
         jax.distributed.shutdown()
         self._last_words.forget()
@@ -232,7 +232,7 @@ class _Watch:
                 self._end_without(missing)
 
     def _end_with(self, failure: _Failure) -> NoReturn:
-        if not self._processes.is_first():
+        if not self._processes.is_process_0():
             self._processes.put(f"left/{self._processes.index()}", "")
             self._last_words.forget()
             _end(failure.status)
@@ -250,7 +250,7 @@ class _Watch:
         names = ", ".join(self._processes.name(process) for process in missing)
         self._last_words.forget()
         sentence = f"{names} has not answered for {self._heartbeat} s: it was killed or has lost the network; {AGAIN}"
-        if self._processes.is_first():
+        if self._processes.is_process_0():
             time.sleep(3.0)  # the others have to hear of it from the coordinator, which ends with this process
         _end(1, sentence)
 

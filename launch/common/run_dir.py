@@ -44,7 +44,7 @@ class RunDir:
                 f"{self.path}: the run directory",
                 f"{self.path}: another process is working in this run directory",
             )
-            processes.from_first(lambda: held.enter_context(lock) or self._check(wanted))
+            processes.broadcast_from_process_0(lambda: held.enter_context(lock) or self._check(wanted))
             # A text that no earlier start can have left there.
             processes.publish(self.path / ".hosts", lambda: self._tell_hosts())
             try:
@@ -89,7 +89,7 @@ class RunDir:
 
     def note(self, name: str) -> dict[str, Any] | None:
         """What a finished stage left to say, None where it has not finished; every process has to ask."""
-        return processes.from_first(lambda: self._read_note(self.path / name / "done.json"))
+        return processes.broadcast_from_process_0(lambda: self._read_note(self.path / name / "done.json"))
 
     def _read_note(self, path: Path) -> dict[str, Any] | None:
         try:
@@ -105,7 +105,7 @@ class RunDir:
 
 def check_same(settings: Mapping[str, Any]) -> None:
     """BadInput unless all processes have the same settings; each has to call this."""
-    first = processes.from_first(lambda: settings)
+    first = processes.broadcast_from_process_0(lambda: settings)
     differing = [f"{name} is {was!r} there and {now!r} here" for name, was, now in _differences(first, settings)]
     if differing:
         raise BadInput(
@@ -123,13 +123,13 @@ def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[st
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """`tasks.write_rows` by the first process; the others have the same rows and write nothing."""
-    if processes.is_first():
+    if processes.is_process_0():
         tasks.write_rows(path, rows)
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
     """`tasks.append_rows` by the first process; the others have the same rows and write nothing."""
-    if processes.is_first():
+    if processes.is_process_0():
         tasks.append_rows(path, rows)
 
 
@@ -146,4 +146,4 @@ def resume_rows(path: Path, kind: type[AnyRow], chunk: int, total: int) -> int:
             tasks.write_rows(path, whole)
         return len(whole)
 
-    return processes.from_first(whole_rows)
+    return processes.broadcast_from_process_0(whole_rows)

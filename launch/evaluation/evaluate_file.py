@@ -255,10 +255,15 @@ def _write_pairs(
     config: EvaluateConfig, benchmark: Benchmark, file: Dialogues, graded: Graded, chat: Chat | None, console: Console
 ) -> list[str]:
     """Writes the pairs that can be made; gives a sentence for each dialogue that stands in the way of one."""
-    from sweet_jax.trajectory_pairs import Sample, preferences, recorded_pair, tokenised_pair  # takes seconds to import
+    from sweet_jax.trajectory_pairs import (  # takes seconds to import
+        Sample,
+        make_recorded_pair,
+        select_pairs,
+        tokenise_pair,
+    )
 
     pairs, defects = [], {}
-    preferred = preferences(
+    preferred = select_pairs(
         (Sample(place, row) for place, row in zip(file.places, graded.rows, strict=True)), benchmark.preferred
     )
     for chosen, rejected in preferred:
@@ -271,10 +276,10 @@ def _write_pairs(
             if chat is not None and not all(_recorded(sample.trajectory) for sample in (chosen, rejected)):
                 system = chosen.trajectory.extra.get("system")
                 pairs.append(
-                    tokenised_pair(chosen, rejected, chat, system if isinstance(system, str) else "", config.privileged)
+                    tokenise_pair(chosen, rejected, chat, system if isinstance(system, str) else "", config.privileged)
                 )
             else:
-                pairs.append(recorded_pair(chosen, rejected, config.privileged))
+                pairs.append(make_recorded_pair(chosen, rejected, config.privileged))
         except BadInput as problem:
             defects[str(problem)] = None
     if not preferred:

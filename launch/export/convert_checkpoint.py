@@ -40,7 +40,7 @@ def convert(config: ConvertConfig) -> str:
     """Writes what is asked for and returns a line that says what that was; BadInput before anything is written."""
     if not config.source.is_dir():
         raise BadInput(f"--from={config.source}: no such directory")
-    if processes.from_first(config.to.exists):
+    if processes.broadcast_from_process_0(config.to.exists):
         raise BadInput(f"--to={config.to}: is there already; nothing is overwritten")
     shape = parse_mesh(config.mesh)
     stage = find_stage(config.source)
@@ -102,7 +102,7 @@ def _export_stage(config: ConvertConfig, stage: Stage, mesh: Mesh) -> str:
         dtype = _dtype(config, shapes["lora/" + next(iter(lora_table(network, lora)))].dtype)
         adapters = jax.tree.map(lambda x: x.astype(dtype), saved.read(wanted))
         with whole_directory(config.to) as beside:
-            save_adapter(beside, network, lora, adapters, str(stage.model), processes.is_first())
+            save_adapter(beside, network, lora, adapters, str(stage.model), processes.is_process_0())
         return f"{config.to}: adapters of rank {lora.rank} on {', '.join(lora.targets)} in {dtype}, {origin}"
     if lora is None:
         dtype = _dtype(config, shapes["final_norm"].dtype)
@@ -175,7 +175,7 @@ def _import_model(config: ConvertConfig, mesh: Mesh) -> str:
     with whole_directory(config.to) as beside:
         with Checkpoints(beside / "checkpoints") as checkpoints:
             checkpoints.save(0, {"params": loaded.params}, {})
-        processes.from_first(
+        processes.broadcast_from_process_0(
             lambda: _write_model_files(beside / "model", loaded.config, dtype, settings, config.source)
         )
     return f"{config.to}: a checkpoint of {_described(loaded.config)} in {dtype}, from {config.source}"

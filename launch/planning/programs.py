@@ -20,10 +20,10 @@ from sweet_jax.generation.batch_sampler import Sampling, make_generate
 from sweet_jax.logprobs import score
 from sweet_jax.mesh import rows_sharding
 from sweet_jax.train.loop import shardings_of
-from sweet_jax.train.objectives import Preference, PreferenceBatch, preference_objective
+from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, preference_objective
 from sweet_jax.train.optim import make_optimizer
 from sweet_jax.train.settings import Hyper
-from sweet_jax.train.step import abstract_state, combined, make_train_step, state_shardings
+from sweet_jax.train.step import abstract_state, make_train_step, merge_params, state_shardings
 
 TOTAL_STEPS, LORA_ALPHA = 1000, 32.0  # no shape depends on them
 
@@ -59,7 +59,7 @@ def _train(config: PlanConfig, model: Llama) -> Program:
         trained = lora_shapes(model.config, model.lora, mesh)
     optimizer = make_optimizer(Hyper(moment_dtype=config.moment_dtype), TOTAL_STEPS)
     layout = state_shardings(optimizer, trained, shardings_of(trained))
-    preference = Preference() if config.stage == "critic" else Preference("sum", max_turns=1)
+    preference = PreferenceLoss() if config.stage == "critic" else PreferenceLoss("sum", max_turns=1)
     objective = preference_objective(model, preference)
     step = make_train_step(objective, optimizer, layout, mesh, config.micro_batches, frozen)
     state = abstract_state(optimizer, trained, layout)
@@ -67,7 +67,7 @@ def _train(config: PlanConfig, model: Llama) -> Program:
         PairBatch(_rows(config, mesh), _rows(config, mesh)),
         *(_array(mesh, jnp.float32, config.batch_size, config.tokens) for _ in range(2)),
     )
-    return Program(lambda: step.lower(state, batch), combined(frozen, state.params), state.opt_state, batch)
+    return Program(lambda: step.lower(state, batch), merge_params(frozen, state.params), state.opt_state, batch)
 
 
 def _score(config: PlanConfig, model: Llama) -> Program:

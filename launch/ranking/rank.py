@@ -49,7 +49,7 @@ def rank(config: RankConfig) -> None:
     if not train.embedded:
         check_model_directory(train.model)
     check_mesh(train, shape, STAGES if config.candidates is None else ())
-    console, directory = Console(audible=processes.is_first()), RunDir(config.output)
+    console, directory = Console(audible=processes.is_process_0()), RunDir(config.output)
     devices = start_devices(shape)
     settings = settings_of(train) | {"critic_from": str(found.given.directory)}
     with (
@@ -59,9 +59,9 @@ def rank(config: RankConfig) -> None:
     ):
         run = Run(train, directory, console, devices, shape, benchmark, found.given)
         if config.trajectories is not None and directory.note("candidates") is None:
-            processes.from_first(lambda: _take_trajectories(run, config.trajectories))
+            processes.broadcast_from_process_0(lambda: _take_trajectories(run, config.trajectories))
         if config.trajectories is not None:
-            console.say(processes.from_first(lambda: _what_is_taken(config, directory)))
+            console.say(processes.broadcast_from_process_0(lambda: _what_is_taken(config, directory)))
         for number, stage in enumerate(STAGES, start=1):
             title = f"stage {number}/{len(STAGES)} {stage}"
             if directory.note(stage) is not None:

@@ -53,7 +53,7 @@ def check_inputs(config: TrainConfig, directory: RunDir, stages: Sequence[str]) 
                     f"finished here: run --stage={needed} first"
                 )
     check_paper_run(config, tuple(left))
-    processes.from_first(lambda: _check_files(config, left))
+    processes.broadcast_from_process_0(lambda: _check_files(config, left))
 
 
 def _check_files(config: TrainConfig, left: Sequence[str]) -> None:

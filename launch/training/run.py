@@ -30,9 +30,9 @@ from sweet_jax.data.batch import default_buckets
 from sweet_jax.data.chat import Chat, check_vocabulary
 from sweet_jax.generation import Engine
 from sweet_jax.generation.batch_sampler import Sampler, Sampling
-from sweet_jax.mesh import DeviceReport, MeshShape, make_mesh, own_copies, own_mesh
+from sweet_jax.mesh import DeviceReport, MeshShape, local_copies, local_mesh, make_mesh
 from sweet_jax.train.loop import Reporter, restore_params
-from sweet_jax.train.step import combined
+from sweet_jax.train.step import merge_params
 
 SMALLEST_PROMPT = 128  # the smallest bucket of prompts
 
@@ -166,7 +166,7 @@ class Run:
         trained = restore_params(folder, self.trained_shapes, training, num_rows)
         if self.lora is None:
             return trained
-        return jax.jit(lambda params: merged(params, self.lora))(combined(self.start_params, trained))
+        return jax.jit(lambda params: merged(params, self.lora))(merge_params(self.start_params, trained))
 
     def _laid_out(self, params: Any) -> Any:
         """The parameters in the sampler's layout; matrices in the dtype in which they are read."""
@@ -201,8 +201,8 @@ class Run:
 
     def engine(self, params: Any) -> Engine:
         """An engine with these parameters on the devices of this process, to be closed."""
-        mesh = own_mesh(self.sampler_mesh)
-        own = own_copies(self._laid_out(params), inference_shardings(self.llama_config, mesh))
+        mesh = local_mesh(self.sampler_mesh)
+        own = local_copies(self._laid_out(params), inference_shardings(self.llama_config, mesh))
         model = Llama(self.llama_config, mesh, self.dtype, remat="none", attention=self.attention)
         return Engine(model, own, self.chat.end_ids, self.chat.pad_id, self.config.rollouts.rows, self.max_length)
 

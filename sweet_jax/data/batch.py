@@ -161,7 +161,7 @@ def fit_pairs(pairs: Sequence[RowPair], max_length: int, policy: Truncation = "r
     return FittedPairs(tuple(fitted), tuple(dropped), tuple(cut))
 
 
-def uncounted(rows: Sequence[TokenRow]) -> tuple[int, ...]:
+def rows_without_action_tokens(rows: Sequence[TokenRow]) -> tuple[int, ...]:
     """Numbers of the rows without any counted token: they teach nothing, and the caller reports them."""
     return tuple(index for index, row in enumerate(rows) if not row.turns.any())
 

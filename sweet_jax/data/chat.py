@@ -23,7 +23,7 @@ from colbench_env.types import BadInput, Message
 from models.config import LlamaConfig, check_config_file
 from models.json_settings import ModelError, read_object, token_ids
 from sweet_jax.data.batch import TokenRow
-from sweet_jax.data.chat_format import ASKED, PROMPT_DATE, REPLIED, SAID, dated, read_format
+from sweet_jax.data.chat_format import ASKED, PROMPT_DATE, REPLIED, SAID, read_format, set_template_date
 from sweet_jax.data.chat_text import Piece, check_end, split_text
 from sweet_jax.data.control_tokens import ControlTokens
 
@@ -67,7 +67,7 @@ class Chat:
             )
         if not tokenizer.chat_template:
             raise BadInput(f"{self.name}: the tokenizer has no chat template")
-        self._template, self._variables = dated(tokenizer.get_chat_template(), date)
+        self._template, self._variables = set_template_date(tokenizer.get_chat_template(), date)
         self.shows_date = bool(self._variables)
         added = [str(token) for token in tokenizer.added_tokens_decoder.values() if str(token).strip()]
         self.format = read_format(
@@ -176,7 +176,7 @@ class Chat:
         """
         split = split_text(text, self.format)
         row = self._row_of_pieces(split.pieces)
-        return self.with_prefix(row, split.prefix) if split.prefix else row
+        return self.add_prefix(row, split.prefix) if split.prefix else row
 
     def text_prompt_ids(self, text: str) -> list[int]:
         """Ids of a prompt in the released layout: a dialogue as the template formats it, up to an assistant header.
@@ -209,13 +209,13 @@ class Chat:
         was_said = end is not None and content.rstrip().endswith(end) and not said.rstrip().endswith(end)
         return output if was_said else said
 
-    def without_prefix(self, row: TokenRow) -> TokenRow:
+    def drop_prefix(self, row: TokenRow) -> TokenRow:
         """The row without its privileged text; the begin-of-text token stays."""
         front = int(row.ids.size > 0 and row.ids[0] == self.bos_id)
         kept = np.r_[0:front, row.prefix : len(row)]
         return TokenRow(row.ids[kept], row.turns[kept], front) if row.prefix > front else row
 
-    def with_prefix(self, row: TokenRow, text: str) -> TokenRow:
+    def add_prefix(self, row: TokenRow, text: str) -> TokenRow:
         """The row with privileged text in front: the single begin-of-text token, the text, then the rest as it was."""
         front = row.prefix
         if front > int(self.bos_id is not None):

@@ -67,7 +67,7 @@ class ChatFormat:
         return self.header[: self.header.find(self.end) + len(self.end)] if self.end in self.header else ""
 
 
-def dated(template: str, date: datetime.date) -> tuple[str, dict[str, dict[str, str]]]:
+def set_template_date(template: str, date: datetime.date) -> tuple[str, dict[str, dict[str, str]]]:
     """The template, and the variables with which it shows `date` for today's."""
     if "strftime_now" not in template:
         return template, {}

@@ -19,7 +19,7 @@ from models.parameters import inference_shardings
 from sweet_jax.data.chat import Chat, check_vocabulary
 from sweet_jax.data.chat_format import PROMPT_DATE
 from sweet_jax.generation import Engine, check_length
-from sweet_jax.mesh import MeshShape, check_rows, make_mesh, own_mesh, start_devices
+from sweet_jax.mesh import MeshShape, check_rows, local_mesh, make_mesh, start_devices
 
 USUAL_LENGTH = 2048  # tokens of a row, where the network was made for as many
 
@@ -47,7 +47,7 @@ def start_drawing(
     that is less. Of several processes each has the devices of its own. BadInput and ModelError, before weights are
     read, for what is wrong."""
     start_devices(shape)
-    mesh = own_mesh(make_mesh(shape))
+    mesh = local_mesh(make_mesh(shape))
     check_rows(rows, mesh)
     config, chat = check_directory(directory, mesh, prompt_date)
     length = max_length or min(USUAL_LENGTH, config.max_position_embeddings)

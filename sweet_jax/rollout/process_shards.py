@@ -16,7 +16,7 @@ from sweet_jax import processes
 def alone(wanted: Wanted) -> Iterator[None]:
     """Inside, the first process holds the lock of the file; every process has to call this."""
     with contextlib.ExitStack() as held:
-        processes.from_first(lambda: held.enter_context(wanted.locked()))
+        processes.broadcast_from_process_0(lambda: held.enter_context(wanted.locked()))
         yield
 
 
@@ -30,7 +30,7 @@ def share(wanted: Wanted) -> list[tuple[Task, int]]:
         wanted.gather()
         return wanted.missing_numbers()
 
-    mine = processes.from_first(numbers)[processes.index() :: processes.count()]
+    mine = processes.broadcast_from_process_0(numbers)[processes.index() :: processes.count()]
     episodes = wanted.episodes
     return [episodes[number] for number in mine]
 
@@ -57,7 +57,7 @@ def gather(wanted: Wanted) -> int:
         wanted.gather()
         return len(wanted.missing_numbers())
 
-    return processes.from_first(together)
+    return processes.broadcast_from_process_0(together)
 
 
 def _size(path: Path) -> int:

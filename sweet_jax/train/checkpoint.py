@@ -122,7 +122,7 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """The steps that the first process sees, the newest first; this one sees them, too, when it returns."""
-        steps = processes.from_first(lambda: sorted(self._manager.all_steps(), reverse=True))
+        steps = processes.broadcast_from_process_0(lambda: sorted(self._manager.all_steps(), reverse=True))
         if set(steps) != set(self._manager.all_steps()):
             for step in steps:
                 processes.wait_for(self.directory / str(step))
@@ -131,7 +131,7 @@ class Checkpoints:
 
     def _check_damaged_for_all(self, step: int, error: Exception) -> None:
         """Raises BadInput unless every process finds the checkpoint damaged: those that do not wait for this one."""
-        if not processes.all_say(f"{self.directory} {step} is damaged", DAMAGED_SECONDS):
+        if not processes.all_agree(f"{self.directory} {step} is damaged", DAMAGED_SECONDS):
             raise BadInput(
                 f"{self.directory / str(step)} cannot be read by {processes.name()}: {_first_line(error)}. Delete that "
                 "directory to go on from the checkpoint before it"
@@ -170,20 +170,20 @@ class SavedParams:
 
     def _newest_whole(self) -> tuple[int, Notes]:
         """The step of the newest whole checkpoint, and its shapes."""
-        steps, before, damaged = processes.from_first(self._steps), None, {}
+        steps, before, damaged = processes.broadcast_from_process_0(self._steps), None, {}
         while steps != before:
             damaged = {}
             for step in steps:
                 try:
                     shapes = self._whole_shapes(step)
                 except _Damaged as error:
-                    if processes.from_first(self._state_of(step).parent.exists):
+                    if processes.broadcast_from_process_0(self._state_of(step).parent.exists):
                         damaged[step] = str(error)
                     continue
                 for bad, reason in damaged.items():
                     log.warning("%s: step %d cannot be read and is passed over: %s", self.directory, bad, reason)
                 return step, shapes
-            before, steps = steps, processes.from_first(self._steps)
+            before, steps = steps, processes.broadcast_from_process_0(self._steps)
         if not damaged:
             raise BadInput(f"{self.directory}: there is no checkpoint")
         newest, older = max(damaged), sorted(damaged.keys() - {max(damaged)})

@@ -38,7 +38,7 @@ def write_checksums(folder: Path) -> None:
 
 def has_checksums(folder: Path) -> bool:
     """Whether the folder has checksums; one without is of an older version, or its process was killed before them."""
-    return processes.from_first((folder / CHECKSUMS).exists)
+    return processes.broadcast_from_process_0((folder / CHECKSUMS).exists)
 
 
 def find_damage(folder: Path) -> str | None:
@@ -49,12 +49,12 @@ def find_damage(folder: Path) -> str | None:
     """
     if not has_checksums(folder):
         return None
-    expected = processes.from_first(lambda: _expected(folder))
+    expected = processes.broadcast_from_process_0(lambda: _expected(folder))
     if expected is None:
         return f"{CHECKSUMS} is damaged"
     mine = sorted(expected)[processes.index() :: processes.count()]
     suspects = [name for names in processes.gather(_differing(folder, mine, expected)) for name in names]
-    damaged = processes.from_first(lambda: _differing(folder, suspects, expected))
+    damaged = processes.broadcast_from_process_0(lambda: _differing(folder, suspects, expected))
     return f"{damaged[0]} is not as it was written ({len(damaged)} of {len(expected)} files)" if damaged else None
 
 

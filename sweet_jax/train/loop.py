@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from colbench_env.types import BadInput
 from sweet_jax import processes
 from sweet_jax.data.index_stream import length_batches, pair_stream
-from sweet_jax.mesh import check_rows, own_rows, put_own_rows
+from sweet_jax.mesh import check_rows, process_local_rows, put_process_local_rows
 from sweet_jax.train.checkpoint import Checkpoints
 from sweet_jax.train.metrics import CollapseWatch, MetricsLog, Values, to_floats
 from sweet_jax.train.optim import learning_rate, make_optimizer
@@ -79,7 +79,7 @@ def fit(
     optimizer = make_optimizer(settings.hyper, total)
     state_layout = state_shardings(optimizer, shapes, shardings_of(shapes))
     batches = length_batches(lengths, settings.batch_size, seed, settings.length_window)
-    stream, mine = pair_stream(len(batches), 1, seed), own_rows(settings.batch_size, mesh)
+    stream, mine = pair_stream(len(batches), 1, seed), process_local_rows(settings.batch_size, mesh)
     train_step = make_train_step(objective, optimizer, state_layout, mesh, settings.micro_batches, frozen)
     watch, batch_shapes = CollapseWatch(total), set()
     with Checkpoints(directory / "checkpoints") as checkpoints:
@@ -94,7 +94,7 @@ def fit(
             while done < total:
                 numbers = batches[int(next(stream)[0])]
                 longest = max(lengths[number] for number in numbers)
-                batch = put_own_rows(make_batch(numbers[mine], longest), len(numbers), mesh)
+                batch = put_process_local_rows(make_batch(numbers[mine], longest), len(numbers), mesh)
                 batch_shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
                 state, metrics = train_step(state, batch)
                 done += 1

@@ -42,7 +42,7 @@ class MetricsLog:
     def __init__(self, directory: Path, stage: str, resume_step: int | None = None):
         self.path = Path(directory) / "metrics.jsonl"
         self.stage = stage
-        self._writes = processes.is_first()
+        self._writes = processes.is_process_0()
         if not self._writes:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,10 +22,10 @@ from sweet_jax.logprobs import token_logps
 from sweet_jax.losses import (
     AGGREGATIONS,
     Aggregation,
+    MeanMetric,
     Metrics,
-    Ratio,
+    drop_first_token,
     nll,
-    predicted,
     preference_loss,
     preference_metrics,
     turn_advantages,
@@ -34,7 +34,7 @@ from sweet_jax.train.step import Objective
 
 
 @dataclass(frozen=True)
-class Preference:
+class PreferenceLoss:
     """How pairs are compared; the defaults are the paper's critic.
 
     beta: scale of the log-ratio. nll_coef: weight of the NLL of the chosen rows. max_turns: K, agent turns in a row.
@@ -83,7 +83,7 @@ def present(pairs: PairBatch) -> Bool[Array, " B"]:
 
 def pair_counts(pairs: PairBatch) -> Counts:
     """The divisors of a batch of pairs, at least 1 each."""
-    return Counts(_at_least_one(present(pairs).sum()), _at_least_one(predicted(pairs.chosen.nll_bt).sum()))
+    return Counts(_at_least_one(present(pairs).sum()), _at_least_one(drop_first_token(pairs.chosen.nll_bt).sum()))
 
 
 def _at_least_one(count: Array) -> Array:
@@ -94,7 +94,7 @@ def nll_objective(model: Llama, chunk: int | None = None) -> Objective:
     """Next-token prediction over `TurnBatch.nll_bt`: all tokens or only the agent's, as that data column says."""
 
     def counts(batch: TurnBatch) -> Array:
-        return _at_least_one(predicted(batch.nll_bt).sum())
+        return _at_least_one(drop_first_token(batch.nll_bt).sum())
 
     def loss(params: Mapping[str, Any], batch: TurnBatch, tokens: Array) -> tuple[Array, Metrics]:
         logp_bt = token_logps(model, params, batch.tokens_bt, chunk=chunk)
@@ -104,7 +104,7 @@ def nll_objective(model: Llama, chunk: int | None = None) -> Objective:
     return Objective(counts, loss)
 
 
-def preference_objective(model: Llama, settings: Preference, chunk: int | None = None) -> Objective:
+def preference_objective(model: Llama, settings: PreferenceLoss, chunk: int | None = None) -> Objective:
     """The preference loss on `PreferenceBatch`, eq. 2 to 4, plus `nll_coef` x NLL of the chosen rows."""
 
     def counts(batch: PreferenceBatch) -> Counts:
@@ -144,5 +144,5 @@ def pair_logps(
     return logp_bst[:, 0], logp_bst[:, 1]
 
 
-def _counted_sum(logp_bt: Array, rows: TurnBatch, present_b: Array) -> Ratio:
-    return Ratio(jnp.where(rows.turn_bt > 0, logp_bt, 0.0).sum(), present_b.sum().astype(jnp.float32))
+def _counted_sum(logp_bt: Array, rows: TurnBatch, present_b: Array) -> MeanMetric:
+    return MeanMetric(jnp.where(rows.turn_bt > 0, logp_bt, 0.0).sum(), present_b.sum().astype(jnp.float32))

@@ -15,7 +15,7 @@ from models.parameters import param_shapes
 from sweet_jax.data.batch import RowPair, TokenRow, bucket, default_buckets, pad_pairs
 from sweet_jax.logprobs import ReferenceCache, pad_reference, reference_logps
 from sweet_jax.train.loop import Reporter, fit
-from sweet_jax.train.objectives import Preference, PreferenceBatch, preference_objective
+from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, preference_objective
 from sweet_jax.train.settings import Training
 
 
@@ -24,7 +24,7 @@ def train_preference(
     pairs: Sequence[RowPair],
     *,
     reference: Callable[[], Any],
-    loss: Preference,
+    loss: PreferenceLoss,
     training: Training,
     pad_id: int,
     directory: Path,

@@ -19,7 +19,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.parameters import flatten, nest
-from sweet_jax.losses import Metrics, Ratio
+from sweet_jax.losses import MeanMetric, Metrics
 from sweet_jax.mesh import check_rows, replicated, rows_sharding
 
 PyTree = Any
@@ -75,7 +75,7 @@ def _first_state(optimizer: optax.GradientTransformation, params: PyTree) -> Tra
     return TrainState(jax.tree.map(jnp.copy, params), optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
-def micro_batched(batch: PyTree, micro_batches: int, mesh: Mesh) -> PyTree:
+def split_micro_batches(batch: PyTree, micro_batches: int, mesh: Mesh) -> PyTree:
     """The batch [B, ...] as [M, B/M, ...]: micro-batch m takes rows m, m+M, m+2M, ...
 
     Rows are dealt out in turn, not cut into M blocks: device d holds the d-th block of the batch, and so already holds
@@ -90,7 +90,7 @@ def micro_batched(batch: PyTree, micro_batches: int, mesh: Mesh) -> PyTree:
     return jax.tree.map(deal, batch)
 
 
-def combined(frozen: PyTree, trained: PyTree) -> PyTree:
+def merge_params(frozen: PyTree, trained: PyTree) -> PyTree:
     """The parameters that an objective sees: the nested dicts of what stays as it is and of what is trained, in one.
 
     In:  frozen {"layers": {"q": W}}, trained {"lora": {"q": A}}
@@ -99,7 +99,7 @@ def combined(frozen: PyTree, trained: PyTree) -> PyTree:
     return nest(flatten(frozen) | flatten(trained))
 
 
-def gradients(
+def compute_gradients(
     objective: Objective,
     params: PyTree,
     batch: PyTree,
@@ -112,7 +112,7 @@ def gradients(
     counts = objective.counts(batch)
 
     def loss_of(params: PyTree, rows: PyTree) -> tuple[Any, Metrics]:
-        return objective.loss(combined(frozen, params), rows, counts)
+        return objective.loss(merge_params(frozen, params), rows, counts)
 
     def of_rows(rows: PyTree) -> PyTree:
         (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(params, rows)
@@ -122,13 +122,13 @@ def gradients(
     if micro_batches == 1:  # no accumulator beside the gradients: 4 bytes a parameter less
         grads, (loss, metrics) = of_rows(batch)
     else:
-        dealt = micro_batched(batch, micro_batches, mesh)
+        dealt = split_micro_batches(batch, micro_batches, mesh)
         outputs = (params, jax.eval_shape(loss_of, params, jax.tree.map(lambda x: x[0], dealt)))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
         (grads, (loss, metrics)), _ = jax.lax.scan(
             lambda so_far, rows: (jax.tree.map(jnp.add, so_far, of_rows(rows)), None), zeros, dealt
         )
-    return grads, {"loss": Ratio(loss, jnp.ones(())), **metrics}
+    return grads, {"loss": MeanMetric(loss, jnp.ones(())), **metrics}
 
 
 class TrainStep:
@@ -182,15 +182,17 @@ def make_train_step(
 ) -> TrainStep:
     """The train step. Its metrics are the objective's, "loss" and "grad_norm" (before clipping), of the whole batch.
 
-    frozen: parameters that the objective sees beside the trained ones (`combined`), as arrays or sharded shapes: the
-    network under LoRA adapters. They are an argument of the compiled function, no constants of it.
+    frozen: parameters that the objective sees together with the trained ones (`merge_params`), as arrays or sharded
+    shapes: the network under LoRA adapters. They are an argument of the compiled function, no constants of it.
     """
 
     def update(state: TrainState, frozen: PyTree, batch: PyTree) -> tuple[TrainState, Metrics]:
-        grads, metrics = gradients(objective, state.params, batch, shardings.params, mesh, micro_batches, frozen)
+        grads, metrics = compute_gradients(
+            objective, state.params, batch, shardings.params, mesh, micro_batches, frozen
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = Ratio(optax.tree.norm(grads), jnp.ones(()))
+        metrics["grad_norm"] = MeanMetric(optax.tree.norm(grads), jnp.ones(()))
         return TrainState(params, opt_state, state.step + 1), metrics
 
     return TrainStep(update, shardings, mesh, micro_batches, frozen or {})

@@ -8,7 +8,7 @@ from colbench_env.mini import make_tasks
 from colbench_env.tasks import write_rows
 from colbench_env.types import Candidates, Message, Pair, Task, Trajectory
 from sweet_jax.data.chat import Chat
-from sweet_jax.trajectory_pairs import Sample, recorded_pair
+from sweet_jax.trajectory_pairs import Sample, make_recorded_pair
 
 SMALL = (
     "--num-tasks=2", "--evaluation.num-tasks=2", "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8",
@@ -46,7 +46,7 @@ def critic_pairs(rows: Sequence[Trajectory]) -> list[Pair]:
     """Privileged text, the last prompt, the last output; nothing else in the row."""
     half = len(rows) // 2
     pairs = [
-        recorded_pair(Sample("", rows[i]), Sample("", rows[i + half]), privileged=True) for i in range(half)
+        make_recorded_pair(Sample("", rows[i]), Sample("", rows[i + half]), privileged=True) for i in range(half)
     ]  # fmt: skip
     return [dataclasses.replace(pair, extra={}) for pair in pairs]
 

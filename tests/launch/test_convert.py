@@ -21,7 +21,7 @@ from models.llama import Llama, logits, variables
 from models.lora import LoraConfig, lora_shapes, lora_shardings, merged
 from models.parameters import flatten, init_params, param_shardings
 from models.peft_io import load_adapter
-from sweet_jax.critic import with_value_head
+from sweet_jax.critic import add_value_head
 from sweet_jax.data.chat import Chat
 from sweet_jax.export import generation_settings
 from sweet_jax.mesh import MeshShape, make_mesh
@@ -266,7 +266,7 @@ def test_a_critic_is_converted_like_a_policy_but_not_with_a_regression_head(conv
     assert converts(f"--from={run_dir / 'critic'}", f"--to={tmp_path / 'out'}")[0] == 0
     assert_same(load_llama(tmp_path / "out", mesh).params, trained)
     with Checkpoints(run_dir / "critic" / "checkpoints") as checkpoints:
-        checkpoints.save(4, {"params": with_value_head(trained, 32, jax.random.key(0), mesh)}, {})
+        checkpoints.save(4, {"params": add_value_head(trained, 32, jax.random.key(0), mesh)}, {})
     sentence = refusal(converts(f"--from={run_dir / 'critic'}", f"--to={tmp_path / 'head'}"))
     assert f"--from={run_dir / 'critic'}: a critic with a regression head" in sentence
 

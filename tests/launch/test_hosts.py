@@ -186,7 +186,7 @@ def watch(monkeypatch):
         made = _Watch("a:1", HEARTBEAT)
         made.told = []
         made._processes = SimpleNamespace(
-            is_first=lambda: process == 0, index=lambda: process, count=lambda: 2, gather=lambda _: None,
+            is_process_0=lambda: process == 0, index=lambda: process, count=lambda: 2, gather=lambda _: None,
             put=lambda key, value: made.told.append(key), client=lambda: SimpleNamespace(get_live_nodes=list),
         )  # fmt: skip
         return made
@@ -256,7 +256,7 @@ def test_a_coordinator_that_is_not_there_is_one_sentence_with_its_address_and_th
 def test_a_run_directory_that_a_host_does_not_share_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(processes_module, "count", lambda: 2)
     monkeypatch.setattr(processes_module, "name", lambda process=1: f"process {process} (host-{process})")
-    monkeypatch.setattr(processes_module, "from_first", lambda work: "what the first process has written")
+    monkeypatch.setattr(processes_module, "broadcast_from_process_0", lambda work: "what the first process has written")
     monkeypatch.setattr(processes_module, "VISIBLE_SECONDS", 0.1)
     with pytest.raises(BadInput, match=r"process 1 \(host-1\) does not see what process 0 \(host-0\) has written"):
         processes_module.publish(tmp_path / ".hosts", lambda: None)

@@ -252,7 +252,7 @@ def test_rows_made_of_text_are_the_rows_of_the_token_columns(chat, given):
     for index, pair in enumerate(released.critic_pairs(rows)):
         trajectory = rows[index]
         plain = trajectory_row(trajectory, chat, "", "row")
-        tokens = chat.with_prefix(plain, privileged_prefix(trajectory.task.ground_truth))
+        tokens = chat.add_prefix(plain, privileged_prefix(trajectory.task.ground_truth))
         assert row_to_json(pair_rows(pair, chat, False, "row").chosen) == row_to_json(tokens)
     for pair in released.turn_pairs(rows, chat.format.end):
         made = pair_rows(pair, chat, True, "row").chosen

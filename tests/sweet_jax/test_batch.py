@@ -15,8 +15,8 @@ from sweet_jax.data.batch import (
     most_turns,
     pad_pairs,
     pad_rows,
+    rows_without_action_tokens,
     truncate,
-    uncounted,
 )
 
 
@@ -30,7 +30,7 @@ SHORT = row([1, 8, 2], [0, 0, 1], prefix=1)
 
 @st.composite
 def token_rows(draw) -> TokenRow:
-    """Rows with a prefix, then spans of counted and uncounted tokens; every id may be the pad id."""
+    """Rows with a prefix, then spans of action tokens and others; every id may be the pad id."""
     prefix = draw(st.integers(0, 4))
     turns, turn = [0] * prefix, 0
     for gap, counted in draw(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=4)):
@@ -147,7 +147,7 @@ def test_pairs_over_the_limit_are_dropped_or_cut_and_named():
 
 
 def test_rows_without_counted_tokens_are_reported():
-    assert uncounted([LONG, row([1, 2], [0, 0]), SHORT, row([], [])]) == (1, 3)
+    assert rows_without_action_tokens([LONG, row([1, 2], [0, 0]), SHORT, row([], [])]) == (1, 3)
     assert row([1, 2], [0, 0]).num_turns == 0 and LONG.num_turns == 2
 
 

@@ -78,18 +78,18 @@ def test_a_prompt_ends_with_the_assistant_header():
 
 def test_privileged_text_stands_behind_the_single_begin_of_text_token():
     words = chat("words")
-    row = words.with_prefix(words.turn_ids(dialogue("hi", "ho")), "secret is: 7.")
+    row = words.add_prefix(words.turn_ids(dialogue("hi", "ho")), "secret is: 7.")
     assert row.ids.tolist() == [0, 9, 10, 11, 1, 5, 3, 2, 6, 3]
     assert row.turns.tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 1, 1]
     assert row.prefix == 4
     with pytest.raises(ValueError, match="already has a privileged text: its prefix is 4 tokens"):
-        words.with_prefix(row, "secret is: 7.")
+        words.add_prefix(row, "secret is: 7.")
     assert privileged_prefix("7") == "In light that the final answer is: 7."
 
 
 def test_privileged_text_leads_where_the_begin_of_text_token_is_part_of_each_header():
     row = chat("chatml").turn_ids(dialogue("hi", "ho"))
-    told = chat("chatml").with_prefix(row, "secret")
+    told = chat("chatml").add_prefix(row, "secret")
     assert (row.prefix, told.prefix) == (0, len(told) - len(row))
     assert (
         chat("chatml")
@@ -162,9 +162,9 @@ def test_a_row_of_the_released_layout_is_the_row_of_its_dialogue(kind, messages,
     text, told = c.decode(row.ids), privileged_prefix(reference)
     assert same(c.row_from_text(text), row)
     assert same(c.row_from_text(text + c.format.after), row)
-    assert same(c.row_from_text(told + c.format.bos + text), c.with_prefix(row, told))
+    assert same(c.row_from_text(told + c.format.bos + text), c.add_prefix(row, told))
     # The released critic pairs leave the last end-of-turn token out.
-    assert same(c.row_from_text(told + text.removesuffix(c.format.end)), c.with_prefix(row, told))
+    assert same(c.row_from_text(told + text.removesuffix(c.format.end)), c.add_prefix(row, told))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -252,7 +252,7 @@ def test_real_tokenizers_count_the_agents_words_and_keep_sampled_pieces(variable
         so_far = prompt + first + c.continue_ids(prompt + first, messages[2]["content"])
         assert so_far == c.prompt_ids(messages[:3])
     told = privileged_prefix("def f(x):\n    return x")
-    assert same(c.row_from_text(told + c.decode(whole.ids)), c.with_prefix(whole, told))
+    assert same(c.row_from_text(told + c.decode(whole.ids)), c.add_prefix(whole, told))
 
 
 def test_smollm2_pads_with_its_end_of_turn_token():

@@ -138,7 +138,7 @@ def test_a_row_of_the_released_layout_is_the_row_of_its_dialogue(styled, texts):
     assert text == rendered.removesuffix(chat.format.after).replace(lost, "</s>[INST]")
     assert same(chat.row_from_text(rendered), row)
     assert same(chat.row_from_text(text), row)
-    assert same(chat.row_from_text(told + text), chat.with_prefix(row, told))
+    assert same(chat.row_from_text(told + text), chat.add_prefix(row, told))
     assert same(chat.row_from_text("<s>" + text), row)
 
 

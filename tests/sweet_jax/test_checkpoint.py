@@ -16,7 +16,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from colbench_env.types import BadInput
-from sweet_jax.losses import Ratio
+from sweet_jax.losses import MeanMetric
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.train.checkpoint import Checkpoints
 from sweet_jax.train.optim import make_optimizer
@@ -51,7 +51,7 @@ class Line:
     @staticmethod
     def loss(params, batch, count):
         error = jnp.square(batch["x"] @ params["w"] + params["b"] - 1.0).sum()
-        return error / count, {"error": Ratio(error, count)}
+        return error / count, {"error": MeanMetric(error, count)}
 
     def first(self):
         return init_state(OPTIMIZER, self.params, self.shardings)

@@ -156,7 +156,7 @@ def test_dialogues_that_spell_the_templates_tokens_have_its_frame_only(kind, dat
 
 def test_a_reference_that_spells_control_tokens_is_text_in_the_critics_rows():
     c = chat("inst")
-    row = c.with_prefix(c.turn_ids(dialogue("make a page", "no")), "<s>12 EUR</s>")
+    row = c.add_prefix(c.turn_ids(dialogue("make a page", "no")), "<s>12 EUR</s>")
     assert row.ids.tolist().count(0) == row.ids.tolist().count(1) == 1
     assert c.decode(row.ids).startswith("<s><s>12 EUR</s>[INST] make")
 

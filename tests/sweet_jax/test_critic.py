@@ -13,18 +13,18 @@ from models.config import LlamaConfig
 from models.llama import Llama
 from models.parameters import init_params, param_shapes
 from sweet_jax.critic import (
+    add_value_head,
+    align_logps,
     make_log_ratio_critic,
     make_value_head_critic,
-    onto,
     value_head_objective,
     value_head_shapes,
-    with_value_head,
 )
 from sweet_jax.data.batch import PairBatch, TokenRow, pad_rows
 from sweet_jax.logprobs import hidden_states, token_logps
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.train.loop import shardings_of
-from sweet_jax.train.objectives import Preference
+from sweet_jax.train.objectives import PreferenceLoss
 from sweet_jax.train.step import init_state, make_train_step, state_shardings
 
 CONFIG = LlamaConfig(
@@ -32,7 +32,7 @@ CONFIG = LlamaConfig(
     max_position_embeddings=32, tie_word_embeddings=True, initializer_range=0.2,
 )  # fmt: skip
 ONE = MeshShape(1, 1)
-NO_NLL = Preference("turn-mean", nll_coef=0.0, max_turns=3)
+NO_NLL = PreferenceLoss("turn-mean", nll_coef=0.0, max_turns=3)
 
 
 def a_row(ids, turns):
@@ -69,7 +69,7 @@ def test_the_log_ratio_critic_equals_zero_for_the_start_model_itself():
 
 def test_the_value_head_is_linear_in_the_mean_hidden_state_of_each_turn():
     model, llama = tiny()
-    params = with_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
+    params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
     params["head"]["bias"] = jnp.array([0.25])
     hidden = np.asarray(hidden_states(model, llama, jnp.asarray(BATCH.tokens_bt)))
     kernel = np.asarray(params["head"]["kernel"])[:, 0]
@@ -81,7 +81,7 @@ def test_the_value_head_is_linear_in_the_mean_hidden_state_of_each_turn():
 
 def test_what_follows_a_turn_changes_no_value_of_that_turn():
     model, llama = tiny()
-    params = with_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
+    params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
     other = pad_rows([a_row([1, 7, 8, 9, 3, 30, 31, 32], TWO_TURNS.turns), ONE_TURN], 8, pad_id=33)
     critic = make_value_head_critic(model, 3)
     found, before = critic(params, other), critic(params, BATCH)
@@ -94,7 +94,7 @@ def test_both_critics_give_the_same_on_eight_devices():
     ref_bt = np.full((4, 8), -2.0, np.float32)
 
     def both(model, llama):
-        params = with_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
+        params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
         return make_log_ratio_critic(model, 3)(llama, wide, ref_bt), make_value_head_critic(model, 3)(params, wide)
 
     for found, expected in zip(both(*tiny(MeshShape(4, 2))), both(*tiny()), strict=True):
@@ -103,7 +103,7 @@ def test_both_critics_give_the_same_on_eight_devices():
 
 def test_the_value_head_learns_to_order_a_pair():
     model, llama = tiny(MeshShape(2, 2))
-    params = with_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
+    params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
     optimizer = optax.adam(3e-3)
     shapes = value_head_shapes(param_shapes(CONFIG, model.mesh), CONFIG.hidden_size, model.mesh)
     param_places = shardings_of(shapes)
@@ -121,13 +121,13 @@ def test_the_value_head_learns_to_order_a_pair():
 
 def test_a_value_head_with_an_nll_is_refused():
     with pytest.raises(BadInput, match="nll_coef is 0.01"):
-        value_head_objective(tiny()[0], Preference(nll_coef=0.01))
+        value_head_objective(tiny()[0], PreferenceLoss(nll_coef=0.01))
 
 
 def test_public_values_move_to_the_places_of_the_same_tokens_in_the_privileged_row():
     public = a_row([1, 7, 8, 9, 4], [0, 1, 1, 0, 2])
     privileged = a_row([1, 20, 21, 7, 8, 9, 4], [0, 0, 0, 1, 1, 0, 2])
-    moved = onto(public, np.float32([0, 0.1, 0.2, 0.3, 0.4]), privileged)
+    moved = align_logps(public, np.float32([0, 0.1, 0.2, 0.3, 0.4]), privileged)
     np.testing.assert_array_equal(moved, np.float32([0, 0, 0, 0.1, 0.2, 0, 0.4]))
 
 
@@ -136,4 +136,4 @@ def test_public_values_move_to_the_places_of_the_same_tokens_in_the_privileged_r
 )
 def test_rows_that_count_different_tokens_are_refused(ids, turns):
     with pytest.raises(BadInput, match="count different tokens"):
-        onto(a_row([1, 7, 8, 4], [0, 1, 1, 2]), np.zeros(4, np.float32), a_row(ids, turns))
+        align_logps(a_row([1, 7, 8, 4], [0, 1, 1, 2]), np.zeros(4, np.float32), a_row(ids, turns))

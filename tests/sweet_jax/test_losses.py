@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from sweet_jax.losses import (
     AGGREGATIONS,
-    Ratio,
+    MeanMetric,
+    drop_first_token,
     nll,
-    predicted,
     preference_loss,
     preference_metrics,
     turn_advantages,
@@ -101,9 +101,9 @@ def test_preference_metrics_are_sums_over_the_pairs_present():
 def test_nll_sums_over_its_own_mask_and_never_counts_the_first_token():
     found = nll(jnp.array([[0.0, -1.0, -2.0, -4.0]]), jnp.array([[True, True, False, True]]))
     assert (float(found.sum), float(found.count)) == (5.0, 2.0)
-    np.testing.assert_array_equal(predicted(jnp.array([[True, True, False]])), [[False, True, False]])
+    np.testing.assert_array_equal(drop_first_token(jnp.array([[True, True, False]])), [[False, True, False]])
 
 
 def test_a_ratio_is_divided_once_and_is_zero_where_nothing_was_counted():
-    assert Ratio(jnp.float32(3.0), jnp.float32(4.0)).value == 0.75
-    assert Ratio(jnp.float32(0.0), jnp.float32(0.0)).value == 0.0
+    assert MeanMetric(jnp.float32(3.0), jnp.float32(4.0)).value == 0.75
+    assert MeanMetric(jnp.float32(0.0), jnp.float32(0.0)).value == 0.0

@@ -16,9 +16,9 @@ from sweet_jax.mesh import (
     _check_processes,
     check_rows,
     make_mesh,
-    own_rows,
     parse_mesh,
-    put_own_rows,
+    process_local_rows,
+    put_process_local_rows,
     put_rows,
     rows_sharding,
     start_devices,
@@ -88,8 +88,8 @@ def test_rows_are_laid_over_the_data_axis():
 
 def test_one_process_owns_all_rows_and_gives_them_whole():
     mesh = make_mesh(MeshShape(4, 2))
-    assert own_rows(8, mesh).tolist() == list(range(8))
-    placed = put_own_rows({"x": np.arange(16).reshape(8, 2)}, 8, mesh)["x"]
+    assert process_local_rows(8, mesh).tolist() == list(range(8))
+    placed = put_process_local_rows({"x": np.arange(16).reshape(8, 2)}, 8, mesh)["x"]
     assert placed.sharding == rows_sharding(mesh)
     np.testing.assert_array_equal(placed, np.arange(16).reshape(8, 2))
 
@@ -114,25 +114,26 @@ import jax
 import numpy as np
 from colbench_env.types import BadInput
 from sweet_jax.mesh import (
-    MeshShape, make_mesh, own_copies, own_mesh, own_rows, put_own_rows, put_rows, replicated, start_devices,
+    MeshShape, local_copies, local_mesh, make_mesh, process_local_rows, put_process_local_rows, put_rows, replicated,
+    start_devices,
 )
 say = functools.partial(print, "said:", file=sys.stderr)  # gloo has standard output
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), cluster_detection_method="deactivate")
 shape = MeshShape(*map(int, sys.argv[3].split("x")))
 say(start_devices(shape))
 mesh, rows = make_mesh(shape), np.arange(24).reshape(8, 3)
-mine = own_rows(8, mesh)
+mine = process_local_rows(8, mesh)
 say(mine.tolist())
-made, given = put_own_rows(rows[mine], 8, mesh), put_rows(rows, mesh)
+made, given = put_process_local_rows(rows[mine], 8, mesh), put_rows(rows, mesh)
 assert bool((made == given).all()) and made.sharding == given.sharding
 say([shard.data[:, 0].tolist() for shard in made.addressable_shards])
 try:
-    own = own_mesh(mesh)
+    own = local_mesh(mesh)
 except BadInput as error:
     say(error)
 else:  # what all hold whole is held by each on a mesh of its own, and computed with by it alone
     whole = jax.jit(lambda x: x, out_shardings=replicated(mesh))(made)
-    copy = own_copies(whole, replicated(own))
+    copy = local_copies(whole, replicated(own))
     say(dict(own.shape), [device.process_index for device in own.devices.flat], int((copy * 2).sum()))
 """
 

@@ -6,7 +6,7 @@ import math
 import jax.numpy as jnp
 import pytest
 
-from sweet_jax.losses import Ratio
+from sweet_jax.losses import MeanMetric
 from sweet_jax.train.metrics import CollapseWatch, Diverged, MetricsLog, format_line, mostly_perfect, to_floats
 
 
@@ -15,7 +15,10 @@ def rows_of(path):
 
 
 def test_metrics_are_divided_once_with_the_loss_first():
-    metrics = {"grad_norm": Ratio(jnp.float32(2), jnp.float32(1)), "loss": Ratio(jnp.float32(3), jnp.float32(4))}
+    metrics = {
+        "grad_norm": MeanMetric(jnp.float32(2), jnp.float32(1)),
+        "loss": MeanMetric(jnp.float32(3), jnp.float32(4)),
+    }
     assert list(to_floats(metrics).items()) == [("loss", 0.75), ("grad_norm", 2.0)]
 
 

@@ -16,10 +16,17 @@ from models.parameters import init_params, param_shardings
 from sweet_jax.data.batch import RowPair, TokenRow, pad_pairs
 from sweet_jax.logprobs import token_logps
 from sweet_jax.mesh import MeshShape, make_mesh, put_rows
-from sweet_jax.train.objectives import Preference, PreferenceBatch, nll_objective, preference_objective
+from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, nll_objective, preference_objective
 from sweet_jax.train.optim import learning_rate, make_optimizer
 from sweet_jax.train.settings import Hyper
-from sweet_jax.train.step import abstract_state, gradients, init_state, make_train_step, micro_batched, state_shardings
+from sweet_jax.train.step import (
+    abstract_state,
+    compute_gradients,
+    init_state,
+    make_train_step,
+    split_micro_batches,
+    state_shardings,
+)
 
 ONE = MeshShape(1, 1)
 CONFIG = LlamaConfig(
@@ -63,7 +70,7 @@ class Setting:
         self.params = first_params(self.mesh)
         self.optimizer = optimizer or optax.sgd(1.0)
         self.shardings = state_shardings(self.optimizer, self.params, param_shardings(CONFIG, self.mesh))
-        self.preference = preference_objective(self.model, Preference("turn-mean", nll_coef=0.5), chunk=4)
+        self.preference = preference_objective(self.model, PreferenceLoss("turn-mean", nll_coef=0.5), chunk=4)
 
     def state(self):
         return init_state(self.optimizer, self.params, self.shardings)
@@ -88,7 +95,7 @@ def assert_close(found, expected, tolerance):
 def test_rows_are_dealt_to_micro_batches_in_turn_and_none_moves_to_another_device():
     mesh = make_mesh(MeshShape(4, 2))
     rows = put_rows(np.arange(8), mesh)
-    deal = jax.jit(lambda x: micro_batched(x, 2, mesh))
+    deal = jax.jit(lambda x: split_micro_batches(x, 2, mesh))
     np.testing.assert_array_equal(deal(rows), [[0, 2, 4, 6], [1, 3, 5, 7]])
     program = deal.lower(rows).compile().as_text()
     assert not [word for word in ("all-gather", "all-to-all", "collective-permute", "all-reduce") if word in program]
@@ -137,7 +144,7 @@ def test_gradients_moments_and_new_parameters_lie_as_the_parameters_do():
     shardings = setting.shardings.params
 
     def grads(params):
-        return gradients(setting.preference, params, batch, shardings, setting.mesh, 2, {})[0]
+        return compute_gradients(setting.preference, params, batch, shardings, setting.mesh, 2, {})[0]
 
     state, _ = setting.step(micro_batches=2)(setting.state(), batch)
     adam = next(part for part in jax.tree.leaves(state.opt_state, is_leaf=is_adam) if is_adam(part))
@@ -211,7 +218,7 @@ def test_per_turn_dpo_and_trajectory_dpo_are_the_sum_over_counted_tokens():
         logp = np.asarray(logps(setting.model, setting.params, rows.tokens_bt))
         scores.append(((logp - ref) * (rows.turn_bt > 0)).sum(axis=1))
     expected = np.log1p(np.exp(-0.1 * (scores[0] - scores[1]))).mean()
-    objective = preference_objective(setting.model, Preference("sum", nll_coef=0.0), chunk=4)
+    objective = preference_objective(setting.model, PreferenceLoss("sum", nll_coef=0.0), chunk=4)
     _, metrics = setting.step(objective)(setting.state(), batch)
     assert metrics["loss"].value == pytest.approx(expected, abs=1e-5)
     assert metrics["rewards/margins"].value == pytest.approx(0.1 * (scores[0] - scores[1]).mean(), abs=1e-5)
@@ -269,7 +276,7 @@ def test_hyper_parameters_out_of_range_are_named_with_their_number(setting, word
 )
 def test_preference_settings_out_of_range_are_named_with_their_number(setting, words):
     with pytest.raises(Exception, match=words):
-        Preference(**setting)
+        PreferenceLoss(**setting)
 
 
 # --- adapters --------------------------------------------------------------------------------------------------------
@@ -283,7 +290,7 @@ def test_adapters_learn_while_the_network_under_them_is_the_reference_and_stays_
     with_reference = PreferenceBatch(pairs, *references)
     optimizer, first = optax.adam(3e-2), init_lora(CONFIG, lora, jax.random.key(1), mesh)
     shardings = state_shardings(optimizer, first, lora_shardings(CONFIG, lora, mesh))
-    objective = preference_objective(model, Preference("turn-mean", beta=1.0, nll_coef=0.0))
+    objective = preference_objective(model, PreferenceLoss("turn-mean", beta=1.0, nll_coef=0.0))
     step = make_train_step(objective, optimizer, shardings, mesh, frozen=frozen)
     before, state, losses = jax.tree.map(np.array, frozen), init_state(optimizer, first, shardings), []
     for _ in range(12):

@@ -19,7 +19,7 @@ from models.llama import Llama
 from models.parameters import init_params, param_shapes
 from sweet_jax.data.batch import TokenRow, pad_rows
 from sweet_jax.data.index_stream import length_batches
-from sweet_jax.losses import Ratio
+from sweet_jax.losses import MeanMetric
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.train import loop as training
 from sweet_jax.train.loop import Interrupted, Reporter, fit, restore_params, shardings_of
@@ -65,7 +65,7 @@ class Line:
     @staticmethod
     def loss(params, batch, count):
         error = jnp.square(batch["x"] @ params["w"] + params["b"] - batch["y"]).sum()
-        return error / count, {"error": Ratio(error, count)}
+        return error / count, {"error": MeanMetric(error, count)}
 
     def make_batch(self, indices, longest):
         self.asked += indices.tolist()
@@ -269,7 +269,7 @@ def test_only_every_log_step_and_the_last_are_told(tmp_path):
 def test_a_loss_that_is_no_number_ends_the_loop(tmp_path):
     def loss(params, batch, count):
         bad = Line.loss(params, batch, count)[0] * jnp.nan
-        return bad, {"error": Ratio(bad, count)}
+        return bad, {"error": MeanMetric(bad, count)}
 
     line = Line(tmp_path, objective=Objective(lambda batch: jnp.float32(BATCH), loss))
     with pytest.raises(Diverged, match="at step 1 of 8"):

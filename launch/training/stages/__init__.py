@@ -45,7 +45,7 @@ ON_THE_FIRST_PROCESS = ("tasks", "grading", "pairs", "turn-pairs")
 def run_stage(run: Run, stage: str) -> dict[str, Any]:
     """What the stage leaves to say. Every process has to call this."""
     if stage in ON_THE_FIRST_PROCESS:
-        return processes.from_first(lambda: STAGE_FUNCTIONS[stage](run))
+        return processes.broadcast_from_process_0(lambda: STAGE_FUNCTIONS[stage](run))
     return STAGE_FUNCTIONS[stage](run)
 
 

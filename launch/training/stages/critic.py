@@ -23,14 +23,14 @@ from launch.training.stages.learning import (
     train_on_pairs,
 )
 from models.hf_io import load_llama
-from sweet_jax.critic import value_head_objective, value_head_shapes, with_value_head
+from sweet_jax.critic import add_value_head, value_head_objective, value_head_shapes
 from sweet_jax.data.batch import RowPair, TokenRow, bucket, default_buckets, most_turns, pad_pairs
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, pair_rows, row_to_json, turn_output, turn_prompt
 from sweet_jax.train.loop import fit, restore_params
-from sweet_jax.train.objectives import Preference
-from sweet_jax.train.step import combined
-from sweet_jax.trajectory_pairs import Sample, preferences, tokenised_pair
+from sweet_jax.train.objectives import PreferenceLoss
+from sweet_jax.train.step import merge_params
+from sweet_jax.trajectory_pairs import Sample, select_pairs, tokenise_pair
 
 
 def pairs(run: Run) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def pairs(run: Run) -> dict[str, Any]:
         raise BadInput(f"{path}: no answer was graded, so there is nothing to compare")
     privileged = shows_reference(run)
     rows = [
-        tokenised_pair(*preferred, run.chat, run.system, privileged)
-        for preferred in preferences(samples, run.benchmark.preferred)
+        tokenise_pair(*preferred, run.chat, run.system, privileged)
+        for preferred in select_pairs(samples, run.benchmark.preferred)
     ]
     if not rows:
         _without_pairs(run, path)
@@ -69,7 +69,7 @@ def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
                 "--critic.no-privileged trains one that does not"
             )
         if not privileged:
-            sides = [chat.without_prefix(side) for side in sides]
+            sides = [chat.drop_prefix(side) for side in sides]
             texts = [_last_prompt_and_turn(side, chat) for side in sides]
         tokens = [row_to_json(side) for side in sides]
         rows.append(Pair(*texts, pair.extra | {CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}))
@@ -104,7 +104,7 @@ def critic(run: Run) -> dict[str, Any]:
     path = run.directory.path / "pairs" / "trajectory_pairs.jsonl"
     pairs = fitted_pairs(run, "critic", path, settings.training, last_turn_only=False)
     rows = both_sides(pairs)
-    preference = Preference(
+    preference = PreferenceLoss(
         settings.aggregation, settings.beta, settings.nll_coef, settings.label_smoothing, most_turns(rows)
     )
     counts = check_action_tokens(rows, preference.max_turns)
@@ -129,10 +129,10 @@ def critic_params(run: Run) -> Any:
         value_head_shapes(run.trained_shapes, run.llama_config.hidden_size, run.mesh) if head else run.trained_shapes
     )
     trained = restore_params(directory, shapes, settings.training, num_pairs)
-    return combined({"llama": run.frozen_params} if head else run.frozen_params, trained)
+    return merge_params({"llama": run.frozen_params} if head else run.frozen_params, trained)
 
 
-def _train_value_head(run: Run, pairs: Sequence[RowPair], settings: Preference) -> None:
+def _train_value_head(run: Run, pairs: Sequence[RowPair], settings: PreferenceLoss) -> None:
     training, buckets = run.config.critic.training, default_buckets(run.config.critic.training.max_length)
 
     def make_batch(indices: np.ndarray, longest: int) -> Any:
@@ -142,7 +142,7 @@ def _train_value_head(run: Run, pairs: Sequence[RowPair], settings: Preference) 
     fit(
         "critic",
         shapes=value_head_shapes(run.trained_shapes, size, run.mesh),
-        first=lambda: with_value_head(run.first_params(), size, key, run.mesh),
+        first=lambda: add_value_head(run.first_params(), size, key, run.mesh),
         mesh=run.mesh,
         objective=value_head_objective(run.model, settings),
         lengths=[len(pair) for pair in pairs],

@@ -13,11 +13,11 @@ from sweet_jax.data.batch import (
     TokenRow,
     action_tokens_without_loss,
     fit_pairs,
-    uncounted,
+    rows_without_action_tokens,
 )
 from sweet_jax.data.token_rows import check_row, pair_rows
 from sweet_jax.train.metrics import CollapseWatch
-from sweet_jax.train.objectives import Preference
+from sweet_jax.train.objectives import PreferenceLoss
 from sweet_jax.train.preferences import both_sides, train_preference
 from sweet_jax.train.settings import Training
 
@@ -36,7 +36,7 @@ def fitted_pairs(run: Run, stage: str, path: Path, training: Training, last_turn
     check_lengths(stage, [(found.where, len(pair)) for found, pair in zip(lines, rows, strict=True)], training)
     fitted = fit_pairs(rows, training.max_length, training.truncation)
     watch = CollapseWatch(len(rows))
-    empty = uncounted(both_sides(fitted.pairs))
+    empty = rows_without_action_tokens(both_sides(fitted.pairs))
     for warning in watch.rows(2 * len(rows), len(empty), len(fitted.cut)):
         run.console.warn(f"stage {stage}: {warning}")
     if fitted.dropped:
@@ -77,7 +77,7 @@ def check_action_tokens(rows: Sequence[TokenRow], num_turns: int) -> dict[str, i
 
 
 def train_on_pairs(
-    run: Run, stage: str, pairs: Sequence[RowPair], loss: Preference, training: Training, nll_mask: str
+    run: Run, stage: str, pairs: Sequence[RowPair], loss: PreferenceLoss, training: Training, nll_mask: str
 ) -> None:
     """Preference training of the network, its start being the reference; leaves checkpoints in the stage's folder."""
     train_preference(

@@ -69,7 +69,7 @@ def _in_waves(
     table = Table(run.chat, Wave(step, sampler), human, settings, _longest(run))
     wanted = Wanted(path, tasks, samples, settings.about(human))
     episodes, wave = wanted.episodes, WAVE * run.config.rollouts.rows
-    done, watch = processes.from_first(lambda: _whole_waves(wanted, wave)), CollapseWatch(len(episodes))
+    done, watch = processes.broadcast_from_process_0(lambda: _whole_waves(wanted, wave)), CollapseWatch(len(episodes))
     while done < len(episodes):
         part, so_far = episodes[done : done + wave], done
         played = play_wave(
@@ -83,7 +83,7 @@ def _in_waves(
         for warning in watch.replies(float(np.mean(tokens))) if tokens else ():
             run.console.warn(f"stage {stage}: {warning}")
         run.console.progress(stage, done, len(episodes))
-    return processes.from_first(lambda: len(wanted.missing()))
+    return processes.broadcast_from_process_0(lambda: len(wanted.missing()))
 
 
 def _whole_waves(wanted: Wanted, wave: int) -> int:

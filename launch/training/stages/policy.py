@@ -28,7 +28,7 @@ from sweet_jax.data.batch import bucket, default_buckets, most_turns, pad_rows, 
 from sweet_jax.data.token_rows import check_row, trajectory_row
 from sweet_jax.export import export_trained
 from sweet_jax.train.loop import fit
-from sweet_jax.train.objectives import Preference, nll_objective
+from sweet_jax.train.objectives import PreferenceLoss, nll_objective
 
 
 def policy(run: Run) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def policy(run: Run) -> dict[str, Any]:
         path = run.directory.path / ("turn-pairs/pairs.jsonl" if per_turn else "pairs/trajectory_pairs.jsonl")
         pairs = fitted_pairs(run, "policy", path, settings.training, last_turn_only=per_turn)
         turns = most_turns(both_sides(pairs))
-        preference = Preference("sum", settings.beta, settings.nll_coef, settings.label_smoothing, turns)
+        preference = PreferenceLoss("sum", settings.beta, settings.nll_coef, settings.label_smoothing, turns)
         counts = check_action_tokens(both_sides(pairs), turns)
         train_on_pairs(run, "policy", pairs, preference, settings.training, settings.nll_mask)
         count = len(pairs)
@@ -120,7 +120,7 @@ def evaluation(run: Run) -> dict[str, Any]:
         played, graded = folder / f"{name}_ungraded.jsonl", folder / f"{name}.jsonl"
         agent = Agent(name, params(), run.config.evaluation.temperature)
         counts = play(run, f"evaluation: {name}", played, agent, held_out, 1, seed)
-        found = processes.from_first(
+        found = processes.broadcast_from_process_0(
             lambda name=name, played=played, graded=graded: outcome(grade(run, f"evaluation: {name}", played, graded))
         )
         note[name] = found | {key: count for key, count in counts.items() if key == "failed"}

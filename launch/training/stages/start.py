@@ -106,7 +106,7 @@ def start_rows(dialogues: Sequence[Trajectory], chat: Chat, privileged_share: fl
     """The dialogues as token rows, that part of them with the reference solution in front."""
     rows = [chat.turn_ids(dialogue.dialogue_history) for dialogue in dialogues]
     for index in random.Random(seed).sample(range(len(rows)), round(privileged_share * len(rows))):
-        rows[index] = chat.with_prefix(rows[index], privileged_prefix(dialogues[index].task.ground_truth))
+        rows[index] = chat.add_prefix(rows[index], privileged_prefix(dialogues[index].task.ground_truth))
     return rows
 
 
