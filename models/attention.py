@@ -75,7 +75,7 @@ def causal_attention(
 
 
 def check_kernel(kernel: str, mesh: Mesh, tokens: int, dtype: Any) -> None:
-    """Raises ModelError where the kernel is unknown or cannot compute rows of that many tokens on that mesh."""
+    """Raise ModelError where the kernel is unknown or cannot compute rows of that many tokens on that mesh."""
     if kernel not in ATTENTION:
         raise ModelError(f"attention {kernel!r} is not one of {list(ATTENTION)}")
     platform, parts = mesh.devices.flat[0].platform, mesh.shape.get("sequence", 1)
@@ -119,7 +119,7 @@ def _cudnn(_: None, q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array) -> 
 
 
 def _make_splash(tokens: int, heads: int, mesh: Mesh) -> _LocalKernel:
-    """The Pallas kernel for rows of `tokens` tokens and that many query heads on a device."""
+    """Make the Pallas kernel for rows of `tokens` tokens and that many query heads on a device."""
     parts = mesh.shape.get("sequence", 1)
     padded = -(-tokens // LANES) * LANES
     block = next(size for size in BLOCKS if (padded // parts) % size == 0)

@@ -30,7 +30,7 @@ def embed_images(
     mesh: Mesh,
     compute_dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "B E"]:
-    """What the images show, in the joint space, not normalised, in float32. Pixels are those of `models.clip_image`.
+    """Embed images in the joint space, not normalised, in float32. Pixels are those of `models.clip_image`.
 
     Raises ModelError where the rows do not divide over mesh axis "data".
     """
@@ -45,7 +45,7 @@ def embed_texts(
     mesh: Mesh,
     compute_dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "B E"]:
-    """What the texts say, in the joint space, not normalised, in float32. mask: True for the tokens of the text.
+    """Embed texts in the joint space, not normalised, in float32. mask: True for the tokens of the text.
 
     Raises ModelError where the rows do not divide over mesh axis "data".
     """
@@ -60,7 +60,7 @@ def image_text_logits(
 
 
 def normalised(x_be: Float[Array, "B E"]) -> Float[Array, "B E"]:
-    """The rows, each of length 1."""
+    """Scale every row to length 1."""
     return x_be / jnp.linalg.norm(x_be, axis=-1, keepdims=True)
 
 
@@ -120,7 +120,7 @@ class Block(nn.Module):
     def __call__(
         self, x_btd: Float[Array, "B T D"], visible_bts: Bool[Array, "B T T"]
     ) -> tuple[Float[Array, "B T D"], None]:
-        """The residual stream after this layer (and None, which nn.scan asks for)."""
+        """Return the residual stream after this layer (and None, which nn.scan asks for)."""
         tower, shared = self.tower, (self.tower, self.mesh, self.compute_dtype)
         normed_btd = _norm(tower, self.compute_dtype, "attention_norm")(x_btd)
         x_btd = x_btd + Attention(*shared, name="attention")(normed_btd, visible_bts)
@@ -137,7 +137,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x_btd: Float[Array, "B T D"], visible_bts: Bool[Array, "B T T"]) -> Float[Array, "B T D"]:
-        """What attention adds to the residual stream."""
+        """Compute what attention adds to the residual stream."""
         tower = self.tower
         axis = "heads" if tower.num_heads % self.mesh.shape["tensor"] == 0 else None
 
@@ -162,7 +162,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x_btd: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """What the mlp adds to the residual stream."""
+        """Compute what the mlp adds to the residual stream."""
         inner_btf = _dense(self.tower.intermediate_size, self.compute_dtype, "up")(x_btd)
         inner_btf = constrain(activate(inner_btf, self.tower.activation), self.mesh, *ROWS[:2], "mlp")
         return _dense(self.tower.hidden_size, self.compute_dtype, "down")(inner_btf)
@@ -179,7 +179,7 @@ def activate(x: Float[Array, "..."], name: str) -> Float[Array, "..."]:
 
 
 def cut(pixels_bcyx: Float[Array, "B C Y X"], size: int) -> Float[Array, "B T P"]:
-    """The squares of `size` pixels, row by row, each flat in the order colour, y, x.
+    """Cut images into squares of `size` pixels, row by row, each flat in the order colour, y, x.
 
     In:  size 1, pixels [[[[1, 2], [3, 4]], [[5, 6], [7, 8]]]]
     Out: [[[1, 5], [2, 6], [3, 7], [4, 8]]]
@@ -218,7 +218,7 @@ def _project(config: ClipConfig, dtype: DTypeLike) -> nn.Dense:
 
 
 def _layers(tower: TowerConfig, mesh: Mesh, dtype: DTypeLike) -> Any:
-    """A function of the residual stream and the visible tokens that scans over the layers."""
+    """Make a function of the residual stream and the causal mask that scans over the layers."""
     scan = nn.scan(
         Block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=tower.num_layers
     )

@@ -101,7 +101,7 @@ class ClipConfig:
 
 
 def clip_from_hf(source: str | Path | Mapping[str, Any]) -> ClipConfig:
-    """The configuration held in a `config.json`: its dictionary, its path, or the directory it lies in.
+    """Read a configuration from a `config.json`: its dictionary, its path, or the directory it lies in.
 
     Raises ModelError where the file is missing or describes a network that `models.clip` does not compute.
     """
@@ -130,8 +130,8 @@ def _from_dict(raw: Mapping[str, Any]) -> ClipConfig:
 
 
 def _side(raw: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of one side, "NAME.SETTING" -> value. Those of the older `NAME_dict`, where a file has one, go first
-    with its defaults."""
+    """Collect the settings of one tower as "NAME.SETTING" -> value. Those of the older `NAME_dict`, where a file has
+    one, come first with its defaults."""
     settings, older = ({} if raw.get(key) is None else raw[key] for key in (name, f"{name}_dict"))
     for key, value in ((name, settings), (f"{name}_dict", older)):
         if not isinstance(value, Mapping):

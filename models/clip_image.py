@@ -64,7 +64,7 @@ class Preprocessing:
 
 
 def preprocess(picture: bytes, steps: Preprocessing) -> Float32[np.ndarray, "C Y X"]:
-    """The pixels of a picture file. Raises ModelError for bytes that are no picture."""
+    """Compute the pixels of a picture file. Raises ModelError for bytes that are no picture."""
     try:
         with Image.open(io.BytesIO(picture)) as image:
             return pixels(image, steps)
@@ -77,7 +77,7 @@ def preprocess(picture: bytes, steps: Preprocessing) -> Float32[np.ndarray, "C Y
 
 
 def pixels(image: Image.Image, steps: Preprocessing) -> Float32[np.ndarray, "C Y X"]:
-    """The pixels of an image. Raises ModelError for one that is not RGB where `steps` converts none."""
+    """Compute the pixels of an image. Raises ModelError for one that is not RGB where `steps` converts none."""
     if steps.convert:
         image = to_rgb(image)
     if image.mode != "RGB":
@@ -97,7 +97,7 @@ def pixels(image: Image.Image, steps: Preprocessing) -> Float32[np.ndarray, "C Y
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in RGB, laid on white where it is transparent."""
+    """Convert an image to RGB, laid on white where it is transparent."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if "A" in image.getbands() or "transparency" in image.info:
@@ -120,7 +120,7 @@ def resized_size(height: int, width: int, steps: Preprocessing) -> tuple[int, in
 
 
 def centre(values_yxc: UInt8[np.ndarray, "Y X C"], crop: tuple[int, int]) -> UInt8[np.ndarray, "V W C"]:
-    """The middle of an image, (height, width) large, with zeros around an image that is smaller.
+    """Crop an image to its middle, (height, width) large, with zeros around an image that is smaller.
 
     In:  the columns 1 2 3 4, width 2; the column 1, width 4
     Out: 2 3; 0 0 1 0
@@ -139,7 +139,7 @@ def centre(values_yxc: UInt8[np.ndarray, "Y X C"], crop: tuple[int, int]) -> UIn
 
 
 def preprocessing_from_hf(source: str | Path | Mapping[str, Any]) -> Preprocessing:
-    """The steps that a directory's `preprocessor_config.json` names (or `processor_config.json`, under
+    """Read the steps that a directory's `preprocessor_config.json` names (or `processor_config.json`, under
     "image_processor", as transformers 5 writes it), or a dictionary of the kind.
 
     Raises ModelError where the file is missing or asks for what is not computed here.

@@ -78,7 +78,7 @@ def clip_layout(config: ClipConfig) -> dict[str, HfTensors]:
 
 
 def load_clip(directory: str | Path, mesh: Mesh, dtype: DTypeLike = jnp.float32) -> LoadedClip:
-    """The CLIP network in a Hugging Face directory, sharded over `mesh` by the table, its weights in `dtype`.
+    """Load the CLIP network of a Hugging Face directory, sharded over `mesh` by the table, its weights in `dtype`.
 
     Raises ModelError, before any weight is read, for a directory that is missing or holds something else, a network
     that the mesh does not divide, damaged files, any tensor without parameter or parameter without tensor, and images

@@ -57,7 +57,7 @@ class LlamaConfig:
             raise ModelError(f"head size {self.head_size} is odd; rotary embeddings turn pairs")
 
     def to_hf(self) -> dict[str, Any]:
-        """The settings as a `config.json` dictionary that every version of transformers reads.
+        """Return the settings as a `config.json` dictionary that every version of transformers reads.
 
         Rope settings are written in the older keys (`rope_theta`, `rope_scaling`), which transformers 5 also reads.
         """
@@ -88,7 +88,7 @@ class LlamaConfig:
 
 
 def from_hf(source: str | Path | Mapping[str, Any]) -> LlamaConfig:
-    """The configuration held in a `config.json`: its dictionary, its path, or the directory it lies in.
+    """Read a configuration from a `config.json`: its dictionary, its path, or the directory it lies in.
 
     Raises ModelError where the file is missing or describes a network that `models.llama` does not compute.
     """
@@ -96,7 +96,7 @@ def from_hf(source: str | Path | Mapping[str, Any]) -> LlamaConfig:
 
 
 def read_config(source: str | Path | Mapping[str, Any], made: Callable[[Any], Config], what: str) -> Config:
-    """What `made` makes of a configuration: its dictionary, the path of a `config.json`, or the directory it lies in.
+    """Make a configuration with `made` from a dictionary, the path of a `config.json`, or the directory it lies in.
 
     what: whose directory it is, for the sentences. Raises ModelError, with the file in front of what `made` says.
     """
@@ -116,7 +116,7 @@ def read_config(source: str | Path | Mapping[str, Any], made: Callable[[Any], Co
 
 
 def check_config_file(directory: str | Path) -> None:
-    """Raises ModelError where the `config.json` of a directory is damaged, or has a setting that transformers refuses.
+    """Raise ModelError where the `config.json` of a directory is damaged, or has a setting that transformers refuses.
 
     For whoever loads a tokenizer, which reads that file, too. A directory without it is right, and so is a network that
     is not computed here.
@@ -126,7 +126,7 @@ def check_config_file(directory: str | Path) -> None:
 
 
 def _check_as_transformers(raw: Mapping[str, Any]) -> None:
-    """Raises ModelError where transformers knows the model type and refuses a setting. No code of the model is run."""
+    """Raise ModelError where transformers knows the model type and refuses a setting. No code of the model is run."""
     from transformers import CONFIG_MAPPING
 
     kind = raw.get("model_type")
@@ -166,7 +166,7 @@ def _from_dict(raw: Mapping[str, Any]) -> LlamaConfig:
 
 
 def _count_or(settings: Mapping[str, Any], name: str, other: int | None, least: int = 1) -> int | None:
-    """The setting, or `other` where it is null or missing."""
+    """Read a count, or return `other` where the setting is null or missing."""
     return other if settings.get(name) is None else count(settings, name, least)
 
 

@@ -99,7 +99,7 @@ def hf_layout(config: LlamaConfig) -> dict[str, HfTensors]:
 
 
 def check_llama(directory: str | Path, mesh: Mesh) -> LlamaConfig:
-    """The configuration of the model in a Hugging Face directory, when all but the values is known to be right.
+    """Check everything but the values of a model in a Hugging Face directory and return its configuration.
 
     Raises ModelError for a missing or unsupported directory, a network that the mesh does not divide, damaged files,
     and for any tensor without parameter or parameter without tensor. Reads headers only.
@@ -109,7 +109,7 @@ def check_llama(directory: str | Path, mesh: Mesh) -> LlamaConfig:
 
 
 def load_llama(directory: str | Path, mesh: Mesh, dtype: DTypeLike = jnp.float32) -> LoadedModel:
-    """The model in a Hugging Face directory, sharded over `mesh` by the parameter table, its weights in `dtype`.
+    """Load the model of a Hugging Face directory, sharded over `mesh` by the parameter table, its weights in `dtype`.
 
     Each process reads the slices of its own devices, a slice that several devices hold only once.
     Raises ModelError as `check_llama`, before any weight is read, and for a tied model whose output matrix is another.
@@ -132,14 +132,14 @@ class OpenModel:
         return FILE_DTYPES[self.slices[EMBEDDING].get_dtype()]
 
     def read(self, path: str, dtype: DTypeLike = jnp.float32) -> jax.Array:
-        """The parameter on its sharding."""
+        """Read a parameter onto its sharding."""
         sharding = flatten(param_shardings(self.config, self.mesh))[path]
         return load_parameter(hf_layout(self.config)[path], self.slices, sharding, jnp.dtype(dtype))
 
 
 @contextmanager
 def open_llama(directory: str | Path, mesh: Mesh) -> Iterator[OpenModel]:
-    """The model of a Hugging Face directory, open inside the with statement. Raises ModelError as `load_llama`."""
+    """Open the model of a Hugging Face directory for the with statement. Raises ModelError as `load_llama`."""
     with ExitStack() as stack:
         config, slices = _checked(stack, Path(directory), mesh)
         if config.tie_word_embeddings and HEAD in slices:
@@ -148,7 +148,7 @@ def open_llama(directory: str | Path, mesh: Mesh) -> Iterator[OpenModel]:
 
 
 def _checked(stack: ExitStack, directory: Path, mesh: Mesh) -> tuple[LlamaConfig, dict[str, Any]]:
-    """The configuration, and name -> lazily read slice of every tensor in the files."""
+    """Return the configuration, and name -> lazily read slice of every tensor in the files, once they are checked."""
     config = from_hf(directory)
     if (directory / ADAPTER_FILE).is_file():
         raise ModelError(
@@ -172,7 +172,7 @@ def save_llama(
     dtype: DTypeLike | None = None,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> None:
-    """Writes `config.json` and the weights into `directory` (made if missing), in `dtype`, or that of `params`.
+    """Write `config.json` and the weights into `directory` (made if missing), in `dtype`, or that of `params`.
 
     transformers loads the directory as LlamaForCausalLM, and `load_llama` returns the same bits. On several hosts all
     processes call this, and process 0 writes.
@@ -215,7 +215,7 @@ def write_llama(
 
 
 def on_host(value: Any) -> np.ndarray:
-    """The whole array; on several hosts all processes call this and all get it."""
+    """Gather the whole array on the host; on several hosts all processes call this and all get it."""
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         value = jax.jit(lambda x: x, out_shardings=NamedSharding(value.sharding.mesh, PartitionSpec()))(value)
         return np.asarray(value.addressable_data(0))
@@ -232,7 +232,7 @@ def _device_layer(value: jax.Array, layer: Any) -> jax.Array:
 
 
 def _check_tied(directory: Path, slices: Mapping[str, Any]) -> None:
-    """Raises ModelError where a tied model was saved with an output matrix that differs from its embedding."""
+    """Raise ModelError where a tied model was saved with an output matrix that differs from its embedding."""
     embedding, head = slices[EMBEDDING], slices[HEAD]
     vocabulary, width = embedding.get_shape()
     same = head.get_shape() == [vocabulary, width]
@@ -247,8 +247,8 @@ def _check_tied(directory: Path, slices: Mapping[str, Any]) -> None:
 def load_parameter(
     tensors: HfTensors, slices: Mapping[str, Any], sharding: NamedSharding, dtype: np.dtype
 ) -> jax.Array:
-    """The parameter on its sharding. A small one is turned by the host and needs no compilation; a larger one is filled
-    piece by piece, where the last piece may cover rows that are there already."""
+    """Load a parameter onto its sharding. A small one is transposed on the host and needs no compilation; a larger
+    one is filled piece by piece, where the last piece may cover rows that are there already."""
     spec, turned = sharding.spec, tensors.transposed
     shape = _turned(tensors.file_shape) if turned else tensors.file_shape
     in_file = NamedSharding(sharding.mesh, PartitionSpec(*(_turned(spec) if turned else spec)))
@@ -269,7 +269,7 @@ def load_parameter(
 
 
 def _turned(axes: tuple[Any, ...] | PartitionSpec) -> tuple[Any, ...]:
-    """The last two of the axes exchanged."""
+    """Exchange the last two of the axes."""
     return (*axes[:-2], axes[-1], axes[-2])
 
 
@@ -285,7 +285,7 @@ def _rows_a_piece(tensors: HfTensors, slices: Mapping[str, Any], sharding: Named
 
 
 def _make_array(shape: tuple[int, ...], sharding: NamedSharding, read: Callable[[Index], np.ndarray]) -> jax.Array:
-    """The array whose shards `read` returns; a shard that several devices hold is read once."""
+    """Make the array whose shards `read` returns; a shard that several devices hold is read once."""
     shards: dict[str, np.ndarray] = {}
 
     def shard(index: Index) -> np.ndarray:
@@ -297,7 +297,7 @@ def _make_array(shape: tuple[int, ...], sharding: NamedSharding, read: Callable[
 
 
 def _turned_slice(tensors: HfTensors, slices: Mapping[str, Any], index: Index, dtype: np.dtype) -> np.ndarray:
-    """The slice of a parameter, in its own order and type."""
+    """Read the slice of a parameter, in its own order and type."""
     if not tensors.transposed:
         return _read(tensors, slices, index).astype(dtype)
     return np.swapaxes(_read(tensors, slices, _turned(index)), -1, -2).astype(dtype, order="C")
@@ -317,7 +317,7 @@ def _read_piece(
 
 
 def _read(tensors: HfTensors, slices: Mapping[str, Any], index: Index) -> np.ndarray:
-    """The slice of a parameter, as the files hold it."""
+    """Read the slice of a parameter, as the files hold it."""
     if not tensors.stacked:
         return slices[tensors.names[0]][index]
     layers = [slices[name][index[1:]] for name in tensors.names[index[0]]]

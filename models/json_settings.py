@@ -19,7 +19,8 @@ class ModelError(ValueError):
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds. Raises ModelError where the file cannot be read or holds something else."""
+    """Read the object that a JSON file holds. Raises ModelError where the file cannot be read or holds something
+    else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -36,7 +37,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value as a sentence names it: null for None, and at most a line of it."""
+    """Format a value for a sentence: null for None, and at most a line of it."""
     try:
         text = "null" if value is None else repr(value)
     except ValueError:  # Python writes no whole number of more than 4,300 digits
@@ -45,7 +46,7 @@ def shown(value: Any) -> str:
 
 
 def count(settings: Mapping[str, Any], name: str, least: int = 1, most: int = MAX_COUNT) -> int:
-    """The setting, a whole number from `least` to `most`; 4.0, "4" and true are none."""
+    """Read a whole number from `least` to `most`; 4.0, "4" and true are none."""
     value = _given(settings, name)
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not least <= value <= most:
@@ -55,7 +56,7 @@ def count(settings: Mapping[str, Any], name: str, least: int = 1, most: int = MA
 
 
 def number(settings: Mapping[str, Any], name: str, above: float | None = None) -> float:
-    """The setting, a finite number of float32, above `above` where that is given."""
+    """Read a finite number of float32, above `above` where that is given."""
     value = _given(settings, name)
     right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
     if not right or (above is not None and value <= above):
@@ -65,7 +66,7 @@ def number(settings: Mapping[str, Any], name: str, above: float | None = None) -
 
 
 def flag(settings: Mapping[str, Any], name: str) -> bool:
-    """The setting, true or false."""
+    """Read a setting that is true or false."""
     value = _given(settings, name)
     if not isinstance(value, bool):
         raise ModelError(f"{name} is {shown(value)}, expected true or false")
@@ -73,7 +74,7 @@ def flag(settings: Mapping[str, Any], name: str) -> bool:
 
 
 def token_ids(settings: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    """The ids that the setting names: one, a list of them, or none where it is null or missing."""
+    """Read the token ids that the setting names: one, a list of them, or none where it is null or missing."""
     value = settings.get(name)
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if any(isinstance(token, bool) or not isinstance(token, int) or not 0 <= token <= MAX_COUNT for token in ids):

@@ -38,7 +38,7 @@ def cache_sharding(config: LlamaConfig, batch: int, length: int, mesh: Mesh) -> 
 
 
 def init_cache(config: LlamaConfig, batch: int, length: int, mesh: Mesh, dtype: DTypeLike = jnp.float32) -> KVCache:
-    """An empty cache of `length` slots for `batch` rows, made on the devices that hold it.
+    """Make an empty cache of `length` slots for `batch` rows, on the devices that hold it.
 
     Raises ModelError where the rows do not divide over "data".
     """
@@ -58,7 +58,7 @@ def write(
     layer: Int[Array, ""],
     positions_bt: Int[Array, "B T"],
 ) -> Float[Array, "L B S G H"]:
-    """The cache with `new` at slots `positions_bt` of one layer; positions outside 0..S-1 are dropped.
+    """Write `new` into slots `positions_bt` of one layer; positions outside 0..S-1 are dropped.
 
     The whole stack is updated in place (it is the carry of the scan over layers), so a decode step moves only the new
     keys and values. Rows are a batching dimension of the scatter: no row, and no device, needs another's.

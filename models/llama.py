@@ -152,7 +152,7 @@ class Layer(nn.Module):
     lora: LoraConfig | None
 
     def weight(self, name: str, path: str) -> jax.Array:
-        """This layer's slice of the table's parameter `path`, declared here as `name`.
+        """Declare this layer's slice of the table's parameter `path` as `name`, and return it.
 
         linen compares the shape with that of the given value, so a wrong tree fails here and not in an einsum.
         """
@@ -176,7 +176,7 @@ class Block(Layer):
 
     @nn.compact
     def __call__(self, carry: Carry, layer: Int[Array, ""], places: Places) -> tuple[Carry, None]:
-        """The carry after this layer (and None, which nn.scan asks for)."""
+        """Return the carry after this layer (and None, which nn.scan asks for)."""
         (x_btd, cache), tokens = carry, tokens_axis(carry[1])
         shared, eps = (self.config, self.mesh, self.compute_dtype, self.kernel, self.lora), self.config.rms_norm_eps
         normed_btd = rms_norm(x_btd, self.weight("attention_norm", "layers/attention_norm"), eps)
@@ -194,7 +194,7 @@ class Attention(Layer):
     def __call__(
         self, x_btd: Float[Array, "B T D"], cache: KVCache | None, layer: Int[Array, ""], places: Places
     ) -> tuple[Float[Array, "B T D"], KVCache | None]:
-        """What attention adds to the residual stream, and the cache with this layer's keys and values."""
+        """Compute what attention adds to the residual stream, and the cache with this layer's keys and values."""
         config, mesh, axes, tokens = self.config, self.mesh, head_axis(self.config, self.mesh), tokens_axis(cache)
 
         def heads(name: str, count: int, axis: str, head: str | None) -> jax.Array:
@@ -233,7 +233,7 @@ class Mlp(Layer):
 
     @nn.compact
     def __call__(self, x_btd: Float[Array, "B T D"], tokens: str | None) -> Float[Array, "B T D"]:
-        """What the mlp adds to the residual stream. tokens: logical axis of T."""
+        """Compute what the mlp adds to the residual stream. tokens: logical axis of T."""
         gate_btf = self.project(x_btd, "gate", "layers/mlp/gate")
         up_btf = self.project(x_btd, "up", "layers/mlp/up")
         inner_btf = constrain(jax.nn.silu(gate_btf) * up_btf, self.mesh, "batch", tokens, "mlp")
@@ -241,7 +241,7 @@ class Mlp(Layer):
 
 
 def variables(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What `Llama.apply` takes, given parameters, whose "lora" holds adapters or is left out: adapters off."""
+    """Arrange parameters for `Llama.apply`. Without "lora" among them the adapters are off."""
     adapters = {LORA: params[LORA]} if LORA in params else {}
     return {"params": {name: value for name, value in params.items() if name != LORA}, **adapters}
 
@@ -264,7 +264,7 @@ def rms_norm(x_btd: Float[Array, "B T D"], scale_d: Float[Array, " D"], eps: flo
 
 
 def unembedding(params: Mapping[str, Any], config: LlamaConfig) -> Float[Array, "D V"]:
-    """The matrix that turns hidden states into logits: the embedding transposed where tied, else `lm_head`."""
+    """Return the matrix that turns hidden states into logits: the embedding transposed where tied, else `lm_head`."""
     return params["embedding"].T if config.tie_word_embeddings else params["lm_head"]
 
 
@@ -278,7 +278,7 @@ def logits(
 
 
 def remat_policy(name: str) -> Any:
-    """The policy of that name. Raises ModelError for a name that is not there."""
+    """Return the rematerialisation policy of that name. Raises ModelError for a name that is not there."""
     if name not in REMAT_POLICIES:
         raise ModelError(f"remat {name!r} is not one of {['none', *REMAT_POLICIES]}")
     return REMAT_POLICIES[name]

@@ -101,7 +101,7 @@ def init_lora(config: LlamaConfig, lora: LoraConfig, key: jax.Array, mesh: Mesh)
 
 
 def merged(params: Mapping[str, Any], lora: LoraConfig) -> Params:
-    """The parameters without adapters, these added to their weights: W + alpha / rank * a b, in the dtype of W.
+    """Add the adapters to their weights, W + alpha / rank * a b, in the dtype of W, and return parameters without them.
 
     The product is taken in float32. Parameters without adapters come back as they are.
     """

@@ -32,7 +32,7 @@ class ParamSpec:
     scale: float | None
 
     def init(self, key: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
-        """A fresh value of the parameter."""
+        """Draw a fresh value of the parameter."""
         if self.scale is None:
             return jnp.ones(self.shape, dtype)
         return (self.scale * jax.random.normal(key, self.shape, jnp.float32)).astype(dtype)
@@ -79,7 +79,7 @@ def nest(flat: Mapping[str, Any]) -> Params:
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a/b": 1}, the inverse of `nest`."""
+    """Turn {"a": {"b": 1}} into {"a/b": 1}, the inverse of `nest`."""
     flat: dict[str, Any] = {}
     for name, value in nested.items():
         flat |= flatten(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
@@ -124,14 +124,14 @@ def init_params(config: LlamaConfig, key: jax.Array, mesh: Mesh, dtype: DTypeLik
 
 
 def with_matrices_in(params: Mapping[str, Any], dtype: DTypeLike) -> Params:
-    """The parameters with every matrix in `dtype`, the scales of norms as they are: what a network that computes in
+    """Cast every matrix to `dtype` and leave the scales of norms as they are: what a network that computes in
     `dtype` reads anyway, in less memory."""
     flat = flatten(params)
     return nest({path: x if path.endswith("norm") else x.astype(dtype) for path, x in flat.items()})
 
 
 def count_params(config: LlamaConfig) -> int:
-    """Number of parameters."""
+    """Count the parameters."""
     return sum(math.prod(spec.shape) for spec in parameter_table(config).values())
 
 
@@ -146,7 +146,7 @@ def replicated_share(config: LlamaConfig, mesh: Mesh, rules: Rules = WEIGHT_RULE
 
 
 def check_params(config: LlamaConfig, params: Mapping[str, Any]) -> None:
-    """Raises ModelError unless `params` has exactly the paths and shapes of the table."""
+    """Raise ModelError unless `params` has exactly the paths and shapes of the table."""
     table, found = parameter_table(config), flatten(params)
     missing, unknown = sorted(table.keys() - found.keys()), sorted(found.keys() - table.keys())
     if missing or unknown:

@@ -69,7 +69,7 @@ def adapter_layout(config: LlamaConfig, lora: LoraConfig) -> dict[str, HfTensors
 def save_adapter(
     directory: Path, config: LlamaConfig, lora: LoraConfig, adapters: Mapping[str, Any], base: str, writes: bool = True
 ) -> None:
-    """Writes the adapters {"lora": ...} into an existing directory, in their own dtype, beside the name of their base.
+    """Write the adapters {"lora": ...} into an existing directory, in their own dtype, with the name of their base.
 
     On several hosts all processes call this and one `writes`. Raises ModelError for adapters of another shape.
     """
@@ -106,7 +106,7 @@ def save_adapter(
 def load_adapter(
     directory: str | Path, config: LlamaConfig, mesh: Mesh, dtype: DTypeLike = jnp.float32
 ) -> LoadedAdapter:
-    """The adapter in a PEFT directory, sharded over `mesh`, for the network of `config`.
+    """Load the adapter of a PEFT directory, sharded over `mesh`, for the network of `config`.
 
     Raises ModelError for settings that `models.lora` does not compute and for tensors that are missing, too many or of
     another shape.

@@ -52,7 +52,8 @@ class RopeSettings:
 
 
 def rope_from_hf(raw: Mapping[str, Any]) -> RopeSettings:
-    """The settings of a configuration. Raises ModelError for what is not computed and for two that disagree."""
+    """Read the rope settings of a configuration. Raises ModelError for what is not computed and for two that
+    disagree."""
     given = {}
     for name in OBJECTS:
         value = raw.get(name)
@@ -68,7 +69,7 @@ def rope_from_hf(raw: Mapping[str, Any]) -> RopeSettings:
 
 
 def _read(name: str, rope: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeSettings:
-    """What the object of that name says, together with the settings beside it."""
+    """Read the rope settings in the object of that name, together with those next to it."""
     inside = {f"{name}.{key}": value for key, value in rope.items()}
     named = _agreed(inside, f"{name}.rope_type", inside, f"{name}.type")
     kind = "default" if named is None else named
@@ -99,7 +100,7 @@ def _read(name: str, rope: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeSet
 
 
 def _agreed(first: Mapping[str, Any], name: str, second: Mapping[str, Any], other: str) -> Any:
-    """The value of a setting that may stand in two places; None where neither has one."""
+    """Return the value of a setting that may stand in two places; None where neither has one."""
     one, two = first.get(name), second.get(other)
     if one is not None and two is not None and one != two:
         raise ModelError(f"{name} is {shown(one)} and {other} is {shown(two)}; both set the same thing, delete one")

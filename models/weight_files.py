@@ -89,7 +89,8 @@ def _read_index(directory: Path) -> dict[str, str] | None:
 
 
 def open_file(stack: ExitStack, path: Path) -> Any:
-    """The safetensors file, open as long as `stack`; ModelError where its header does not describe its bytes."""
+    """Open a safetensors file for as long as `stack`. Raises ModelError where its header does not describe its
+    bytes."""
     try:
         return stack.enter_context(safe_open(path, framework="numpy"))
     except (SafetensorError, OSError) as error:
@@ -103,7 +104,7 @@ def open_file(stack: ExitStack, path: Path) -> Any:
 
 
 def check_stored(place: str, slices: Mapping[str, Any], wanted: Iterable[Stored], derived: Iterable[str] = ()) -> None:
-    """Raises ModelError unless the files hold exactly the `wanted` tensors, beside those `derived` from others.
+    """Raise ModelError unless the files hold exactly the `wanted` tensors, apart from those `derived` from others.
 
     place: the directory or file, for the sentence. Every tensor must have its shape and a type of FILE_DTYPES.
     """
@@ -135,7 +136,7 @@ def write_weights(
     max_file_bytes: int = MAX_FILE_BYTES,
     writes: bool = True,
 ) -> None:
-    """Writes `values`, one for each of `tensors` and in their order, holding one of them at a time.
+    """Write `values`, one for each of `tensors` and in their order, holding one of them at a time.
 
     One file, or several and their index where they would be larger than `max_file_bytes`. With `writes` False the
     values are only drawn: making them is the work of all processes, the files are the work of one.
@@ -158,7 +159,7 @@ def write_weights(
 
 
 def _parts(tensors: Sequence[Stored], dtype: np.dtype, max_file_bytes: int) -> list[list[Stored]]:
-    """The tensors of each file, in order: as many as fit, and at least one."""
+    """Divide the tensors among files, in order: as many as fit in each, and at least one."""
     parts: list[list[Stored]] = [[]]
     room = max_file_bytes
     for tensor in tensors:
@@ -194,5 +195,5 @@ def _write_file(file: BinaryIO | None, part: Sequence[Stored], values: Iterator[
 
 
 def some(names: Sequence[str], limit: int = 6) -> str:
-    """The first few names, for a sentence; "none" for none."""
+    """List the first few names for a sentence; "none" for none."""
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "") if names else "none"
