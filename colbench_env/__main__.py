@@ -42,8 +42,8 @@ class Stopped(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; its exit status: 0, 2 for bad input, 1 where something is left to do or cannot be written, 130
-    for Ctrl-C. One sentence says why."""
+    """Run the command and return its exit status: 0, 2 for bad input, 1 where something is left to do or cannot be
+    written, 130 for Ctrl-C. One sentence says why."""
     _prepare_streams()
     try:
         parsed = _parser().parse_args(arguments)
@@ -64,7 +64,7 @@ def _prepare_streams() -> None:
 
 
 def _status(command: Callable[[], None]) -> int:
-    """Runs the command or a part of it: its exit status, of which one sentence on standard error says why."""
+    """Run the command or a part of it and return its exit status, of which one sentence on standard error says why."""
     try:
         command()
         return 0
@@ -82,7 +82,7 @@ def _status(command: Callable[[], None]) -> int:
 
 
 def _unwritten(problem: OSError) -> str:
-    """What an error of the system means, in a sentence."""
+    """Explain an error of the system in a sentence."""
     if isinstance(problem, BrokenPipeError):
         return "the output was closed before everything was printed"
     if problem.filename is not None:
@@ -93,7 +93,7 @@ def _unwritten(problem: OSError) -> str:
 
 
 def _let_go(stream: TextIO) -> None:
-    """Gives up what cannot be printed, on which the interpreter would fail once more as it ends."""
+    """Discard what cannot be printed, on which the interpreter would fail once more as it ends."""
     try:
         stream.flush()
     except OSError:
@@ -172,7 +172,7 @@ def _play(flags: argparse.Namespace) -> None:
 
 
 def _human(flags: argparse.Namespace) -> Human:
-    """The human of `--human`. Raises BadInput."""
+    """Make the user simulator of `--human`. Raises BadInput."""
     name = flags.human or ("scripted" if flags.tasks is None else "rules")
     if name == "scripted":
         return ScriptedHuman(mini.keywords(), mini.UNKNOWN_REPLIES)
@@ -225,7 +225,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _progress(what: str, done: int, total: int) -> None:
-    """A line that is written over on a terminal; elsewhere a line at every tenth part."""
+    """Print progress: a line that is written over on a terminal, elsewhere a line at every tenth part."""
     if sys.stderr.isatty():
         print(f"\r{what} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
     elif done == total or done * 10 // total > (done - 1) * 10 // total:
@@ -233,7 +233,7 @@ def _progress(what: str, done: int, total: int) -> None:
 
 
 def _function(place: str) -> Callable[..., str]:
-    """The function that FILE.py:NAME names. Raises BadInput."""
+    """Import the function that FILE.py:NAME names. Raises BadInput."""
     path, colon, name = place.rpartition(":")
     if not colon or not path.endswith(".py"):
         raise BadInput(f"{place!r} names no function, expected FILE.py:NAME, as in my_agent.py:agent")
@@ -246,7 +246,7 @@ def _function(place: str) -> Callable[..., str]:
 
 
 def _imported(path: Path) -> ModuleType:
-    """The file as a module, which finds others beside it as it would if it were run. Raises BadInput."""
+    """Import the file as a module, which finds its neighbours as it would if it were run. Raises BadInput."""
     name = path.stem
     while name in sys.modules:
         name += "_"

@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 def submit(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-    """The future result of the coroutine, which runs on the background loop."""
+    """Start the coroutine on the background loop and return its future result."""
     return asyncio.run_coroutine_threadsafe(coroutine, _loop())
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What the coroutine returns or raises; it runs on the background loop while this thread waits."""
+    """Run the coroutine on the background loop while this thread waits, and return or raise what it does."""
     future = submit(coroutine)
     try:
         return future.result()

@@ -25,7 +25,7 @@ FRONTEND_REPLY_LIMIT = 1000
 
 
 def shown_text(raw: str) -> str:
-    """What the human sees of an agent's reply.
+    """Cut an agent's reply to what the user simulator sees.
 
     In: "They want code. OUTPUT: Which sign?"   Out: "Which sign?"
     An `OUTPUT:` inside an answer is part of that answer and hides nothing.
@@ -35,7 +35,7 @@ def shown_text(raw: str) -> str:
 
 
 def marked_answer(raw: str) -> str | None:
-    """The answer between the first marker and a second one, or None without a marker.
+    """Extract the answer between the first marker and a second one, None without a marker.
 
     In: "Done. I WANT TO ANSWER: x = 1"   Out: "x = 1"
     """
@@ -65,11 +65,11 @@ class Rules(Protocol):
     def agent_prompt(self) -> str: ...
 
     def read(self, raw: str, before: tuple[Message, ...], last: bool) -> Reading:
-        """The agent's turn, after the dialogue `before`; `last` says that no other turn is allowed."""
+        """Read the agent's turn, after the dialogue `before`; `last` says that no other turn is allowed."""
         ...
 
     def given_up(self, history: tuple[Message, ...]) -> str:
-        """The answer of an episode that ends after this dialogue because it cannot go on."""
+        """Return the answer of an episode that ends after this dialogue because it cannot go on."""
         ...
 
 
@@ -94,7 +94,7 @@ class BackendRules:
 
 
 def chat_messages(messages: Iterable[Message], system: str = "") -> list[dict[str, str]]:
-    """The messages as a chat template takes them, after a system message if there is a system prompt.
+    """Turn messages into those of a chat template, after a system message if there is a system prompt.
 
     The system prompt is part of how a prompt is rendered, never of a dialogue.
     """
@@ -155,7 +155,7 @@ class Episode:
         return tuple(Message(entry.role, entry.content) for entry in self.history)
 
     def step_agent(self, raw: str, prompt: str | None = None, extra: Mapping[str, Any] | None = None) -> Self:
-        """The state after the agent's turn.
+        """Return the state after the agent's turn.
 
         `raw` is the text as sampled, `prompt` the prompt it was sampled from; `extra` is kept in the message (token ids
         of the turn, for instance). Half characters are replaced, as everywhere where text comes in.
@@ -168,7 +168,7 @@ class Episode:
         return replace(self, history=(*self.history, message), answer=read.answer)
 
     def step_human(self, reply: str, extra: Mapping[str, Any] | None = None) -> Self:
-        """The state after the human's reply, cut to the rules' limit of characters; `extra` is kept in the message.
+        """Return the state after the user simulator's reply, cut to the rules' limit; `extra` is kept in the message.
 
         Half characters are replaced. An empty reply raises ValueError, and so does one of which the limit leaves blanks
         only: a simulator that failed must not become a turn of the dialogue.
@@ -181,7 +181,7 @@ class Episode:
         return replace(self, history=(*self.history, Message("user", said, extra=dict(extra or {}))))
 
     def give_up(self) -> Self:
-        """The episode ended here without a last turn, for instance because the context is full.
+        """End the episode here without a last turn, for instance because the context is full.
 
         A human reply that the agent has not answered is dropped, so that the agent has the last word.
         """
@@ -191,7 +191,7 @@ class Episode:
         return replace(self, history=history, answer=self.rules.given_up(history))
 
     def to_trajectory(self, extra: Mapping[str, Any] | None = None) -> Trajectory:
-        """The ungraded trajectory of an episode that is done and has at least one agent turn; else ValueError."""
+        """Return the ungraded trajectory of an episode that is done and has an agent turn; else raise ValueError."""
         if self.answer is None or not self.turns:
             raise ValueError(f"an episode with {self.turns} agent turns is no trajectory: {self._state()}")
         return Trajectory(self.task, self.history, self.answer, extra=dict(extra or {}))

@@ -45,7 +45,8 @@ class Endpoint:
             raise BadInput(f"the environment variable {settings.key} holds no API key: a character of it is not ASCII")
 
     def parameters(self, seed: int) -> dict[str, Any]:
-        """The body of a request with this seed, but for model and messages, as far as is known what the endpoint takes.
+        """Build the body of a request with this seed, but for model and messages, of what the endpoint is known to
+        take.
 
         Temperature 1 and top_p 1 are sent, although they are the protocol's defaults: vLLM and SGLang take what is left
         out from the model's generation_config.json (Llama 3.1: 0.6 and 0.9), llama.cpp has defaults of its own. Only
@@ -66,7 +67,7 @@ class Endpoint:
         return sent | dict(settings.body)
 
     async def complete(self, messages: Sequence[Mapping[str, Any]], seed: int) -> str:
-        """The reply to these messages, trimmed and never empty; see the module for what is raised."""
+        """Request the reply to these messages, trimmed and never empty; see the module for what is raised."""
         client, turn, settling = self._client()
         async with turn:
             while True:
@@ -89,7 +90,7 @@ class Endpoint:
         return await client.chat.completions.create(model=self.settings.model, messages=list(messages), extra_body=sent)
 
     async def _settle(self, client: Any, messages: Sequence[Mapping[str, Any]], seed: int) -> None:
-        """Finds parameters that the endpoint takes, with a request that nothing else can be wrong with.
+        """Find parameters that the endpoint takes, with a request that nothing else can be wrong with.
 
         BadInput where there are none that ask for the same.
         """
@@ -118,7 +119,7 @@ class Endpoint:
         return step is not None
 
     def _said(self, answer: Any) -> str:
-        """What the answer says. Raises ValueError where it says nothing, with the reason."""
+        """Return the text of the answer. Raises ValueError, with the reason, where it has none."""
         url = self.settings.url
         try:
             choice = answer.choices[0]
@@ -146,7 +147,7 @@ class Endpoint:
         return f": {self.settings.max_tokens} tokens were not enough" if finish == "length" else ""
 
     async def check(self) -> None:
-        """Raises BadInput unless the endpoint is there, takes the key and, if it lists its models, has this one."""
+        """Raise BadInput unless the endpoint is there, takes the key and, if it lists its models, has this one."""
         settings, openai = self.settings, self._openai
         client = self._client()[0]
         try:
@@ -172,7 +173,7 @@ class Endpoint:
             )
 
     async def aclose(self) -> None:
-        """Closes the connections that were made in this event loop; to be called before the loop ends."""
+        """Close the connections that were made in this event loop; to be called before the loop ends."""
         client = self._of_loop.pop(asyncio.get_running_loop(), (None,))[0]
         if client is not None:
             await client.close()
@@ -190,8 +191,8 @@ class Endpoint:
         return self._of_loop[loop]
 
     def _refusal(self, problem: Any, trial: bool = False) -> Refusal:
-        """What is wrong with the request. Raises BadInput where it is not the request's fault, `problem` where that may
-        pass. trial: nothing is wrong with what the messages say; else 403 may be a moderator's."""
+        """Return what is wrong with the request. Raises BadInput where it is not the request's fault, `problem`
+        where that may pass. trial: nothing is wrong with what the messages say; else 403 may be a moderator's."""
         url, model, key = self.settings.url, self.settings.model, self.settings.key
         refusal = _read(problem)
         status, why = refusal.status, refusal.message
@@ -233,7 +234,7 @@ def _has_version(url: str) -> bool:
 
 
 def _trial(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A request for one word, with a system message and a picture where these messages have them."""
+    """Ask for one word, with a system message and a picture where these messages have them."""
     told = [dict(message) for message in messages if message["role"] == "system"]
     sees = any(isinstance(message["content"], list) for message in messages)
     picture = [{"type": "text", "text": TRIAL}, {"type": "image_url", "image_url": {"url": _WHITE}}]

@@ -65,7 +65,7 @@ class EndpointSettings:
         )
 
     def way_out(self, parameter: str) -> str:
-        """What somebody can do about a parameter that is refused."""
+        """Suggest what to do about a parameter that is refused."""
         base = "max_tokens" if parameter == "max_completion_tokens" else parameter
         if base == "chat_template_kwargs":
             return f"see {self.flag('template')}"
@@ -80,7 +80,7 @@ class EndpointSettings:
 
 
 def check_sampling(temperature: float, top_p: float) -> None:
-    """Raises BadInput unless temperature is finite and not negative and top_p above 0 and at most 1."""
+    """Raise BadInput unless temperature is finite and not negative and top_p above 0 and at most 1."""
     if not 0 <= temperature < math.inf:
         raise BadInput(f"temperature is {temperature}, it must be finite and not negative")
     if not 0 < top_p <= 1:

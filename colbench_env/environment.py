@@ -38,7 +38,7 @@ class Environment:
         self._episode: Episode | None = None
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """The problem, and info. The task is drawn, or is number `options["task"]`.
+        """Begin an episode and return the problem, and info. The task is drawn, or is number `options["task"]`.
 
         `seed` decides this episode and those after it; if none was ever given, it is that of the settings. Each
         episode's own seed is in info: `play` with settings of that seed and the same turns gives the same dialogue.
@@ -78,7 +78,7 @@ class Environment:
         return episode.messages[-1].content, 0.0, False, False, self._info(episode)
 
     def close(self) -> None:
-        """Does nothing: grader and human belong to whoever made them."""
+        """Do nothing: grader and user simulator belong to whoever made them."""
 
     def _graded(self, episode: Episode) -> tuple[float, dict[str, Any]]:
         (row,) = grade_trajectories([finished(episode, self.human, self._played, sample=0)], self.grader)

@@ -70,15 +70,15 @@ class Settings:
         return load_prompt(self.rules.agent_prompt, max_turns=self.max_turns) if self.system is None else self.system
 
     def begin(self, task: Task) -> Episode:
-        """The episode about a task before the agent's first turn."""
+        """Return the episode about a task before the agent's first turn."""
         return Episode(task, self.max_turns, self.rules)
 
     def agent_messages(self, episode: Episode) -> list[dict[str, str]]:
-        """The dialogue so far as chat messages for the agent, system prompt first."""
+        """Return the dialogue so far as chat messages for the agent, system prompt first."""
         return chat_messages(episode.messages, self.system_prompt)
 
     def about(self, human: Human) -> dict[str, Any]:
-        """What a row says of how it was played, as it is read back from a file."""
+        """Return what a row says of how it was played, as it is read back from a file."""
         told = hashlib.sha256(self.system_prompt.encode()).hexdigest()[:12]
         about = {
             "seed": self.seed,
@@ -113,7 +113,8 @@ class EpisodeFailed(Exception):
         return f"{place}: the {self.by} failed: {self.reason}"
 
     def to_json(self) -> dict[str, Any]:
-        """The record of the failure, with the dialogue up to it. It is no trajectory and cannot be read as one."""
+        """Return the record of the failure, with the dialogue up to it. It is no trajectory and cannot be read as
+        one."""
         return {
             "verdict": str(Verdict.INFRASTRUCTURE_ERROR),
             "by": self.by,
@@ -126,7 +127,7 @@ class EpisodeFailed(Exception):
 
 
 def play(task: Task, agent: Agent, human: Human, settings: Settings = Settings(), sample: int = 0) -> Trajectory:
-    """The finished, ungraded trajectory of one episode. Raises EpisodeFailed, and BadInput where the human does.
+    """Play one episode and return the ungraded trajectory. Raises EpisodeFailed, and BadInput where the simulator does.
 
     `sample` tells episodes about one task apart: the human's seeds are made of the settings' seed, the task, the sample
     and the turn.
@@ -150,7 +151,7 @@ def _agent_turn(episode: Episode, agent: Agent, settings: Settings, sample: int)
 
 
 async def play_on(episode: Episode, agent: Turn, human: Human, settings: Settings, sample: int) -> Episode:
-    """The episode played to its end; `agent` gives the state after each of its turns. Raises as `play`."""
+    """Play the episode to its end; `agent` gives the state after each of its turns. Raises as `play`."""
     while not episode.done:
         episode = await agent(episode)
         if not episode.done:
@@ -159,7 +160,8 @@ async def play_on(episode: Episode, agent: Turn, human: Human, settings: Setting
 
 
 async def answered(episode: Episode, human: Human, settings: Settings, sample: int) -> Episode:
-    """The episode after the human's reply. Raises EpisodeFailed when every attempt failed, BadInput at the first."""
+    """Return the episode after the simulator's reply. Raises EpisodeFailed when every try failed, BadInput at the
+    first."""
     seed = seed_of(settings.seed, "human", episode.task.task_id, sample, episode.turns)
     problems: list[Exception] = []
     counts = {"reasked": 0, "unfinished_thoughts": 0}
@@ -196,7 +198,7 @@ def human_turn(episode: Episode, human: Human, settings: Settings, sample: int) 
 
 
 def finished(episode: Episode, human: Human, settings: Settings, sample: int) -> Trajectory:
-    """The ungraded trajectory of an episode that is done, with what a row says of how it was played."""
+    """Return the ungraded trajectory of an episode that is done, with what a row says of how it was played."""
     said = [message.extra for message in episode.history if message.role == "user"]
     counts = {"leaks": sum("leaks" in marks for marks in said), "reasked": sum(m.get("reasked", 0) for m in said)}
     thoughts = {name: sum(m.get(name, 0) for m in said) for name in ("thoughts", "unfinished_thoughts")}
@@ -216,7 +218,8 @@ def play_many(
     on_done: Callable[[Trajectory | EpisodeFailed], None] | None = None,
     on_begin: Callable[[int, int], None] | None = None,
 ) -> list[Trajectory | EpisodeFailed]:
-    """What `play` gives for sample 0 of every task, then for sample 1, ...; an EpisodeFailed stands in its place.
+    """Play sample 0 of every task, then sample 1, ..., each as `play`; an EpisodeFailed takes the place of a failed
+    one.
 
     `agent` and `human` are called from up to `threads` threads; neither is ever interrupted, so give your client a
     time-out. `on_done` is called in this thread; before the first episode `on_begin` is told how many of them `output`
@@ -288,14 +291,14 @@ def already_played(
 
 
 def grade_trajectories(trajectories: Iterable[Trajectory], grader: Grader) -> list[Trajectory]:
-    """The trajectories with their grades, as `with_grade`. Raises BadInput for a task without reference or tests."""
+    """Grade the trajectories, each as `with_grade`. Raises BadInput for a task without reference or tests."""
     trajectories = list(trajectories)
     grades = grader.grade_many((row.task, row.answer) for row in trajectories)
     return [with_grade(row, grade, grader.mode) for row, grade in zip(trajectories, grades, strict=True)]
 
 
 def with_grade(trajectory: Trajectory, grade: Grade | DesignGrade, mode: str) -> Trajectory:
-    """The trajectory with its reward, and in `extra` the grader's mode and what the grade leaves `in_row`.
+    """Return the trajectory with its reward, and in `extra` the grader's mode and what the grade leaves `in_row`.
 
     Where the answer could not be graded, for reasons of the machine, there is no reward (None).
     """

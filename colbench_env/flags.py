@@ -41,7 +41,7 @@ class Flag(StrEnum):
 
 
 def source_flags(task: Task) -> frozenset[Flag]:
-    """The flags that the reference and the tests show without being run. What does not parse shows none.
+    """Find the flags that the reference and the tests show without being run. What does not parse shows none.
 
     In: reference `import random`, test `f(1) == 2`   Out: {Flag.RANDOM, Flag.COMPARISON}
     """
@@ -57,12 +57,12 @@ def source_flags(task: Task) -> frozenset[Flag]:
 
 
 def observed_flags(task: Task, grader: Grader) -> frozenset[Flag]:
-    """The flags that two runs of the reference in the grader's sandbox show. BadInput without reference or tests."""
+    """Find the flags that two runs of the reference in the sandbox show. Raises BadInput without reference or tests."""
     return outcome_flags(grader.run_reference(task), grader.run_reference(task))
 
 
 def outcome_flags(first: tuple[Outcome, ...], second: tuple[Outcome, ...]) -> frozenset[Flag]:
-    """The flags that the outcomes of two runs of one reference show: NaN, differing results, a missing module."""
+    """Find the flags that two runs of one reference show: NaN, differing results, a missing module."""
     found = set()
     for one, other in zip(first, second, strict=True):
         if {one.verdict, other.verdict} & NO_STATEMENT:
@@ -134,12 +134,12 @@ def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def importable() -> frozenset[str]:
-    """The top-level modules that the grader's sandbox has on this machine."""
+    """List the top-level modules that the grader's sandbox has on this machine."""
     return frozenset(sys.stdlib_module_names) | frozenset(installed_packages())
 
 
 def _value(outcome: Outcome) -> object:
-    """The plain value of an outcome, None where there is none."""
+    """Decode the plain value of an outcome, None where there is none."""
     if outcome.verdict != Verdict.PASS:
         return None
     try:

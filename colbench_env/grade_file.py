@@ -21,7 +21,7 @@ GRADE_KEYS = ("grader", "verdicts", "tests", "page")  # what a grade adds to a r
 
 
 def without_grade(trajectory: Trajectory) -> Trajectory:
-    """The row without reward and verdicts."""
+    """Return the row without reward and verdicts."""
     rest = {name: value for name, value in trajectory.extra.items() if name not in GRADE_KEYS}
     return replace(trajectory, reward=None, extra=rest)
 
@@ -40,7 +40,7 @@ def grade_rows(
     target: Path | None,
     progress: Callable[[int, int], None],
 ) -> list[Trajectory]:
-    """The rows, those that are `wanted` graded, in order; what `target` already has of them is not graded again.
+    """Grade the rows that are `wanted` and return all in order; what `target` has of them is not graded again.
 
     grader: may be None where no row is wanted. progress: is told how many of the wanted rows are done, and how many
     there are. BadInput where `target` holds something else than a beginning of the result.

@@ -29,7 +29,7 @@ class AnyText(Space[str]):
         return isinstance(x, str)
 
     def sample(self, mask: None = None, probability: None = None) -> str:
-        """A word of up to ten letters and digits; masks are not known."""
+        """Draw a word of up to ten letters and digits; masks are not known."""
         if mask is not None or probability is not None:
             raise ValueError("a space of all strings has no masks")
         return Text(10, seed=self.np_random).sample()

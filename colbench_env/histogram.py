@@ -15,7 +15,7 @@ class Bin:
 
 
 def histogram(values: Iterable[int]) -> tuple[Bin, ...]:
-    """The values in bins that begin at 0, 1, 2, 5, 10, 20, 50, ...; from the first bin that has any to the last.
+    """Count the values in bins that begin at 0, 1, 2, 5, 10, 20, 50, ...; from the first bin that has any to the last.
 
     In: [3, 4, 12]   Out: Bin(2, 4, 2), Bin(5, 9, 0), Bin(10, 19, 1)
     """

@@ -10,7 +10,7 @@ class NotPython(ValueError):
 
 
 def parse(source: str, mode: Literal["exec", "eval"]) -> ast.AST:
-    """The syntax tree of a module ("exec") or of one expression ("eval"). Raises NotPython."""
+    """Parse a module ("exec") or one expression ("eval") to its syntax tree. Raises NotPython."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes like "\d", which say nothing of whether it runs

@@ -23,7 +23,7 @@ USELESS = {
 
 
 def source_defect(task: Task) -> str:
-    """What can be seen to be wrong with the reference or a test without running them, or "".
+    """Say what is seen to be wrong with the reference or a test without running them, or "".
 
     In: tests {"test1": "f(1)", "test2": "x = f(2)"}   Out: "test2 is no expression (invalid syntax ...): 'x = f(2)'"
     """
@@ -40,7 +40,7 @@ def source_defect(task: Task) -> str:
 
 
 def outcome_defect(task: Task, outcomes: Sequence[Outcome]) -> str:
-    """What a run of the reference has shown to be wrong with it, or "".
+    """Say what a run of the reference has shown to be wrong with it, or "".
 
     An exception in some tests is no defect, nor is a module that is missing here and may be there elsewhere.
     """
@@ -73,7 +73,8 @@ def run_each(
 
 
 def commonest_share(outcomes: Sequence[Outcome], mode: str) -> float:
-    """The share of a task's tests that an answer passes which always gives the commonest of the reference's results.
+    """Compute the share of a task's tests that an answer passes which always gives the commonest of the reference's
+    results.
 
     Compares as the grader does. NaN where the machine has failed in a test, which then is unknown.
 

@@ -54,7 +54,7 @@ class Refusal:
     structured: bool = False
 
     def about(self, sent: Collection[str]) -> tuple[str, ...]:
-        """The parameters of those sent that the error names: in the place for it, else anywhere in its words."""
+        """List the parameters of those sent that the error names: in the place for it, else anywhere in its words."""
         named = tuple(name for name in sent if any(_names(name, param) for param in self.params))
         return named or tuple(name for name in sent if _names(name, self.text))
 
@@ -78,7 +78,7 @@ class Refusal:
 
 
 def read_refusal(status: int, body: str) -> Refusal:
-    """What the body of an error says.
+    """Read the body of an error.
 
     In:  422, '{"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}'
     Out: message "Extra inputs are not permitted (body.seed)", params ("seed",)
@@ -102,7 +102,8 @@ def read_refusal(status: int, body: str) -> Refusal:
 
 
 def _told(value: Any, depth: int = 0) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What a part of an error says, and the parameters that it names. What was sent and is only repeated counts not."""
+    """Yield what a part of an error says, and the parameters that it names. What was sent and is only repeated
+    counts not."""
     if depth > 8:
         return
     if isinstance(value, str):

@@ -17,7 +17,7 @@ _ROUNDING = 1e-6  # a cosine in float32 can be a little more than 1
 
 
 def scale_of(task: Task) -> Scale:
-    """The benchmark that the task is of, and so the scale on which answers to it are graded.
+    """Tell which benchmark the task is of, and so the scale on which answers to it are graded.
 
     "frontend" for one without tests whose reference is a page; also where nothing tells, as that scale is the wider.
     """
@@ -26,7 +26,7 @@ def scale_of(task: Task) -> Scale:
 
 
 def reward_problem(reward: float | None, scale: Scale) -> str:
-    """What is wrong with a reward, or "".
+    """Say what is wrong with a reward, or "".
 
     In: 10, "backend"   Out: "'reward' is 10, expected 0 to 1 (the share of the tests passed)"
     """
@@ -37,7 +37,7 @@ def reward_problem(reward: float | None, scale: Scale) -> str:
 
 
 def check_rewards(rows: Iterable[Located[Trajectory]], scale: Scale, hint: str = REGRADE) -> None:
-    """Raises BadInput with the first reward that is out of range and how many more are: all are in doubt then.
+    """Raise BadInput with the first reward that is out of range and how many more are: all are in doubt then.
 
     hint: how to get right ones, as the end of the sentence.
     """

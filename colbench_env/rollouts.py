@@ -37,7 +37,7 @@ class Wanted:
         return [(task, sample) for sample in range(self.samples) for task in self.tasks]
 
     def missing(self) -> list[tuple[Task, int]]:
-        """The episodes that the file has not. BadInput where it has rows of another run."""
+        """List the episodes that the file has not. Raises BadInput where it has rows of another run."""
         episodes = self.episodes
         return [episodes[number] for number in self.missing_numbers()]
 
@@ -47,7 +47,7 @@ class Wanted:
         return [number for number, row in enumerate(rows) if row is None]
 
     def put_in_order(self) -> int:
-        """Puts the rows of the file in order; how many there are. Failed episodes have none."""
+        """Put the rows of the file in order and return how many there are. Failed episodes have none."""
         rows = [row for row in already_played(self.output, self.episodes, dict(self.about)) if row is not None]
         if rows:
             write_rows(self.output, rows)
@@ -63,7 +63,7 @@ class Wanted:
         return Path(f"{str(self.output).removesuffix('.jsonl')}.part-{number}.jsonl")
 
     def gather(self) -> None:
-        """Moves what lies in parts into the file and its failures, and puts the rows in order.
+        """Move what lies in parts into the file and its failures, and put the rows in order.
 
         It may be killed at any moment: a row that is in the file and still in a part is one row.
         """

@@ -33,7 +33,7 @@ class RowFile(Generic[RowT]):
         return len(self._offsets)
 
     def __getitem__(self, number: int) -> RowT:
-        """The row of this number. Raises BadInput where it is defective, IndexError where there is none."""
+        """Read the row of this number. Raises BadInput where it is defective, IndexError where there is none."""
         where = f"{self.path}:{self._numbers[number]}"
         try:
             with open(self.path, "rb") as file:

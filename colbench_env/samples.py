@@ -31,7 +31,8 @@ class Layout:
 
 
 def detect_layout(trajectories: Sequence[Trajectory | BadInput]) -> Layout:
-    """The layout that the rows have; a single row of each task is sample-major. BadInput where there are no rows."""
+    """Detect the layout of the rows; a single row of each task is sample-major. Raises BadInput where there are no
+    rows."""
     return layout_of(_task_ids(trajectories))
 
 
@@ -52,7 +53,7 @@ def layout_of(tasks: Sequence[str | None]) -> Layout:
 
 
 def check_layout(trajectories: Sequence[Trajectory | BadInput], samples: int) -> None:
-    """Raises BadInput with the first row in a wrong place, unless there are `samples` of each task, sample-major."""
+    """Raise BadInput with the first row in a wrong place, unless there are `samples` of each task, sample-major."""
     if samples < 1:
         raise BadInput(f"{samples} samples of each task, expected at least 1")
     tasks = _task_ids(trajectories)
@@ -83,7 +84,7 @@ def _divisors(number: int) -> list[int]:
 
 
 def _first_difference(tasks: Sequence[str | None], period: int) -> int | None:
-    """The first row that is of another task than the rows `period`, 2 `period`, ... before it."""
+    """Find the first row that is of another task than the rows `period`, 2 `period`, ... before it."""
     expected: list[str | None] = [None] * period
     for row, task in enumerate(tasks):
         if task is not None:
@@ -94,7 +95,7 @@ def _first_difference(tasks: Sequence[str | None], period: int) -> int | None:
 
 
 def _first_mixed(tasks: Sequence[str | None], samples: int) -> int | None:
-    """The first row that breaks groups of `samples` rows, each of a task of its own."""
+    """Find the first row that breaks groups of `samples` rows, each of a task of its own."""
     group_of: dict[str, int] = {}
     expected: list[str | None] = [None] * -(-len(tasks) // samples)
     for row, task in enumerate(tasks):
@@ -107,7 +108,7 @@ def _first_mixed(tasks: Sequence[str | None], samples: int) -> int | None:
 
 
 def _first_wrong(tasks: Sequence[str | None]) -> int:
-    """The first row, from 0, that the rows before it do not lead to expect; the end of the file if one is missing.
+    """Find the first row, from 0, that the rows before it do not lead to expect; the end of the file if one is missing.
 
     The first task that comes again tells what the file was to be: at once, so groups; after a round, so rounds.
     """

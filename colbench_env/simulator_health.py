@@ -69,12 +69,12 @@ class SimulatorHealth:
     thoughts_shown: int
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as a JSON object."""
+        """Return the numbers as a JSON object."""
         return asdict(self)
 
 
 def simulator_health(trajectories: Sequence[Trajectory]) -> SimulatorHealth:
-    """The health of whoever has answered in these dialogues."""
+    """Measure the health of the user simulator that has answered in these dialogues."""
     said = [(trajectory.task, reply) for trajectory in trajectories for reply in human_replies(trajectory)]
     leaking = [leaks(task, reply) for task, reply in said]
     marks = [message.extra for row in trajectories for message in _of_the_human(row)]
@@ -103,7 +103,7 @@ def simulator_health(trajectories: Sequence[Trajectory]) -> SimulatorHealth:
 
 
 def human_replies(trajectory: Trajectory) -> list[str]:
-    """What the human said after the opening."""
+    """List what the user simulator said after the opening."""
     return [message.content for message in _of_the_human(trajectory)]
 
 
@@ -112,7 +112,7 @@ def _of_the_human(trajectory: Trajectory) -> list[Message]:
 
 
 def _count(value: object) -> int:
-    """A count as this program writes it; other programs may keep anything under the same name."""
+    """Read a count as this program writes it; other programs may keep anything under the same name."""
     return value if isinstance(value, int) else 0
 
 
@@ -167,7 +167,7 @@ def _runs_of(reference: str) -> frozenset[int]:
 
 
 def _runs(text: str) -> Iterator[int]:
-    """A number for every OVERLAP pieces in a row, the same for the same pieces; a piece is a word or a sign.
+    """Yield a number for every OVERLAP pieces in a row, the same for the same pieces; a piece is a word or a sign.
 
     The pieces of "f(x) + 1" are f ( x ) + 1
     """

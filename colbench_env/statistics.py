@@ -36,12 +36,12 @@ class Estimate:
         return not (self.high < other.low or other.high < self.low)
 
     def to_json(self) -> dict[str, float | None]:
-        """The numbers as a JSON object, null for NaN."""
+        """Return the numbers as a JSON object, null for NaN."""
         return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, float | None]) -> Self:
-        """The estimate that `to_json` wrote."""
+        """Read the estimate that `to_json` wrote."""
         return cls(*(math.nan if row[name] is None else row[name] for name in ("mean", "low", "high")))
 
 
@@ -57,7 +57,7 @@ class TurnCount:
     rewards: float
 
     def share(self, figure: str) -> float:
-        """The mean "reward", or the share of "success", of those that have a reward; NaN where none has."""
+        """Return the mean "reward", or the share of "success", of those that have a reward; NaN where none has."""
         if not self.counted:
             return math.nan
         return (self.rewards if figure == "reward" else self.successes) / self.counted
@@ -89,13 +89,13 @@ class Summary:
     out_of_turns_verdicts: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as a JSON object."""
+        """Return the numbers as a JSON object."""
         estimates = {"reward": self.reward.to_json(), "success": self.success.to_json()}
         return asdict(self) | estimates
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """The summary that `to_json` wrote."""
+        """Read the summary that `to_json` wrote."""
         estimates = {name: Estimate.from_json(row[name]) for name in ("reward", "success")}
         return cls(**{**row, **estimates, "by_turns": tuple(TurnCount(**count) for count in row["by_turns"])})
 
@@ -121,12 +121,12 @@ class Difference:
     lost: int
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as a JSON object."""
+        """Return the numbers as a JSON object."""
         return asdict(self) | {name: getattr(self, name).to_json() for name in ("reward", "success", "wins")}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """The difference that `to_json` wrote."""
+        """Read the difference that `to_json` wrote."""
         return cls(**{**row, **{name: Estimate.from_json(row[name]) for name in ("reward", "success", "wins")}})
 
 
@@ -143,12 +143,12 @@ class BestOf:
     success: Estimate
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as a JSON object."""
+        """Return the numbers as a JSON object."""
         return asdict(self) | {"reward": self.reward.to_json(), "success": self.success.to_json()}
 
 
 def bootstrap(values: Iterable[float], resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """The mean of the values, one a task, with the 95 % percentile interval of its bootstrap distribution."""
+    """Estimate the mean of the values, one a task, with the 95 % percentile interval of its bootstrap distribution."""
     drawn_from = np.fromiter(values, np.float64)
     count, rng = len(drawn_from), np.random.default_rng(seed)
     if not count:
@@ -159,7 +159,7 @@ def bootstrap(values: Iterable[float], resamples: int = RESAMPLES, seed: int = 0
 
 
 def summarise(trajectories: Sequence[Trajectory]) -> Summary:
-    """The summary of a policy's graded dialogues, any number of each task. BadInput where there are none."""
+    """Summarise a policy's graded dialogues, any number of each task. Raises BadInput where there are none."""
     if not trajectories:
         raise BadInput("there are no trajectories to summarise")
     rewards = rewards_by_task(trajectories)
@@ -184,7 +184,7 @@ def summarise(trajectories: Sequence[Trajectory]) -> Summary:
 
 
 def compare(before: Sequence[Trajectory], after: Sequence[Trajectory]) -> Difference:
-    """The paired difference between two policies on the tasks that both have a reward for."""
+    """Compare two policies in pairs, on the tasks that both have a reward for."""
     old, new = rewards_by_task(before), rewards_by_task(after)
     both = [task for task in old if task in new]
     passed = [_mean(new[task]) - _mean(old[task]) for task in both]
@@ -204,7 +204,7 @@ def compare(before: Sequence[Trajectory], after: Sequence[Trajectory]) -> Differ
 
 
 def sign_flip_p(differences: Iterable[float]) -> float:
-    """The two-sided p-value of an exact sign-flip permutation test on paired differences.
+    """Compute the two-sided p-value of an exact sign-flip permutation test on paired differences.
 
     If neither side is better, each difference is as likely to have the other sign: p is the share of all 2^n choices of
     signs whose sum is at least as far from 0 as the one seen. For differences of -1, 0 and 1 this is McNemar's exact
@@ -230,7 +230,8 @@ def sign_flip_p(differences: Iterable[float]) -> float:
 
 
 def best_of(trajectories: Iterable[Trajectory]) -> tuple[BestOf, ...]:
-    """What the best of 1, 2, 4, ... and all samples of a task is worth; empty where no task has a second one."""
+    """Estimate what the best of 1, 2, 4, ... and all samples of a task is worth; empty where no task has a second
+    one."""
     rewards = list(rewards_by_task(trajectories).values())
     most = max(map(len, rewards), default=1)
     sizes = sorted({most, *(2**power for power in range(most.bit_length()))}) if most > 1 else []
@@ -244,7 +245,7 @@ def best_of(trajectories: Iterable[Trajectory]) -> tuple[BestOf, ...]:
 
 
 def expected_best(values: Sequence[float], k: int) -> float:
-    """The mean of the largest of k of the n values, over all choices of k; of 0 and 1 the unbiased pass@k.
+    """Compute the mean of the largest of k of the n values, over all choices of k; of 0 and 1 the unbiased pass@k.
 
     pass@k = 1 - C(n - c, k) / C(n, k) with c ones among n values (arXiv:2107.03374, equation 1); for any values, the
     i-th smallest is the largest of C(i - 1, k - 1) of the C(n, k) choices.
@@ -256,7 +257,7 @@ def expected_best(values: Sequence[float], k: int) -> float:
 
 
 def rewards_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[float]]:
-    """The rewards of each task that has any, by task id, in the order of the trajectories."""
+    """Group the rewards by task id, in the order of the trajectories; tasks without a reward are left out."""
     found: dict[str, list[float]] = defaultdict(list)
     for trajectory in trajectories:
         if trajectory.reward is not None:

@@ -91,7 +91,7 @@ def scan_located_rows(path: str | Path, kind: type[RowT]) -> Iterator[Located[Ro
 
 
 def read_complete(path: str | Path, kind: type[RowT]) -> list[RowT]:
-    """The rows that an interrupted run has left, and a file to which more can be appended.
+    """Read the rows that an interrupted run has left, and leave a file to which more can be appended.
 
     A last line that was cut off in the middle is removed from the file; without a file the list is empty. Any other
     defect raises BadInput: an interruption does not explain it.
@@ -112,7 +112,7 @@ def read_complete(path: str | Path, kind: type[RowT]) -> list[RowT]:
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
-    """Replaces the file by these rows, all at once: a reader sees the old file or the new one. Raises BadInput."""
+    """Replace the file by these rows, all at once: a reader sees the old file or the new one. Raises BadInput."""
     target = Path(path).resolve()  # a link stays a link: what it points to is replaced
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -132,7 +132,7 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
 
 
 def append_rows(path: str | Path, rows: Iterable[Row]) -> None:
-    """Adds these rows at the end, on the disk when it returns. Raises BadInput, and then has added none of them."""
+    """Append these rows, on the disk when it returns. Raises BadInput, and then has added none of them."""
     block = b"".join(encode_row(row, f"{path}: new row {number}") for number, row in enumerate(rows, start=1))
     if not block:
         return
@@ -165,7 +165,7 @@ def _last_byte(file: BinaryIO, end: int) -> bytes:
 
 
 def open_rows(path: str | Path) -> BinaryIO:
-    """The file, opened to be read; it may be a pipe. Raises BadInput where it cannot be read or is a device, whose
+    """Open the file to be read; it may be a pipe. Raises BadInput where it cannot be read or is a device, whose
     first line may have no end."""
     try:
         if stat.S_ISCHR(os.stat(path).st_mode):
@@ -190,7 +190,7 @@ def scan_lines(path: str | Path) -> Iterator[Line]:
 
 
 def decode_line(line: bytes, where: str) -> object:
-    """The JSON value of a line; lone surrogates in its strings are replaced by U+FFFD. Raises BadInput."""
+    """Decode the JSON value of a line; lone surrogates in its strings become U+FFFD. Raises BadInput."""
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
         return _whole_characters(value) if _SURROGATE_ESCAPE.search(line) else value
@@ -210,7 +210,7 @@ def holds_half_characters(line: bytes) -> bool:
 
 
 def encode_row(row: Row, where: str) -> bytes:
-    """The row as a line of a file, line end included. Raises BadInput for values that JSON does not have."""
+    """Encode the row as a line of a file, line end included. Raises BadInput for values that JSON does not have."""
     # ASCII escapes keep line separators and lone surrogates out of the file.
     try:
         return json.dumps(row.to_json(), allow_nan=False).encode("ascii") + b"\n"

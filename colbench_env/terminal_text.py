@@ -8,7 +8,7 @@ _ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028
 
 
 def printable(text: str) -> str:
-    """The text with every character that a terminal would obey, and not show, as its escape.
+    """Escape every character of the text that a terminal would obey, and not show.
 
     In: "red \\x1b[31m, \\u202etfel"   Out: "red \\\\x1b[31m, \\\\u202etfel"
     """

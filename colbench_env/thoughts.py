@@ -33,7 +33,7 @@ class Spoken:
 
 
 def without_thoughts(reply: str) -> Spoken:
-    """The reply without its `<think>...</think>` blocks, however they are spelled; raises UnfinishedThought.
+    """Remove the `<think>...</think>` blocks of a reply, however they are spelled. Raises UnfinishedThought.
 
     In:  "<think>They want it down.</think> Round down."   Out: Spoken("Round down.", 1)
     In:  "They want it down.</think> Round down."          Out: Spoken("Round down.", 1)
@@ -60,7 +60,7 @@ def without_thoughts(reply: str) -> Spoken:
 
 
 def opened_thought(prompt: str) -> str:
-    """The mark with which a prompt opens a thought that the model is to end, "" where it opens none.
+    """Return the mark with which a prompt opens a thought that the model is to end, "" where it opens none.
 
     In: "<|Assistant|><think>\\n"   Out: "<think>"
     """

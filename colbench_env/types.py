@@ -24,7 +24,7 @@ class BadInput(ValueError):
 
 
 def replace_lone_surrogates(text: str) -> str:
-    """The text with U+FFFD for every lone surrogate: half a character, which JSON can hold and UTF-8 cannot.
+    """Replace every lone surrogate, half a character, which JSON can hold and UTF-8 cannot, by U+FFFD.
 
     The one rule for such text, applied where text comes in: rows of files, replies of endpoints, functions of the
     user's, requests of the server. The length stays.
@@ -71,7 +71,7 @@ class Task:
 
     @classmethod
     def from_json(cls, row: object, where: str) -> Self:
-        """The task of a tasks file, reference included. Raises BadInput."""
+        """Read a task of a tasks file, reference included. Raises BadInput."""
         task = cls.from_trajectory_json(row, where)
         if not task.ground_truth.strip():
             state = "is empty" if "ground_truth" in _object(row, where) else "is missing"
@@ -80,7 +80,7 @@ class Task:
 
     @classmethod
     def from_trajectory_json(cls, row: object, where: str) -> Self:
-        """The task inside a trajectory, whose reference and tests may be unknown. Raises BadInput."""
+        """Read the task inside a trajectory, whose reference and tests may be unknown. Raises BadInput."""
         row = _object(row, where)
         return cls(
             problem_description=_filled_text(row, "problem_description", where),
@@ -91,7 +91,7 @@ class Task:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The row as a JSON object; what is unknown is left out."""
+        """Return the row as a JSON object without what is unknown."""
         row: dict[str, Any] = {"problem_description": self.problem_description}
         if self.ground_truth:
             row["ground_truth"] = self.ground_truth
@@ -118,7 +118,7 @@ class Message:
 
     @classmethod
     def from_json(cls, row: object, where: str) -> Self:
-        """The message of a JSON object. Raises BadInput."""
+        """Read a message from a JSON object. Raises BadInput."""
         row = _object(row, where)
         role = _text(row, "role", where)
         if role not in ("system", "user", "assistant"):
@@ -132,7 +132,7 @@ class Message:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The message as a JSON object; an agent's always has `input` and `output`, null where unknown."""
+        """Return the message as a JSON object; an agent's always has `input` and `output`, null where unknown."""
         row: dict[str, Any] = {"role": self.role, "content": self.content}
         for key, value in (("input", self.input), ("output", self.output)):
             if self.role == "assistant" or value is not None:
@@ -160,7 +160,7 @@ class Trajectory:
 
     @classmethod
     def from_json(cls, row: object, where: str) -> Self:
-        """The trajectory of a JSON object. Raises BadInput."""
+        """Read a trajectory from a JSON object. Raises BadInput."""
         row = _object(row, where)
         return cls(
             task=Task.from_trajectory_json(_required(row, "task", where), f"{where}: task"),
@@ -171,7 +171,7 @@ class Trajectory:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The row as a JSON object; an ungraded one has no `reward`."""
+        """Return the row as a JSON object; an ungraded one has no `reward`."""
         row: dict[str, Any] = {
             "task": self.task.to_json(),
             "dialogue_history": [message.to_json() for message in self.dialogue_history],
@@ -196,7 +196,7 @@ class Pair:
 
     @classmethod
     def from_json(cls, row: object, where: str) -> Self:
-        """The pair of a JSON object. Raises BadInput."""
+        """Read a pair from a JSON object. Raises BadInput."""
         row = _object(row, where)
         return cls(
             chosen=_filled_text(row, "chosen", where),
@@ -205,7 +205,7 @@ class Pair:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The pair as a JSON object."""
+        """Return the pair as a JSON object."""
         return {"chosen": self.chosen, "rejected": self.rejected} | self.extra
 
 
@@ -230,7 +230,7 @@ class Candidates:
 
     @classmethod
     def from_json(cls, row: object, where: str) -> Self:
-        """The candidates of a JSON object. Raises BadInput."""
+        """Read candidates from a JSON object. Raises BadInput."""
         row = _object(row, where)
         outputs = _texts(row, "additional_outputs", where)
         count = len(outputs)
@@ -248,7 +248,7 @@ class Candidates:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The row as a JSON object."""
+        """Return the row as a JSON object."""
         return {
             "input": self.input,
             "input_with_ground_truth": self.input_with_ground_truth,
@@ -271,13 +271,13 @@ class Ranked:
 
     @classmethod
     def from_json(cls, row: object, where: str) -> Self:
-        """The ranked row of a JSON object. Raises BadInput."""
+        """Read a ranked row from a JSON object. Raises BadInput."""
         row = _object(row, where)
         candidates = Candidates.from_json({key: row[key] for key in row if key != "judge_result"}, where)
         return cls(candidates, _numbers(row, "judge_result", len(candidates.additional_outputs), where))
 
     def to_json(self) -> dict[str, Any]:
-        """The row as a JSON object."""
+        """Return the row as a JSON object."""
         return self.candidates.to_json() | {"judge_result": list(self.judge_result)}
 
 

@@ -24,7 +24,8 @@ class Arrangement:
 
 
 def arrangements(tree: Tree, partners: Mapping[int, Block]) -> Iterator[Arrangement]:
-    """What stands otherwise, at most one of each kind for each element of the reference; outer elements first.
+    """Find what is arranged otherwise, at most one of each kind for each element of the reference, outer elements
+    first.
 
     `partners` are the page's blocks by the number of the block in the reference's tree.
     """

@@ -72,7 +72,7 @@ def assets_directory(given: Path | None = None) -> Path:
 
 
 def read_stylesheet(sheet: Stylesheet, directory: Path) -> bytes:
-    """The stylesheet's bytes from the directory. Raises BadInput where it is missing or is not what it must be."""
+    """Read the stylesheet's bytes from the directory. Raises BadInput where it is missing or is not what it must be."""
     path = directory / sheet.name
     try:
         content = path.read_bytes()
@@ -82,7 +82,7 @@ def read_stylesheet(sheet: Stylesheet, directory: Path) -> bytes:
 
 
 def checked(sheet: Stylesheet, content: bytes, where: str) -> bytes:
-    """The content, if it has the stylesheet's hash; else raises BadInput, which names where it is from."""
+    """Return the content if it has the stylesheet's hash; else raise BadInput, which names where it is from."""
     found = hashlib.sha256(content).hexdigest()
     if found != sheet.sha256:
         raise BadInput(f"{where}: sha256 {found} ({len(content)} bytes), expected {sheet.sha256} of {sheet.name}")

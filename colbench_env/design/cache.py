@@ -22,7 +22,7 @@ class CachedRenderer:
         self._lock = Lock()
 
     def render_many(self, htmls: Sequence[str]) -> list[Page]:
-        """The pages of all the texts, in their order."""
+        """Render all the texts and return their pages in order."""
 
         async def gathered() -> list[Page]:
             return await asyncio.gather(*(self.render(html) for html in htmls))
@@ -30,7 +30,7 @@ class CachedRenderer:
         return background.run(gathered())
 
     async def render(self, html: str) -> Page:
-        """The page that the text becomes. Raises as `Renderer.render`, and then keeps nothing."""
+        """Render the text, or return its kept page. Raises as `Renderer.render`, and then keeps nothing."""
         with self._lock:
             found = self._pages.get(html)
             if found is None:

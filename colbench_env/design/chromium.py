@@ -53,7 +53,7 @@ FONTS = """<?xml version="1.0"?>
 
 
 def find_chromium(given: str | Path | None = None) -> str:
-    """The path of a Chromium: the given one, `$COLBENCH_CHROMIUM`, or the first that is installed.
+    """Find a Chromium: the given path, `$COLBENCH_CHROMIUM`, or the first that is installed.
 
     Installed ones are Playwright's own and those on the path, headless shells before whole browsers. Raises BadInput
     where there is none, and for a given one that cannot be run.
@@ -76,7 +76,7 @@ def find_chromium(given: str | Path | None = None) -> str:
 
 
 def write_fonts(folder: Path) -> Path:
-    """A fontconfig file in the folder by which a browser knows the DejaVu fonts of matplotlib and no others."""
+    """Write a fontconfig file by which a browser knows the DejaVu fonts of matplotlib and no others."""
     spec = find_spec("matplotlib")
     if spec is None or spec.origin is None:
         raise BadInput("the renderer draws with matplotlib's fonts: pip install matplotlib (extra frontend)")
@@ -107,7 +107,7 @@ async def limit_memory(browser: Any, megabytes: int) -> None:
 
 
 def descendants(process: int) -> Iterator[int]:
-    """The processes that descend from a process (on Linux)."""
+    """List the processes that descend from a process (on Linux)."""
     for children in Path(f"/proc/{process}/task").glob("*/children"):
         with suppress(ProcessLookupError, FileNotFoundError):
             for child in map(int, children.read_text().split()):

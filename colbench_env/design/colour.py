@@ -71,7 +71,7 @@ def distance(one: str, other: str) -> float:
 
 @cache
 def name(colour: str) -> str:
-    """What a person calls the colour.
+    """Name the colour as a person does.
 
     In: "#047857", "#fefefe"   Out: "dark green", "white"
     """
@@ -79,7 +79,7 @@ def name(colour: str) -> str:
 
 
 def contrasted(wanted: str, seen: str) -> tuple[str, str]:
-    """The names of a wanted and a seen colour; where one name fits both, what tells them apart.
+    """Name a wanted and a seen colour; where one name fits both, say what tells them apart.
 
     In: "#10b981", "#3b82f6"   Out: "green", "blue"
     In: "#3b82f6", "#2563eb"   Out: "a lighter blue", "too dark"

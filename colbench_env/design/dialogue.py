@@ -30,13 +30,13 @@ class DesignRules:
         return Reading(shown, extract_html(shown) or self.given_up(before))
 
     def given_up(self, history: tuple[Message, ...]) -> str:
-        """The newest page in the dialogue, `No answer` where there is none."""
+        """Return the newest page in the dialogue, `No answer` where there is none."""
         pages = (extract_html(message.content) for message in reversed(history) if message.role == "assistant")
         return next((page for page in pages if page), NO_ANSWER)
 
 
 def shown_design(raw: str) -> str:
-    """What the human sees of a turn. An `OUTPUT:` that is a word of the page hides nothing.
+    """Cut a turn to what the user simulator sees. An `OUTPUT:` that is a word of the page hides nothing.
 
     In: "Blue. OUTPUT: <html>Hi</html>"   Out: "<html>Hi</html>"
     """

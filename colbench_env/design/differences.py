@@ -41,7 +41,7 @@ class Difference:
 
 
 def differences(page: Page, reference: Page) -> list[Difference]:
-    """The differences, the most outstanding first; the same pages give the same list. Both pages have no problem.
+    """List the differences, the most outstanding first; the same pages give the same list. Both pages have no problem.
 
     Kinds: missing, extra, text, background, colour (of text), size (of text), weight (of text), swapped, stacked,
     unstacked, box (its size).
@@ -90,16 +90,16 @@ class Compared:
         return sure | rest
 
     def pairs(self) -> Iterator[tuple[int, Block, Block]]:
-        """Number in the reference, the block there and its partner in the page, in document order."""
+        """Yield the number in the reference, the block there and its partner in the page, in document order."""
         for theirs, ours in sorted(self.partner.items()):
             yield theirs, self.reference.blocks[theirs], self.page.blocks[ours]
 
     def share(self, box: Box) -> float:
-        """The square root of a box's share of the reference."""
+        """Return the square root of a box's share of the reference."""
         return min(box.area / (self.reference.width * self.reference.height), 1.0) ** 0.5
 
     def missing(self) -> Iterator[Difference]:
-        """What the reference has and the page lacks, the largest wholly missing elements."""
+        """Yield what the reference has and the page lacks, the largest wholly missing elements."""
         for path in _tops(self.theirs, set(range(len(self.reference.blocks))) - set(self.partner)):
             box, name = self.theirs.box(path), name_of(self.theirs, path)
             where = self._where(path)
@@ -107,7 +107,7 @@ class Compared:
             yield Difference("missing", name, sentence, self.share(box) * 0.9 + 0.1, path)
 
     def extra(self) -> Iterator[Difference]:
-        """What the page has and the reference lacks."""
+        """Yield what the page has and the reference lacks."""
         matched = set(self.partner.values())
         for path in _tops(self.ours, set(range(len(self.page.blocks))) - matched):
             box, name = self.ours.box(path), name_of(self.ours, path)
@@ -150,8 +150,8 @@ class Compared:
         return inside and block.background == wanted_colour and _painted(self.theirs, n) == root
 
     def _parts(self, numbers: set[int], wanted_colour: str) -> Iterator[tuple[str, set[int]]]:
-        """The blocks by what they stand on in the page, each with the element of the reference at the same path, else
-        the outermost one around them in which nothing keeps the wanted colour."""
+        """Group the blocks by what they stand on in the page, each group with the element of the reference at the
+        same path, else the outermost one around them in which nothing keeps the wanted colour."""
         by_paint: dict[str, set[int]] = defaultdict(set)
         for n in numbers:
             by_paint[_painted(self.ours, self.partner[n])].add(n)
@@ -232,7 +232,7 @@ class Compared:
         return ""
 
     def _unit(self, neighbour: str, path: str) -> str:
-        """The largest element with the neighbour that does not hold `path`."""
+        """Find the largest element that has the neighbour inside and does not hold `path`."""
         while (around := parent_of(neighbour)) and not (path + ">").startswith(around + ">"):
             neighbour = around
         return neighbour
@@ -255,7 +255,7 @@ def arrangements_as_differences(compared: Compared) -> Iterator[Difference]:
 
 
 def _painted(tree: Tree, number: int) -> str:
-    """The path of the outermost element whose background reaches the block unbroken; "body" if none paints."""
+    """Find the path of the outermost element whose background reaches the block unbroken; "body" if none paints."""
     block = tree.blocks[number]
     root = block.path if kind_of(block) == "box" else ""
     for path in ancestors(block.path):
@@ -269,7 +269,7 @@ def _painted(tree: Tree, number: int) -> str:
 
 
 def _common(paths: list[str]) -> str:
-    """The path of the innermost element that holds all of them.
+    """Find the path of the innermost element that holds all of them.
 
     In: ["body>ul>li[1]", "body>ul>li[2]"]   Out: "body>ul"
     """
@@ -278,7 +278,8 @@ def _common(paths: list[str]) -> str:
 
 
 def _tops(tree: Tree, lonely: set[int]) -> list[str]:
-    """The outermost elements whose blocks are all lonely, in document order; mere boxes around others are left out."""
+    """Find the outermost elements whose blocks are all unmatched, in document order, without mere boxes around
+    others."""
     found: list[str] = []
     for n in sorted(lonely):
         path = tree.blocks[n].path

@@ -45,7 +45,7 @@ class PageFailed(Exception):
 
 
 async def draw(browser: Any, html: str, network: Network, limits: Limits) -> Page:
-    """The page that the HTML becomes in a fresh context. Raises PageFailed, and what went wrong on the machine."""
+    """Draw the page that the HTML becomes in a fresh context. Raises PageFailed, and what went wrong on the machine."""
     visit = Visit(network, html)
     async with _fresh_tab(browser, visit, limits) as (tab, crashed):
         work = asyncio.ensure_future(_drawn(tab, visit, limits))
@@ -82,7 +82,7 @@ async def _drawn(tab: Any, visit: Visit, limits: Limits) -> Page:
 
 @asynccontextmanager
 async def _fresh_tab(browser: Any, visit: Visit, limits: Limits) -> AsyncIterator[tuple[Any, asyncio.Future[None]]]:
-    """A tab that shares nothing with another, and a future that is done when the tab crashes."""
+    """Open a tab that shares nothing with another, with a future that is done when the tab crashes."""
     context = await browser.new_context(
         viewport={"width": limits.width, "height": limits.viewport_height},
         device_scale_factor=1,
@@ -121,7 +121,7 @@ def _script(name: str) -> str:
 
 @cache
 def white(width: int, height: int) -> bytes:
-    """A white PNG of the size: what a page with a problem looks like."""
+    """Make a white PNG of the size: what a page with a problem looks like."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -19,7 +19,7 @@ class Pages(Protocol):
     """What makes pages of HTML texts: a `Renderer`, or one that remembers."""
 
     def render_many(self, htmls: Sequence[str]) -> list[Page]:
-        """The pages, in order."""
+        """Render all the texts and return their pages in order."""
         ...
 
 
@@ -32,7 +32,7 @@ class Similarity(Protocol):
         ...
 
     def scores(self, pages: Sequence[Page | None], references: Sequence[Page]) -> list[float]:
-        """The score of each page with the reference at its place; None says that there is no page.
+        """Score each page against the reference at its place; None says that there is no page.
 
         Raises BadInput for a reference that did not render, as nothing can be compared with it.
         """
@@ -67,7 +67,7 @@ class DesignGrade:
         return math.nan if self.similarity is None else self.similarity
 
     def in_row(self) -> dict[str, Any]:
-        """What a graded row keeps besides its reward."""
+        """Return what a graded row keeps besides its reward."""
         verdict = Verdict.INFRASTRUCTURE_ERROR if self.similarity is None else self.verdict
         told = {
             "problem": self.problem,
@@ -91,7 +91,7 @@ class DesignGrader:
         return self.similarity.name
 
     def layers_text(self) -> str:
-        """What keeps pages from doing harm, in a line."""
+        """Describe in a line what keeps pages from doing harm."""
         return "browser: every request is answered or refused here, each page in a context of its own"
 
     def grade_many(
@@ -99,7 +99,7 @@ class DesignGrader:
         answers: Iterable[tuple[Task, str]],
         on_done: Callable[[int, DesignGrade], None] = lambda place, grade: None,
     ) -> list[DesignGrade]:
-        """The grades, in order; `on_done` is told each as soon as it is there."""
+        """Grade all answers and return the grades in order; `on_done` gets each as soon as it is there."""
         answers, grades = list(answers), []
         for start in range(0, len(answers), BATCH):
             for grade in self._graded(answers[start : start + BATCH]):
@@ -138,7 +138,7 @@ def has_failed(page: Page | None) -> bool:
 
 
 def check_pairs(pages: Sequence[Page | None], references: Sequence[Page]) -> None:
-    """Raises BadInput unless there are as many pages as references and every reference rendered."""
+    """Raise BadInput unless there are as many pages as references and every reference rendered."""
     if len(pages) != len(references):
         raise BadInput(
             f"{len(pages)} pages cannot be compared with {len(references)} references: one for each is needed"

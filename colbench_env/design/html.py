@@ -25,7 +25,7 @@ _TEXT_END = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE) for name in
 
 
 def extract_html(text: str) -> str | None:
-    """The page in an agent's text, or None where there is none.
+    """Extract the page from an agent's text, None where there is none.
 
     In: "An <html> page:\\n```html\\n<html><p>Hi</html>\\n```\\nAll right?"   Out: "<html><p>Hi</html>"
     """
@@ -33,7 +33,7 @@ def extract_html(text: str) -> str | None:
 
 
 def _element(text: str, tag: str) -> str | None:
-    """The first element of the tag that is closed; else the first that is opened, one in a fence before others."""
+    """Find the first element of the tag that is closed; else the first that is opened, one in a fence before others."""
     openings = re.finditer(rf"<{tag}(?=[\s>/])[^<]*?>", text, re.IGNORECASE)
     starts = [match.start() for match in islice(openings, MAX_OPENINGS)]
     ends: dict[int, int | None] = {}

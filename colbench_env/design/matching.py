@@ -33,7 +33,7 @@ class Likeness:
 
 
 def likeness(page: Page, reference: Page) -> Likeness:
-    """The likeness of all pairs of blocks."""
+    """Compute the likeness of all pairs of blocks."""
     ours, theirs = page.blocks, reference.blocks
     wide, high = max(page.width, reference.width, 1), max(page.height, reference.height, 1)
     return Likeness(

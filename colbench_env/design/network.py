@@ -45,13 +45,14 @@ class Network:
     _sheet: Trimmer | None = None
 
     def sheet_for(self, html: str) -> str:
-        """What matters of the stylesheet to the page. Raises BadInput where it was not fetched or is another."""
+        """Select the part of the stylesheet that matters to the page. Raises BadInput where it was not fetched or is
+        another."""
         if self._sheet is None:
             self._sheet = Trimmer(read_stylesheet(self.stylesheet, assets_directory(self.assets)).decode())
         return self._sheet.trimmed(html)
 
     def script(self) -> str:
-        """The script that brings a page the stylesheet."""
+        """Return the script that brings a page the stylesheet."""
         return SCRIPT.replace("URL", f"https://{self.stylesheet.urls[0]}")
 
 
@@ -81,7 +82,7 @@ class Visit:
             await route.abort()
 
     def miss(self, url: str) -> None:
-        """Notes a stylesheet that the page asked for and did not get."""
+        """Note a stylesheet that the page asked for and did not get."""
         if len(self.missing_sheets) < NAMED["sheets"]:
             self.missing_sheets[url[: NAMED["url"]]] = None
 
@@ -118,7 +119,7 @@ class Visit:
         return await route.fulfill(body=EMPTY_FRAME, content_type="text/html")
 
     async def _fetched(self, route: Any, url: str) -> tuple[bytes | str, str] | None:
-        """The photograph, None where its host has none."""
+        """Fetch the photograph, None where its host has none."""
         from playwright.async_api import Error
 
         images = self.network.images

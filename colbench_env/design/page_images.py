@@ -25,7 +25,7 @@ class SideBySide:
 
 
 def images_of_row(row: Trajectory, shown: dict[str, Page]) -> Images:
-    """The pictures of one dialogue from rendered pages by their texts. What did not show has none."""
+    """Make the pictures of one dialogue from rendered pages by their texts. What did not show has none."""
 
     def png(html: str | None) -> bytes | None:
         page = shown.get(html or "")
@@ -43,7 +43,7 @@ def _htmls(row: Trajectory) -> list[str]:
 def with_pictures(
     rows: Sequence[Trajectory], pages: Pages, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Trajectory]:
-    """The dialogues with their pictures under `images`: answer, reference, and the page of each turn."""
+    """Return the dialogues with their pictures under `images`: answer, reference, and the page of each turn."""
     found = []
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]

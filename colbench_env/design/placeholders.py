@@ -36,7 +36,7 @@ class Placeholder:
     height: int
 
     def svg(self) -> str:
-        """The picture as an SVG document."""
+        """Draw the picture as an SVG document."""
         digest = hashlib.sha256(self.identity.encode()).digest()
         hue, sun = digest[0] * 360 // 256, 20 + digest[1] % 60
         width, height = self.width, self.height
@@ -48,7 +48,7 @@ class Placeholder:
 
 
 def placeholder(url: str) -> Placeholder | None:
-    """What picture the URL asks for, or None where its host is none that gives pictures of an asked size.
+    """Read what picture the URL asks for, None where its host is none that gives pictures of an asked size.
 
     In: "https://picsum.photos/id/48/200/300"   Out: Placeholder("picsum.photos/id/48", 200, 300)
     """

@@ -62,7 +62,7 @@ class Renderer:
         self._folder.cleanup()
 
     async def render(self, html: str) -> Page:
-        """The page that the text becomes; the same text gives the same page.
+        """Render the text to a page; the same text gives the same page.
 
         Raises BadInput where the page asks for the stylesheet and that was not fetched, and ConnectionError where a
         real photograph is wanted and its host cannot be reached.
@@ -70,7 +70,7 @@ class Renderer:
         return await asyncio.wrap_future(background.submit(self._render(html)))
 
     def render_many(self, htmls: Sequence[str]) -> list[Page]:
-        """The pages of all the texts, in their order. Raises as `render`."""
+        """Render all the texts and return their pages in order. Raises as `render`."""
 
         async def all_of_them() -> list[Page]:
             async with asyncio.TaskGroup() as group:

@@ -38,7 +38,7 @@ class Structural:
 
 
 def structural_similarity(page: Page, reference: Page) -> Structural:
-    """The likeness of the page and the reference; 0 for a page that could not be shown, 1 for the same picture alone.
+    """Compare the page with the reference: 0 for a page that could not be shown, 1 for the same picture alone.
 
     A block weighs the square root of its area, so that a page's background does not drown its words. From a page that
     is its reference with blocks left out, leaving out more never raises what the blocks make of the score.

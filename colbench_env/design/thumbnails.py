@@ -43,14 +43,14 @@ class Images:
     turns: tuple[str | None, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The value of a row's key `images`."""
+        """Return the value of a row's key `images`."""
         return asdict(self)
 
 
 def images_of_pages(
     answer: bytes | None, reference: bytes | None, similarity: float | None, turns: Sequence[bytes | None] = ()
 ) -> Images:
-    """The pictures of screenshots. Raises BadInput for what is no picture."""
+    """Make the pictures of screenshots. Raises BadInput for what is no picture."""
     return Images(
         None if answer is None else thumbnail(answer, PAGE, "the answer's page"),
         None if reference is None else thumbnail(reference, PAGE, "the reference's page"),
@@ -60,7 +60,7 @@ def images_of_pages(
 
 
 def images_of(data: Any, where: str) -> Images:
-    """The pictures of a row's key `images`; what is too large is made smaller. Raises BadInput."""
+    """Read the pictures of a row's key `images`, and make smaller what is too large. Raises BadInput."""
     if not isinstance(data, Mapping):
         raise BadInput(f"{where}: 'images' is no object, expected answer, reference, similarity and turns")
     turns, similarity = data.get("turns") or [], data.get("similarity")
@@ -78,7 +78,7 @@ def images_of(data: Any, where: str) -> Images:
 
 
 def thumbnail(picture: bytes, size: Size, what: str) -> str:
-    """The picture as a data URL of WebP of at most `size`. Raises BadInput, in which `what` names it."""
+    """Encode the picture as a data URL of WebP of at most `size`. Raises BadInput, in which `what` names it."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -104,7 +104,7 @@ def thumbnail(picture: bytes, size: Size, what: str) -> str:
 
 
 def _small(url: Any, size: Size, what: str) -> str | None:
-    """The data URL where it is small enough, else one that is. Raises BadInput."""
+    """Return the data URL where it is small enough, else one that is. Raises BadInput."""
     if url is None:
         return None
     heads = [f"data:image/{name};base64," for name in TYPES]

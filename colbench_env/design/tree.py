@@ -35,7 +35,7 @@ class Box:
 
 
 def box_of(blocks: Sequence[Block]) -> Box:
-    """The smallest box around at least one block."""
+    """Compute the smallest box around at least one block."""
     return Box(
         min(block.x for block in blocks),
         min(block.y for block in blocks),
@@ -45,7 +45,7 @@ def box_of(blocks: Sequence[Block]) -> Box:
 
 
 def kind_of(block: Block) -> str:
-    """What the block is to the eye: "text", "picture", "control" (one to be filled in), or "box" (paint only)."""
+    """Name what the block is to the eye: "text", "picture", "control" (one to be filled in), or "box" (paint only)."""
     if block.tag in PICTURES:
         return "picture"
     if block.tag in CONTROLS:
@@ -54,7 +54,7 @@ def kind_of(block: Block) -> str:
 
 
 def tag_of(path: str) -> str:
-    """The tag of what the path leads to.
+    """Return the tag that the path ends in.
 
     In: "body>main>section[2]"   Out: "section"
     """
@@ -62,12 +62,12 @@ def tag_of(path: str) -> str:
 
 
 def parent_of(path: str) -> str:
-    """The path of the element around it, "" around the body."""
+    """Return the path of the element around it, "" around the body."""
     return path.rpartition(">")[0]
 
 
 def ancestors(path: str) -> list[str]:
-    """The paths of the elements around it, the nearest first."""
+    """List the paths of the elements around it, the nearest first."""
     found = []
     while path := parent_of(path):
         found.append(path)
@@ -112,12 +112,13 @@ class Tree:
         }
 
     def box(self, path: str) -> Box:
-        """The box of the element at the path, else the one around all that is inside."""
+        """Return the box of the element at the path, else the one around all that is inside."""
         number = self.at.get(path)
         return box_of([self.blocks[n] for n in self.under[path]] if number is None else [self.blocks[number]])
 
     def context(self, path: str) -> str:
-        """The words around an element: those of the nearest element around it that says more, the body left out."""
+        """Collect the words around an element: those of the nearest element around it that says more, without the
+        body."""
         own = self.says[path]
         for around in ancestors(path):
             if around == "body":

@@ -47,7 +47,7 @@ class Trimmer:
                 self._of_class.setdefault(name, []).append(place)
 
     def trimmed(self, html: str) -> str:
-        """The rules, in their order, of which a selector may match in a page of this text."""
+        """Keep the rules, in their order, of which a selector may match in a page of this text."""
         if _BEYOND_TEXT.search(html):
             return self.sheet
         words = _words(html)
@@ -71,7 +71,7 @@ def _rules(sheet: str) -> Iterator[_Rule]:
 
 
 def _needs(selectors: str) -> frozenset[frozenset[str]]:
-    """The classes of each selector; those in brackets may be what an element must not have."""
+    """Collect the classes of each selector; those in brackets may be what an element must not have."""
     bare = _IN_BRACKETS.sub("", _COMMENT.sub("", selectors))
     return frozenset(frozenset(map(_unescaped, _CLASS.findall(one))) for one in bare.split(","))
 

@@ -11,19 +11,19 @@ PLURALS = {tag: "headings" for tag in HEADINGS} | {"a": "links", "button": "butt
 
 
 def quoted(text: str) -> str:
-    """The words of a text between quotes, at most MAX_QUOTE characters of them."""
+    """Quote the words of a text, at most MAX_QUOTE characters of them."""
     if len(text) > MAX_QUOTE:
         text = text[: MAX_QUOTE - 3].rsplit(" ", 1)[0].rstrip(" ,.;:") + "..."
     return f"'{text}'"
 
 
 def number(count: int) -> str:
-    """The count as a word, up to ten."""
+    """Write the count as a word, up to ten."""
     return NUMBERS[count] if count < len(NUMBERS) else str(count)
 
 
 def listed(names: list[str]) -> str:
-    """The names as a list of a sentence.
+    """Join the names to a list in a sentence.
 
     In: ["a", "b", "c"]   Out: "a, b and c"
     """
@@ -31,12 +31,12 @@ def listed(names: list[str]) -> str:
 
 
 def pixels(box: Box) -> str:
-    """The size of a box as a person estimates it."""
+    """Estimate the size of a box in round numbers, as a person does."""
     return f"{round(box.width):,} by {round(box.height):,} pixels"
 
 
 def name_of(tree: Tree, path: str) -> str:
-    """What the element at the path is called, without an article: "header", "heading 'Menu'", "section 'Our team'"."""
+    """Name the element at the path, without an article: "header", "heading 'Menu'", "section 'Our team'"."""
     tag, number = tag_of(path), tree.at.get(path)
     block = tree.blocks[number] if number is not None else None
     title = _title(tree, path)
@@ -93,7 +93,7 @@ def _has_heading(tree: Tree, path: str) -> bool:
 
 
 def made_of(tree: Tree, path: str) -> str:
-    """What a missing element consists of, where that is worth a word."""
+    """Say what a missing element consists of, where that is worth a word."""
     inside = [tree.blocks[n] for n in tree.under[path] if tree.blocks[n].path != path]
     counts = {
         "picture": sum(kind_of(block) == "picture" for block in inside),
@@ -133,7 +133,7 @@ def compared_size(wanted: Block, seen: Block) -> str:
 
 
 def with_article(name: str) -> str:
-    """The name as the beginning of a sentence."""
+    """Begin a sentence with the name."""
     if name in ("header", "footer", "navigation bar", "sidebar", "page", "form", "list", "main part", "picture"):
         return f"The {name}"
     return f"{'An' if name[0] in 'aeiou' else 'A'} {name}"

@@ -42,12 +42,13 @@ def is_no_answer(text: str) -> bool:
 
 
 def blocked_word(text: str) -> str | None:
-    """The first text of the released block-list that occurs in an answer, or None."""
+    """Find the first text of the released block-list that occurs in an answer, None where none does."""
     return next((word for word in BLOCKED if word in text), None)
 
 
 def official_source(text: str) -> str:
-    """The source that the released grader runs: between the first "```python" and the next fence, then any fence."""
+    """Extract the source that the released grader runs: between the first "```python" and the next fence, then any
+    fence."""
     for opening in ("```python", "```"):
         if opening in text:
             text = text.split(opening)[1].split("```")[0]
@@ -55,8 +56,8 @@ def official_source(text: str) -> str:
 
 
 def strict_source(text: str, cases: tuple[Case, ...]) -> str:
-    """The Python source in an answer: of several fenced blocks, the last one that defines what the tests call, with
-    what it needs of the others; where none does, the code outside of fences if that defines it.
+    """Extract the Python source of an answer: of several fenced blocks, the last one that defines what the tests call,
+    with what it needs of the others; where none does, the code outside of fences if that defines it.
 
     If nothing defines it, all Python blocks together; without any fence, the whole text but its prose.
     """
@@ -79,7 +80,7 @@ def strict_source(text: str, cases: tuple[Case, ...]) -> str:
 
 
 def _with_helpers(sources: Sequence[str], place: int) -> str:
-    """A source and, in their order, the others that do nothing but define, as far as it names what they define."""
+    """Join a source with the others that do nothing but define, in their order, as far as it names what they define."""
     names = [set(_defined_names(source)) for source in sources]
     helper = {
         name: index
@@ -103,7 +104,8 @@ def _defined_names(source: str) -> Iterator[str]:
 
 
 def parse_case(name: str, expression: str) -> Case:
-    """The test of a call expression. `f(..) == literal` is taken apart: the literal is never shown to the answer."""
+    """Parse the test of a call expression. `f(..) == literal` is taken apart: the literal is never shown to the
+    answer."""
     try:
         tree = ast.parse(expression.strip(), mode="eval").body if "==" in expression else None
         if isinstance(tree, ast.Compare) and len(tree.ops) == 1 and isinstance(tree.ops[0], ast.Eq):

@@ -73,7 +73,7 @@ _module = type.__dict__["__module__"].__get__
 
 
 def encode(value: object) -> bytes:
-    """The bytes of a plain value. Raises Unsupported."""
+    """Encode a plain value. Raises Unsupported."""
     parts: list[bytes] = []
     left = [MAX_BYTES, MAX_NODES, MAX_HASHED]
 
@@ -138,7 +138,7 @@ def encode(value: object) -> bytes:
 
 
 def _as_object(value: object, kind: type) -> tuple[str, tuple]:
-    """The name in BUILDERS and the arguments of a value that has no tag of its own. Raises Unsupported."""
+    """Name the one of BUILDERS that makes a value without a tag of its own, and its arguments. Raises Unsupported."""
     if kind is type and value in TYPE_NAMES:
         return "type", (TYPE_NAMES[value],)
     if kind is OrderedDict:
@@ -172,7 +172,7 @@ def _as_object(value: object, kind: type) -> tuple[str, tuple]:
 
 
 def decode(data: bytes, nan: float | None = None) -> object:
-    """The plain value of encoded bytes; every float NaN becomes the object `nan` if one is given. Raises Malformed."""
+    """Decode a plain value; every float NaN becomes the object `nan` if one is given. Raises Malformed."""
     position, nodes, hashed = 0, 0, 0
     fractions: list[int] = []  # hashes: since 3.12 Python keeps fractions in a dict of its own to hash them
 
@@ -255,7 +255,7 @@ def decode(data: bytes, nan: float | None = None) -> object:
 
 
 def _keys(keys: list) -> list:
-    """The same keys. Raises Malformed if so many collide that a dict of them would take long."""
+    """Return the same keys. Raises Malformed if so many collide that a dict of them would take long."""
     if len(keys) - len({hash(key) for key in keys}) > MAX_COLLISIONS:
         raise Malformed("keys that collide")
     return keys

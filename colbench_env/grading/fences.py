@@ -61,7 +61,7 @@ class Block:
 
 
 def split_fences(text: str) -> tuple[list[Block], str]:
-    """The blocks of a text that are not empty, in order, and the text outside of them. Line ends are "\\n"."""
+    """Split a text into its blocks that are not empty, in order, and the text outside of them. Line ends are "\\n"."""
     reader = _Reader()
     for line in text.split("\n"):
         reader.read(line)
@@ -69,7 +69,7 @@ def split_fences(text: str) -> tuple[list[Block], str]:
 
 
 def without_prose(text: str) -> str:
-    """The text without the lines that cannot be Python where a statement begins, and dedented between them.
+    """Remove the lines that cannot be Python where a statement begins, and dedent what stands between them.
 
     A text that is Python stays as it is. So does one of which nothing would be left.
     """
@@ -95,7 +95,8 @@ def without_prose(text: str) -> str:
 
 
 def without_prompts(text: str) -> str:
-    """The input of a text that is a doctest or a session from its first line on; any other text as it is."""
+    """Extract the input of a text that is a doctest or a session from its first line on; leave any other text as it
+    is."""
     if not _SESSION.match(text):
         return text
     return "\n".join(line[prompt.end() :] for line in text.split("\n") if (prompt := _PROMPT.match(line)))
@@ -128,7 +129,7 @@ class _Source:
         self.quote: str | None = None  # of the string that is open where the last line ended
 
     def bare(self, line: str) -> str:
-        """The line with every character of a string replaced by a quotation mark, and without its comment."""
+        """Replace every character of a string in the line by a quotation mark, and remove its comment."""
         if self.quote is None and not _QUOTED.search(line):
             return line
         if self.quote is None and line.lstrip().startswith("#"):
@@ -179,7 +180,7 @@ class _Reader:
         self._prefix = 0  # characters of the line before its text
 
     def read(self, line: str) -> None:
-        """Reads one line. A fence on it may open a block, close one, or both, several times."""
+        """Read one line. A fence on it may open a block, close one, or both, several times."""
         if len(self.blocks) > MAX_BLOCKS:
             return
         if not line or (self._open is None and not _FENCE.search(line)):
@@ -200,7 +201,7 @@ class _Reader:
             position = self._outside(line, position) if self._open is None else self._inside(line, position)
 
     def _outside(self, line: str, position: int) -> int | None:
-        """Reads on outside of blocks; where the line goes on in one, None where it does not."""
+        """Read on outside of blocks, and return where the line goes on in one, None where it does not."""
         start: int = position
         while fence := _FENCE.search(line, position):
             after = self._open_block(line, *fence.span(), reopen=False)
@@ -212,7 +213,7 @@ class _Reader:
         return None
 
     def _inside(self, line: str, position: int) -> int | None:
-        """Reads on in the open block; where the line goes on behind its end, None where it does not."""
+        """Read on in the open block, and return where the line goes on behind its end, None where it does not."""
         comment = position == 0 and line[:1] == "#" and "```" not in line
         if self._source.quote is None and (comment or not _MARKED.search(line, position)):
             self._open.lines.append(line[position:])
@@ -227,7 +228,7 @@ class _Reader:
         return self._open_block(line, *fence, reopen=True) if _TEXT.search(line, fence[1]) else None
 
     def _open_block(self, line: str, start: int, end: int, reopen: bool) -> int | None:
-        """Opens a block where the fence does that; where to read on, None where the line is done.
+        """Open a block where the fence does that, and return where to read on, None where the line is done.
 
         reopen: the fence has just closed a block, and what follows it may be prose as well as an info string.
         """

@@ -123,7 +123,7 @@ class Grader:
         self.close()
 
     def close(self) -> None:
-        """Ends all worker processes and everything in them."""
+        """End all worker processes and everything in them."""
         for bench in self._all:
             bench.references.close()
             bench.answers.close()
@@ -135,7 +135,7 @@ class Grader:
         return f"sandbox: {', '.join(on) or 'none'}" + (f"; not active: {', '.join(off)}" if off else "")
 
     def grade(self, task: Task, answer: str) -> Grade:
-        """The grade of one answer. Raises BadInput for a task without tests or without a reference."""
+        """Grade one answer. Raises BadInput for a task without tests or without a reference."""
         cases = _cases(task)
         if answers.is_no_answer(answer):
             return Grade(tuple(TestVerdict(case.name, Verdict.NO_ANSWER) for case in cases))
@@ -160,7 +160,7 @@ class Grader:
     def grade_many(
         self, items: Iterable[tuple[Task, str]], on_done: Callable[[int, Grade], None] | None = None
     ) -> list[Grade]:
-        """The grades of many answers, in order, `workers` at a time; what occurs twice is graded once.
+        """Grade many answers, `workers` at a time, and return the grades in order; what occurs twice is graded once.
 
         `on_done(index, grade)` is called in this thread as soon as an item has its grade. Raises what `grade` raises.
         """
@@ -183,14 +183,14 @@ class Grader:
         return grades
 
     def run_reference(self, task: Task) -> tuple[Outcome, ...]:
-        """What each test of the task gives with its reference, run now. Raises BadInput as `grade` does."""
+        """Run each test of the task with its reference, now. Raises BadInput as `grade` does."""
         cases = _cases(task)
         with self._bench() as bench:
             return self._run_all(bench.references, task.ground_truth, cases)
 
     def expected(self, task: Task) -> tuple[Outcome, ...]:
-        """What each test of the task gives with its reference, as answers are compared with it: run when it is first
-        asked for, by `grade` or here. Raises BadInput as `grade` does."""
+        """Return what each test of the task gives with its reference, as answers are compared with it: run when it
+        is first asked for, by `grade` or here. Raises BadInput as `grade` does."""
         cases = _cases(task)
         with self._bench() as bench:
             return tuple(self._expected(bench.references, task, cases).outcomes[case.name] for case in cases)
@@ -204,7 +204,7 @@ class Grader:
             self._benches.put(bench)
 
     def _judge(self, bench: _Bench, task: Task, case: Case, expected: _Expected, got: Outcome | None) -> TestVerdict:
-        """The verdict on one test. Nothing is wrong before it differs from a reference that had its own process too."""
+        """Judge one test. Nothing is wrong before it differs from a reference that had its own process too."""
         wanted = expected.outcomes[case.name]
         verdict = judge(case, wanted, got or wanted, self.mode)
         if verdict.verdict == Verdict.WRONG and case.name not in expected.alone:
@@ -215,7 +215,7 @@ class Grader:
         return verdict
 
     def _expected(self, sandbox: Sandbox, task: Task, cases: tuple[Case, ...]) -> _Expected:
-        """What the reference gives, computed once a day (it may ask for the date), whichever thread comes first."""
+        """Compute what the reference gives once a day (it may ask for the date), whichever thread comes first."""
         today = time.gmtime()[:3]
         with self._lock:
             if today != self._day:
@@ -233,7 +233,7 @@ class Grader:
         return future.result()
 
     def _run_reference(self, sandbox: Sandbox, source: str, cases: tuple[Case, ...]) -> _Expected:
-        """The outcome of every test of a reference: all in one process if that goes well, else each in its own."""
+        """Run every test of a reference: all in one process if that goes well, else each in its own."""
         names = [case.name for case in cases]
         try:
             calls, seconds = [case.call for case in cases], self.limits.test_seconds
@@ -247,7 +247,7 @@ class Grader:
     def _run_all(
         self, sandbox: Sandbox, source: str, cases: tuple[Case, ...], alarm: float = 0.0
     ) -> tuple[Outcome, ...]:
-        """The outcome of every test, each in a fresh process. What all must share (a syntax error) is found once."""
+        """Run every test in a fresh process. What all must share (a syntax error) is found once."""
         outcomes: list[Outcome] = []
         deadline = time.monotonic() + self.limits.answer_seconds
         for case in cases:
@@ -262,7 +262,7 @@ class Grader:
         return tuple(outcomes)
 
     def _run(self, sandbox: Sandbox, source: str, call: str, seconds: float, alarm: float) -> Outcome:
-        """The outcome of one test, tried again when the worker fails.
+        """Run one test, and try again when the worker fails.
 
         If the worker fails every time, but serves a harmless test in between, it is this source that brings it down:
         that is a crash, or else an answer could have the tests it cannot pass excluded.

@@ -44,14 +44,15 @@ if sys.platform == "linux":  # elsewhere this file can be imported, not used
 
 
 def check(result: int, what: str) -> int:
-    """The result of a C call. Raises OSError when it is negative."""
+    """Return the result of a C call. Raises OSError when it is negative."""
     if result < 0:
         raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
     return result
 
 
 def enter_namespaces(wanted: set[str]) -> set[str]:
-    """Moves this process into namespaces of its own; those that were made. Only its children are in the pid one."""
+    """Move this process into namespaces of its own and return those that were made. Only its children are in the pid
+    one."""
     if libc.unshare(_NEW_HOST) < 0:  # no rights here: take them in a user namespace, where that is allowed
         uid, gid = os.geteuid(), os.getegid()
         if libc.unshare(_NEW_USER) == 0:
@@ -67,13 +68,14 @@ def die_with_parent() -> None:
 
 
 def library_paths() -> dict[str, str]:
-    """What every answer may read, the standard library and system libraries: each path and where it really lies."""
+    """List what every answer may read, the standard library and system libraries: each path and where it really
+    lies."""
     library = [*_SYSTEM, *sys.path, os.path.join(sys.base_prefix, "lib")]
     return {path: os.path.realpath(path) for path in library if os.path.exists(path)}
 
 
 def outermost(paths: Iterable[str]) -> list[str]:
-    """The paths that lie in no other of them."""
+    """Keep the paths that lie in no other of them."""
     paths = list(dict.fromkeys(paths))
     return [path for path in paths if not any(path.startswith(other + "/") for other in paths)]
 
@@ -84,7 +86,7 @@ def in_root(package: str) -> str:
 
 
 def build_root(library: dict[str, str], hidden: list[str], packages: list[str], disk_bytes: int) -> None:
-    """Makes `library` the whole file tree, read-only, with the folders `hidden` empty, `packages` beside it.
+    """Make `library` the whole file tree, read-only, with the folders `hidden` empty and `packages` added.
 
     Needs the mount namespace. The new root is a file system in memory; what may be read is bound into it.
     Raises OSError.
@@ -117,7 +119,8 @@ def build_root(library: dict[str, str], hidden: list[str], packages: list[str], 
 
 
 def scratch_state() -> tuple[object, ...]:
-    """What a test could have changed at SCRATCH: any file made there, also one removed again, changes a time."""
+    """Describe what a test could have changed at SCRATCH: any file made there, also one removed again, changes a
+    time."""
     status = os.stat(SCRATCH)
     times = (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
     rights = (status.st_dev, status.st_mode, status.st_uid, status.st_gid, status.st_size)
@@ -125,7 +128,7 @@ def scratch_state() -> tuple[object, ...]:
 
 
 def fresh_scratch(disk_bytes: int) -> None:
-    """Puts an empty file system in memory at SCRATCH, in place of the last one. Raises OSError."""
+    """Put an empty file system in memory at SCRATCH, in place of the last one. Raises OSError."""
     check(libc.umount2(SCRATCH.encode(), _DETACH), "umount scratch")
     _mount_scratch(disk_bytes)
 
@@ -133,7 +136,8 @@ def fresh_scratch(disk_bytes: int) -> None:
 def landlock_rules(
     active: set[str], library: dict[str, str], hidden: list[str], packages: list[str]
 ) -> list[tuple[str, int]]:
-    """What Landlock allows: in a tree of our own all is readable and /tmp writable; else only the library, to read."""
+    """List what Landlock allows: in a tree of our own all is readable and /tmp writable; else only the library, to
+    read."""
     if "mount" in active:
         return [("/", landlock.READ), (SCRATCH, landlock.WRITE), ("/dev/null", landlock.WRITE_FILE)]
     shown = [part for path in outermost(library.values()) for part in _without(path, hidden)] + packages
@@ -141,7 +145,7 @@ def landlock_rules(
 
 
 def own_uid() -> int:
-    """A user id that no other worker has: counted limits (threads) are then the worker's own."""
+    """Choose a user id that no other worker has: counted limits (threads) are then the worker's own."""
     return 0x60000000 + os.getpid()
 
 
@@ -159,7 +163,7 @@ class Confinement:
             self.make_rule_set()
 
     def make_rule_set(self) -> None:
-        """Makes the Landlock rules anew, as is needed when SCRATCH is another file system than before."""
+        """Make the Landlock rules anew, as is needed when SCRATCH is another file system than before."""
         if "landlock" in self.active:
             if self.rule_set >= 0:
                 os.close(self.rule_set)
@@ -190,7 +194,7 @@ class Confinement:
 
 
 def set_limits(limits: dict[str, int], shared_uid: bool) -> None:
-    """Sets hard limits that nobody can raise again. Raises OSError."""
+    """Set hard limits that nobody can raise again. Raises OSError."""
     threads = limits["threads"]
     if shared_uid:  # the kernel counts all threads of the user
         threads += _threads_of_user()
@@ -210,7 +214,7 @@ def set_limits(limits: dict[str, int], shared_uid: bool) -> None:
 
 
 def drop_capabilities() -> None:
-    """Gives up every right that a process of root, or of a user namespace's first user, has. Raises OSError."""
+    """Drop every right that a process of root, or of a user namespace's first user, has. Raises OSError."""
     header = struct.pack("<Ii", 0x20080522, 0)
     check(libc.capset(header, bytes(24)), "capset")
     check(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
@@ -235,7 +239,7 @@ def _mount_scratch(disk_bytes: int) -> None:
 
 
 def _bind(source: str, path: str) -> None:
-    """Shows /old/source at /path, read-only with all that is mounted below it."""
+    """Show /old/source at /path, read-only with all that is mounted below it."""
     source = "/old" + source
     if os.path.isdir(source):
         os.makedirs(path, exist_ok=True)

@@ -22,12 +22,13 @@ _SCOPE_SINCE, _SCOPE = 6, 0b11  # abstract sockets, signals
 
 
 def version(libc: ctypes.CDLL) -> int:
-    """The kernel's Landlock version. Raises OSError where there is none."""
+    """Return the kernel's Landlock version. Raises OSError where there is none."""
     return _checked(libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION))
 
 
 def ruleset(libc: ctypes.CDLL, rules: Iterable[tuple[str, int]]) -> int:
-    """The descriptor of a rule set: nothing is allowed but `(path, rights)` and what lies beneath. Raises OSError."""
+    """Make a rule set that allows nothing but `(path, rights)` and what lies beneath. Returns its descriptor. Raises
+    OSError."""
     known = version(libc)
     handled = sum(rights for since, rights in _FILESYSTEM if known >= since)
     words = [handled]

@@ -71,7 +71,7 @@ class Sandbox:
         self._control: socket.socket | None = None
 
     def run(self, source: str, call: str, scope: str, seconds: float, alarm: float = 0.0) -> Outcome:
-        """What `call` gives after `source` has run, in a process of its own. Raises SandboxError.
+        """Run `source` and then `call` in a process of its own, and return what the call gives. Raises SandboxError.
 
         `seconds` is when the process is killed; `alarm`, if not 0, when a TimeoutError is thrown into the answer.
         """
@@ -81,7 +81,7 @@ class Sandbox:
         return self._outcome(ended)
 
     def run_together(self, source: str, calls: list[str], scope: str, seconds: float) -> tuple[Outcome, ...] | None:
-        """What each call gives, all in one process: for a reference, which is trusted. Raises SandboxError.
+        """Run all calls in one process: for a reference, which is trusted. Raises SandboxError.
 
         None if that is not what they would give alone: some call fails, or brings the process down, or depends on the
         others or on chance, or they do not all end within `seconds`.
@@ -126,7 +126,7 @@ class Sandbox:
                 os.close(theirs)
 
     def start(self) -> None:
-        """Starts the worker and learns which layers hold. Raises SandboxError."""
+        """Start the worker and learn which layers hold. Raises SandboxError."""
         self.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -209,7 +209,7 @@ class Sandbox:
         return _claimed(data[LENGTH.size :])
 
     def _silent(self, status: int, cpu_seconds: float) -> Outcome:
-        """What it means that a child ended without a message."""
+        """Explain a child that ended without a message."""
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number in (signal.SIGXCPU, signal.SIGKILL) and cpu_seconds >= 0.9 * self.limits.cpu_seconds:
@@ -237,7 +237,7 @@ def _is_one_message(data: bytes) -> bool:
 
 
 def _claimed(body: bytes) -> Outcome:
-    """What the body of a message claims."""
+    """Read what the body of a message claims."""
     kind, content = body[:1], body[1:]
     if kind == KINDS["value"]:
         return Outcome(Verdict.PASS, encoded=content)

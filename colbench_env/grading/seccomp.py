@@ -157,7 +157,7 @@ class _Program(ctypes.Structure):
 
 
 def program(changes: bool) -> bytes:
-    """The filter for this machine, as BPF instructions of eight bytes. Raises OSError where there is none.
+    """Write the filter for this machine, as BPF instructions of eight bytes. Raises OSError where there is none.
 
     `changes` says whether owner, rights, times and attributes of files may be changed.
     """
@@ -196,7 +196,7 @@ def program(changes: bool) -> bytes:
 
 
 def install(libc: ctypes.CDLL, instructions: bytes) -> None:
-    """Puts the filter on the calling thread and all it starts, for good. Needs no_new_privs. Raises OSError."""
+    """Put the filter on the calling thread and all it starts, for good. Needs no_new_privs. Raises OSError."""
     filter_program = _Program(len(instructions) // 8, instructions)
     if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(filter_program), 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp")

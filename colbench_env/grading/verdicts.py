@@ -98,8 +98,8 @@ class Grade:
         return 0 < self.total == self.passed
 
     def in_row(self) -> dict[str, Any]:
-        """What a graded row keeps besides its reward: each test's verdict, and under `tests` what was expected and got,
-        or what went wrong; these texts are for people."""
+        """Return what a graded row keeps besides its reward: each test's verdict, and under `tests` what was
+        expected and got, or what went wrong; these texts are for display."""
         texts = [{"name": test.name, "expected": test.expected, "got": test.got, "detail": test.detail or None}
                  for test in self.verdicts]  # fmt: skip
         tests = [{key: text for key, text in test.items() if text is not None} for test in texts]
@@ -107,7 +107,7 @@ class Grade:
 
 
 def judge(case: Case, expected: Outcome, got: Outcome, mode: str) -> TestVerdict:
-    """The verdict on one test, from the outcomes of the reference and of the answer. Compares plain values only."""
+    """Judge one test by the outcomes of the reference and of the answer. Compares plain values only."""
     if expected.verdict == Verdict.INFRASTRUCTURE_ERROR:
         return TestVerdict(case.name, expected.verdict, _cut("reference: " + expected.detail))
     if expected.verdict != Verdict.PASS:
@@ -162,7 +162,7 @@ def _items(value: object) -> list[object]:
 
 
 def display(value: object) -> str:
-    """A short text of a plain value, for people."""
+    """Format a plain value as a short text for display."""
     try:
         return _cut(repr(value))  # of values of at most encoding.MAX_BYTES
     except ValueError:  # more digits than Python prints
@@ -170,7 +170,7 @@ def display(value: object) -> str:
 
 
 def _value(outcome: Outcome, case: Case, mode: str) -> object:
-    """The plain value of an outcome. In `official` a test `f(..) == literal` gives the comparison's truth.
+    """Return the plain value of an outcome. In `official` a test `f(..) == literal` gives the comparison's truth.
 
     `strict` compares what the calls give: were the literal wrong, any wrong answer would agree with the reference.
     """

@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def _enter(control: socket.socket, config: dict) -> tuple[isolation.Confinement, int] | None:
-    """Builds the walls around this process: those of each test, and the bytes of its disk. None if that failed."""
+    """Build the walls around this process: those of each test, and the bytes of its disk. None if that failed."""
     wanted = set(isolation.LAYERS) - set(config["without"])
     packages, library = config["packages"], isolation.library_paths()
     hidden = [path for path in set(config["grader_path"]) - set(library.values()) if _lies_in(path, library.values())]
@@ -103,7 +103,7 @@ class PackageFinder:
         self.places = places
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> object:
-        """The import specification of an allowed package, or None."""
+        """Find the import specification of an allowed package, or None."""
         from importlib.util import spec_from_file_location
 
         place = self.places.get(name)
@@ -113,7 +113,7 @@ class PackageFinder:
 
 
 def serve(control: socket.socket, confinement: isolation.Confinement, disk_bytes: int) -> None:
-    """Runs one test after another until the grader closes the control socket."""
+    """Run one test after another until the grader closes the control socket."""
     active = confinement.active
     scratch = isolation.scratch_state() if "mount" in active else None
     gc.collect()
@@ -168,7 +168,7 @@ def _holds(confine: Callable[[set[str]], isolation.Confinement], layers: set[str
 
 
 def _wait(child: int, control: socket.socket) -> tuple[int, float]:
-    """The wait status and CPU seconds of the child. Ends this process if the grader is gone first."""
+    """Wait for the child and return its wait status and CPU seconds. Ends this process if the grader is gone first."""
     handle = os.pidfd_open(child)
     ready, _, _ = select.select([handle, control], [], [])
     os.close(handle)
@@ -190,7 +190,7 @@ def _end_all_others() -> None:
 
 
 def _run_and_exit(confinement: isolation.Confinement, request: int, result: int) -> None:
-    """The whole life of a child: lock up, read the request, run it, send one message. Never returns."""
+    """Live the whole life of a child: lock up, read the request, run it, send one message. Never returns."""
     leave, write = os._exit, os.write
     status = NOT_CONFINED
     try:
@@ -220,7 +220,7 @@ def _read_request(descriptor: int) -> tuple[str, list[str], bytes, float]:
 
 
 def _outcomes(source: str, calls: list[str], scope: bytes) -> bytes:
-    """The body of the one message about all calls of a reference, each with a module of its own.
+    """Make all calls of a reference, each with a module of its own, and return the body of the one message about them.
 
     All are made in order and once more in reverse. If one fails or differs, the grader has to run each alone.
     """
@@ -232,7 +232,7 @@ def _outcomes(source: str, calls: list[str], scope: bytes) -> bytes:
 
 
 def _outcome(source: str, call: str, scope: bytes, alarm: float) -> bytes:
-    """The body of the one message: what the call gives after the source has run."""
+    """Make the call after the source has run, and return the body of the one message about it."""
     text, encode = _text, encoding.encode  # an answer can replace what is looked up later
     try:
         code = _compiled(source)
@@ -284,7 +284,8 @@ def _set_alarm(seconds: float) -> None:
 
 
 def _module(text: str, scope: bytes) -> dict[str, object]:
-    """The names of a fresh module: all of `typing`, or in "function" what the released grader's own module imports.
+    """Make the names of a fresh module: all of `typing`, or in "function" what the released grader's own module
+    imports.
 
     Only those that occur in `text` are put there: every object touched in a child is a page to copy.
     """
@@ -302,7 +303,7 @@ def _module(text: str, scope: bytes) -> dict[str, object]:
 
 
 def _text(error: BaseException) -> bytes:
-    """The kind and message of an error, short; for people only."""
+    """Format the kind and message of an error, short; for display only."""
     try:
         return f"{type(error).__name__}: {error!s:.{MAX_DETAIL}}".encode("utf-8", "backslashreplace")[:MAX_DETAIL]
     except BaseException:

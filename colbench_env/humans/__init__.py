@@ -46,7 +46,7 @@ class Human(Protocol):
         ...
 
     async def reply(self, request: HumanRequest) -> str:
-        """The reply, never empty. Raises where it cannot be had, and invents none.
+        """Return the reply, never empty. Raises where it cannot be had, and invents none.
 
         BadInput ends the run, NoReply the episode; after any other error the human is asked again.
         """
@@ -54,7 +54,7 @@ class Human(Protocol):
 
 
 def human_prompt(request: HumanRequest, prompt: Prompt = BACKEND_HUMAN) -> str:
-    """What a language model in the human's place is told: its part, the hidden information and the dialogue so far.
+    """Write the prompt of a language model as user simulator: its part, the hidden information and the dialogue so far.
 
     The hidden information is the task's own, else its reference solution.
     """

@@ -58,7 +58,7 @@ class DesignHuman:
         return {"looks": "at both pages", "most": self.most, "plain": self.plain}
 
     async def reply(self, request: HumanRequest) -> str:
-        """What the human sees. Raises as `wanted_page`."""
+        """Say what differs from the wanted page. Raises as `wanted_page`."""
         seed = request.seed
         html, wanted_html = extract_html(request.question), request.task.ground_truth
         if html is None:
@@ -88,7 +88,7 @@ class DesignHuman:
         return said.strip()
 
     def _first_wish(self, reference: Page, seed: int) -> str:
-        """What is said while there is no page: what strikes the eye on the wanted one."""
+        """Name what strikes the eye on the wanted page, as is said while there is no page."""
         opening = not_shown(None, 0 if self.plain else seed)
         blank = Page(b"", reference.width, reference.height, (), 0)
         wish = next(iter(differences(blank, reference)), None)
@@ -96,14 +96,14 @@ class DesignHuman:
 
 
 def not_shown(page: Page | None, seed: int) -> str:
-    """What is said of no page, or of one with a problem."""
+    """Say something about no page, or about one with a problem."""
     if page is None:
         return NO_PAGE[seed % len(NO_PAGE)]
     return f"Your page did not show: {(page.problem or '').rstrip('.')}."[:FRONTEND_REPLY_LIMIT]
 
 
 async def wanted_page(renderer: Renders, task: Task) -> Page:
-    """The task's reference. Raises BadInput where it is no page, and NoReply where the page cannot be shown."""
+    """Render the task's reference. Raises BadInput where it is no page, and NoReply where it cannot be shown."""
     if extract_html(task.ground_truth) is None:
         raise BadInput(f"task {task.task_id} has no page as ground_truth, expected <html>...</html>")
     page = await renderer.render(task.ground_truth)

@@ -21,7 +21,7 @@ class Fact:
 
 
 def stems(text: str) -> frozenset[str]:
-    """The words of a text by their first five letters, without those that every text has.
+    """Cut the words of a text to their first five letters, without those that every text has.
 
     In: "Is the total_fine rounded?"   Out: {"total", "fine", "round"}
     """

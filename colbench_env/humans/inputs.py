@@ -10,7 +10,7 @@ from colbench_env.types import Task
 
 
 def parameter_facts(task: Task, function: ast.FunctionDef) -> Iterator[Fact]:
-    """What each parameter is: its kind, the keys that are looked up in it, its default."""
+    """Describe each parameter: its kind, the keys that are looked up in it, its default."""
     arguments = [*function.args.posonlyargs, *function.args.args]
     defaults = dict(zip(reversed(arguments), reversed(function.args.defaults), strict=False))
     calls = list(_calls(task, function.name))
@@ -70,7 +70,7 @@ def _shape(value: ast.AST | None, several: bool = False) -> str:
 
 
 def _keys(function: ast.FunctionDef, name: str) -> list[str]:
-    """The keys by which the function looks into a parameter, in order."""
+    """List the keys by which the function looks into a parameter, in order."""
     found = []
     for node in ast.walk(function):
         match node:

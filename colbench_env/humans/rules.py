@@ -66,7 +66,8 @@ class RulesHuman:
         return {"answers": "from the reference by rules", "version": VERSION}
 
     async def reply(self, request: HumanRequest) -> str:
-        """The reply. BadInput for a task without a reference; NoReply where the reference is not Python."""
+        """Reply with facts. Raises BadInput for a task without a reference; NoReply where the reference is not
+        Python."""
         task = request.task
         if not task.ground_truth.strip():
             raise BadInput(f"task {task.task_id} has no reference to answer from")
@@ -80,7 +81,7 @@ class RulesHuman:
 
 
 def answer(said: str, facts: Sequence[Fact], told: str = "") -> str:
-    """What is replied to an agent's turn, of at most BACKEND_REPLY_LIMIT characters. told: the replies before this one.
+    """Answer an agent's turn in at most BACKEND_REPLY_LIMIT characters. told: the replies before this one.
 
     In:  "How do I round?", facts of which one is "Round to 2 decimals."   Out: "Round to 2 decimals."
     """
@@ -110,14 +111,15 @@ def _facts_of(task: Task) -> tuple[Fact, ...]:
 
 
 def _questions(said: str) -> Iterator[str]:
-    """The questions and requests in what the agent has said, its code left out."""
+    """Split the questions and requests out of what the agent has said, its code left out."""
     for sentence in _SENTENCE.findall(_CODE.sub(" ", said)):
         if sentence.endswith("?") or _REQUEST.search(sentence):
             yield sentence
 
 
 def _best(question: str, among: Sequence[Fact], facts: Sequence[Fact]) -> Fact | None:
-    """The fact among these that the question asks for, or None. A word counts more the fewer of all `facts` have it."""
+    """Find the fact among these that the question asks for, or None. A word counts more the fewer of all `facts`
+    have it."""
     asked = stems(question)
     cued = {kind for pattern, kinds in _CUES if pattern.search(question) for kind in kinds}
     best, most = None, ENOUGH

@@ -22,7 +22,8 @@ SHRUGS = (
 
 
 def read_facts(task: Task) -> dict[str, str]:
-    """The hidden facts of a task, topic -> sentence. Raises BadInput where a line is no fact (source code, say)."""
+    """Read the hidden facts of a task, topic -> sentence. Raises BadInput where a line is no fact (source code,
+    say)."""
     facts: dict[str, str] = {}
     for line in (task.hidden_information or "").splitlines():
         if not line.strip():
@@ -40,7 +41,7 @@ def read_facts(task: Task) -> dict[str, str]:
 
 
 def first_topic(question: str, keywords: Mapping[str, Sequence[str]]) -> str | None:
-    """The topic that the question mentions first, or None.
+    """Find the topic that the question mentions first, None where it mentions none.
 
     In: "Up or down: how do I round? And the unit?", {"unit": ["unit"], "rounding": ["round"]}   Out: "rounding"
     A keyword counts in any case and at the start of a word: "round" is in "Rounding", not in "around". Where two begin
@@ -85,7 +86,8 @@ class ScriptedHuman:
         return {"topics": list(self.keywords), "hash": hashlib.sha256(table.encode()).hexdigest()[:12]}
 
     def say(self, task: Task, question: str, seed: int) -> str:
-        """The fact that was asked for, or a shrug chosen by the seed. Raises BadInput for a task without fact lines."""
+        """Say the fact that was asked for, or a shrug chosen by the seed. Raises BadInput for a task without fact
+        lines."""
         facts = read_facts(task)
         for topic in facts:
             if topic not in self.keywords:
@@ -94,7 +96,7 @@ class ScriptedHuman:
         return facts[topic] if topic in facts else self.shrugs[seed % len(self.shrugs)]
 
     async def reply(self, request: HumanRequest) -> str:
-        """The reply to what the agent has just said; see `say`."""
+        """Reply to what the agent has just said; see `say`."""
         return self.say(request.task, request.question, request.seed)
 
 

@@ -73,11 +73,11 @@ class VisionHuman:
 
 
 def data_url(png: bytes) -> str:
-    """The picture as a URL that holds it."""
+    """Encode the picture as a URL that holds it."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _without_page(text: str) -> str:
-    """What was said, without the source of a page, which a client does not see."""
+    """Remove the source of a page, which a client does not see, from what was said."""
     page = extract_html(text)
     return text if page is None else text.replace(page, "[a page]")

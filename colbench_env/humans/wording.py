@@ -17,7 +17,7 @@ def name_in_words(name: str) -> str:
 
 
 def text_in_quotes(text: str) -> str:
-    """The text in quotation marks, interrupted where it is long, so that it is never a long piece of the source."""
+    """Put the text in quotation marks, interrupted where it is long, so that it is never a long piece of the source."""
     words = text.split(" ")
     if text.isspace() or not text:
         return "a blank" if text else "an empty text"
@@ -33,7 +33,7 @@ class Wording:
         self.parameters = frozenset(parameters)
 
     def say(self, node: ast.AST) -> str:
-        """The expression in words, "" for what cannot be said, or not in MAX_WORDS."""
+        """Put the expression into words, "" for what cannot be said, or not in MAX_WORDS."""
         try:
             words = self._say(node)
         except (_Unsaid, RecursionError):
@@ -41,7 +41,7 @@ class Wording:
         return words if len(words.split()) <= MAX_WORDS else ""
 
     def condition(self, node: ast.AST, holds: bool = True) -> str:
-        """What has to be so for the expression to be true, or with `holds` False for it to be false; or ""."""
+        """Say what has to be so for the expression to be true, or with `holds` False for it to be false; or ""."""
         try:
             words = self._condition(node, holds)
         except (_Unsaid, RecursionError):
@@ -146,14 +146,14 @@ class Wording:
         return f"the entry of {thing} for {self._say(place)}"
 
     def _beginning(self, thing: str, end: ast.AST) -> str:
-        """A text or list up to a place: in "a[:3]" and "a[:-1]", what is cut off is counted from the end."""
+        """Say a text or list up to a place: in "a[:3]" and "a[:-1]", what is cut off is counted from the end."""
         count = _whole_number(end)
         if count is None:
             return f"the first {self._say(end)} entries of {thing}"
         return f"{'all but the last' if count < 0 else 'the first'} {_entries(abs(count))} of {thing}"
 
     def _ending(self, thing: str, begin: ast.AST) -> str:
-        """A text or list from a place on, as in "a[2:]" and "a[-1:]"."""
+        """Say a text or list from a place on, as in "a[2:]" and "a[-1:]"."""
         count = _whole_number(begin)
         if count is None:
             return f"{thing} from place {self._say(begin)} on"
@@ -196,7 +196,7 @@ class Wording:
         return f"{self._say(node.elt)}, for each {self._say(loop.target)} in {source}{where}"
 
     def _call(self, node: ast.Call) -> str:
-        """A call of which every argument is said; for one that has others there are no words."""
+        """Say a call of which every argument is said; for one that has others there are no words."""
         name, arguments, options = self._taken_apart(node)
         if name == "sorted" and len(arguments) == 1:
             return f"{self._say(arguments[0])} sorted{self._order(node)}"
@@ -228,7 +228,8 @@ class Wording:
         raise _Unsaid
 
     def _taken_apart(self, node: ast.Call) -> tuple[str, list[ast.AST], dict[str, ast.AST]]:
-        """The name of what is called, its arguments in order, of a method its object first, and those with names.
+        """Split a call into the name of what is called, its arguments in order, of a method its object first, and those
+        with names.
 
         Raises _Unsaid where it is not known which argument is which, as in `f(*xs)`, or where the same name stands for
         something else in a module: `np.max(x, 0)` is no larger one of two, and `re.split` has its text second.
@@ -256,7 +257,7 @@ class Wording:
         return function.attr, arguments, options
 
     def _extreme(self, name: str, arguments: Sequence[ast.AST], options: Mapping[str, ast.AST]) -> str:
-        """A call of max or min, with its key and default."""
+        """Say a call of max or min, with its key and default."""
         if not arguments or not options.keys() <= {"key", "default"}:
             raise _Unsaid
         words = [self._say(argument) for argument in arguments]
@@ -333,7 +334,8 @@ def _value(node: ast.AST | None) -> object:
 
 
 def _whole_number(node: ast.AST) -> int | None:
-    """The number where it stands there; None for an expression. Raises _Unsaid for one that is negative, as "-n"."""
+    """Read the number where it stands there; None for an expression. Raises _Unsaid for one that is negative, as
+    "-n"."""
     number = _value(node)
     if isinstance(number, int) and not isinstance(number, bool):
         return number

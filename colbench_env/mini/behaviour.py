@@ -38,7 +38,7 @@ class Dialogue:
     complete: bool
 
     def trajectory(self) -> Trajectory:
-        """The dialogue as a row, ungraded, with `complete` beside it."""
+        """Return the dialogue as an ungraded row, which also has `complete`."""
         messages = tuple(
             Message(role, text, output=text if role == "assistant" else None) for role, text in self.messages
         )

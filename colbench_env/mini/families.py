@@ -72,7 +72,7 @@ class Family:
         return tuple(step for step in self.steps if isinstance(step, Topic))
 
     def code(self, function: str, purpose: Purpose, facts: tuple[Chosen, ...]) -> str:
-        """The function that respects exactly `facts`: one line per fact, in the order of `steps`."""
+        """Write the function that respects exactly `facts`: one line per fact, in the order of `steps`."""
         by_topic = dict(self.plain) | {fact.topic.name: fact.line for fact in facts}
         lines = [purpose.line if step is BASE else by_topic.get(step.name) for step in self.steps]
         body = "".join(f"    {line}\n" for line in lines if line)

@@ -66,7 +66,7 @@ def _choose(topic: Topic, rng: random.Random) -> Chosen:
 
 
 def draw_draft(rng: random.Random, split: str) -> Draft:
-    """A random draft of `split`: a family, a purpose, a name and two to four hidden facts."""
+    """Draw a draft of `split` at random: a family, a purpose, a name and two to four hidden facts."""
     while True:
         family = rng.choice(FAMILIES)
         purpose = rng.choice(family.purposes)
@@ -110,7 +110,7 @@ def _wrong(draft: Draft) -> Iterator[tuple[bool, tuple[Chosen, ...]]]:
 
 
 def make_task(draft: Draft, rng: random.Random) -> Task | None:
-    """The draft as a task, or None where ten tests cannot hold it.
+    """Make a task of the draft, None where ten tests cannot hold it.
 
     The tests tell the reference from every function in which hidden facts are forgotten or one is decided otherwise,
     and from as many as possible of those in which a fact is invented.
@@ -163,5 +163,5 @@ def make_tasks(split: str, count: int, seed: int) -> list[Task]:
 
 
 def keywords() -> dict[str, tuple[str, ...]]:
-    """What the scripted human listens for: topic name -> phrases of a question."""
+    """List what the scripted user simulator listens for: topic name -> phrases of a question."""
     return {topic.name: topic.keywords for family in FAMILIES for topic in family.topics}

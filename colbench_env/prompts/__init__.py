@@ -17,7 +17,7 @@ HUMAN_FIELDS = frozenset({"problem_description", "hidden_information", "dialogue
 
 
 def load_prompt(name: str, **values: object) -> str:
-    """The text of `NAME.txt` with its fields filled in.
+    """Load the text of `NAME.txt` with its fields filled in.
 
     Every field of the file must be given and no other: else ValueError names both.
     """
@@ -29,7 +29,7 @@ def load_prompt(name: str, **values: object) -> str:
 
 
 def prompt_names() -> list[str]:
-    """The names of all prompts."""
+    """List the names of all prompts."""
     files = resources.files(__name__).iterdir()
     return sorted(file.name.removesuffix(".txt") for file in files if file.name.endswith(".txt"))
 
@@ -42,7 +42,7 @@ class Prompt:
     text: str
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The text with its fields filled in. BadInput where it has a field that is not among the values."""
+        """Fill in the fields of the text. Raises BadInput where it has a field that is not among the values."""
         template = Template(self.text)
         if set(template.get_identifiers()) & set(values):
             unknown, filled = set(template.get_identifiers()) - set(values), template.safe_substitute(values)
@@ -67,7 +67,8 @@ class Prompt:
 
 
 def read_human_prompt(name: str, hidden: bool = True) -> Prompt:
-    """The prompt of this name here, else of this file, for a human: it has to show the dialogue, and what is hidden.
+    """Read the prompt of this name here, else of this file, for a user simulator: it has to show the dialogue, and what
+    is hidden.
 
     hidden: False where what is hidden is a picture that is shown beside the prompt.
     """
@@ -82,7 +83,7 @@ def read_human_prompt(name: str, hidden: bool = True) -> Prompt:
 
 
 def read_agent_prompt(name: str, max_turns: int) -> str:
-    """What the agent is told: "" for "none", else the prompt of this name here or of this file, filled in."""
+    """Read the agent's system prompt: "" for "none", else the prompt of this name here or of this file, filled in."""
     return "" if name == "none" else _read(name, "--agent-prompt").fill({"max_turns": str(max_turns)})
 
 

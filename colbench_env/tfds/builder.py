@@ -35,7 +35,8 @@ Source = str | os.PathLike[str]
 
 
 def find_files(config: str, folder: Source) -> dict[str, Path]:
-    """The files of a configuration, by split, in a copy of the hub's repository. Raises BadInput if there is none."""
+    """Find the files of a configuration, by split, in a copy of the hub's repository. Raises BadInput if there is
+    none."""
     _check_config(config)
     found = {split: Path(folder) / name for split, name in HUB_FILES[config].items()}
     there = {split: path for split, path in found.items() if path.is_file()}
@@ -45,7 +46,7 @@ def find_files(config: str, folder: Source) -> dict[str, Path]:
 
 
 def prepare(config: str, source: Source | Mapping[str, Source], data_dir: Source) -> "Colbench":
-    """The builder of a dataset that is in `data_dir`, written there first if it is not.
+    """Build a dataset in `data_dir` if it is not there, and return its builder.
 
     source: a folder with the hub's file names, or a file for each split, as {"test": "my_tasks.jsonl"}.
     Raises BadInput: a defective row, a missing file, or a dataset in `data_dir` that was made from other rows.
@@ -131,7 +132,7 @@ class TfdsRows:
         return len(self._examples)
 
     def __getitem__(self, number: int) -> Task | Trajectory:
-        """The row of this number; IndexError where there is none."""
+        """Return the row of this number. Raises IndexError where there is none."""
         number = range(len(self))[number]
         where = f"{self.name}:{number}"
         return self.kind.from_json(decode_line(self._examples[number]["row"], where), where)

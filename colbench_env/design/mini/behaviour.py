@@ -33,7 +33,7 @@ class Habits:
 
 
 def wishes(reply: str, look: Look) -> dict[str, str]:
-    """What a reply of the human asks for: attribute -> value, as far as it can be told from the words.
+    """Read what a reply of the user simulator asks for, attribute -> value, as far as its words tell.
 
     In: "The header should be green, yours is red."   Out: {"header": "green"}
     """
@@ -53,7 +53,7 @@ def wishes(reply: str, look: Look) -> dict[str, str]:
 
 
 def next_look(look: Look, reply: str, rng: random.Random, habits: Habits) -> Look:
-    """The agent's next page after the human's reply."""
+    """Decide the agent's next page after the user simulator's reply."""
     asked = wishes(reply, look)
     for attribute, value in asked.items():
         odds = rng.random()
@@ -86,7 +86,8 @@ async def _dialogue(wanted: Look, human: Human, rng: random.Random, habits: Habi
 
 
 async def page_dialogues(looks: Sequence[Look], human: Human, seed: int, habits: Habits) -> list[Dialogue]:
-    """A dialogue about each of the looks, side by side; the seed and the place alone decide what is random in it."""
+    """Play a dialogue about each of the looks, all at once; the seed and the place alone decide what is random in
+    it."""
     slots = asyncio.Semaphore(64)
 
     async def one(index: int, look: Look) -> Dialogue:

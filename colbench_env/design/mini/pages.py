@@ -64,7 +64,7 @@ class Look:
         return dict(zip(ATTRIBUTES, self.values, strict=True))
 
     def with_value(self, attribute: str, value: str) -> "Look":
-        """The look with one attribute decided otherwise."""
+        """Return the look with one attribute decided otherwise."""
         return Look(self.site, tuple((self.chosen | {attribute: value}).values()))
 
     @property
@@ -93,12 +93,12 @@ class Look:
 
 
 def draw_look(rng: random.Random, site: Site | None = None) -> Look:
-    """A random look, of a random site where none is given."""
+    """Draw a random look, of a random site where none is given."""
     return Look(site or rng.choice(SITES), tuple(rng.choice(values) for values in ATTRIBUTES.values()))
 
 
 def draw_of_split(rng: random.Random, split: str) -> Look:
-    """A random look of the split. Raises ValueError for an unknown one."""
+    """Draw a random look of the split. Raises ValueError for an unknown one."""
     _check(split)
     while (look := draw_look(rng)).split != split:
         pass
@@ -106,7 +106,7 @@ def draw_of_split(rng: random.Random, split: str) -> Look:
 
 
 def describe(look: Look, rng: random.Random) -> str:
-    """What the human says in the open, which is nothing about the look."""
+    """Write the user's opening message, which says nothing about the look."""
     return rng.choice(_OPENINGS).format(look.site.purpose)
 
 
