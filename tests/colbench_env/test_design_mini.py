@@ -84,6 +84,7 @@ def test_the_prompt_tells_the_agent_how_many_turns_it_has():
     assert "You have 4 messages in all." in load_prompt("design_agent", max_turns=4)
 
 
+@pytest.mark.slow
 def test_each_attribute_decided_otherwise_is_named_first_and_lowers_the_similarity(renderer):
     wanted = draw_look(random.Random(1), SITES[1])
     human = DesignHuman(renderer, most=1, plain=True)
@@ -99,6 +100,7 @@ def test_each_attribute_decided_otherwise_is_named_first_and_lowers_the_similari
             assert 0.4 < score < 0.99
 
 
+@pytest.mark.slow
 def test_who_listens_gets_the_page_and_who_does_not_stays_where_he_was(renderer):
     human = DesignHuman(renderer, most=2, plain=True)
     rng = random.Random(2)

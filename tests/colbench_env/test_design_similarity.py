@@ -66,6 +66,7 @@ def test_the_score_is_at_most_the_likeness_of_the_pictures():
     assert structural_similarity(changed(white, lambda one: None, "body>main"), white).score < 0.9
 
 
+@pytest.mark.slow
 def test_long_texts_are_compared_in_little_time_and_memory():
     rng = random.Random(0)
     long = ["".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(10_000)) for _ in range(400)]

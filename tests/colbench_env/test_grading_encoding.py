@@ -216,6 +216,7 @@ def _read(data):
     return "value"
 
 
+@pytest.mark.slow
 def test_a_value_with_bytes_replaced_is_a_value_or_malformed():
     seen = Counter()
 

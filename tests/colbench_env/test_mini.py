@@ -64,6 +64,7 @@ def test_the_description_does_not_tell_which_topics_are_hidden():
     assert min(len(hidden) for hidden in by_description.values()) >= 10
 
 
+@pytest.mark.slow
 def test_references_pass_their_tests_and_plain_functions_fail_some():
     rng = random.Random(5)
     drafts = [draw_draft(rng, "train") for _ in range(15)]

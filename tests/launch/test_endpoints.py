@@ -76,6 +76,7 @@ def note(tmp_path):
 # --- launch.rollout --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_agent_and_human_of_a_server_play_the_same_dialogues_however_many_are_under_way(
     in_process, url, human_at, tmp_path
 ):
@@ -206,6 +207,7 @@ def test_an_address_without_v1_and_an_account_without_credit_end_the_rollout_at_
 # --- launch.train ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stage_plays_with_a_human_of_a_server_and_goes_on_after_a_kill(zero_shot, url, human_at, tmp_path):
     ended = zero_shot(*human_at(url))
     assert ended.status == 0, ended.stderr
@@ -224,6 +226,7 @@ def test_a_stage_plays_with_a_human_of_a_server_and_goes_on_after_a_kill(zero_sh
     assert played(tmp_path).read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_failed_episode_is_left_out_of_the_score_and_counted(zero_shot, url, human_at, tmp_path, monkeypatch):
     assert zero_shot(*human_at(url), "--stage=tasks").status == 0
     ask, (task, *others) = Endpoint.complete, read_rows(tmp_path / "run" / "tasks" / "eval.jsonl", Task)

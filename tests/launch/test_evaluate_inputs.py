@@ -36,6 +36,7 @@ def file(tmp_path):
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_defect_is_named_by_its_line_and_the_rest_is_graded_and_written(evaluate, tmp_path):
     rows = tmp_path / "rows.jsonl"
     good, big = dialogue(task(1), right(1)), dialogue(task(2), right(2) + "\n#" + "x" * 2_000_000)
@@ -161,6 +162,7 @@ def test_an_output_that_is_an_input_or_another_output_is_refused(evaluate, file,
 # --- killed and started again -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path):
     tasks = [task(n) for n in range(1, 41)]
     rows = [dialogue(t, right(n, n % 5)) for n, t in enumerate(tasks, start=1)]

@@ -115,6 +115,7 @@ def test_imitation_trains_on_the_successes_alone_and_with_its_own_batch(run):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_trajectory_dpo_sees_no_reference_solution(run, given, chat):
     run_dir = run(("pairs", "policy"), ["pairs"], "--algorithm=mtdpo", "--policy.nll-mask=all")
     assert note(run_dir, "policy")["rows"] == 4
@@ -125,6 +126,7 @@ def test_trajectory_dpo_sees_no_reference_solution(run, given, chat):
         assert before.chosen.endswith(pair.chosen) and row.num_turns == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["critic", "policy"])
 def test_a_turn_beyond_max_turns_counts_in_the_loss(start, tiny_model, chat, tmp_path, stage):
     """Twelve turns, equal but for the last one: the margin can only come from it."""
@@ -180,6 +182,7 @@ def test_long_pairs_are_refused_cut_or_dropped(run, start, tiny_model, given, tm
     assert sentence == "error: stage policy: there are no rows to train on"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "sum_of_mean"),
     [
@@ -202,6 +205,7 @@ def test_a_turn_is_ranked_by_what_the_critic_was_trained_on(run, flags, sum_of_m
         assert shown == ("--critic.no-privileged" not in flags)
 
 
+@pytest.mark.slow
 def test_a_public_reference_is_the_samplers_own_log_prob_without_the_reference_solution(run):
     flags = ("--ranking.reference-context=public", "--critic.aggregation=token-mean", "--policy.nll-mask=all")
     run_dir = run(
@@ -218,6 +222,7 @@ def test_a_public_reference_is_the_samplers_own_log_prob_without_the_reference_s
     assert note(run_dir, "policy")["steps"] == 1
 
 
+@pytest.mark.slow
 def test_a_critic_with_a_value_head_ranks_but_has_no_log_ratios(run):
     flags = ("--critic.parameterisation=value-head", "--critic.nll-coef=0")
     run_dir = run(("pairs", "critic", "candidates", "ranking", "turn-pairs"), ["pairs", "candidates"], *flags)
@@ -261,6 +266,7 @@ def test_rows_made_of_text_are_the_rows_of_the_token_columns(chat, given):
         assert len(made) == len(chat.tokenizer(pair.chosen, add_special_tokens=False)["input_ids"]) and len(prompt) > 0
 
 
+@pytest.mark.slow
 def test_a_policy_trained_on_our_turn_pairs_is_the_one_trained_on_their_text(run, start, tiny_model, tmp_path):
     steps = ("pairs", "critic", "candidates", "ranking", "turn-pairs", "policy")
     ours = run(steps, ["pairs", "candidates"])

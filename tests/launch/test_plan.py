@@ -129,6 +129,7 @@ def test_without_libtpu_one_sentence_says_what_to_install(run, monkeypatch):
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_a_slice_that_libtpu_does_not_know_is_one_sentence(run):
     status, out, errors = run("--topology=v6e:1x2", "--mesh=2x1", "--model=llama-3.2-1b")
@@ -137,6 +138,7 @@ def test_a_slice_that_libtpu_does_not_know_is_one_sentence(run):
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_a_training_step_is_compiled_for_a_slice_that_is_not_there(run, small):
     flags = (f"--model={small}", "--topology=v5e:2x2", "--mesh=2x2", "--batch-size=2", "--max-length=256")
@@ -164,6 +166,7 @@ def test_a_training_step_is_compiled_for_a_slice_that_is_not_there(run, small):
     assert told["floor_seconds"] == pytest.approx(3 * told["flops"]["forward"] / (4 * 197e12))
 
 
+@pytest.mark.slow
 @needs_libtpu
 @pytest.mark.parametrize("topology", ["v5e:4x4", "v6e:4x4", "v5p:2x2x4"])
 def test_a_mesh_may_split_an_axis_of_the_torus_and_keeps_neighbours_together(topology):
@@ -173,6 +176,7 @@ def test_a_mesh_may_split_an_axis_of_the_torus_and_keeps_neighbours_together(top
     assert np.abs(places[:, 0] - places[:, 1]).sum(axis=-1).tolist() == [1] * 8  # links from one to the other
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_libtpu_on_a_machine_without_a_tpu_disturbs_no_other_command():
     code = "from sweet_jax.mesh import MeshShape, start_devices; print(start_devices(MeshShape(2, 1)))"
@@ -183,6 +187,7 @@ def test_libtpu_on_a_machine_without_a_tpu_disturbs_no_other_command():
     assert (done.stdout, done.stderr) == ("2 emulated devices on one CPU (no accelerator found)\n", "")
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_a_search_names_the_fastest_of_what_it_compiled(small, capsys):
     sizes = dict(batch_size=2, max_length=256)
@@ -195,6 +200,7 @@ def test_a_search_names_the_fastest_of_what_it_compiled(small, capsys):
     assert best.notes[0].startswith("best of 2 plans compiled, of ")
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_what_is_too_large_is_said_not_to_fit(small):
     sizes = dict(rows=65_536, max_length=2048)

@@ -33,6 +33,7 @@ def graded(tiny_model, tmp_path_factory) -> Path:
     return released.write(tmp_path_factory.mktemp("rank") / "graded.jsonl", rows)
 
 
+@pytest.mark.slow
 def test_graded_dialogues_become_candidates_scores_and_pairs_also_after_kills(start, tiny_model, graded, tmp_path):
     flags = (f"--critic={tiny_model}", f"--model={tiny_model}", f"--trajectories={graded}", *SMALL)
     straight, killed = tmp_path / "straight", tmp_path / "killed"

@@ -341,6 +341,7 @@ def test_a_second_start_only_tells_the_table_again(run, monkeypatch):
     assert times == [os.stat(file).st_mtime_ns for file in files]
 
 
+@pytest.mark.slow
 def test_a_report_older_than_a_stage_or_without_its_page_is_made_again_and_keeps_what_it_knew(run):
     write_report(run, 123.45)
     folder = run.directory.path

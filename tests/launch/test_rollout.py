@@ -56,6 +56,7 @@ def test_a_file_cut_off_anywhere_is_continued_to_the_same_bytes(in_process, flag
     assert "was played with" in refused
 
 
+@pytest.mark.slow
 def test_a_killed_rollout_goes_on_with_what_is_missing(in_process, flags, tmp_path):
     whole, output = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
     assert in_process(rollout.main, *flags, f"--output={whole}").status == 0
@@ -70,6 +71,7 @@ def test_a_killed_rollout_goes_on_with_what_is_missing(in_process, flags, tmp_pa
     assert output.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_mesh_of_eight_devices_and_two_processes_write_the_rows_of_one_device(in_process, flags, tmp_path):
     one, eight, two = (tmp_path / f"{name}.jsonl" for name in ("one", "eight", "two"))
     processes = several(*flags, "--mesh=2x1", f"--output={two}")

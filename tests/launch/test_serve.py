@@ -153,6 +153,7 @@ def test_log_probs_are_told_of_every_token_with_as_many_alternatives_as_asked(cl
     assert ask(client).choices[0].logprobs is None
 
 
+@pytest.mark.slow
 def test_64_clients_of_whom_some_leave_half_way_get_what_each_gets_alone(served):
     port = served[1]
 
@@ -375,6 +376,7 @@ def test_a_busy_port_is_told_before_a_model_is_read(in_process, served):
     assert refusal == f"error: --host=127.0.0.1 --port={served[1]}: Address already in use"
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_command_with_a_sentence_and_status_143():
     command = [sys.executable, "-m", "launch.serve", "--port=0", "--rows=2"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
@@ -386,6 +388,7 @@ def test_sigterm_ends_the_command_with_a_sentence_and_status_143():
         assert (said, status) == ("stopped by SIGTERM; run the same command again to continue\n", 143)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command_with_status_0():
     command = [sys.executable, "-m", "launch.serve", "--port=0", "--rows=2"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}

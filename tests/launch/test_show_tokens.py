@@ -179,6 +179,7 @@ def in_terminal(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_terminal_has_colours_by_turn_and_none_under_no_color(in_terminal):
     coloured = in_terminal("--tokens={}")
     assert "\x1b[30;48;5;178m‹0›" in coloured  # the prefix

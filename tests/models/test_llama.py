@@ -61,6 +61,7 @@ def test_rope_scaling_changes_the_logits(tiny, mesh_of, random_params, logits_of
     assert np.abs(scaled - unscaled).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_scanned_and_unrolled_layers_agree_in_value_and_gradient(tiny, mesh_of, random_params):
     mesh = mesh_of(1, 1)
     params = random_params(tiny, mesh)
@@ -72,6 +73,7 @@ def test_scanned_and_unrolled_layers_agree_in_value_and_gradient(tiny, mesh_of, 
         assert np.abs(gradient).max() > 1e-4, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("heads", "mesh_shape"),
     [
@@ -125,6 +127,7 @@ def decode_from(model, config, mesh, params, lengths, total, slots, cache_dtype=
     return collected, cache
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mesh_shape", "scan"), [((1, 1), False), ((4, 2), True)])
 def test_prefill_and_decode_of_rows_at_different_positions_equal_the_full_pass(
     tiny, mesh_of, random_params, logits_of, mesh_shape, scan

@@ -41,6 +41,7 @@ def random_adapters(config, mesh, lora=ADAPTED):
     return jax.tree.map(lambda x: x + 0.1 * noise.normal(size=x.shape).astype(np.float32), fresh)
 
 
+@pytest.mark.slow
 def test_fresh_adapters_change_nothing(tiny, mesh_of, random_params):
     mesh = mesh_of(4, 2)
     params = random_params(tiny, mesh)
@@ -48,6 +49,7 @@ def test_fresh_adapters_change_nothing(tiny, mesh_of, random_params):
     np.testing.assert_array_equal(compute(tiny, mesh, adapted, ADAPTED), compute(tiny, mesh, params, ADAPTED))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mesh_shape", "scan"), [((1, 1), False), ((4, 2), False), ((4, 2), True), ((2, 2, 2), True)])
 def test_adapters_are_worth_the_merged_weights(tiny, mesh_of, random_params, mesh_shape, scan):
     mesh = mesh_of(*mesh_shape)

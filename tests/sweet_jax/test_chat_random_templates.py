@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
@@ -105,6 +106,7 @@ def whole(text: str) -> str:
     return text.replace("\ud83d", "\ufffd")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400, derandomize=True)
 @given(style=styles, messages=dialogues)
 def test_of_random_templates_exactly_what_the_agent_said_is_counted_or_they_are_refused(style, messages):

@@ -51,6 +51,7 @@ def tiny(shape=ONE):
     return Llama(CONFIG, mesh), init_params(CONFIG, jax.random.key(0), mesh)
 
 
+@pytest.mark.slow
 def test_the_log_ratio_critic_is_the_mean_log_ratio_of_each_turn():
     model, params = tiny()
     ref_bt = -np.random.default_rng(0).uniform(1, 5, (2, 8)).astype(np.float32)
@@ -89,6 +90,7 @@ def test_what_follows_a_turn_changes_no_value_of_that_turn():
     assert abs(float(found[0, 1] - before[0, 1])) > 1e-4
 
 
+@pytest.mark.slow
 def test_both_critics_give_the_same_on_eight_devices():
     wide = pad_rows([TWO_TURNS, ONE_TURN] * 2, 8, pad_id=0)
     ref_bt = np.full((4, 8), -2.0, np.float32)
@@ -101,6 +103,7 @@ def test_both_critics_give_the_same_on_eight_devices():
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_value_head_learns_to_order_a_pair():
     model, llama = tiny(MeshShape(2, 2))
     params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)

@@ -15,6 +15,7 @@ def take(stream, count: int) -> list[list[int]]:
     return [next(stream).tolist() for _ in range(count)]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(**sizes, epochs=st.integers(1, 3))
 def test_every_row_is_seen_once_an_epoch_and_all_batches_are_full(num_rows, batch_size, seed, epochs):
@@ -41,6 +42,7 @@ def test_epochs_differ_and_the_seed_alone_decides_the_order():
     assert take(pair_stream(50, 10, seed=2), 5) != first.tolist()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(**sizes, before=st.integers(0, 9), after=st.integers(1, 9))
 def test_a_stream_resumed_from_its_saved_state_goes_on_bit_for_bit(num_rows, batch_size, seed, before, after):

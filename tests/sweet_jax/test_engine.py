@@ -75,6 +75,7 @@ async def dialogue(engine, name, turns=3, between=None):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
 def test_a_fresh_request_has_the_ids_of_the_sampler(engine, shape):
     found = asyncio.run(together(engine(shape), range(0, 30, 4)))
@@ -99,6 +100,7 @@ def test_a_result_is_the_same_to_the_bit_alone_among_others_and_in_another_order
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_the_samples_of_a_prompt_are_those_of_the_sampler(engine):
     made = engine()
 
@@ -110,6 +112,7 @@ def test_the_samples_of_a_prompt_are_those_of_the_sampler(engine):
     assert [s.ids.tolist() for s in asyncio.run(main())] == [s.ids.tolist() for s in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
 def test_a_session_goes_on_alike_in_its_row_parked_and_dropped(engine, shape):
     staying, parking, dropping = engine(shape), engine(shape), engine(shape, parked_bytes=0)

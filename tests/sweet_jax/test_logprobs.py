@@ -78,6 +78,7 @@ def full_logps_and_gradient(tied):
     return logps_and_gradient(lambda params: full_logps(model, params, TOKENS), params, TOKENS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tied", "chunk"), [(True, 4), (False, 5), (True, 1000)])
 def test_chunks_give_the_value_and_the_gradient_of_the_full_computation(tied, chunk):
     model, params = tiny(tied)
@@ -185,6 +186,7 @@ def test_a_run_killed_while_scoring_goes_on_behind_what_is_on_disk_with_the_same
     assert not list(tmp_path.glob("*/*.tmp"))
 
 
+@pytest.mark.slow
 def test_the_cache_is_read_again_only_for_the_same_parameters_rows_and_settings(tmp_path):
     cache, rows = ReferenceCache(tmp_path), rows_of([5, 8, 3])  # of one bucket
     other = jax.tree.map(lambda x: x * 1.5, tiny()[1])
@@ -215,6 +217,7 @@ def test_reference_log_probs_are_padded_with_zeros():
 
 
 # Rows that stay whole under a tied head: the train step's tests compare the gradients of a mesh of 4x2.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tied", "shape"), [(False, MeshShape(4, 2)), (True, MeshShape(2, 2, 2)), (False, MeshShape(1, 2, 4))]
 )

@@ -138,6 +138,7 @@ else:  # what all hold whole is held by each on a mesh of its own, and computed 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "own", "shards", "alone"),
     [

@@ -186,6 +186,7 @@ def test_a_finished_loop_started_again_gives_its_parameters_and_computes_nothing
     assert line.steps() == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_a_network_killed_and_continued_has_the_same_bits(tmp_path):
     config = LlamaConfig(
         vocab_size=40, hidden_size=16, intermediate_size=24, num_layers=1, num_heads=2, num_kv_heads=2, head_size=8,
