@@ -134,7 +134,7 @@ def _state_bytes(run: object) -> int:
     from models.parameters import count_params
 
     assert isinstance(run, Run)
-    moments = 2 * (2 if run.config.policy.training.hyper.moment_dtype == "bfloat16" else 4)
+    moments = 2 * (2 if run.config.policy.training.moment_dtype == "bfloat16" else 4)
     trained = sum(x.size for x in jax.tree.leaves(run.trained_shapes))
     frozen = run.dtype.itemsize * count_params(run.llama_config) if run.lora else 0
     return (8 + moments) * trained + frozen

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from launch.common import stopping
-from launch.common.flags import check_values
+from launch.common.flags import check_values, prefix_of
+from launch.common.old_names import current_flags
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the grader forks
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -143,11 +144,12 @@ def _parsed(kind: type[Any], argv: Sequence[str], command: str, **default: Any) 
     from colbench_env.types import BadInput
 
     prog, said = f"python -m {command}", io.StringIO()
+    argv = current_flags(argv)
     try:
         with contextlib.redirect_stderr(said):
             config = tyro.cli(kind, prog=prog, args=list(argv), description=kind.__doc__, **default)
     except SystemExit as end:
-        refused = _refused(end)
+        refused = _refused(end, kind)
         if end.code and not (argv and refused):
             print(usage(command), file=sys.stderr)
         if refused:
@@ -158,7 +160,7 @@ def _parsed(kind: type[Any], argv: Sequence[str], command: str, **default: Any) 
     return config
 
 
-def _refused(end: SystemExit) -> str:
+def _refused(end: SystemExit, kind: type[Any]) -> str:
     """The sentence of a configuration that would not be made, which tyro has put into a box; empty for other ends."""
     from colbench_env.types import BadInput
 
@@ -167,8 +169,10 @@ def _refused(end: SystemExit) -> str:
     while error is not None and not isinstance(error, BadInput):
         part = str(getattr(error, "arg", part))  # of tyro's error: the dataclass within the configuration
         error = error.__context__
-    known = not part or f"{part}." in str(error) or str(error).startswith("--")
-    return "" if error is None else str(error) if known else f"{part}: {error}"
+    if error is None:
+        return ""
+    prefix, sentence = prefix_of(kind, part), str(error)
+    return sentence if prefix in sentence or sentence.startswith("--") else f"{prefix}{sentence}"
 
 
 def usage(command: str, arguments: str = "[FLAGS]") -> str:

@@ -8,6 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import tyro
+
+FLAT = tyro.conf.arg(name="")
+"""Marks a dataclass within another whose flags have no prefix of their own."""
 MOST = 2**31 - 1  # numpy's and jax's 32-bit integers hold no more
 
 
@@ -32,16 +36,36 @@ def check_values(config: Any, argv: Sequence[str]) -> None:
 
 
 def flags_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every flag of the configuration with its value, as tyro names them: ("--critic.training.batch-size", 8)."""
-    hints = get_type_hints(type(config), include_extras=True)
-    for field in dataclasses.fields(config):
+    """Every flag of the configuration with its value, as tyro names them: ("--critic.batch-size", 8)."""
+    for field, name, _ in named_fields(type(config)):
         value = getattr(config, field.name)
-        renamed = [mark.name for mark in getattr(hints[field.name], "__metadata__", ()) if hasattr(mark, "name")]
-        name = next((name for name in renamed if name is not None), field.name)
         if dataclasses.is_dataclass(value):
             yield from flags_of(value, f"{prefix}{name}." if name else prefix)
         else:
             yield f"--{prefix}{name}".replace("_", "-"), value
+
+
+def named_fields(kind: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], str, Any]]:
+    """Every field of a dataclass, its name on the command line ("" for a block that is FLAT), and its type."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        renamed = [mark.name for mark in getattr(hints[field.name], "__metadata__", ()) if hasattr(mark, "name")]
+        name = next((name for name in renamed if name is not None), field.name)
+        yield field, name, plain_type(hints[field.name])
+
+
+def plain_type(hint: Any) -> Any:
+    """The type without its marks."""
+    return hint.__origin__ if hasattr(hint, "__metadata__") else hint
+
+
+def prefix_of(kind: type[Any], block: str) -> str:
+    """The prefix that flags of a block have: "policy." for "policy.training", which is FLAT."""
+    prefix = ""
+    for part in block.split(".") if block else ():
+        name, kind = next((name, hint) for field, name, hint in named_fields(kind) if field.name == part)
+        prefix += f"{name}." if name else ""
+    return prefix
 
 
 def _given_empty(argv: Sequence[str]) -> set[str]:

@@ -17,6 +17,7 @@ from colbench_env import tasks
 from colbench_env.locking import locked
 from colbench_env.types import BadInput, Row
 from launch.common.files import write_json, write_text
+from launch.common.old_names import current_settings
 from sweet_jax import processes
 
 AnyRow = TypeVar("AnyRow", bound=Row)
@@ -66,8 +67,8 @@ class RunDir:
             write_json(path, wanted)
             return
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            found = current_settings(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, AttributeError) as error:
             raise BadInput(f"{path}: the run's configuration cannot be read: {error}") from error
         differing = [f"{name} is {was!r} there and {now!r} here" for name, was, now in _differences(found, wanted)]
         if differing:

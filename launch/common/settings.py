@@ -6,10 +6,11 @@ import datetime
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
-from sweet_jax.train.settings import Hyper, Training
+from launch.common.flags import FLAT
+from sweet_jax.train.settings import Training
 
 PROMPT_DATE = "2024-07-26"  # what Llama 3's templates show where nothing tells them the date
 FailedRule = Literal["zero", "black"]
@@ -48,25 +49,27 @@ def _check_loss(prefix: str, beta: float, nll_coef: float, label_smoothing: floa
 class Start:
     """Making the start policy of the miniature from scripted dialogues (only with --model=scratch).
 
-    dialogues: how many are written. privileged_share: part of them that begins with the reference solution, as the
+    dialogues: how many are written. privileged_fraction: part of them that begins with the reference solution, as the
     critic's rows do; the agent in them does not know it either, but the human's replies follow from it, so the model
     learns to read it. training: on all tokens of each.
     """
 
     dialogues: int = 12_800
-    privileged_share: float = 0.5
-    training: Training = field(
+    privileged_fraction: float = 0.5
+    training: Annotated[Training, FLAT] = field(
         default_factory=lambda: Training(
             batch_size=32, epochs=4, max_length=256, log_every=20, save_every=200,
-            hyper=Hyper(learning_rate=2e-3),
+            learning_rate=2e-3,
         )
     )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.dialogues < 1:
             raise BadInput(f"start.dialogues is {self.dialogues}, it must be at least 1")
-        if not 0 <= self.privileged_share <= 1:
-            raise BadInput(f"start.privileged_share is {self.privileged_share}, it must be at least 0 and at most 1")
+        if not 0 <= self.privileged_fraction <= 1:
+            raise BadInput(
+                f"start.privileged_fraction is {self.privileged_fraction}, it must be at least 0 and at most 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Critic:
     nll_coef: float = 0.01
     label_smoothing: float = 0.0
     without_pairs: Literal["stop", "hindsight"] = "stop"
-    training: Training = field(default_factory=lambda: Training(epochs=4, max_length=8192))
+    training: Annotated[Training, FLAT] = field(default_factory=lambda: Training(epochs=4, max_length=8192))
 
     def __post_init__(self) -> None:
         _check_loss("critic.", self.beta, self.nll_coef, self.label_smoothing)
@@ -172,7 +175,7 @@ class Policy:
     nll_coef: float = 0.01
     nll_mask: Literal["turn", "all"] = "turn"
     label_smoothing: float = 0.0
-    training: Training = field(default_factory=Training)
+    training: Annotated[Training, FLAT] = field(default_factory=Training)
 
     def __post_init__(self) -> None:
         _check_loss("policy.", self.beta, self.nll_coef, self.label_smoothing)

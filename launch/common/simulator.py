@@ -6,8 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import tyro
-
 from colbench_env.dialogue import MAX_TURNS
 from colbench_env.endpoint import Endpoint, EndpointSettings
 from colbench_env.humans.openai import OpenAIHuman
@@ -16,8 +14,6 @@ from colbench_env.types import BadInput, BenchmarkName
 from launch.common.settings import check_drawing
 
 STANDARD = "standard-v1"
-FLAT = tyro.conf.arg(name="")
-"""Marks a dataclass within another whose flags have no prefix."""
 
 
 @dataclass(frozen=True)

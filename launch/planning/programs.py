@@ -22,7 +22,7 @@ from sweet_jax.mesh import rows_sharding
 from sweet_jax.train.loop import shardings_of
 from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, preference_objective
 from sweet_jax.train.optim import make_optimizer
-from sweet_jax.train.settings import Hyper
+from sweet_jax.train.settings import Training
 from sweet_jax.train.step import abstract_state, make_train_step, merge_params, state_shardings
 
 TOTAL_STEPS, LORA_ALPHA = 1000, 32.0  # no shape depends on them
@@ -57,7 +57,7 @@ def _train(config: PlanConfig, model: Llama) -> Program:
     if model.lora is not None:
         frozen = param_shapes(model.config, mesh, model.compute_dtype)
         trained = lora_shapes(model.config, model.lora, mesh)
-    optimizer = make_optimizer(Hyper(moment_dtype=config.moment_dtype), TOTAL_STEPS)
+    optimizer = make_optimizer(Training(moment_dtype=config.moment_dtype), TOTAL_STEPS)
     layout = state_shardings(optimizer, trained, shardings_of(trained))
     preference = PreferenceLoss() if config.stage == "critic" else PreferenceLoss("sum", max_turns=1)
     objective = preference_objective(model, preference)

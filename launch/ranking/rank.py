@@ -14,6 +14,7 @@ from colbench_env.types import BadInput, Trajectory
 from launch.common.benchmarks import opened
 from launch.common.console import Console
 from launch.common.files import check_model_directory, check_readable
+from launch.common.old_names import current_settings
 from launch.common.run_dir import RunDir, write_rows
 from launch.common.settings import EMBEDDED_FRONTEND, start_model
 from launch.common.stopping import Terminated
@@ -103,7 +104,7 @@ def find_critic(config: RankConfig) -> FoundCritic:
         )
         return FoundCritic(GivenCritic(source, None), settings, Lora(), None, 1024)
     stage = source if (source / "checkpoints").is_dir() else source / "critic"
-    run, note = _json(stage.parent / "config.json"), _json(stage / "done.json")
+    run, note = current_settings(_json(stage.parent / "config.json")), _json(stage / "done.json")
     if not run or not note:
         raise BadInput(
             f"--critic={source}: neither a run directory whose stage critic has finished, nor that stage, nor a "

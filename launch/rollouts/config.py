@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 from colbench_env.endpoint_settings import EndpointSettings
 from colbench_env.types import BadInput, BenchmarkName
 from launch.common.benchmarks import default_turns
+from launch.common.flags import FLAT
 from launch.common.settings import EMBEDDED, EMBEDDED_FRONTEND, PROMPT_DATE, Design, Hosts, check_date, check_drawing
-from launch.common.simulator import FLAT, Simulator, json_object, names
+from launch.common.simulator import Simulator, json_object, names
 
 MINI_TASKS = 40
 

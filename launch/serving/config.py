@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
+from launch.common.flags import FLAT
 from launch.common.settings import PROMPT_DATE, check_date
-from launch.common.simulator import FLAT
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from launch.common.flags import FLAT
 from launch.common.settings import Hosts
-from launch.common.simulator import FLAT
 from launch.training.config import TrainConfig
 from launch.training.presets import PRESETS
 

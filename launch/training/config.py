@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from colbench_env.types import BadInput, BenchmarkName
+from launch.common.flags import FLAT
 from launch.common.settings import (
     EMBEDDED,
     EMBEDDED_FRONTEND,
@@ -26,7 +27,7 @@ from launch.common.settings import (
     Start,
     check_date,
 )
-from launch.common.simulator import FLAT, Simulator
+from launch.common.simulator import Simulator
 
 Algorithm = Literal["sweet", "mtdpo", "rft", "zero-shot"]
 STAGES = (

@@ -21,7 +21,7 @@ def check_mesh(config: TrainConfig, shape: MeshShape, stages: Sequence[str]) -> 
     for stage, part in (("start", config.start), ("critic", config.critic), ("policy", config.policy)):
         if stage in stages:
             training = part.training
-            name = f"{stage}.training.batch_size is {training.batch_size}"
+            name = f"{stage}.batch_size is {training.batch_size}"
             _check_divides(name, training.batch_size, training.micro_batches, shape.data, shape)
     rows, each = config.rollouts.rows, config.ranking.candidates
     devices = shape.data if config.sampler_mesh == "same" else shape.size

@@ -24,7 +24,7 @@ from launch.common.settings import (
 )
 from launch.common.simulator import Simulator
 from launch.training.config import MINI_TASKS, TrainConfig
-from sweet_jax.train.settings import Hyper, Training
+from sweet_jax.train.settings import Training
 
 RELEASED_HELD_OUT = 0.03
 PAPER_HUMAN = "meta-llama/Llama-3.1-70B-Instruct"
@@ -39,9 +39,9 @@ def _embedded(algorithm: str = "sweet", benchmark: str = "backend", human: str =
         num_tasks=MINI_TASKS,
         sampler_mesh="rows",
         rollouts=Rollouts(samples=4, max_turns=default_turns("backend", miniature=True), max_new_tokens=32, rows=128),
-        critic=Critic(training=Training(**short, epochs=3, hyper=Hyper(learning_rate=4e-4))),
+        critic=Critic(training=Training(**short, epochs=3, learning_rate=4e-4)),
         ranking=Ranking(data_fraction=0.1),
-        policy=Policy(training=Training(**short, epochs=1, max_steps=100, hyper=Hyper(learning_rate=1e-4))),
+        policy=Policy(training=Training(**short, epochs=1, max_steps=100, learning_rate=1e-4)),
         evaluation=Evaluation(num_tasks=300),
     )
 
@@ -56,9 +56,9 @@ def _embedded_frontend() -> TrainConfig:
         simulator=Simulator(human_plain=True),
         sampler_mesh="rows",
         rollouts=Rollouts(samples=4, max_turns=default_turns("frontend", miniature=True), max_new_tokens=24, rows=128),
-        critic=Critic(training=Training(**short, epochs=3, hyper=Hyper(learning_rate=4e-4))),
+        critic=Critic(training=Training(**short, epochs=3, learning_rate=4e-4)),
         ranking=Ranking(data_fraction=0.4),
-        policy=Policy(training=Training(**short, epochs=1, max_steps=150, hyper=Hyper(learning_rate=1e-4))),
+        policy=Policy(training=Training(**short, epochs=1, max_steps=150, learning_rate=1e-4)),
         evaluation=Evaluation(num_tasks=150),
     )
 
@@ -111,7 +111,7 @@ def _released_backend(algorithm: str = "sweet", benchmark: str = "backend", huma
 
 
 def _without_first_rows(training: Training) -> Training:
-    return dataclasses.replace(training, held_out_share=RELEASED_HELD_OUT)
+    return dataclasses.replace(training, held_out_fraction=RELEASED_HELD_OUT)
 
 
 def _tiny(algorithm: str = "sweet", benchmark: str = "backend", human: str = "") -> TrainConfig:

@@ -76,7 +76,7 @@ def fit(
         raise BadInput(f"stage {stage}: there are no rows to train on")
     check_rows(settings.batch_size, mesh, settings.micro_batches)
     total = settings.steps(len(lengths))
-    optimizer = make_optimizer(settings.hyper, total)
+    optimizer = make_optimizer(settings, total)
     state_layout = state_shardings(optimizer, shapes, shardings_of(shapes))
     batches = length_batches(lengths, settings.batch_size, seed, settings.length_window)
     stream, mine = pair_stream(len(batches), 1, seed), process_local_rows(settings.batch_size, mesh)
@@ -102,7 +102,7 @@ def fit(
                 logging = saving or done % settings.log_every == 0
                 stopping = (logging or processes.count() == 1) and any(processes.gather(stop_asked()))
                 if logging or stopping:  # nothing is saved that was not looked at
-                    values = to_floats(metrics) | {"lr": float(learning_rate(settings.hyper, total, done - 1))}
+                    values = to_floats(metrics) | {"lr": float(learning_rate(settings, total, done - 1))}
                     warnings = watch.step(done, values) + watch.compilations(train_step.compilations, len(batch_shapes))
                     if logging:  # and the metrics are those of a loop that nobody stopped
                         reporter.progress(done, total, metrics_log.write(done, total, values), values)
@@ -121,7 +121,7 @@ def restore_params(directory: Path, shapes: Any, settings: Training, num_rows: i
     shapes: as in `fit`. BadInput where there is no checkpoint of the last step, or it is damaged.
     """
     total = settings.steps(num_rows)
-    optimizer = make_optimizer(settings.hyper, total)
+    optimizer = make_optimizer(settings, total)
     layout = state_shardings(optimizer, shapes, shardings_of(shapes))
     with Checkpoints(directory / "checkpoints") as checkpoints:
         restored = checkpoints.restore(abstract_state(optimizer, shapes, layout))

@@ -8,26 +8,26 @@ import optax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from sweet_jax.train.settings import Hyper
+from sweet_jax.train.settings import Training
 
 
-def learning_rate(hyper: Hyper, total_steps: int, step: Int[Array, ""] | int) -> Float[Array, ""]:
+def learning_rate(training: Training, total_steps: int, step: Int[Array, ""] | int) -> Float[Array, ""]:
     """The rate of update number `step` (from 0): it rises to the peak in the last warm-up step, the first not being 0,
-    then follows half a cosine to `final_share` of the peak in the last step."""
-    warmup = math.ceil(hyper.warmup_share * total_steps)
+    then follows half a cosine to `min_lr_ratio` of the peak in the last step."""
+    warmup = math.ceil(training.warmup_ratio * total_steps)
     rising = (step + 1) / max(warmup, 1)
     progress = jnp.clip((step + 1 - warmup) / max(total_steps - warmup, 1), 0.0, 1.0)
-    falling = hyper.final_share + (1 - hyper.final_share) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-    return jnp.asarray(hyper.learning_rate * jnp.where(step < warmup, rising, falling), jnp.float32)
+    falling = training.min_lr_ratio + (1 - training.min_lr_ratio) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    return jnp.asarray(training.learning_rate * jnp.where(step < warmup, rising, falling), jnp.float32)
 
 
-def make_optimizer(hyper: Hyper, total_steps: int) -> optax.GradientTransformation:
-    """AdamW over `total_steps` updates: clipped by global norm, moments in `hyper.moment_dtype`."""
+def make_optimizer(training: Training, total_steps: int) -> optax.GradientTransformation:
+    """AdamW over `total_steps` updates: clipped by global norm, moments in `training.moment_dtype`."""
     return optax.chain(
-        optax.clip_by_global_norm(hyper.clip),
-        _kept_in(optax.scale_by_adam(b1=hyper.beta1, b2=hyper.beta2), jnp.dtype(hyper.moment_dtype)),
-        optax.add_decayed_weights(hyper.weight_decay),
-        optax.scale_by_learning_rate(lambda step: learning_rate(hyper, total_steps, step)),
+        optax.clip_by_global_norm(training.max_grad_norm),
+        _kept_in(optax.scale_by_adam(b1=training.adam_beta1, b2=training.adam_beta2), jnp.dtype(training.moment_dtype)),
+        optax.add_decayed_weights(training.weight_decay),
+        optax.scale_by_learning_rate(lambda step: learning_rate(training, total_steps, step)),
     )
 
 

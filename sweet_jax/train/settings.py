@@ -1,79 +1,81 @@
-"""What a training stage can be told. Nothing here imports jax, so that `--help` and bad flags need none of it."""
+"""Settings of a training loop and its optimiser. Imports no jax, so that `--help` and bad flags need none of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from colbench_env.types import BadInput
 
-
-@dataclass(frozen=True)
-class Hyper:
-    """Hyper-parameters of one stage; the defaults are the paper's.
-
-    warmup_share: share of the steps with a rising rate; final_share: the last rate as a share of the peak;
-    clip: largest global norm of the gradient. moment_dtype: what Adam's moments are stored in; parameters are float32.
-    """
-
-    learning_rate: float = 2e-7
-    warmup_share: float = 0.03
-    final_share: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    moment_dtype: Literal["float32", "bfloat16"] = "float32"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < 1:
-            raise BadInput(f"learning_rate is {self.learning_rate}, it must be above 0 and below 1")
-        for name in ("warmup_share", "final_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise BadInput(f"{name} is {getattr(self, name)}, it must be between 0 and 1")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"{name} is {getattr(self, name)}, it must be at least 0 and below 1")
-        if self.weight_decay < 0 or self.clip <= 0:
-            raise BadInput(f"weight_decay {self.weight_decay} must be at least 0 and clip {self.clip} above 0")
+Truncation = Literal["raise", "drop-pair", "left"]
 
 
 @dataclass(frozen=True)
 class Training:
-    """How long a stage trains, on what batches, and when it saves.
+    """Batches, length and optimiser (AdamW) of one training stage; the optimiser's defaults are the paper's.
 
-    batch_size: rows or pairs in an update. micro_batches: parts that a batch is computed in, one after the other.
-    epochs: times each row is seen; max_steps: a limit on the updates, 0 for none.
-    max_length: tokens of a row; truncation: what happens to longer ones. log_every, save_every: in updates; what is
-    saved is logged, too.
-    length_window: batches among which rows are sorted by length: less padding, but rows of a batch are alike; 1: not
-    at all. held_out_share: of the rows, the first ones, that are not trained on (the released trainer: 0.03).
+    Raises BadInput for a value that makes no sense.
     """
 
+    learning_rate: float = 2e-7
+    """Peak of the learning rate."""
     batch_size: int = 8
+    """Rows or pairs in an update."""
     micro_batches: int = 1
+    """Parts that a batch is computed in, one after the other; the update is the same, the memory less."""
     epochs: int = 1
+    """Times that each row is seen."""
     max_steps: int = 0
+    """Limit on the updates; 0: none."""
     max_length: int = 16384
-    truncation: str = "raise"
+    """Tokens of a row at most."""
+    truncation: Truncation = "raise"
+    """Longer rows: "raise" refuses them, "drop-pair" leaves the pair out, "left" keeps the newest tokens."""
+    warmup_ratio: float = 0.03
+    """Fraction of the updates in which the learning rate rises."""
+    min_lr_ratio: float = 0.1
+    """Learning rate of the last update, as a fraction of the peak."""
+    adam_beta1: float = 0.9
+    """Decay of Adam's first moment."""
+    adam_beta2: float = 0.95
+    """Decay of Adam's second moment."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay; 0: none."""
+    max_grad_norm: float = 1.0
+    """Largest global norm of the gradient; longer gradients are scaled down to it."""
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that Adam's moments are stored in; parameters are float32."""
     log_every: int = 1
+    """Updates between two lines of metrics."""
     save_every: int = 100
+    """Updates between two checkpoints; what is saved is logged, too."""
     length_window: int = 1
-    held_out_share: float = 0.0
-    hyper: Hyper = field(default_factory=Hyper)
+    """Batches among which rows are sorted by length: less padding, but rows of a batch are alike; 1: not at all."""
+    held_out_fraction: float = 0.0
+    """Fraction of the rows, the first ones, that is not trained on (the released trainer: 0.03)."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < 1:
+            raise BadInput(f"learning_rate is {self.learning_rate}, it must be above 0 and below 1")
         for name in ("batch_size", "micro_batches", "epochs", "max_length", "log_every", "save_every", "length_window"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}, it must be at least 1")
         if self.max_steps < 0:
             raise BadInput(f"max_steps is {self.max_steps}, it must not be negative")
-        if not 0 <= self.held_out_share < 1:
-            raise BadInput(f"held_out_share is {self.held_out_share}, it must be at least 0 and below 1")
         if self.truncation not in ("raise", "drop-pair", "left"):
             raise BadInput(f"truncation is {self.truncation!r}, expected 'raise', 'drop-pair' or 'left'")
+        for name in ("warmup_ratio", "min_lr_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadInput(f"{name} is {getattr(self, name)}, it must be between 0 and 1")
+        for name in ("adam_beta1", "adam_beta2", "held_out_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise BadInput(f"{name} is {getattr(self, name)}, it must be at least 0 and below 1")
+        if not self.weight_decay >= 0:
+            raise BadInput(f"weight_decay is {self.weight_decay}, it must be at least 0")
+        if not self.max_grad_norm > 0:
+            raise BadInput(f"max_grad_norm is {self.max_grad_norm}, it must be above 0")
 
     def steps(self, num_rows: int) -> int:
-        """Updates for that many rows."""
+        """Return the number of updates for that many rows."""
         steps = self.epochs * -(-num_rows // self.batch_size)  # `data.length_batches` are cut once
         return min(steps, self.max_steps) if self.max_steps else steps

@@ -24,7 +24,7 @@ SMALL = (
     "--rollouts.rows=16",
     "--rollouts.max-turns=2",
     "--rollouts.max-new-tokens=8",
-    "--policy.training.batch-size=4",
+    "--policy.batch-size=4",
     "--evaluation.num-tasks=2",
 )
 
@@ -99,7 +99,7 @@ def test_help_and_bad_flags_do_without_jax(python):
         (lambda: TrainConfig(rollouts=Rollouts(samples=0)), "rollouts.samples is 0, it must be at least 1"),
         (lambda: TrainConfig(rollouts=Rollouts(rows=24)), "rollouts.rows is 24, it must be a multiple of .* 16"),
         (lambda: TrainConfig(num_tasks=-1), "num_tasks is -1"),
-        (lambda: TrainConfig(start=Start(privileged_share=1.5)), "start.privileged_share is 1.5, .* at most 1"),
+        (lambda: TrainConfig(start=Start(privileged_fraction=1.5)), "start.privileged_fraction is 1.5, .* 0 and 1"),
         (lambda: TrainConfig(critic=Critic(parameterisation="value-head")), "critic.nll_coef is 0.01, .* must be 0"),
         (lambda: Training(truncation="middle"), "truncation is 'middle', expected 'raise', 'drop-pair' or 'left'"),
     ],
@@ -147,14 +147,14 @@ def test_a_mesh_that_cannot_be_read_is_quoted(start, tmp_path):
 
 
 def test_a_mesh_of_more_devices_than_there_are_names_both_numbers(start, small):
-    flags = (*small, "--mesh=16x1", "--policy.training.batch-size=16")
+    flags = (*small, "--mesh=16x1", "--policy.batch-size=16")
     assert "error: mesh 16x1 needs 16 devices, this machine has 8 (cpu" in start(*flags, "--algorithm=rft").refuses()
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_refused_before_anything_is_made(start, tmp_path):
     sentence = start("--mesh=5x1", f"--run-dir={tmp_path / 'run'}").refuses()
     assert sentence == (
-        "error: critic.training.batch_size is 16, which mesh 5x1 cannot divide: it must be a multiple of 5 (5 devices)"
+        "error: critic.batch_size is 16, which mesh 5x1 cannot divide: it must be a multiple of 5 (5 devices)"
     )
     assert not (tmp_path / "run").exists()
 
@@ -165,9 +165,9 @@ def divides(mesh, stages, **settings):
 
 def test_batches_are_checked_for_the_stages_that_run_only():
     divides(MeshShape(3, 1), ["tasks", "grading", "pairs", "turn-pairs"])
-    with pytest.raises(BadInput, match=r"policy\.training\.batch_size is 8, which mesh 3x1 cannot divide"):
+    with pytest.raises(BadInput, match=r"policy\.batch_size is 8, which mesh 3x1 cannot divide"):
         divides(MeshShape(3, 1), ["policy"])
-    with pytest.raises(BadInput, match=r"start\.training\.batch_size is 32, which mesh 3x1 cannot divide"):
+    with pytest.raises(BadInput, match=r"start\.batch_size is 32, which mesh 3x1 cannot divide"):
         divides(MeshShape(3, 1), ["start"])
 
 
@@ -224,12 +224,10 @@ def test_too_few_tasks_to_hold_some_out_are_counted(start, tmp_path, tiny_model)
 
 def test_a_row_longer_than_the_limit_is_named_by_file_line_and_numbers(start, small, tmp_path):
     pairs = tmp_path / "run" / "pairs" / "trajectory_pairs.jsonl"
-    flags = ("--algorithm=mtdpo", "--policy.training.max-length=32")
+    flags = ("--algorithm=mtdpo", "--policy.max-length=32")
     sentence = start(*small, *flags).refuses()
     assert sentence.startswith(f"error: {pairs}:1: the row has ")
-    assert sentence.endswith(
-        "tokens, more than policy.training.max_length of 32: raise it, or choose a policy.training.truncation"
-    )
+    assert sentence.endswith("tokens, more than policy.max_length of 32: raise it, or choose a policy.truncation")
     assert len(pairs.read_text().splitlines()) == 4
     longest = max(len(row["ids"]) for row in map(json.loads(pairs.read_text().splitlines()[0]).get, TOKEN_KEYS))
     assert f"the row has {longest} tokens" in sentence
@@ -280,10 +278,10 @@ def test_a_run_directory_of_another_configuration_names_the_setting_and_both_val
     common = (f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}", "--stage=tasks", *SMALL)
     assert start(*common).status == 0
     before = files(tmp_path / "run")
-    sentence = start(*common, "--critic.training.hyper.learning-rate=0.5", "--seed=7").refuses()
+    sentence = start(*common, "--critic.learning-rate=0.5", "--seed=7").refuses()
     assert sentence == (
         f"error: {tmp_path / 'run'} is the run directory of another configuration: "
-        "critic.training.hyper.learning_rate is 0.0004 there and 0.5 here; seed is 42 there and 7 here. "
+        "critic.training.learning_rate is 0.0004 there and 0.5 here; seed is 42 there and 7 here. "
         "Use another --run-dir"
     )
     assert files(tmp_path / "run") == before

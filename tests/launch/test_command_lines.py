@@ -80,7 +80,7 @@ def parsed(kind, *flags):
 
 def test_flags_are_named_as_people_type_them():
     names = dict(flags_of(TrainConfig()))
-    assert {"--critic.training.hyper.clip", "--human-temperature", "--rollouts.top-p", "--run-dir"} <= names.keys()
+    assert {"--critic.max-grad-norm", "--human-temperature", "--rollouts.top-p", "--run-dir"} <= names.keys()
     assert dict(flags_of(parsed(ConvertConfig, "--from=a", "--to=b")))["--from"] == Path("a")
 
 
@@ -125,8 +125,8 @@ def test_values_that_make_no_sense_are_one_sentence(capsys, kind, flags, sentenc
     [
         ("--critic.beta=nan", "critic.beta is nan, critic.nll_coef 0.01 and critic.label_smoothing 0.0: above 0, "),
         ("--policy.label-smoothing=0.5", "policy.beta is 0.1, policy.nll_coef 0.01 and policy.label_smoothing 0.5: "),
-        ("--critic.training.hyper.clip=inf", "--critic.training.hyper.clip is inf, it must be a finite number"),
-        ("--policy.training.batch-size=0", "policy.training: batch_size is 0, it must be at least 1"),
+        ("--critic.max-grad-norm=inf", "--critic.max-grad-norm is inf, it must be a finite number"),
+        ("--policy.batch-size=0", "policy.batch_size is 0, it must be at least 1"),
         ("--rollouts.temperature=-1", "rollouts.temperature is -1.0, it must be finite and not negative"),
         ("--evaluation.temperature=nan", "evaluation.temperature is nan, it must be finite and not negative"),
         ("--rollouts.samples=0", "rollouts.samples is 0, it must be at least 1"),

@@ -27,7 +27,7 @@ from sweet_jax.export import generation_settings
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.train.checkpoint import Checkpoints
 from sweet_jax.train.optim import make_optimizer
-from sweet_jax.train.settings import Hyper
+from sweet_jax.train.settings import Training
 from sweet_jax.train.step import init_state, state_shardings
 
 TOKENS_BT = np.arange(40).reshape(2, 20)
@@ -48,7 +48,7 @@ def trained(tiny_model, mesh):
 def run_dir(tmp_path, tiny_model, mesh, trained):
     """A run directory whose policy was trained on eight devices for three steps."""
     config = from_hf(tiny_model)
-    path, optimizer = tmp_path / "run", make_optimizer(Hyper(), 3)
+    path, optimizer = tmp_path / "run", make_optimizer(Training(), 3)
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"model": str(tiny_model), "algorithm": "sweet"}))
     state = init_state(optimizer, trained, state_shardings(optimizer, trained, param_shardings(config, mesh)))
@@ -186,7 +186,7 @@ def adapters(tiny_model, mesh):
 @pytest.fixture
 def lora_run(tmp_path, tiny_model, mesh, adapters):
     """A run directory whose policy trained adapters."""
-    path, optimizer = tmp_path / "run", make_optimizer(Hyper(), 3)
+    path, optimizer = tmp_path / "run", make_optimizer(Training(), 3)
     path.mkdir()
     settings = {"rank": 3, "alpha": 6.0, "targets": ["q", "o", "up"]}
     (path / "config.json").write_text(json.dumps({"model": str(tiny_model), "lora": settings}))

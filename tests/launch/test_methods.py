@@ -140,7 +140,7 @@ def test_a_turn_beyond_max_turns_counts_in_the_loss(start, tiny_model, chat, tmp
     steps = (
         f"--{stage}.training.max-steps=2",
         f"--{stage}.training.epochs=2",
-        f"--{stage}.training.hyper.learning-rate=1e-2",
+        f"--{stage}.learning-rate=1e-2",
     )
     for name in ("pairs", stage):
         ended = start(*flags, *steps, "--rollouts.max-turns=3", f"--stage={name}")

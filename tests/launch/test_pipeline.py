@@ -99,7 +99,7 @@ def test_every_stage_leaves_a_note_and_the_run_ends_with_a_report(straight):
 def test_the_run_directory_holds_the_resolved_configuration(straight):
     settings = json.loads((straight / "config.json").read_text())
     assert (settings["mesh"], settings["num_tasks"], settings["model"]) == ("4x2", TASKS, "embedded")
-    assert settings["critic"]["training"]["hyper"]["clip"] == 1.0
+    assert settings["critic"]["training"]["max_grad_norm"] == 1.0
     assert settings["critic"]["beta"] == PRESETS["embedded"]().critic.beta
 
 

@@ -1,6 +1,7 @@
 """The hyper-parameters of the paper and of the released code, by name: every number of the table, literally."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -52,10 +53,11 @@ def test_the_critic_trains_as_in_the_column_of_the_paper(preset, epochs, head, n
 def test_the_optimiser_is_the_papers_in_every_stage(preset, algorithm):
     config = PRESETS[preset](algorithm)
     for training in (config.critic.training, config.policy.training):
-        assert dataclasses.asdict(training.hyper) == {
-            "learning_rate": 2e-7, "warmup_share": 0.03, "final_share": 0.1, "beta1": 0.9, "beta2": 0.95,
-            "weight_decay": 0.0, "clip": 1.0, "moment_dtype": "float32",
+        wanted = {
+            "learning_rate": 2e-7, "warmup_ratio": 0.03, "min_lr_ratio": 0.1, "adam_beta1": 0.9, "adam_beta2": 0.95,
+            "weight_decay": 0.0, "max_grad_norm": 1.0, "moment_dtype": "float32",
         }  # fmt: skip
+        assert {name: getattr(training, name) for name in wanted} == wanted
     assert (config.seed, config.compute_dtype) == (42, "bfloat16")
 
 
@@ -124,10 +126,10 @@ def test_the_released_preset_differs_from_the_paper_in_what_the_table_names_and_
         "preset": "released-backend",
         "critic.aggregation": "token-mean",
         "critic.nll_coef": 0.0,
-        "critic.training.held_out_share": 0.03,
+        "critic.training.held_out_fraction": 0.03,
         "ranking.reference_context": "public",
         "policy.nll_mask": "all",
-        "policy.training.held_out_share": 0.03,
+        "policy.training.held_out_fraction": 0.03,
     }
 
 
@@ -146,3 +148,24 @@ def test_a_flag_wins_over_preset_and_algorithm_wherever_it_stands():
     ):
         config = parsed(*flags)
         assert (config.policy.training.batch_size, config.policy.training.epochs) == (64, 4)
+
+
+VALUES = json.loads((Path(__file__).parent / "preset_values.json").read_text())
+EACH = [(case, differing["are"]) for differing in VALUES["differences"] for case in differing["of"]]
+
+
+@pytest.mark.parametrize(("case", "differing"), EACH, ids=[case for case, _ in EACH])
+def test_every_preset_has_the_values_that_it_always_had(case, differing):
+    """As they were before presets became files: `base` is those of the embedded preset, the rest differs from it."""
+    name, algorithm, *benchmark = case.split()
+    config = presets_for(algorithm, *benchmark)[name]()
+    assert flat(json.loads(json.dumps(dataclasses.asdict(config), default=str))) == VALUES["base"] | differing
+
+
+def flat(block, prefix=""):
+    inner = {f"{prefix}{name}": value for name, value in block.items()}
+    return dict(
+        pair
+        for name, value in inner.items()
+        for pair in (flat(value, f"{name}.") if isinstance(value, dict) else {name: value}).items()
+    )

@@ -20,14 +20,14 @@ from sweet_jax.losses import MeanMetric
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.train.checkpoint import Checkpoints
 from sweet_jax.train.optim import make_optimizer
-from sweet_jax.train.settings import Hyper
+from sweet_jax.train.settings import Training
 from sweet_jax.train.step import Objective, abstract_state, init_state, make_train_step, state_shardings
 
 ONE = MeshShape(1, 1)
 # A read or write that fails leaves coroutines of orbax unfinished; Python tells when it collects them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine")
 
-OPTIMIZER = make_optimizer(Hyper(learning_rate=0.1), total_steps=6)
+OPTIMIZER = make_optimizer(Training(learning_rate=0.1), total_steps=6)
 
 
 @pytest.fixture(autouse=True)

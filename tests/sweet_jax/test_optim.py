@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from sweet_jax.train.optim import learning_rate, make_optimizer
-from sweet_jax.train.settings import Hyper
+from sweet_jax.train.settings import Training
 
 STEPS = 20
 PARAMS = {"w": jax.random.normal(jax.random.key(0), (30, 20)), "b": jnp.ones(7)}
@@ -38,16 +38,16 @@ def is_adam(part):
 
 
 def test_float32_moments_give_the_updates_of_optax_adamw():
-    hyper = Hyper(learning_rate=1e-2, weight_decay=0.1)
-    rate = lambda step: learning_rate(hyper, STEPS, step)  # noqa: E731
+    training = Training(learning_rate=1e-2, weight_decay=0.1)
+    rate = lambda step: learning_rate(training, STEPS, step)  # noqa: E731
     theirs = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, b1=0.9, b2=0.95, weight_decay=0.1))
-    found, expected = trained(make_optimizer(hyper, STEPS))[0], trained(theirs)[0]
+    found, expected = trained(make_optimizer(training, STEPS))[0], trained(theirs)[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), found, expected)
     assert float(jnp.abs(found["w"] - PARAMS["w"]).max()) > 0.05
 
 
 def test_bfloat16_moments_are_half_as_large_and_move_the_parameters_nearly_as_far():
-    wide, narrow = (Hyper(learning_rate=1e-2, moment_dtype=name) for name in ("float32", "bfloat16"))
+    wide, narrow = (Training(learning_rate=1e-2, moment_dtype=name) for name in ("float32", "bfloat16"))
     (expected, kept), (found, small) = trained(make_optimizer(wide, STEPS)), trained(make_optimizer(narrow, STEPS))
     assert {x.dtype for x in jax.tree.leaves(moments(small))} == {jnp.dtype(jnp.bfloat16)}
     sizes = [sum(x.nbytes for x in jax.tree.leaves(moments(state))) for state in (small, kept)]

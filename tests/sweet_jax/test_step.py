@@ -18,7 +18,7 @@ from sweet_jax.logprobs import token_logps
 from sweet_jax.mesh import MeshShape, make_mesh, put_rows
 from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, nll_objective, preference_objective
 from sweet_jax.train.optim import learning_rate, make_optimizer
-from sweet_jax.train.settings import Hyper
+from sweet_jax.train.settings import Training
 from sweet_jax.train.step import (
     abstract_state,
     compute_gradients,
@@ -131,7 +131,7 @@ def test_a_mesh_of_4x2_gives_the_update_of_one_device():
 @pytest.mark.slow
 def test_three_steps_of_adamw_in_two_micro_batches_on_4x2_agree_with_one_device():
     def trained(shape, micro_batches):
-        setting = Setting(shape, make_optimizer(Hyper(learning_rate=1e-3), total_steps=3))
+        setting = Setting(shape, make_optimizer(Training(learning_rate=1e-3), total_steps=3))
         state, step = setting.state(), setting.step(micro_batches=micro_batches)
         for _ in range(3):
             state, _ = step(state, preference_batch())
@@ -142,7 +142,7 @@ def test_three_steps_of_adamw_in_two_micro_batches_on_4x2_agree_with_one_device(
 
 @pytest.mark.slow
 def test_gradients_moments_and_new_parameters_lie_as_the_parameters_do():
-    setting = Setting(MeshShape(4, 2), make_optimizer(Hyper(), total_steps=3))
+    setting = Setting(MeshShape(4, 2), make_optimizer(Training(), total_steps=3))
     batch = put_rows(preference_batch(), setting.mesh)
     shardings = setting.shardings.params
 
@@ -190,7 +190,7 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused_before_anything_is_com
 
 
 def test_the_abstract_state_has_the_shapes_and_shardings_of_the_real_one():
-    setting = Setting(MeshShape(4, 2), make_optimizer(Hyper(), total_steps=3))
+    setting = Setting(MeshShape(4, 2), make_optimizer(Training(), total_steps=3))
     described = abstract_state(setting.optimizer, setting.params, setting.shardings)
     real = setting.state()
     assert jax.tree.structure(described) == jax.tree.structure(real)
@@ -229,7 +229,7 @@ def test_per_turn_dpo_and_trajectory_dpo_are_the_sum_over_counted_tokens():
 
 @pytest.mark.slow
 def test_training_on_pairs_raises_the_margin():
-    setting = Setting(optimizer=make_optimizer(Hyper(learning_rate=1e-2), total_steps=10))
+    setting = Setting(optimizer=make_optimizer(Training(learning_rate=1e-2), total_steps=10))
     step, state, margins = setting.step(), setting.state(), []
     for _ in range(10):
         state, metrics = step(state, preference_batch())
@@ -238,15 +238,15 @@ def test_training_on_pairs_raises_the_margin():
 
 
 def test_the_rate_rises_to_the_peak_and_falls_along_a_cosine_to_a_tenth():
-    hyper = Hyper(learning_rate=1e-3, warmup_share=0.2)
-    rates = [float(learning_rate(hyper, 10, step)) for step in range(10)]
+    training = Training(learning_rate=1e-3, warmup_ratio=0.2)
+    rates = [float(learning_rate(training, 10, step)) for step in range(10)]
     np.testing.assert_allclose(rates[:3], [5e-4, 1e-3, 9.657e-4], rtol=1e-3)
     np.testing.assert_allclose(rates[5], 5.5e-4, rtol=1e-3)
     np.testing.assert_allclose(rates[9], 1e-4, rtol=1e-3)
 
 
 def test_the_optimiser_clips_the_global_norm_of_the_gradient():
-    optimizer = make_optimizer(Hyper(learning_rate=0.5, warmup_share=0.0, clip=1.0), total_steps=1000)
+    optimizer = make_optimizer(Training(learning_rate=0.5, warmup_ratio=0.0, max_grad_norm=1.0), total_steps=1000)
     params = {"w": jnp.zeros(2)}
     state = optimizer.init(params)
     _, state = optimizer.update({"w": jnp.array([30.0, 40.0])}, state, params)
@@ -259,14 +259,14 @@ def test_the_optimiser_clips_the_global_norm_of_the_gradient():
     ("setting", "words"),
     [
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-        ({"warmup_share": 1.5}, "warmup_share is 1.5"),
-        ({"beta2": 1.0}, "beta2 is 1.0"),
-        ({"clip": 0.0}, "clip 0.0"),
+        ({"warmup_ratio": 1.5}, "warmup_ratio is 1.5"),
+        ({"adam_beta2": 1.0}, "adam_beta2 is 1.0"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
     ],
 )
 def test_hyper_parameters_out_of_range_are_named_with_their_number(setting, words):
     with pytest.raises(BadInput, match=words):
-        Hyper(**setting)
+        Training(**setting)
 
 
 @pytest.mark.parametrize(

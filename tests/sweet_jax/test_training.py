@@ -25,13 +25,13 @@ from sweet_jax.train import loop as training
 from sweet_jax.train.loop import Interrupted, Reporter, fit, restore_params, shardings_of
 from sweet_jax.train.metrics import Diverged
 from sweet_jax.train.objectives import nll_objective
-from sweet_jax.train.settings import Hyper, Training
+from sweet_jax.train.settings import Training
 from sweet_jax.train.step import Objective
 
 ROWS, BATCH = 13, 4
 LENGTHS = [1 + n * 5 % 7 for n in range(ROWS)]
 # 4 batches an epoch, 8 updates; checkpoints after 3, 6 and 8.
-SETTINGS = Training(batch_size=BATCH, epochs=2, save_every=3, length_window=8, hyper=Hyper(learning_rate=0.05))
+SETTINGS = Training(batch_size=BATCH, epochs=2, save_every=3, length_window=8, learning_rate=0.05)
 # An interrupted loop leaves coroutines of orbax unfinished; Python tells when it collects them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine")
 
@@ -210,7 +210,7 @@ def test_a_network_killed_and_continued_has_the_same_bits(tmp_path):
             objective=nll_objective(Llama(config, mesh, remat="none", scan=False)),
             lengths=lengths,
             make_batch=lambda at, longest: pad_rows([rows[index] for index in at], 9, pad_id=0),
-            settings=Training(batch_size=4, epochs=2, save_every=2, hyper=Hyper(learning_rate=1e-2)),
+            settings=Training(batch_size=4, epochs=2, save_every=2, learning_rate=1e-2),
             seed=0,
             directory=directory,
             reporter=Reporter(progress),

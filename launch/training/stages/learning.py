@@ -52,7 +52,7 @@ def check_pair(pair: RowPair, run: Run, where: str) -> None:
 
 def held_out(training: Training, rows: int) -> int:
     """How many of the rows, from the first on, are not trained on."""
-    return int(training.held_out_share * rows)
+    return int(training.held_out_fraction * rows)
 
 
 def check_lengths(stage: str, lengths: Sequence[tuple[str, int]], training: Training) -> None:
@@ -60,8 +60,8 @@ def check_lengths(stage: str, lengths: Sequence[tuple[str, int]], training: Trai
     for where, length in lengths:
         if length > training.max_length and training.truncation == "raise":
             raise BadInput(
-                f"{where}: the row has {length} tokens, more than {stage}.training.max_length of "
-                f"{training.max_length}: raise it, or choose a {stage}.training.truncation"
+                f"{where}: the row has {length} tokens, more than {stage}.max_length of "
+                f"{training.max_length}: raise it, or choose a {stage}.truncation"
             )
 
 

@@ -63,7 +63,7 @@ def _imitate(run: Run) -> tuple[int, dict[str, int]]:
         check_row(row, run.llama_config.vocab_size, where)
     rows = rows[held_out(settings.training, len(rows)) :]
     check_lengths("policy", [(where, len(row)) for where, row in rows], settings.training)
-    fitted = [truncate(row, settings.training.max_length, settings.training.truncation) for _, row in rows]  # type: ignore[arg-type]
+    fitted = [truncate(row, settings.training.max_length, settings.training.truncation) for _, row in rows]
     kept = [row for row in fitted if row is not None]
     if not kept:
         raise BadInput(f"{path}: {run.benchmark.nothing_good}, so there is nothing to imitate")

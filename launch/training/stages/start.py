@@ -74,7 +74,7 @@ def start(run: Run) -> dict[str, Any]:
     dialogues = read_rows(path, Trajectory)
     tokenizer = train_tokenizer(_start_texts(dialogues[:4000]), START_CONFIG.vocab_size)
     chat = Chat(tokenizer)
-    rows = start_rows(dialogues, chat, settings.privileged_share, run.config.seed)
+    rows = start_rows(dialogues, chat, settings.privileged_fraction, run.config.seed)
     model = Llama(START_CONFIG, run.mesh, remat=run.config.remat)
     buckets = default_buckets(settings.training.max_length)
 
@@ -102,10 +102,10 @@ def _write_dialogues(run: Run, path: Path) -> None:
     write_rows(path, run.benchmark.behaviour(run.config.start.dialogues, run.config.seed))
 
 
-def start_rows(dialogues: Sequence[Trajectory], chat: Chat, privileged_share: float, seed: int) -> list[TokenRow]:
+def start_rows(dialogues: Sequence[Trajectory], chat: Chat, privileged_fraction: float, seed: int) -> list[TokenRow]:
     """The dialogues as token rows, that part of them with the reference solution in front."""
     rows = [chat.turn_ids(dialogue.dialogue_history) for dialogue in dialogues]
-    for index in random.Random(seed).sample(range(len(rows)), round(privileged_share * len(rows))):
+    for index in random.Random(seed).sample(range(len(rows)), round(privileged_fraction * len(rows))):
         rows[index] = chat.add_prefix(rows[index], privileged_prefix(dialogues[index].task.ground_truth))
     return rows
 
