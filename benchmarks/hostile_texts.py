@@ -26,8 +26,8 @@ from colbench_env.references import source_defect
 from colbench_env.simulator_health import simulator_health
 from colbench_env.tasks import decode_line
 from colbench_env.types import Message, Task, Trajectory
-from launch.data_tools.collect import Survey
 from launch.data_tools.row_kinds import read_row
+from launch.data_tools.row_statistics import RowStatistics
 from launch.viewer.highlight import coloured
 from launch.viewer.turns import thought_and_said
 
@@ -48,8 +48,8 @@ def _read(text: str) -> None:
         read_row(decode_line(json.dumps(row).encode(), "f:1"), kind, "f:1")
 
 
-def _survey(text: str) -> None:
-    Survey(None).add(1, _dialogue(text))
+def _row_statistics(text: str) -> None:
+    RowStatistics(None).add(1, _dialogue(text))
 
 
 FUNCTIONS: dict[str, Callable[[str], object]] = {
@@ -71,7 +71,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "dice": lambda text: dice([text], [text[::-1]]),
     "decode_line": lambda text: decode_line(text.encode("utf-8", "replace"), "f:1"),
     "read_row": _read,
-    "survey": _survey,
+    "row_statistics": _row_statistics,
     "coloured": lambda text: coloured.__wrapped__(text),
     "thought_and_said": lambda text: thought_and_said(Message("assistant", text, None, text)),
 }

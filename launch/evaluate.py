@@ -46,8 +46,8 @@ def main() -> None:
         write_text(config.html, page(evaluation))
     print(report_text(evaluation), file=sys.stderr if config.json == STDOUT else sys.stdout, flush=True)
 
-    tasks, measure = evaluation.evaluated.tasks, evaluation.results.measure
-    found = getattr(evaluation.evaluated, measure.headline).mean
+    tasks, metric_names = evaluation.evaluated.tasks, evaluation.results.metric_names
+    found = getattr(evaluation.evaluated, metric_names.headline).mean
     if evaluation.defects:
         count = len(evaluation.defects)
         raise BadInput(
@@ -56,7 +56,7 @@ def main() -> None:
     if not tasks:
         raise BadInput(f"{config.trajectories}: no dialogue has a reward, and none could be graded")
     if config.fail_under is not None and found < config.fail_under:
-        name, figure = measure.headline_name.lower(), f"{100 * found:.1f}{measure.headline_unit}"
+        name, figure = metric_names.headline_name.lower(), f"{100 * found:.1f}{metric_names.headline_unit}"
         raise cli.Stopped(f"{name} is {figure}, below --fail-under={config.fail_under:g}")
 
 

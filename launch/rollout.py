@@ -25,7 +25,7 @@ def main() -> None:
 def _roll(config: RolloutConfig) -> None:
     from colbench_env.episodes import EpisodeFailed, failures_file
     from colbench_env.rollouts import FailedInARow, Result, Wanted
-    from launch.common.benchmarks import opened
+    from launch.common.benchmarks import open_benchmark
     from launch.common.console import Console
     from launch.common.run_dir import check_same
     from launch.rollouts.participants import Sides, seated
@@ -66,7 +66,7 @@ def _roll(config: RolloutConfig) -> None:
 
         await shares.play_share(wanted, episodes, sides.play, config.simulator.in_flight, on_done)
 
-    with opened(config.benchmark, config.design) as benchmark, seated(config, benchmark) as sides:
+    with open_benchmark(config.benchmark, config.design) as benchmark, seated(config, benchmark) as sides:
         wanted = Wanted(config.output, tasks, config.samples, sides.about)
         with shares.alone(wanted):
             try:

@@ -29,20 +29,20 @@ def main() -> None:
 
 def _train(config: TrainConfig) -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
-    from launch.common.benchmarks import opened
+    from launch.common.benchmarks import open_benchmark
     from launch.common.run_dir import RunDir
     from launch.training.preflight import check_inputs, check_mesh
     from launch.training.preset_differences import preset_differences
     from launch.training.report import write_report
     from launch.training.run import Run
-    from launch.training.stages import planned, run_stage
+    from launch.training.stages import plan_stages, run_stage
     from sweet_jax import processes
     from sweet_jax.mesh import parse_mesh, start_devices
     from sweet_jax.train.loop import Interrupted
     from sweet_jax.train.metrics import Diverged
 
     started, console, directory = time.monotonic(), Console(audible=processes.is_process_0()), RunDir(config.run_dir)
-    everything = planned(config)
+    everything = plan_stages(config)
     stages = everything if config.stage == "all" else (config.stage,)
     if config.stage != "all" and config.stage not in everything:
         raise cli.bad_input(
@@ -53,9 +53,11 @@ def _train(config: TrainConfig) -> None:
     check_inputs(config, directory, stages)
     devices = start_devices(shape)
     with (
-        directory.opened(settings_of(config)),
+        directory.open(settings_of(config)),
         console.logged_to(config.run_dir / "log.txt"),
-        opened(config.benchmark, config.design, config.grader, config.grader_workers, config.unsafe) as benchmark,
+        open_benchmark(
+            config.benchmark, config.design, config.grader, config.grader_workers, config.unsafe
+        ) as benchmark,
     ):
         run = Run(config, directory, console, devices, shape, benchmark)
         left = [stage for stage in stages if directory.note(stage) is None]
@@ -118,7 +120,7 @@ def _header(run: object) -> None:
         ]
     rows += [
         ("benchmark", config.benchmark),
-        ("grader", processes.broadcast_from_process_0(run.benchmark.about_grader)),
+        ("grader", processes.broadcast_from_process_0(run.benchmark.describe_grader)),
         ("algorithm", f"{config.algorithm}, preset {config.preset}, human {config.simulator.human}"),
         ("seed", str(config.seed)),
         ("run", f"{config.run_dir} (process {os.getpid()}, {peak_memory_gib():.2f} GiB so far)"),

@@ -16,7 +16,7 @@ from colbench_env.dialogue import MAX_TURNS, BackendRules, Rules
 from colbench_env.humans import Human
 from colbench_env.mini import MINI_TURNS
 from colbench_env.types import BadInput, Task, Trajectory
-from launch.reporting.metric_names import MEASURES, Measure
+from launch.reporting.metric_names import METRIC_NAMES, MetricNames
 
 if TYPE_CHECKING:
     from colbench_env.design.cache import CachedRenderer
@@ -49,27 +49,28 @@ class Grades(Protocol):
 class Benchmark(Protocol):
     """What a run has to know of its benchmark.
 
-    rules: of the dialogue. measure: how figures are called. runs_answers: whether references and answers are programs.
-    answers_at_once: whether the scripted human needs no time, so that processes that all play the same dialogues stay
-    in step. nothing_preferred, nothing_good: why there may be no pairs, and nothing to imitate.
+    rules: of the dialogue. metric_names: how figures are called. runs_answers: whether references and answers are
+    programs.
+    is_synchronous: whether the scripted human needs no time, so that processes that all play the same dialogues stay
+    in step. no_preferences_message, no_demonstrations_message: why there may be no pairs, and nothing to imitate.
     """
 
     rules: Rules
-    measure: Measure
+    metric_names: MetricNames
     runs_answers: bool
-    answers_at_once: bool
-    nothing_preferred: str
-    nothing_good: str
+    is_synchronous: bool
+    no_preferences_message: str
+    no_demonstrations_message: str
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
         """Tasks of the miniature."""
         ...
 
-    def behaviour(self, count: int, seed: int) -> Iterator[Trajectory]:
+    def scripted_dialogues(self, count: int, seed: int) -> Iterator[Trajectory]:
         """Scripted dialogues of mixed quality about the miniature's tasks, for the start policy to imitate."""
         ...
 
-    def why_not(self, task: Task) -> str:
+    def grading_error(self, task: Task) -> str:
         """Why answers to the task cannot be graded, "" where they can."""
         ...
 
@@ -81,17 +82,17 @@ class Benchmark(Protocol):
         """Who grades: `mode`, and `layers_text`, which says in a line what keeps answers from doing harm."""
         ...
 
-    def about_grader(self) -> str: ...
+    def describe_grader(self) -> str: ...
 
     def preferred(self, rewards: Sequence[float]) -> list[IndexPair]:
         """Which samples of one task are preferred to which."""
         ...
 
-    def worth_imitating(self, rewards: Sequence[float]) -> list[int]:
+    def demonstrations(self, rewards: Sequence[float]) -> list[int]:
         """Which samples of one task rejection fine-tuning imitates."""
         ...
 
-    def sides(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
+    def page_images(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
         """Pictures of what the policies have made of some tasks, for a report; none where there is nothing to see."""
         ...
 
@@ -104,11 +105,11 @@ class Backend:
     workers: int = 2
     unsafe: bool = False
     rules: ClassVar[Rules] = BackendRules()
-    measure: ClassVar[Measure] = MEASURES["backend"]
+    metric_names: ClassVar[MetricNames] = METRIC_NAMES["backend"]
     runs_answers: ClassVar[bool] = True
-    answers_at_once: ClassVar[bool] = True
-    nothing_preferred: ClassVar[str] = "no task has both a sample that passes all tests and a worse one"
-    nothing_good: ClassVar[str] = "no trajectory passes all tests"
+    is_synchronous: ClassVar[bool] = True
+    no_preferences_message: ClassVar[str] = "no task has both a sample that passes all tests and a worse one"
+    no_demonstrations_message: ClassVar[str] = "no trajectory passes all tests"
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
         """As `Benchmark.tasks`."""
@@ -116,14 +117,14 @@ class Backend:
 
         return make_tasks(split, count, seed)
 
-    def behaviour(self, count: int, seed: int) -> Iterator[Trajectory]:
-        """As `Benchmark.behaviour`."""
+    def scripted_dialogues(self, count: int, seed: int) -> Iterator[Trajectory]:
+        """As `Benchmark.scripted_dialogues`."""
         from colbench_env.mini import behaviour_dialogues
 
         return (dialogue.trajectory() for dialogue in behaviour_dialogues("train", count, seed))
 
-    def why_not(self, task: Task) -> str:
-        """As `Benchmark.why_not`."""
+    def grading_error(self, task: Task) -> str:
+        """As `Benchmark.grading_error`."""
         if not task.ground_truth:
             return "the task has no reference"
         return "" if task.test_cases else "the task has no 'test_cases', expected a backend task with call expressions"
@@ -147,8 +148,8 @@ class Backend:
 
         return Grader(self.mode, workers=self.workers, unsafe=self.unsafe)
 
-    def about_grader(self) -> str:
-        """As `Benchmark.about_grader`."""
+    def describe_grader(self) -> str:
+        """As `Benchmark.describe_grader`."""
         with self.grader() as grader:
             return f"{self.mode}, {grader.layers_text()}"
 
@@ -158,12 +159,12 @@ class Backend:
 
         return trajectory_pairs(rewards)
 
-    def worth_imitating(self, rewards: Sequence[float]) -> list[int]:
-        """As `Benchmark.worth_imitating`: those that pass all tests."""
+    def demonstrations(self, rewards: Sequence[float]) -> list[int]:
+        """As `Benchmark.demonstrations`: those that pass all tests."""
         return [index for index, reward in enumerate(rewards) if reward == 1.0]
 
-    def sides(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
-        """As `Benchmark.sides`: none."""
+    def page_images(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
+        """As `Benchmark.page_images`: none."""
         return []
 
 
@@ -171,11 +172,11 @@ class Frontend:
     """Web pages, graded by how much they look like a hidden one. The browser is started when it is first needed."""
 
     rules: ClassVar[Rules] = DesignRules()
-    measure: ClassVar[Measure] = MEASURES["frontend"]
+    metric_names: ClassVar[MetricNames] = METRIC_NAMES["frontend"]
     runs_answers: ClassVar[bool] = False
-    answers_at_once: ClassVar[bool] = False
-    nothing_preferred: ClassVar[str] = "no task has two samples whose similarities differ by 0.1"
-    nothing_good: ClassVar[str] = nothing_preferred
+    is_synchronous: ClassVar[bool] = False
+    no_preferences_message: ClassVar[str] = "no task has two samples whose similarities differ by 0.1"
+    no_demonstrations_message: ClassVar[str] = no_preferences_message
 
     def __init__(self, design: Design) -> None:
         if design.failed == "black" and design.clip is None:
@@ -230,16 +231,16 @@ class Frontend:
 
         return make_page_tasks(split, count, seed)
 
-    def behaviour(self, count: int, seed: int) -> Iterator[Trajectory]:
-        """As `Benchmark.behaviour`."""
+    def scripted_dialogues(self, count: int, seed: int) -> Iterator[Trajectory]:
+        """As `Benchmark.scripted_dialogues`."""
         from colbench_env.design.mini import page_behaviour_dialogues
         from colbench_env.humans.design import DesignHuman
 
         human = DesignHuman(self.renderer, plain=True)
         return (dialogue.trajectory() for dialogue in page_behaviour_dialogues("train", count, seed, human))
 
-    def why_not(self, task: Task) -> str:
-        """As `Benchmark.why_not`."""
+    def grading_error(self, task: Task) -> str:
+        """As `Benchmark.grading_error`."""
         from colbench_env.design.html import extract_html
 
         if not task.ground_truth:
@@ -263,8 +264,8 @@ class Frontend:
 
         yield DesignGrader(self.renderer, self.similarity)
 
-    def about_grader(self) -> str:
-        """As `Benchmark.about_grader`."""
+    def describe_grader(self) -> str:
+        """As `Benchmark.describe_grader`."""
         return f"{self.similarity.name}; pages without a network"
 
     def preferred(self, rewards: Sequence[float]) -> list[IndexPair]:
@@ -273,20 +274,20 @@ class Frontend:
 
         return score_pairs(rewards)
 
-    def worth_imitating(self, rewards: Sequence[float]) -> list[int]:
-        """As `Benchmark.worth_imitating`: the best one, where it is preferred to another."""
+    def demonstrations(self, rewards: Sequence[float]) -> list[int]:
+        """As `Benchmark.demonstrations`: the best one, where it is preferred to another."""
         best = max(range(len(rewards)), key=rewards.__getitem__)
         return [best] if any(pair.chosen == best for pair in self.preferred(rewards)) else []
 
-    def sides(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
-        """As `Benchmark.sides`: the pages beside the reference."""
+    def page_images(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
+        """As `Benchmark.page_images`: the pages beside the reference."""
         from colbench_env.design.page_images import side_by_side
 
         return side_by_side(policies, self.renderer)
 
 
 @contextlib.contextmanager
-def opened(
+def open_benchmark(
     name: BenchmarkName, design: Design, mode: str = "strict", workers: int = 2, unsafe: bool = False
 ) -> Iterator[Benchmark]:
     """The benchmark of that name, to its end. mode, workers, unsafe: of the backend's grader; design: frontend."""

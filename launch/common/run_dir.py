@@ -31,7 +31,7 @@ class RunDir:
         self.path = Path(path)
 
     @contextlib.contextmanager
-    def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
+    def open(self, settings: Mapping[str, Any]) -> Iterator[None]:
         """Makes the directory or checks that it belongs to these settings, and holds its lock.
 
         BadInput naming every setting that differs, where the directory cannot be written or is in use, also later, and

@@ -1,9 +1,9 @@
 """SIGTERM, as a preempted machine sends it: the process ends with one sentence and status 143, and nothing is lost.
 
 The signal raises `Terminated` in the main thread, wherever that is, as Ctrl-C raises KeyboardInterrupt: files may be
-cut off at any moment. Only `finishing` puts it off, until an update is made and saved. Python handles signals between
-two bytecodes, so a main thread that waits for a compiler hears of it late. A second thread, which the C handler wakes
-at once, therefore ends the process where nothing has happened for GRACE_SECONDS, and at the second SIGTERM.
+cut off at any moment. Only `defer_termination` puts it off, until an update is made and saved. Python handles signals
+between two bytecodes, so a main thread that waits for a compiler hears of it late. A second thread, which the C handler
+wakes at once, therefore ends the process where nothing has happened for GRACE_SECONDS, and at the second SIGTERM.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Terminated(KeyboardInterrupt):
 
 _came = threading.Event()
 _raised = False
-_finishing = False
+_deferred = False
 _own = 0  # signals that the process has sent itself and not yet heard of
 
 
@@ -69,25 +69,27 @@ def watch_for_sigterm() -> None:
     sys.unraisablehook = raise_again
 
 
-def asked() -> bool:
+def termination_requested() -> bool:
     """Whether SIGTERM has come."""
     return _came.is_set()
 
 
 @contextlib.contextmanager
-def finishing() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM raises nothing but makes `asked`, which this gives, true. Raises Terminated at the end if it
-    has come."""
-    global _finishing, _raised
-    _finishing = True
+def defer_termination() -> Iterator[Callable[[], bool]]:
+    """Keep SIGTERM from raising inside the block; yields `termination_requested`, which says whether it has come.
+
+    Raises Terminated at the end of the block if it has.
+    """
+    global _deferred, _raised
+    _deferred = True
     try:
-        yield asked
+        yield termination_requested
     except BaseException:
-        _raised = asked()  # so the handler will not raise it on the way out
+        _raised = termination_requested()  # so the handler will not raise it on the way out
         raise
     finally:
-        _finishing = False
-    if asked() and not _raised:
+        _deferred = False
+    if termination_requested() and not _raised:
         _raised = True
         raise Terminated
 
@@ -95,7 +97,7 @@ def finishing() -> Iterator[Callable[[], bool]]:
 def _raise(*_: object) -> None:
     global _raised
     _came.set()
-    if not (_raised or _finishing):
+    if not (_raised or _deferred):
         _raised = True
         raise Terminated
 
@@ -129,6 +131,6 @@ def _wait() -> None:
     silent_since = time.monotonic()
     while time.monotonic() - silent_since < GRACE_SECONDS:
         time.sleep(0.1)
-        if _finishing:
+        if _deferred:
             silent_since = time.monotonic()
     on_silence(Terminated())

@@ -1,10 +1,11 @@
-"""What `launch.data check` does with a file of rows.
+"""The body of `launch.data`.
 
-config      what it can be told
-kinds       which kind of row a file holds, and what is asked of a row beyond its types
-survey      collects the facts of the rows while they pass
-references  runs the references of the tasks in the grader's sandbox
-facts       the facts, as JSON has them
-text        the facts, as a person reads them
-check       the path through a file: reads, surveys, runs
+check_file      the path through a file: its form, its rows, the references of its tasks
+config          flags
+row_kinds       which kind of row a file holds, and what makes a row defective
+row_statistics  collects statistics of the rows while they are read
+run_references  runs the references of the tasks in the grader's sandbox
+report_data     everything that was found, as `--json` prints it
+report_text     the same as text
+fetch_assets    `launch.data assets`
 """

@@ -10,10 +10,10 @@ from pathlib import Path
 from colbench_env.tasks import decode_line, holds_half_characters, scan_lines
 from colbench_env.types import BadInput
 from launch.common.console import Console
-from launch.data_tools.collect import CountTokens, Survey
 from launch.data_tools.config import CheckConfig, Kind
 from launch.data_tools.report_data import Defect, FileForm, Report
 from launch.data_tools.row_kinds import kind_of, read_row
+from launch.data_tools.row_statistics import CountTokens, RowStatistics
 from launch.data_tools.run_references import run_references
 
 TASK_KINDS, PAIR_KINDS = ("backend", "frontend"), ("critic-pairs", "turn-pairs")
@@ -26,7 +26,7 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
     """
     if config.file.exists() and not (config.file.is_file() or config.file.is_dir()):
         raise BadInput(f"{config.file}: is no file on a disk, expected one, as it is read several times")
-    survey = Survey(token_counter(config.model) if config.model else None)
+    statistics = RowStatistics(token_counter(config.model) if config.model else None)
     kind = config.kind or first_kind(config.file)
     defects: list[Defect] = []
 
@@ -35,17 +35,17 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
         console.end_progress()
         said(sentence)
 
-    kinds = _read(config.file, kind, survey, defect, console)
+    kinds = _read(config.file, kind, statistics, defect, console)
     references = None
-    can_run = {line: task for line, task in survey.tasks.items() if task.test_cases and task.ground_truth}
+    can_run = {line: task for line, task in statistics.tasks.items() if task.test_cases and task.ground_truth}
     if config.run and can_run:
         ran = run_references(can_run, config.workers, console)
         references = ran.references
         for line, flags in ran.flags.items():
             for flag in flags:
-                survey.flags[flag].append(line)
+                statistics.flags[flag].append(line)
         for line, reason in ran.defects.items():
-            for number in survey.rows_of(line):
+            for number in statistics.rows_of(line):
                 defect(number, f"{config.file}:{number}: {reason}")
     has_tasks = kind in (*TASK_KINDS, "trajectories")
     return Report(
@@ -55,19 +55,19 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
         kinds=dict(sorted(kinds.items())),
         defects=defects,
         form=FileForm.of(config.file),
-        half_characters=survey.half_characters,
-        characters=survey.characters,
-        tokens=survey.tokens,
-        rewards=survey.rewards,
-        tasks=survey.task_facts(kind in TASK_KINDS, references) if has_tasks else None,
-        dialogues=survey.dialogue_facts() if kind == "trajectories" else None,
-        equal_sides=survey.equal_sides if kind in PAIR_KINDS else None,
-        candidates=survey.candidates if kind in ("candidates", "ranked") else None,
+        half_characters=statistics.half_characters,
+        characters=statistics.characters,
+        tokens=statistics.tokens,
+        rewards=statistics.rewards,
+        tasks=statistics.task_statistics(kind in TASK_KINDS, references) if has_tasks else None,
+        dialogues=statistics.dialogue_statistics() if kind == "trajectories" else None,
+        equal_sides=statistics.equal_sides if kind in PAIR_KINDS else None,
+        candidates=statistics.candidates if kind in ("candidates", "ranked") else None,
     )
 
 
 def _read(
-    path: Path, kind: Kind | None, survey: Survey, defect: Callable[[int, str], None], console: Console
+    path: Path, kind: Kind | None, statistics: RowStatistics, defect: Callable[[int, str], None], console: Console
 ) -> Counter[str]:
     """Surveys every row that can be read and names the others; how many rows have the keys of which kind."""
     kinds: Counter[str] = Counter()
@@ -78,10 +78,10 @@ def _read(
             value = decode_line(line.content, line.where)
             keys = kind_of(value) or "unknown"
             if holds_half_characters(line.content):
-                survey.half_characters.append(line.number)
-            survey.add(line.number, read_row(value, kind, line.where))
+                statistics.half_characters.append(line.number)
+            statistics.add(line.number, read_row(value, kind, line.where))
         except BadInput as problem:
-            survey.add_unreadable()
+            statistics.add_unreadable()
             defect(line.number, str(problem))
         kinds[keys] += 1
         if kinds.total() % 1000 == 0:

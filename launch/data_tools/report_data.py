@@ -94,7 +94,7 @@ class References:
 
 
 @dataclass(frozen=True)
-class TaskFacts:
+class TaskStatistics:
     """The different tasks of a file; a line is that of a task's first row.
 
     repeated: the lines of each task of a tasks file that is there more than once. tests: number of tests -> tasks.
@@ -114,7 +114,7 @@ class TaskFacts:
 
 
 @dataclass(frozen=True)
-class DialogueFacts:
+class DialogueStatistics:
     """The dialogues of a file. turns: number of agent turns -> dialogues. without_prompt: agent turns whose prompt
     ("input") was not recorded. other_opening: lines of dialogues that do not begin with the task's description."""
 
@@ -152,8 +152,8 @@ class Report:
     characters: Mapping[str, Lengths]
     tokens: Mapping[str, Lengths] | None
     rewards: Rewards | None
-    tasks: TaskFacts | None
-    dialogues: DialogueFacts | None
+    tasks: TaskStatistics | None
+    dialogues: DialogueStatistics | None
     equal_sides: Sequence[int] | None
     candidates: Mapping[int, int] | None
 

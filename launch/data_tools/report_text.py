@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from colbench_env.samples import Layout
-from launch.data_tools.report_data import DialogueFacts, Lengths, Report, Rewards, TaskFacts
+from launch.data_tools.report_data import DialogueStatistics, Lengths, Report, Rewards, TaskStatistics
 
 MAX_LINES = 20  # line numbers in one list
 
@@ -51,7 +51,7 @@ def _form(report: Report) -> Iterator[tuple[str, str]]:
     yield "line ends", "; ".join([(_counts(form.line_ends) or "none") + mixed, *extra])
 
 
-def _tasks(tasks: TaskFacts) -> Iterator[tuple[str, str]]:
+def _tasks(tasks: TaskStatistics) -> Iterator[tuple[str, str]]:
     yield "different tasks", f"{tasks.different}, {tasks.with_reference} with a reference"
     if tasks.repeated:
         groups = [" = ".join(map(str, lines)) for lines in tasks.repeated[:MAX_LINES]]
@@ -71,7 +71,7 @@ def _tasks(tasks: TaskFacts) -> Iterator[tuple[str, str]]:
         yield "  sandbox", tasks.references.layers.removeprefix("sandbox: ")
 
 
-def _dialogues(dialogues: DialogueFacts) -> Iterator[tuple[str, str]]:
+def _dialogues(dialogues: DialogueStatistics) -> Iterator[tuple[str, str]]:
     yield "layout of samples", _layout(dialogues.layout)
     yield "agent turns", f"{_histogram(dialogues.turns)}; {dialogues.agent_turns} in all"
     if dialogues.without_prompt:

@@ -16,7 +16,7 @@ from launch.data_tools.report_data import References
 
 
 @dataclass(frozen=True)
-class Ran:
+class ReferenceRun:
     """What running showed. flags: by line. defects: what is wrong with the reference, by line."""
 
     references: References
@@ -24,7 +24,7 @@ class Ran:
     defects: Mapping[int, str]
 
 
-def run_references(tasks: Mapping[int, Task], workers: int, console: Console) -> Ran:
+def run_references(tasks: Mapping[int, Task], workers: int, console: Console) -> ReferenceRun:
     """Runs the reference of every task (by line; all have a reference and tests), `workers` at a time.
 
     BadInput where this machine has no sandbox.
@@ -52,7 +52,7 @@ def run_references(tasks: Mapping[int, Task], workers: int, console: Console) ->
         run_each(tasks, lambda task: _run_twice(grader, task), workers, ran)
     by_verdict = {verdict: sorted(found) for verdict, found in sorted(failing.items())}
     references = References(len(tasks), grader.layers_text(), dict(sorted(calls.items())), by_verdict)
-    return Ran(references, flags, dict(sorted(defects.items())))
+    return ReferenceRun(references, flags, dict(sorted(defects.items())))
 
 
 def _run_twice(grader: Grader, task: Task) -> tuple[tuple[Outcome, ...], tuple[Outcome, ...]]:

@@ -16,11 +16,11 @@ from colbench_env.grade_file import grade_rows, why_ungraded, without_grade
 from colbench_env.grading.answers import MAX_CHARACTERS
 from colbench_env.tasks import write_rows
 from colbench_env.types import BadInput, Task, Trajectory
-from launch.common.benchmarks import Benchmark, Grades, opened
+from launch.common.benchmarks import Benchmark, Grades, open_benchmark
 from launch.common.console import Console
 from launch.evaluation.config import EvaluateConfig
 from launch.evaluation.inputs import Dialogues, lines_text, read_dialogues, read_tasks
-from launch.evaluation.reference_audit import Study, read_references, run_references
+from launch.evaluation.reference_audit import ReferenceAudit, read_references, run_references
 from launch.evaluation.report_data import BASELINE, EVALUATED, Evaluation, collect
 from launch.reporting.missing_sheets import missing_sheets
 
@@ -42,7 +42,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluation:
 
     BadInput where a file has no readable row, or answers cannot be run here.
     """
-    with opened(config.benchmark, config.design, config.grader, config.workers, config.unsafe) as benchmark:
+    with open_benchmark(config.benchmark, config.design, config.grader, config.workers, config.unsafe) as benchmark:
         return _evaluate(config, console, benchmark)
 
 
@@ -50,29 +50,31 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
     started = time.monotonic()
     chat = _chat(config.model) if config.model is not None else None
     tasks, defects = read_tasks(config.tasks) if config.tasks is not None else ({}, [])
-    scale = None if config.regrade else benchmark.measure.benchmark
+    scale = None if config.regrade else benchmark.metric_names.benchmark
     own = read_dialogues(config.trajectories, tasks, config.samples, scale)
     files = [own] if config.baseline is None else [own, read_dialogues(config.baseline, tasks, 0, scale)]
     defects += [defect for file in files for defect in file.defects]
     for defect in defects:
         console.warn(defect)
 
-    gradable = {row.task.task_id: row.task for file in files for row in file.rows if not benchmark.why_not(row.task)}
+    gradable = {
+        row.task.task_id: row.task for file in files for row in file.rows if not benchmark.grading_error(row.task)
+    }
     runs_references = config.references and benchmark.runs_answers
-    study = read_references(list(gradable.values())) if benchmark.runs_answers else Study()
+    audit = read_references(list(gradable.values())) if benchmark.runs_answers else ReferenceAudit()
     with contextlib.ExitStack() as stack:
         grader = None
-        if gradable and (runs_references or any(any(_prepared(file, study, config, benchmark).here) for file in files)):
+        if gradable and (runs_references or any(any(_prepared(file, audit, config, benchmark).here) for file in files)):
             grader = stack.enter_context(benchmark.grader())
             console.say(f"grader {grader.mode}; {grader.layers_text()}")
             if runs_references:
-                study = _studied(gradable, study, grader, console)
-        _one_measure(files, [_prepared(file, study, config, benchmark) for file in files], benchmark, grader)
-        for defect in [*_task_defects(files, study), *_endless_answers(files, study, config, benchmark)]:
+                audit = _audit_by_running(gradable, audit, grader, console)
+        _one_measure(files, [_prepared(file, audit, config, benchmark) for file in files], benchmark, grader)
+        for defect in [*_task_defects(files, audit), *_endless_answers(files, audit, config, benchmark)]:
             defects.append(defect)
             console.warn(defect)
         graded = [
-            _graded(file, study, config, benchmark, grader, config.output if file is own else None, console)
+            _graded(file, audit, config, benchmark, grader, config.output if file is own else None, console)
             for file in files
         ]
     notes = [
@@ -92,14 +94,14 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
     policies = ({BASELINE: graded[1].rows} if len(graded) == 2 else {}) | {EVALUATED: graded[0].rows}
     sides: tuple[SideBySide, ...] = ()
     try:
-        sides = tuple(benchmark.sides(policies)) if config.html is not None else ()
+        sides = tuple(benchmark.page_images(policies)) if config.html is not None else ()
     except BadInput as problem:
         notes.append(f"the report has no pictures: {problem}")
         console.warn(notes[-1])
     return collect(
         graded[0].rows,
         graded[1].rows if len(graded) == 2 else (),
-        study,
+        audit,
         benchmark,
         chat,
         source=str(config.trajectories),
@@ -126,28 +128,30 @@ def _chat(directory: Path) -> Chat:
     return Chat.load(directory)
 
 
-def _studied(tasks: Mapping[str, Task], study: Study, grader: Any, console: Console) -> Study:
+def _audit_by_running(
+    tasks: Mapping[str, Task], audit: ReferenceAudit, grader: Any, console: Console
+) -> ReferenceAudit:
     return run_references(
-        list(tasks.values()), study, grader, lambda done, total: console.progress("references", done, total)
+        list(tasks.values()), audit, grader, lambda done, total: console.progress("references", done, total)
     )
 
 
-def _prepared(file: Dialogues, study: Study, config: EvaluateConfig, benchmark: Benchmark) -> Graded:
+def _prepared(file: Dialogues, audit: ReferenceAudit, config: EvaluateConfig, benchmark: Benchmark) -> Graded:
     """The rows before grading, and which of them are to be graded: no reward that is kept, nothing in the way."""
     opened = [row.reward is None or config.regrade for row in file.rows]
     rows = [without_grade(row) if needed else row for row, needed in zip(file.rows, opened, strict=True)]
     here = [
-        needed and not benchmark.why_not(row.task) and row.task.task_id not in study.defects
+        needed and not benchmark.grading_error(row.task) and row.task.task_id not in audit.defects
         for row, needed in zip(rows, opened, strict=True)
     ]
     return Graded(tuple(rows), tuple(here))
 
 
 def _graded(
-    file: Dialogues, study: Study, config: EvaluateConfig, benchmark: Benchmark, grader: Grades | None,
+    file: Dialogues, audit: ReferenceAudit, config: EvaluateConfig, benchmark: Benchmark, grader: Grades | None,
     target: Path | None, console: Console,
 ) -> Graded:  # fmt: skip
-    before = _prepared(file, study, config, benchmark)
+    before = _prepared(file, audit, config, benchmark)
     stage = "baseline" if file.path == config.baseline else "answers"
     rows = grade_rows(
         before.rows, before.here, grader, target, lambda done, total: console.progress(stage, done, total)
@@ -155,15 +159,15 @@ def _graded(
     return Graded(tuple(rows), before.here)
 
 
-def _task_defects(files: Sequence[Dialogues], study: Study) -> list[str]:
+def _task_defects(files: Sequence[Dialogues], audit: ReferenceAudit) -> list[str]:
     """What is wrong with the tasks, at the first dialogue about each."""
     places: dict[str, list[str]] = {}
     for file in files:
         for row, place in zip(file.rows, file.places, strict=True):
-            if row.task.task_id in study.defects:
+            if row.task.task_id in audit.defects:
                 places.setdefault(row.task.task_id, []).append(place)
     return [
-        f"{found[0]}: {study.defects[task]}; "
+        f"{found[0]}: {audit.defects[task]}; "
         + ("the dialogue is" if len(found) == 1 else f"the {len(found)} dialogues about the task are")
         + " not graded"
         for task, found in places.items()
@@ -171,7 +175,7 @@ def _task_defects(files: Sequence[Dialogues], study: Study) -> list[str]:
 
 
 def _endless_answers(
-    files: Sequence[Dialogues], study: Study, config: EvaluateConfig, benchmark: Benchmark
+    files: Sequence[Dialogues], audit: ReferenceAudit, config: EvaluateConfig, benchmark: Benchmark
 ) -> list[str]:
     """The answers that are to be graded and too long to be run."""
     if not benchmark.runs_answers:  # a page that is too long is a page that cannot be shown
@@ -180,7 +184,7 @@ def _endless_answers(
         f"{place}: the answer has {len(row.answer):,} characters, more than the {MAX_CHARACTERS:,} that are run: it "
         "passes no test"
         for file in files
-        for row, place, here in zip(file.rows, file.places, _prepared(file, study, config, benchmark).here, strict=True)
+        for row, place, here in zip(file.rows, file.places, _prepared(file, audit, config, benchmark).here, strict=True)
         if here and len(row.answer) > MAX_CHARACTERS
     ]
 
@@ -188,7 +192,7 @@ def _endless_answers(
 def _left_out(file: Dialogues, graded: Graded, config: EvaluateConfig, benchmark: Benchmark) -> list[str]:
     """A sentence about the dialogues that nobody can grade, one about those for which the sandbox has failed."""
     places = list(zip(file.places, graded.rows, strict=True))
-    unknown = [place for place, row in places if row.reward is None and benchmark.why_not(row.task)]
+    unknown = [place for place, row in places if row.reward is None and benchmark.grading_error(row.task)]
     failed = [place for (place, row), here in zip(places, graded.here, strict=True) if here and row.reward is None]
     notes = []
     if unknown:
@@ -283,7 +287,9 @@ def _write_pairs(
         except BadInput as problem:
             defects[str(problem)] = None
     if not preferred:
-        return [f"{file.path}: {benchmark.nothing_preferred}, so there are no pairs and {config.pairs} is not written"]
+        return [
+            f"{file.path}: {benchmark.no_preferences_message}, so there are no pairs and {config.pairs} is not written"
+        ]
     if pairs:
         write_rows(config.pairs, pairs)  # type: ignore[arg-type]
         console.say(f"{len(pairs)} trajectory pairs written to {config.pairs}")

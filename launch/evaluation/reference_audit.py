@@ -13,7 +13,7 @@ from colbench_env.types import Task
 
 
 @dataclass(frozen=True)
-class Study:
+class ReferenceAudit:
     """By task id: what is wrong with a task's reference or tests, its flags, and the share that guessing passes."""
 
     defects: Mapping[str, str] = field(default_factory=dict)
@@ -21,13 +21,15 @@ class Study:
     chances: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_references(tasks: Sequence[Task]) -> Study:
+def read_references(tasks: Sequence[Task]) -> ReferenceAudit:
     """What can be seen without running anything. Each of the tasks has a reference and tests."""
     defects = {task.task_id: defect for task in tasks if (defect := source_defect(task))}
-    return Study(defects, {task.task_id: source_flags(task) for task in tasks})
+    return ReferenceAudit(defects, {task.task_id: source_flags(task) for task in tasks})
 
 
-def run_references(tasks: Sequence[Task], read: Study, grader: Grader, progress: Callable[[int, int], None]) -> Study:
+def run_references(
+    tasks: Sequence[Task], read: ReferenceAudit, grader: Grader, progress: Callable[[int, int], None]
+) -> ReferenceAudit:
     """`read`, and what one run of each reference shows that is not defective by its looks."""
     defects, flags, chances = dict(read.defects), dict(read.flags), {}
     left = {task.task_id: task for task in tasks if task.task_id not in defects}
@@ -44,4 +46,4 @@ def run_references(tasks: Sequence[Task], read: Study, grader: Grader, progress:
         progress(done, len(left))
 
     run_each(left, grader.expected, grader.workers, ran)
-    return Study(defects, flags, chances)
+    return ReferenceAudit(defects, flags, chances)

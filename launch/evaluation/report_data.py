@@ -17,7 +17,7 @@ from colbench_env.simulator_health import SimulatorHealth, is_spoilt, simulator_
 from colbench_env.statistics import BestOf, Estimate, best_of, bootstrap, compare, summarise
 from colbench_env.types import Trajectory
 from launch.common.benchmarks import Benchmark
-from launch.evaluation.reference_audit import Study
+from launch.evaluation.reference_audit import ReferenceAudit
 from launch.reporting.paper_numbers import PAPER, paper_differences
 from launch.reporting.result_tables import Results
 
@@ -128,23 +128,30 @@ class Evaluation:
 
 
 def collect(
-    rows: Sequence[Trajectory], baseline: Sequence[Trajectory], study: Study, benchmark: Benchmark, chat: Chat | None,
-    **told: Any,
-) -> Evaluation:  # fmt: skip
-    """The evaluation of graded dialogues. told: the fields of `Evaluation` that are no figures of the dialogues."""
+    rows: Sequence[Trajectory],
+    baseline: Sequence[Trajectory],
+    audit: ReferenceAudit,
+    benchmark: Benchmark,
+    chat: Chat | None,
+    **provenance: Any,
+) -> Evaluation:
+    """Collect the numbers of graded dialogues.
+
+    provenance: the fields of `Evaluation` that are not figures of the dialogues.
+    """
     policies = ({BASELINE: summarise(baseline)} if baseline else {}) | {EVALUATED: summarise(rows)}
     ids = [trajectory.task.task_id for trajectory in rows]
-    flagged = {task: study.flags[task] for task in ids if study.flags.get(task)}
+    flagged = {task: audit.flags[task] for task in ids if audit.flags.get(task)}
     parts = [_part("all", rows)]
     if flagged:
         kept = [trajectory for task, trajectory in zip(ids, rows, strict=True) if task not in flagged]
         parts.append(_part("without flagged tasks", kept))
     if any(map(is_spoilt, rows)):
         parts.append(_part("without failed replies", [trajectory for trajectory in rows if not is_spoilt(trajectory)]))
-    chances = [study.chances[task] for task in dict.fromkeys(ids) if not math.isnan(study.chances.get(task, math.nan))]
+    chances = [audit.chances[task] for task in dict.fromkeys(ids) if not math.isnan(audit.chances.get(task, math.nan))]
     return Evaluation(
         rows=len(rows),
-        results=Results(policies, compare(baseline, rows) if baseline else None, benchmark.measure.benchmark),
+        results=Results(policies, compare(baseline, rows) if baseline else None, benchmark.metric_names.benchmark),
         parts=tuple(parts),
         best_of=best_of(rows),
         chance=_chance(chances) if chances else None,
@@ -152,8 +159,8 @@ def collect(
         flagged=len(flagged),
         lengths=turn_lengths(rows, chat),
         simulator=simulator_health(rows),
-        excluded=_excluded(rows, study, benchmark),
-        **told,
+        excluded=_excluded(rows, audit, benchmark),
+        **provenance,
     )
 
 
@@ -190,14 +197,14 @@ def _recorded(count: object) -> int | None:
     return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
-def _excluded(rows: Sequence[Trajectory], study: Study, benchmark: Benchmark) -> dict[str, int]:
+def _excluded(rows: Sequence[Trajectory], audit: ReferenceAudit, benchmark: Benchmark) -> dict[str, int]:
     """Why dialogues have no reward."""
     reasons: Counter[str] = Counter()
     for trajectory in rows:
         if trajectory.reward is None:
-            if benchmark.why_not(trajectory.task):
+            if benchmark.grading_error(trajectory.task):
                 reasons["no reference or no tests" if benchmark.runs_answers else "no reference"] += 1
-            elif trajectory.task.task_id in study.defects:
+            elif trajectory.task.task_id in audit.defects:
                 reasons["defective reference or test"] += 1
             else:
                 reasons["sandbox failed" if benchmark.runs_answers else "reference cannot be shown"] += 1

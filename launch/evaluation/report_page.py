@@ -11,7 +11,7 @@ from launch.reporting.html import template
 from launch.reporting.paper_numbers import PAPER
 from launch.reporting.plots import bars
 from launch.reporting.result_plots import Plot, turn_plots
-from launch.reporting.result_tables import result_lines, verdict_lines
+from launch.reporting.result_tables import result_rows, verdict_rows
 
 MOST_DEFECTS = 200  # on the page; all of them are on the terminal and in the JSON file
 
@@ -22,8 +22,8 @@ def page(evaluation: Evaluation) -> str:
         evaluation=evaluation,
         conclusion=text.conclusion(evaluation),
         policies=list(evaluation.results.policies),
-        lines=result_lines(evaluation.results),
-        verdicts=verdict_lines(evaluation.results),
+        lines=result_rows(evaluation.results),
+        verdicts=verdict_rows(evaluation.results),
         plots_drawn=[*turn_plots(evaluation.results), length_plot(evaluation)],
         comparison=text.comparison_rows(evaluation.results.difference) if evaluation.results.difference else (),
         parts=text.part_rows(evaluation),
@@ -31,7 +31,7 @@ def page(evaluation: Evaluation) -> str:
         best=text.best_rows(evaluation),
         health=text.health_rows(evaluation.simulator),
         paper=PAPER[evaluation.results.benchmark],
-        measure=evaluation.results.measure,
+        metric_names=evaluation.results.metric_names,
         ours=text.own_rows(evaluation),
         making=text.making_rows(evaluation),
         most_defects=MOST_DEFECTS,

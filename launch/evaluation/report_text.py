@@ -12,7 +12,7 @@ from colbench_env.terminal_text import printable_line
 from launch.evaluation.report_data import BASELINE, Evaluation
 from launch.reporting.metric_names import duration, p_value, percent, points, share
 from launch.reporting.paper_numbers import PAPER
-from launch.reporting.result_tables import Line, result_lines, verdict_lines
+from launch.reporting.result_tables import TableRow, result_rows, verdict_rows
 
 BAR = 30  # characters of the longest bar
 
@@ -27,14 +27,14 @@ def report_text(evaluation: Evaluation) -> str:
     sections = [
         (conclusion(evaluation), ()),
         ("To be known first", [(note,) for note in evaluation.notes]),
-        ("", [heads, *_cells(result_lines(evaluation.results), difference is not None)]),
+        ("", [heads, *_cells(result_rows(evaluation.results), difference is not None)]),
         ("Baseline", comparison_rows(difference) if difference else ()),
         ("Parts", part_rows(evaluation) if len(evaluation.parts) > 1 else ()),
         ("Flagged tasks", flag_rows(evaluation)),
         ("Best of k samples", best_rows(evaluation)),
         (
-            evaluation.results.measure.verdicts,
-            _headed(heads[: len(names) + 1], _cells(verdict_lines(evaluation.results), False)),
+            evaluation.results.metric_names.verdicts,
+            _headed(heads[: len(names) + 1], _cells(verdict_rows(evaluation.results), False)),
         ),
         ("Turns", turn_rows(evaluation)),
         (f"Length of a turn, {evaluation.lengths.unit}", _bars(evaluation.lengths.bins)),
@@ -52,15 +52,15 @@ def conclusion(evaluation: Evaluation) -> str:
     found, change = evaluation.evaluated, evaluation.results.difference
     if not found.tasks:
         return f"None of the {found.dialogues} dialogues has a reward: there is nothing to say of their success."
-    measure = evaluation.results.measure
+    metric_names = evaluation.results.metric_names
     text = f"Success {share(found.success)}, {share(found.reward)} of the tests passed"
-    if measure.headline == "reward":
-        text = f"{measure.headline_name} {share(found.reward, '')}, {share(found.success)} {measure.success}"
+    if metric_names.headline == "reward":
+        text = f"{metric_names.headline_name} {share(found.reward, '')}, {share(found.success)} {metric_names.success}"
     text += f": {found.tasks} tasks, {found.dialogues - found.excluded} dialogues"
     if change is not None and change.tasks:
-        changed, p = getattr(change, measure.headline), getattr(change, f"p_{measure.headline}")
-        text += f"; {measure.headline_name.lower()} {points(changed)} against the baseline, {p_value(p)}"
-        if measure.headline == "reward":
+        changed, p = getattr(change, metric_names.headline), getattr(change, f"p_{metric_names.headline}")
+        text += f"; {metric_names.headline_name.lower()} {points(changed)} against the baseline, {p_value(p)}"
+        if metric_names.headline == "reward":
             text += f", win rate {share(change.wins)}"
     return text + "."
 
@@ -78,9 +78,9 @@ def comparison_rows(change: Difference) -> Rows:
 
 def part_rows(evaluation: Evaluation) -> Rows:
     """What some of the dialogues are worth."""
-    measure, parts = evaluation.results.measure, evaluation.parts
-    head = ("dialogues", measure.reward, measure.success, "tasks")
-    return [head, *((p.name, share(p.reward, measure.unit), share(p.success), str(p.tasks)) for p in parts)]
+    metric_names, parts = evaluation.results.metric_names, evaluation.parts
+    head = ("dialogues", metric_names.reward, metric_names.success, "tasks")
+    return [head, *((p.name, share(p.reward, metric_names.unit), share(p.success), str(p.tasks)) for p in parts)]
 
 
 def flag_rows(evaluation: Evaluation) -> Rows:
@@ -90,23 +90,23 @@ def flag_rows(evaluation: Evaluation) -> Rows:
 
 def best_rows(evaluation: Evaluation) -> Rows:
     """pass@k and best-of-k."""
-    measure = evaluation.results.measure
-    head = ("k", f"best-of-k, {measure.reward}", "pass@k", "tasks")
-    found = [(str(b.k), share(b.reward, measure.unit), share(b.success), str(b.tasks)) for b in evaluation.best_of]
+    metric_names = evaluation.results.metric_names
+    head = ("k", f"best-of-k, {metric_names.reward}", "pass@k", "tasks")
+    found = [(str(b.k), share(b.reward, metric_names.unit), share(b.success), str(b.tasks)) for b in evaluation.best_of]
     return [head, *found] if found else []
 
 
 def turn_rows(evaluation: Evaluation) -> Rows:
     """Dialogues, and the first of the benchmark's figures, by the number of agent turns."""
-    counts, measure = evaluation.evaluated.by_turns, evaluation.results.measure
+    counts, metric_names = evaluation.evaluated.by_turns, evaluation.results.metric_names
     most = max(count.dialogues for count in counts)
     return [
-        ("turns", "dialogues", measure.headline_name.lower(), ""),
+        ("turns", "dialogues", metric_names.headline_name.lower(), ""),
         *(
             (
                 str(count.turns),
                 str(count.dialogues),
-                percent(count.share(measure.headline), measure.headline_unit),
+                percent(count.share(metric_names.headline), metric_names.headline_unit),
                 _bar(count.dialogues, most),
             )
             for count in counts
@@ -218,7 +218,7 @@ def _bar(count: int, most: int) -> str:
     return "█" * round(BAR * count / most) or ("▏" if count else "")
 
 
-def _cells(lines: Iterable[Line], with_difference: bool) -> Rows:
+def _cells(lines: Iterable[TableRow], with_difference: bool) -> Rows:
     return [(line.name, *line.cells, *((line.difference,) if with_difference else ())) for line in lines]
 
 

@@ -39,7 +39,7 @@ class Compiled:
 
 
 @dataclass(frozen=True)
-class Refused:
+class OutOfMemory:
     """A program that the compiler did not accept: bytes it would need on a device, where known, and its own words."""
 
     peak: int | None
@@ -76,7 +76,7 @@ def _wanted_libtpu() -> str:
     return next((found[1] for found in asked if found), "*")
 
 
-def compile_program(lowered: jax.stages.Lowered) -> Compiled | Refused:
+def compile_program(lowered: jax.stages.Lowered) -> Compiled | OutOfMemory:
     """The program compiled, or why the compiler refused it for lack of memory. Any other failure is raised."""
     begun = time.monotonic()
     try:
@@ -86,7 +86,7 @@ def compile_program(lowered: jax.stages.Lowered) -> Compiled | Refused:
             raise
         needed = re.search(r"\(([\d.]+)G\) exceeds|Used ([\d.]+)G of", str(error))
         peak = int(float(needed[1] or needed[2]) * GIB) if needed else None
-        return Refused(peak, _first_sentence(error), time.monotonic() - begun)
+        return OutOfMemory(peak, _first_sentence(error), time.monotonic() - begun)
     seconds = time.monotonic() - begun
     memory, text = compiled.memory_analysis(), compiled.as_text()
     if memory is None or text is None:

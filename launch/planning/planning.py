@@ -8,7 +8,7 @@ from typing import Any
 
 from colbench_env.types import BadInput
 from launch.planning.chips import Topology, parse_topology
-from launch.planning.compiling import Refused, compile_program, slice_devices
+from launch.planning.compiling import OutOfMemory, compile_program, slice_devices
 from launch.planning.config import PlanConfig
 from launch.planning.flops import Flops, sampling_flops, scoring_flops, training_flops
 from launch.planning.programs import device_bytes, make_program, replicated_share
@@ -111,13 +111,13 @@ def compiled_plan(
     result = compile_program(lowered)
     say(f"3/3 compiled: {result.seconds:.0f} s")
     params, optimizer, batch = (device_bytes(tree) for tree in (program.params, program.optimizer, program.batch))
-    limit, accepted = topology.chip.memory_gib * 2**30, not isinstance(result, Refused)
+    limit, accepted = topology.chip.memory_gib * 2**30, not isinstance(result, OutOfMemory)
     peak, notes = result.peak, _notes(topology, llama, mesh)
-    if isinstance(result, Refused):
+    if isinstance(result, OutOfMemory):
         notes = (f"the compiler refused the program: {result.reason}", *notes)
     elif result.collectives.unknown_loops:
         notes = (*notes, f"loops without a known end, counted once: {', '.join(result.collectives.unknown_loops)}")
-    found = None if isinstance(result, Refused) else result.collectives
+    found = None if isinstance(result, OutOfMemory) else result.collectives
     return Plan(
         what=_what(config, shape),
         topology=topology,

@@ -11,7 +11,7 @@ from typing import Any
 from colbench_env.rewards import check_rewards
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Trajectory
-from launch.common.benchmarks import opened
+from launch.common.benchmarks import open_benchmark
 from launch.common.console import Console
 from launch.common.files import check_model_directory, check_readable
 from launch.common.old_names import current_settings
@@ -54,9 +54,9 @@ def rank(config: RankConfig) -> None:
     devices = start_devices(shape)
     settings = settings_of(train) | {"critic_from": str(found.given.directory)}
     with (
-        directory.opened(settings),
+        directory.open(settings),
         console.logged_to(config.output / "log.txt"),
-        opened(train.benchmark, train.design, train.grader, 1, False) as benchmark,
+        open_benchmark(train.benchmark, train.design, train.grader, 1, False) as benchmark,
     ):
         run = Run(train, directory, console, devices, shape, benchmark, found.given)
         if config.trajectories is not None and directory.note("candidates") is None:
@@ -152,7 +152,7 @@ def _as_training(config: RankConfig, found: FoundCritic) -> TrainConfig:
 
 def _take_trajectories(run: Run, path: Path) -> None:
     given = read_located_rows(path, Trajectory)
-    check_rewards(given, run.benchmark.measure.benchmark)
+    check_rewards(given, run.benchmark.metric_names.benchmark)
     for found in given:
         where, row = found.where, found.row
         if row.reward is None:

@@ -12,7 +12,7 @@ from colbench_env.types import BenchmarkName
 
 
 @dataclass(frozen=True)
-class Measure:
+class MetricNames:
     """How a benchmark calls its figures.
 
     reward: the mean reward; unit: what is written after a hundred times its value. success: the answers with a reward
@@ -37,9 +37,11 @@ class Measure:
         return " %" if self.headline == "success" else self.unit
 
 
-MEASURES: Mapping[str, Measure] = {
-    "backend": Measure("backend", "tests passed", " %", "success", "success", "Verdicts on single tests"),
-    "frontend": Measure("frontend", "similarity x 100", "", "same as the reference", "reward", "How pages were shown"),
+METRIC_NAMES: Mapping[str, MetricNames] = {
+    "backend": MetricNames("backend", "tests passed", " %", "success", "success", "Verdicts on single tests"),
+    "frontend": MetricNames(
+        "frontend", "similarity x 100", "", "same as the reference", "reward", "How pages were shown"
+    ),
 }
 
 

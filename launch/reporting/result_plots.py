@@ -21,10 +21,10 @@ class Plot:
 def turn_plots(results: Results) -> list[Plot]:
     """Success by number of turns, and how often each number of turns came up."""
     counts = {name: summary.by_turns for name, summary in results.policies.items()}
-    measure = results.measure
-    figure, unit = measure.headline_name, measure.headline_unit.replace(" ", ", ")
+    metric_names = results.metric_names
+    figure, unit = metric_names.headline_name, metric_names.headline_unit.replace(" ", ", ")
     success = {
-        name: {c.turns: (100 * c.share(measure.headline), str(c.counted)) for c in given if c.counted}
+        name: {c.turns: (100 * c.share(metric_names.headline), str(c.counted)) for c in given if c.counted}
         for name, given in counts.items()
     }
     dialogues = {name: {c.turns: (c.dialogues, str(c.dialogues)) for c in given} for name, given in counts.items()}

@@ -9,7 +9,7 @@ from typing import Any, Self
 from colbench_env.endings import OUT_OF_TURNS
 from colbench_env.statistics import Difference, Summary
 from colbench_env.types import BenchmarkName, Verdict
-from launch.reporting.metric_names import MEASURES, Measure, p_value, percent, points, share
+from launch.reporting.metric_names import METRIC_NAMES, MetricNames, p_value, percent, points, share
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Results:
     benchmark: BenchmarkName = "backend"
 
     @property
-    def measure(self) -> Measure:
+    def metric_names(self) -> MetricNames:
         """How the figures are called."""
-        return MEASURES[self.benchmark]
+        return METRIC_NAMES[self.benchmark]
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as a JSON object, with the answer to whether the intervals of the two policies overlap."""
@@ -51,7 +51,7 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """A row of a table as text: a cell for each policy, and the difference where there is one."""
 
     name: str
@@ -59,9 +59,9 @@ class Line:
     difference: str = ""
 
 
-def result_lines(results: Results) -> list[Line]:
+def result_rows(results: Results) -> list[TableRow]:
     """The table of the policies and their difference."""
-    policies, change, measure = list(results.policies.values()), results.difference, results.measure
+    policies, change, metric_names = list(results.policies.values()), results.difference, results.metric_names
     start, last = policies[0], policies[-1]
     passed = solved = ""
     ended = any(policy.out_of_turns for policy in policies)
@@ -69,27 +69,27 @@ def result_lines(results: Results) -> list[Line]:
         passed = f"{points(change.reward)}, {p_value(change.p_reward)}"
         solved = f"{points(change.success)}, {p_value(change.p_success)}"
     lines = [
-        Line(measure.reward, [share(p.reward, measure.unit) for p in policies], passed),
-        Line(measure.success, [share(p.success) for p in policies], solved),
-        Line("turns", [f"{p.turns:.2f}" for p in policies], f"{last.turns - start.turns:+.2f}" if change else ""),
-        Line("tokens a reply", ["n/a" if p.reply_tokens is None else f"{p.reply_tokens:.1f}" for p in policies]),
-        Line("answers without a question", [f"{p.unasked} of {p.dialogues}" for p in policies]),
-        Line("dialogues without an answer", [f"{p.unanswered} of {p.dialogues}" for p in policies]),
-        *([Line("dialogues out of turns", [f"{p.out_of_turns} of {p.dialogues}" for p in policies])] * ended),
-        Line("tasks counted", [str(p.tasks) for p in policies], f"{change.tasks} in both" if change else ""),
+        TableRow(metric_names.reward, [share(p.reward, metric_names.unit) for p in policies], passed),
+        TableRow(metric_names.success, [share(p.success) for p in policies], solved),
+        TableRow("turns", [f"{p.turns:.2f}" for p in policies], f"{last.turns - start.turns:+.2f}" if change else ""),
+        TableRow("tokens a reply", ["n/a" if p.reply_tokens is None else f"{p.reply_tokens:.1f}" for p in policies]),
+        TableRow("answers without a question", [f"{p.unasked} of {p.dialogues}" for p in policies]),
+        TableRow("dialogues without an answer", [f"{p.unanswered} of {p.dialogues}" for p in policies]),
+        *([TableRow("dialogues out of turns", [f"{p.out_of_turns} of {p.dialogues}" for p in policies])] * ended),
+        TableRow("tasks counted", [str(p.tasks) for p in policies], f"{change.tasks} in both" if change else ""),
     ]
     if change:
-        lines.insert(2, Line("win rate, ties half", ["" for _ in policies], share(change.wins)))
+        lines.insert(2, TableRow("win rate, ties half", ["" for _ in policies], share(change.wins)))
     if any(policy.excluded for policy in policies):
-        lines.append(Line("excluded: not graded", [f"{p.excluded} of {p.dialogues}" for p in policies]))
+        lines.append(TableRow("excluded: not graded", [f"{p.excluded} of {p.dialogues}" for p in policies]))
     return lines
 
 
 def conclusion(results: Results) -> str:
     """One sentence: what training changed, and how sure that is."""
-    start, change, measure = results.policies["start"], results.difference, results.measure
-    key, unit = measure.headline, measure.headline_unit
-    name, before = measure.headline_name, getattr(start, measure.headline)
+    start, change, metric_names = results.policies["start"], results.difference, results.metric_names
+    key, unit = metric_names.headline, metric_names.headline_unit
+    name, before = metric_names.headline_name, getattr(start, metric_names.headline)
     if change is None:
         return f"{name} of the start policy on {start.tasks} held-out tasks: {share(before, unit)}."
     after = getattr(results.policies["trained"], key)
@@ -108,7 +108,7 @@ def remark(critic: Mapping[str, Any] | None) -> str:
     return " No critic was trained: no task had two samples of which one is to be preferred."
 
 
-def verdict_lines(results: Results) -> list[Line]:
+def verdict_rows(results: Results) -> list[TableRow]:
     """How often each verdict was given, with its share of all tests of that policy.
 
     The tests of a dialogue that ran out of turns have a verdict of their own, whatever its last turn was graded as.
@@ -121,7 +121,7 @@ def verdict_lines(results: Results) -> list[Line]:
     ]
     rows.append((OUT_OF_TURNS, [sum(policy.out_of_turns_verdicts.values()) for policy in policies]))
     return [
-        Line(name, [f"{n} ({percent(n / total)})" for n, total in zip(given, totals, strict=True)])
+        TableRow(name, [f"{n} ({percent(n / total)})" for n, total in zip(given, totals, strict=True)])
         for name, given in rows
         if any(given)
     ]

@@ -1,1 +1,9 @@
-"""The chat server: `config` (flags), `loading` (model to engine), `asked` (a request), `reply` (its text), `app`."""
+"""The chat server.
+
+config        flags
+loading       from a model to an engine
+chat_request  a request, read from JSON
+streaming     the text of a reply while it is generated
+connections   HTTP with time limits
+app           the endpoints
+"""

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from colbench_env.types import BadInput
-from launch.serving.chat_request import Asked, Refused, read_asked
+from launch.serving.chat_request import APIError, ChatRequest, read_chat_request
 from launch.serving.config import Limits
 from launch.serving.loading import Served
 from launch.serving.streaming import Detokenizer, LogProbs, StopStrings
@@ -56,21 +56,21 @@ def make_app(served: Served) -> Starlette:
     async def model(request: HttpRequest) -> Response:
         _check_key(request, served)
         if request.path_params["name"] != served.name:
-            raise Refused(404, f"there is no such model, only {served.name!r}", "model_not_found", "model")
+            raise APIError(404, f"there is no such model, only {served.name!r}", "model_not_found", "model")
         return JSONResponse(_model(served))
 
-    async def chat(request: HttpRequest) -> Response:
-        _check_key(request, served)
+    async def chat(http: HttpRequest) -> Response:
+        _check_key(http, served)
         # In threads: a long message takes seconds, in which others want their tokens. A `Chat` may be used by several.
-        asked = await asyncio.to_thread(read_asked, await _body(request, served.limits), served.name)
-        seed = (next(seeds) if asked.seed is None else asked.seed) % 2**32
-        wanted = await asyncio.to_thread(_wanted, served, asked, seed)
+        request = await asyncio.to_thread(read_chat_request, await _body(http, served.limits), served.name)
+        seed = (next(seeds) if request.seed is None else request.seed) % 2**32
+        requests = await asyncio.to_thread(_engine_requests, served, request, seed)
         _check_engine(served)  # before a stream has its status
-        completion = _Completion(served, asked, wanted, token_bytes)
-        if asked.stream:
+        completion = _Completion(served, request, requests, token_bytes)
+        if request.stream:
             return StreamingResponse(completion.events(), media_type="text/event-stream")
         answer = asyncio.ensure_future(completion.whole())
-        gone = asyncio.ensure_future(_disconnected(request))
+        gone = asyncio.ensure_future(_disconnected(http))
         try:
             await asyncio.wait([answer, gone], return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
@@ -82,21 +82,21 @@ def make_app(served: Served) -> Starlette:
 
     def refused(_: HttpRequest, error: Exception) -> Response:
         match error:
-            case Refused():
+            case APIError():
                 found = error
             case EngineClosed():
-                found = Refused(503, str(error), "engine_closed")
+                found = APIError(503, str(error), "engine_closed")
             case HTTPException():
-                found = Refused(error.status_code, str(error.detail))
+                found = APIError(error.status_code, str(error.detail))
             case ClientDisconnect():
                 return Response(status_code=499)
             case _:
-                found = Refused(500, f"{type(error).__name__}: {error}")
+                found = APIError(500, f"{type(error).__name__}: {error}")
         # The rest of a body that took too long is not waited for.
         headers = {"connection": "close"} if found.status == 408 else None
         return JSONResponse(found.to_json(), found.status, headers)
 
-    kinds = (Refused, EngineClosed, HTTPException, ClientDisconnect, Exception)
+    kinds = (APIError, EngineClosed, HTTPException, ClientDisconnect, Exception)
     return Starlette(
         routes=[
             Route("/health", health),
@@ -115,7 +115,7 @@ def _model(served: Served) -> dict[str, Any]:
 def _check_key(request: HttpRequest, served: Served) -> None:
     given = re.sub("(?i)^bearer +", "", request.headers.get("authorization", "")).encode("latin-1")
     if served.api_key is not None and not hmac.compare_digest(given, served.api_key.encode()):
-        raise Refused(401, "the API key is missing or wrong", "invalid_api_key")
+        raise APIError(401, "the API key is missing or wrong", "invalid_api_key")
 
 
 def _check_engine(served: Served) -> None:
@@ -130,9 +130,9 @@ async def _body(request: HttpRequest, limits: Limits) -> bytes:
             async for part in request.stream():
                 body += part
                 if len(body) > limits.max_body_bytes:
-                    raise Refused(413, f"the body is longer than {limits.max_body_bytes} bytes", "request_too_large")
+                    raise APIError(413, f"the body is longer than {limits.max_body_bytes} bytes", "request_too_large")
     except TimeoutError as error:
-        raise Refused(408, f"the body was not whole after {limits.body_timeout:g} s", "request_timeout") from error
+        raise APIError(408, f"the body was not whole after {limits.body_timeout:g} s", "request_timeout") from error
     return bytes(body)
 
 
@@ -141,36 +141,40 @@ async def _disconnected(request: HttpRequest) -> None:
         pass
 
 
-def _wanted(served: Served, asked: Asked, seed: int) -> list[Request]:
-    """What the engine is asked for, one request a choice; Refused where there is no room."""
+def _engine_requests(served: Served, request: ChatRequest, seed: int) -> list[Request]:
+    """What the engine is asked for, one request a choice; APIError where there is no room."""
     try:
-        ids = served.chat.prompt_ids([message.to_chat() for message in asked.messages])
+        ids = served.chat.prompt_ids([message.to_chat() for message in request.messages])
     except BadInput as error:
-        raise Refused(400, str(error), param="messages") from error
+        raise APIError(400, str(error), param="messages") from error
     room = served.engine.max_length - len(ids)
-    wanted = asked.room() or max(room, 1)
-    if wanted > room:
-        raise Refused(
+    new_tokens = request.room() or max(room, 1)
+    if new_tokens > room:
+        raise APIError(
             400,
             f"the model's context is {served.engine.max_length} tokens long; the messages are {len(ids)} tokens and "
-            f"up to {wanted} more were asked for",
+            f"up to {new_tokens} more were asked for",
             "context_length_exceeded",
             "messages",
         )
-    sampling = asked.sampling(wanted)
-    return [Request(ids, seed, sampling, sample=number, tops=asked.top_logprobs) for number in range(asked.n)]
+    sampling = request.sampling(new_tokens)
+    return [Request(ids, seed, sampling, sample=number, tops=request.top_logprobs) for number in range(request.n)]
 
 
 class _Completion:
     """The answer to one request, as one JSON object or as a stream of events."""
 
-    def __init__(self, served: Served, asked: Asked, wanted: list[Request], token_bytes: TokenBytes):
-        self._served, self._asked, self._wanted, self._token_bytes = served, asked, wanted, token_bytes
+    def __init__(self, served: Served, request: ChatRequest, requests: list[Request], token_bytes: TokenBytes):
+        self._served, self._request, self._requests, self._token_bytes = served, request, requests, token_bytes
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": served.name}
         self._drawn = 0
 
     async def whole(self) -> dict[str, Any]:
-        texts, logprobs, finishes = ([""] * self._asked.n, [[] for _ in range(self._asked.n)], [None] * self._asked.n)
+        texts, logprobs, finishes = (
+            [""] * self._request.n,
+            [[] for _ in range(self._request.n)],
+            [None] * self._request.n,
+        )
         async with contextlib.aclosing(self._pieces()) as pieces:
             async for piece in pieces:
                 texts[piece.choice] += piece.text
@@ -183,26 +187,26 @@ class _Completion:
                 "logprobs": self._logprobs(logprobs[index]),
                 "finish_reason": finishes[index],
             }
-            for index in range(self._asked.n)
+            for index in range(self._request.n)
         ]
         return self._head | {"object": "chat.completion", "choices": choices, "usage": self._usage()}
 
     async def events(self) -> AsyncIterator[str]:
-        usage = {"usage": None} if self._asked.stream_options.include_usage else {}
+        usage = {"usage": None} if self._request.stream_options.include_usage else {}
         head = self._head | {"object": "chat.completion.chunk"} | usage
         try:
-            for index in range(self._asked.n):
+            for index in range(self._request.n):
                 yield _event(head | {"choices": [_choice(index, {"role": "assistant", "content": ""}, None, None)]})
             async with contextlib.aclosing(self._pieces()) as pieces:
                 async for piece in pieces:
                     delta = {"content": piece.text} if piece.text else {}
                     choice = _choice(piece.choice, delta, self._logprobs(piece.logprobs), piece.finish)
                     yield _event(head | {"choices": [choice]})
-            if self._asked.stream_options.include_usage:
+            if self._request.stream_options.include_usage:
                 yield _event(head | {"choices": [], "usage": self._usage()})
             yield "data: [DONE]\n\n"
         except EngineClosed as error:  # the status is sent already
-            yield _event(Refused(503, str(error), "engine_closed").to_json())
+            yield _event(APIError(503, str(error), "engine_closed").to_json())
 
     async def _pieces(self) -> AsyncIterator[Piece]:
         """The pieces of all choices as they come."""
@@ -216,7 +220,7 @@ class _Completion:
             except Exception as error:
                 queue.put_nowait(error)
 
-        tasks = [asyncio.ensure_future(put(choice, request)) for choice, request in enumerate(self._wanted)]
+        tasks = [asyncio.ensure_future(put(choice, request)) for choice, request in enumerate(self._requests)]
         try:
             left = len(tasks)
             while left:
@@ -230,15 +234,19 @@ class _Completion:
                 task.cancel()
 
     async def _choice(self, choice: int, request: Request) -> AsyncIterator[Piece]:
-        end_ids, text, stop = self._served.chat.end_ids, Detokenizer(self._token_bytes), StopStrings(self._asked.stop)
+        end_ids, text, stop = (
+            self._served.chat.end_ids,
+            Detokenizer(self._token_bytes),
+            StopStrings(self._request.stop),
+        )
         logprobs = LogProbs(self._token_bytes, end_ids)
         shown, pending, finish = "", [], "length"
         async with contextlib.aclosing(self._served.engine.bursts(request)) as bursts:
             async for burst in bursts:
                 # A stop string ends the turn at the very token that completes it.
-                for tokens in [[token] for token in burst] if self._asked.stop else [burst]:
+                for tokens in [[token] for token in burst] if self._request.stop else [burst]:
                     self._drawn += len(tokens)
-                    pending += logprobs.add(tokens) if self._asked.logprobs else []
+                    pending += logprobs.add(tokens) if self._request.logprobs else []
                     if tokens[-1].id in end_ids:
                         finish, tokens = "stop", tokens[:-1]
                     shown += stop.add(text.add([token.id for token in tokens]))
@@ -252,11 +260,11 @@ class _Completion:
         yield Piece(choice, shown + stop.end(), pending, "stop" if stop.found else finish)
 
     def _usage(self) -> dict[str, int]:
-        read = len(self._wanted[0].ids)
+        read = len(self._requests[0].ids)
         return {"prompt_tokens": read, "completion_tokens": self._drawn, "total_tokens": read + self._drawn}
 
     def _logprobs(self, told: list[dict[str, Any]]) -> dict[str, Any] | None:
-        return {"content": told, "refusal": None} if self._asked.logprobs else None
+        return {"content": told, "refusal": None} if self._request.logprobs else None
 
 
 def _choice(index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None, finish: str | None) -> dict[str, Any]:

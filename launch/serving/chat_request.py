@@ -17,7 +17,7 @@ MOST_SAMPLES, MOST_STOPS, MOST_TOPS = 128, 4, 20
 EMPTY = (None, "", [], {})  # asks for nothing, whatever the name
 
 
-class Refused(Exception):
+class APIError(Exception):
     """A request that cannot be answered: an HTTP status and the parts of OpenAI's error object."""
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None):
@@ -93,7 +93,7 @@ class _StreamOptions(_Object):
     include_usage: bool = False
 
 
-class Asked(_Object):
+class ChatRequest(_Object):
     """What the client wants, its fields named as in OpenAI's request; top_k is vLLM's."""
 
     IGNORED = (
@@ -142,50 +142,52 @@ class Asked(_Object):
         return Sampling(self.temperature, max(self.top_k, 0), self.top_p, max_new_tokens)
 
 
-def read_asked(body: bytes, model: str) -> Asked:
-    """The request in the body of a POST; Refused for anything else, or another model."""
+def read_chat_request(body: bytes, model: str) -> ChatRequest:
+    """The request in the body of a POST; APIError for anything else, or another model."""
     try:
         given = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is not JSON in UTF-8: {error}") from error
+        raise APIError(400, f"the body is not JSON in UTF-8: {error}") from error
     try:
-        asked = Asked.model_validate(given)
-        asked.sampling(1)
+        request = ChatRequest.model_validate(given)
+        request.sampling(1)
     except ValidationError as error:
         raise _refusal(error) from error
     except BadInput as error:
-        raise Refused(400, str(error)) from error
-    if asked.model != model:
-        raise Refused(404, f"there is no model {_shown(asked.model)}, only {model!r}", "model_not_found", "model")
-    if asked.stream_options.include_usage and not asked.stream:
-        raise Refused(400, "stream_options.include_usage is for streams: set stream to true", None, "stream_options")
-    if None not in (most := (asked.max_tokens, asked.max_completion_tokens)) and most[0] != most[1]:
-        raise Refused(400, f"max_tokens is {most[0]} and max_completion_tokens {most[1]}: give one", None, "max_tokens")
-    if asked.top_logprobs and not asked.logprobs:
-        raise Refused(400, "top_logprobs needs logprobs to be true", None, "top_logprobs")
-    return asked
+        raise APIError(400, str(error)) from error
+    if request.model != model:
+        raise APIError(404, f"there is no model {_shown(request.model)}, only {model!r}", "model_not_found", "model")
+    if request.stream_options.include_usage and not request.stream:
+        raise APIError(400, "stream_options.include_usage is for streams: set stream to true", None, "stream_options")
+    if None not in (most := (request.max_tokens, request.max_completion_tokens)) and most[0] != most[1]:
+        raise APIError(
+            400, f"max_tokens is {most[0]} and max_completion_tokens {most[1]}: give one", None, "max_tokens"
+        )
+    if request.top_logprobs and not request.logprobs:
+        raise APIError(400, "top_logprobs needs logprobs to be true", None, "top_logprobs")
+    return request
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _refusal(error: ValidationError) -> Refused:
+def _refusal(error: ValidationError) -> APIError:
     """What is wrong with the first field that is."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
     value, param = _shown(first["input"]), where[:99] or None
     match first["type"]:
         case "missing":
-            return Refused(400, f"{where} is missing", None, param)
+            return APIError(400, f"{where} is missing", None, param)
         case "extra_forbidden":
-            return Refused(400, f"{_shown(where)} = {value} is not served", "unsupported_parameter", param)
+            return APIError(400, f"{_shown(where)} = {value} is not served", "unsupported_parameter", param)
         case kind:
             expected = re.sub(r"^\w+ should", "it should", first["msg"]).replace(" after validation", "")
             if kind == "model_type":  # pydantic's words name the class
                 expected = "it should be an object"
             code = "invalid_type" if kind.endswith("_type") else None
-            return Refused(400, f"{where or 'the body'} is {value}: {expected}", code, param)
+            return APIError(400, f"{where or 'the body'} is {value}: {expected}", code, param)
 
 
 def _shown(value: Any) -> str:

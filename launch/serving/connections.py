@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from launch.serving.chat_request import Refused
+from launch.serving.chat_request import APIError
 from launch.serving.config import Limits
 
 GRACE_SECONDS = 5  # for streams that are under way when the server is told to end
@@ -50,7 +50,7 @@ class LimitedProtocol(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > self._limits.max_connections:
             taken = f"all {self._limits.max_connections} connections are taken"
-            self._refuse(Refused(503, taken, "too_many_connections"))
+            self._refuse(APIError(503, taken, "too_many_connections"))
         else:
             self._start_timer("head", self._limits.header_timeout)
 
@@ -120,7 +120,7 @@ class LimitedProtocol(H11Protocol):
         if name in self._timers:
             self._timers.pop(name).cancel()
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: APIError) -> None:
         body = json.dumps(refused.to_json()).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
         for event in (h11.Response(status_code=refused.status, headers=headers), h11.Data(body), h11.EndOfMessage()):

@@ -20,7 +20,7 @@ from colbench_env.types import Trajectory
 from launch.common.console import peak_memory_gib
 from launch.common.files import write_json, write_text
 from launch.reporting.missing_sheets import missing_sheets
-from launch.reporting.result_tables import Line, Results, conclusion, remark, result_lines
+from launch.reporting.result_tables import Results, TableRow, conclusion, remark, result_rows
 from launch.training.command_line import command_line, next_commands
 from launch.training.config import STAGES, settings_of
 from launch.training.curves import read_curves
@@ -50,7 +50,9 @@ def write_report(run: Run, seconds: float | None) -> None:
             run.console.warn(note)
         report = _collect(run, dialogues, seconds)
         # The page first: where there is a report.json, there is a whole page beside it.
-        write_text(folder / "report.html", page(report, run.config, folder, dialogues, run.benchmark.sides(dialogues)))
+        write_text(
+            folder / "report.html", page(report, run.config, folder, dialogues, run.benchmark.page_images(dialogues))
+        )
         write_json(folder / "report.json", report.to_json())
         results = report.results
     _tell(run, results)
@@ -129,8 +131,10 @@ def _warnings(log: Path, latest: Sequence[str]) -> list[str]:
 
 def _tell(run: Run, results: Results) -> None:
     say, folder = run.console.say, run.directory.path
-    titles = Line("95 % intervals in brackets", list(results.policies), "trained - start" if results.difference else "")
-    lines = [titles, *result_lines(results)]
+    titles = TableRow(
+        "95 % intervals in brackets", list(results.policies), "trained - start" if results.difference else ""
+    )
+    lines = [titles, *result_rows(results)]
     width = max(len(cell) for line in lines for cell in line.cells)
     say()
     cells = ("  ".join([*(f"{cell:<{width}}" for cell in line.cells), line.difference]).rstrip() for line in lines)

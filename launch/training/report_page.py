@@ -13,11 +13,11 @@ from markupsafe import Markup
 from colbench_env.endings import OUT_OF_TURNS, ran_out_of_turns
 from colbench_env.types import Task, Trajectory, Verdict
 from launch.reporting.html import template
-from launch.reporting.metric_names import Measure, percent
+from launch.reporting.metric_names import MetricNames, percent
 from launch.reporting.paper_numbers import PAPER, paper_differences
 from launch.reporting.plots import bars, curve
 from launch.reporting.result_plots import Plot, turn_plots
-from launch.reporting.result_tables import conclusion, remark, result_lines, verdict_lines
+from launch.reporting.result_tables import conclusion, remark, result_rows, verdict_rows
 from launch.training.config import TrainConfig
 from launch.training.curves import read_curves
 from launch.training.entropy import TurnEntropy
@@ -53,7 +53,7 @@ class Side:
 
     policy: str
     trajectory: Trajectory
-    measure: Measure
+    metric_names: MetricNames
 
     @property
     def verdicts(self) -> Mapping[str, str]:
@@ -66,8 +66,8 @@ class Side:
         """How the answer did, in words."""
         if self.trajectory.reward is None:
             return "could not be graded"
-        if self.measure.headline == "reward":
-            return f"{self.measure.reward}: {percent(self.trajectory.reward, self.measure.unit)}"
+        if self.metric_names.headline == "reward":
+            return f"{self.metric_names.reward}: {percent(self.trajectory.reward, self.metric_names.unit)}"
         if ran_out_of_turns(self.trajectory):
             return f"{OUT_OF_TURNS}: no answer within {len(self.trajectory.agent_turns)}"
         if not self.verdicts:
@@ -100,16 +100,16 @@ def page(
         policies=list(report.results.policies),
         paper=PAPER[report.results.benchmark],
         differences=_differences_to_paper(report, config),
-        measure=report.results.measure,
-        lines=result_lines(report.results),
+        metric_names=report.results.metric_names,
+        lines=result_rows(report.results),
         conclusion=conclusion(report.results) + remark(report.stages.get("critic")),
-        verdicts=verdict_lines(report.results),
+        verdicts=verdict_rows(report.results),
         curves=stage_curves(folder),
         turn_plots=[*turn_plots(report.results), *entropy_plots(report.entropy)],
         deeds=deeds(report.stages, config, report.stage_seconds),
         files={stage: _files(folder, stage) for stage in report.stages},
         facts={stage: _facts(note) for stage, note in report.stages.items()},
-        examples=examples(dialogues, report.results.measure),
+        examples=examples(dialogues, report.results.metric_names),
         sides=sides,
         settings=json.dumps(report.settings, indent=2),
     )
@@ -145,7 +145,7 @@ def entropy_plots(entropy: Mapping[str, Sequence[TurnEntropy]]) -> list[Plot]:
     return [Plot("Entropy of the policy by turn (mean of -log p of the sampled tokens)", Markup(svg))]
 
 
-def examples(dialogues: Mapping[str, Sequence[Trajectory]], measure: Measure) -> list[Example]:
+def examples(dialogues: Mapping[str, Sequence[Trajectory]], metric_names: MetricNames) -> list[Example]:
     """Held-out tasks to look at: the first of each kind, not the nicest; then the first of the file."""
     rows = list(zip(*dialogues.values(), strict=True))
     kinds = [_kind([trajectory.reward == 1.0 for trajectory in row]) for row in rows]
@@ -156,7 +156,7 @@ def examples(dialogues: Mapping[str, Sequence[Trajectory]], measure: Measure) ->
             index + 1,
             kinds[index],
             rows[index][0].task,
-            [Side(name, row, measure) for name, row in zip(dialogues, rows[index], strict=True)],
+            [Side(name, row, metric_names) for name, row in zip(dialogues, rows[index], strict=True)],
         )
         for index in chosen
     ]

@@ -18,7 +18,7 @@ from launch.common.benchmarks import Benchmark
 from launch.common.console import Console, ShortLine
 from launch.common.run_dir import RunDir
 from launch.common.settings import start_model
-from launch.common.stopping import finishing
+from launch.common.stopping import defer_termination
 from launch.training.config import TrainConfig
 from models.attention import AttentionName
 from models.config import LlamaConfig
@@ -219,7 +219,7 @@ class Run:
         def progress(done: int, total: int, line: str, values: Mapping[str, float]) -> None:
             self.console.progress(stage, done, total, line, short(done, total, values))
 
-        return Reporter(progress, self.console.warn, finishing)
+        return Reporter(progress, self.console.warn, defer_termination)
 
     def finish(self, stage: str, note: Mapping[str, Any]) -> None:
         """Marks the stage as finished."""

@@ -14,7 +14,7 @@ from colbench_env.episodes import failures_file
 from colbench_env.grade_file import grade_rows
 from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput, BenchmarkName, Pair, Ranked, Row, Trajectory
-from launch.common.benchmarks import Frontend, opened
+from launch.common.benchmarks import Frontend, open_benchmark
 from launch.common.settings import Design
 from launch.viewer.config import ShowConfig
 from launch.viewer.episodes import Episode, Joined, broken_episode, episode
@@ -121,9 +121,9 @@ def _trajectories(path: Path, limit: int) -> list[Numbered]:
 def _graded(rows: Sequence[Numbered], design: Design, progress: Callable[[int, int], None]) -> list[Numbered]:
     trajectories: Sequence[Trajectory] = [one.row for one in rows]
     for name in get_args(BenchmarkName):
-        with opened(name, design) as benchmark:
+        with open_benchmark(name, design) as benchmark:
             wanted = [
-                (bool(row.task.test_cases) == benchmark.runs_answers and not benchmark.why_not(row.task))
+                (bool(row.task.test_cases) == benchmark.runs_answers and not benchmark.grading_error(row.task))
                 and (row.reward is None or (benchmark.runs_answers and "tests" not in row.extra))
                 for row in trajectories
             ]
@@ -141,7 +141,7 @@ def _pictured(
     with contextlib.closing(Frontend(design)) as frontend:
         for name, found in rows.items():
             for one in found:
-                if reason := frontend.why_not(one.row.task):
+                if reason := frontend.grading_error(one.row.task):
                     raise BadInput(f"{one.where}: --pictures: {reason}")
             report = functools.partial(progress, f"pictures: {name}")
             pictured = with_pictures([one.row for one in found], frontend.renderer, report)

@@ -289,7 +289,7 @@ def test_a_run_directory_of_another_configuration_names_the_setting_and_both_val
 
 
 def test_a_run_directory_in_use_is_refused(start, tmp_path, tiny_model):
-    with RunDir(tmp_path / "run").opened({}):
+    with RunDir(tmp_path / "run").open({}):
         sentence = start(f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}").refuses()
     assert sentence == f"error: {tmp_path / 'run'}: another process is working in this run directory"
 
@@ -330,5 +330,5 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_same_command_continues
 
 def test_a_disk_that_is_full_while_a_file_is_open_is_named_by_the_run_directory(tmp_path):
     with pytest.raises(BadInput, match=rf"^{tmp_path}: a file of the run cannot be written: No space left on device$"):
-        with RunDir(tmp_path).opened({}):
+        with RunDir(tmp_path).open({}):
             raise OSError(errno.ENOSPC, "No space left on device")

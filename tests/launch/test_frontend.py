@@ -109,7 +109,7 @@ def test_a_reference_that_does_not_show_leaves_out_its_own_dialogues(in_process,
 def test_an_answer_that_is_not_there_has_no_picture():
     rows = [replace(row(RED), reward=1.0), replace(row(NO_ANSWER, "Which red?", task=Task("Another", RED)), reward=0.0)]
     with contextlib.closing(Frontend(Design())) as frontend:
-        none, red = frontend.sides({"agent": rows})
+        none, red = frontend.page_images({"agent": rows})
     assert none.images[0].answer is None and none.images[0].reference == red.images[0].answer
 
 
@@ -214,9 +214,11 @@ def test_an_agent_that_nobody_has_told_otherwise_gets_the_prompt_of_its_benchmar
 
 def test_what_the_two_benchmarks_prefer_and_imitate():
     frontend, backend = Frontend(Design()), Backend()
-    assert frontend.worth_imitating([0.5, 0.9, 0.8]) == [1]
-    assert frontend.worth_imitating([0.85, 0.9]) == []
-    assert backend.worth_imitating([1.0, 0.9, 1.0]) == [0, 2]
-    assert frontend.why_not(make_page_tasks("test", 1, 0)[0]) == ""
-    assert backend.why_not(TASK).startswith("the task has no 'test_cases'")
-    assert frontend.why_not(Task("x", "def f(): pass")) == "the reference is no HTML page, expected a frontend task"
+    assert frontend.demonstrations([0.5, 0.9, 0.8]) == [1]
+    assert frontend.demonstrations([0.85, 0.9]) == []
+    assert backend.demonstrations([1.0, 0.9, 1.0]) == [0, 2]
+    assert frontend.grading_error(make_page_tasks("test", 1, 0)[0]) == ""
+    assert backend.grading_error(TASK).startswith("the task has no 'test_cases'")
+    assert (
+        frontend.grading_error(Task("x", "def f(): pass")) == "the reference is no HTML page, expected a frontend task"
+    )

@@ -9,7 +9,7 @@ import released
 from colbench_env.tasks import read_rows
 from colbench_env.types import Candidates, Pair, Ranked, Trajectory
 from launch.training.config import TrainConfig
-from launch.training.stages import planned
+from launch.training.stages import plan_stages
 from sweet_jax.data.chat import Chat, privileged_prefix
 from sweet_jax.data.token_rows import pair_rows, row_from_json, row_to_json, trajectory_row
 
@@ -89,7 +89,7 @@ def note(run_dir, stage):
     ],
 )
 def test_a_given_file_replaces_the_stage_that_would_write_it_and_what_only_that_one_reads(settings, stages):
-    assert planned(TrainConfig(**settings)) == tuple(stages.split())
+    assert plan_stages(TrainConfig(**settings)) == tuple(stages.split())
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from launch.common.benchmarks import Backend
 from launch.common.console import Console
 from launch.common.files import write_json
 from launch.common.run_dir import RunDir
-from launch.reporting.metric_names import MEASURES, duration, points, share
+from launch.reporting.metric_names import METRIC_NAMES, duration, points, share
 from launch.training import report_page as page
 from launch.training.command_line import command_line, next_commands
 from launch.training.config import TrainConfig
@@ -317,14 +317,14 @@ def test_the_examples_are_the_first_of_each_kind(run):
         "start": [trajectory(n, 0, p, 1) for n, p in enumerate([3, 10, 10, 2, 1], start=1)],
         "trained": [trajectory(n, 0, p, 1) for n, p in enumerate([4, 10, 10, 10, 10], start=1)],
     }
-    found = page.examples(dialogues, MEASURES["backend"])
+    found = page.examples(dialogues, METRIC_NAMES["backend"])
     assert [(example.number, example.kind) for example in found] == [
         (4, "solved only after training"),
         (1, "solved neither before nor after training"),
         (2, "solved before and after training"),
     ]
     assert [side.outcome for side in found[0].sides] == ["2 of 10 tests passed", "10 of 10 tests passed"]
-    alone = page.examples({"start": dialogues["start"][1:3]}, MEASURES["backend"])
+    alone = page.examples({"start": dialogues["start"][1:3]}, METRIC_NAMES["backend"])
     assert [(example.number, example.kind) for example in alone] == [(1, "solved"), (2, "solved")]
 
 

@@ -19,7 +19,7 @@ TASKS = [Task(f"task {number}", "def f(): pass") for number in range(7)]
 
 def opened_once(path, settings=SETTINGS, stage="tasks"):
     directory = RunDir(path)
-    with directory.opened(settings):
+    with directory.open(settings):
         if stage:
             directory.stage(stage)
             directory.finish(stage, {"rows": 3})
@@ -33,7 +33,7 @@ def test_a_new_directory_is_made_with_its_configuration_in_it(tmp_path):
 
 def test_the_same_settings_open_it_again_and_find_the_notes_of_finished_stages(tmp_path):
     opened_once(tmp_path)
-    with RunDir(tmp_path).opened(SETTINGS):
+    with RunDir(tmp_path).open(SETTINGS):
         assert RunDir(tmp_path).note("tasks") == {"rows": 3}
         assert RunDir(tmp_path).note("rollouts") is None
 
@@ -41,7 +41,7 @@ def test_the_same_settings_open_it_again_and_find_the_notes_of_finished_stages(t
 def test_settings_that_differ_are_named_with_both_values(tmp_path):
     opened_once(tmp_path)
     other = {"seed": 2, "critic": {"beta": 0.1, "training": {"batch_size": 8}}}
-    with pytest.raises(BadInput) as error, RunDir(tmp_path).opened(other):
+    with pytest.raises(BadInput) as error, RunDir(tmp_path).open(other):
         pass
     assert str(error.value) == (
         f"{tmp_path} is the run directory of another configuration: critic.training.batch_size is 16 there and 8 here; "
@@ -53,14 +53,14 @@ def test_settings_that_differ_are_named_with_both_values(tmp_path):
 def test_a_setting_that_only_one_side_has_differs_too(tmp_path):
     opened_once(tmp_path, {"seed": 1})
     with pytest.raises(BadInput, match="grader is None there and 'strict' here"):
-        with RunDir(tmp_path).opened({"seed": 1, "grader": "strict"}):
+        with RunDir(tmp_path).open({"seed": 1, "grader": "strict"}):
             pass
 
 
 def test_many_differences_are_counted_after_the_fourth(tmp_path):
     opened_once(tmp_path, dict.fromkeys("abcdef", 0))
     with pytest.raises(BadInput, match=r"a is 0 .*; b is 0 .*; c is 0 .*; d is 0 there and 1 here; and 2 more\. Use"):
-        with RunDir(tmp_path).opened(dict.fromkeys("abcdef", 1)):
+        with RunDir(tmp_path).open(dict.fromkeys("abcdef", 1)):
             pass
 
 
@@ -75,23 +75,23 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path):
     opened_once(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(BadInput, match=r"config\.json: the run's configuration cannot be read: "):
-        with RunDir(tmp_path).opened(SETTINGS):
+        with RunDir(tmp_path).open(SETTINGS):
             pass
 
 
 def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
-    with RunDir(tmp_path).opened(SETTINGS):
+    with RunDir(tmp_path).open(SETTINGS):
         with pytest.raises(BadInput, match="another process is working in this run directory"):
-            with RunDir(tmp_path).opened(SETTINGS):
+            with RunDir(tmp_path).open(SETTINGS):
                 pass
-    with RunDir(tmp_path).opened(SETTINGS):
+    with RunDir(tmp_path).open(SETTINGS):
         pass
 
 
 def test_a_place_where_no_directory_can_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match=r"file/run: the run directory cannot be written: Not a directory"):
-        with RunDir(tmp_path / "file" / "run").opened(SETTINGS):
+        with RunDir(tmp_path / "file" / "run").open(SETTINGS):
             pass
 
 
@@ -100,7 +100,7 @@ def test_a_read_only_directory_is_named(tmp_path):
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(BadInput, match="the run directory cannot be written: Permission denied"):
-            with RunDir(tmp_path / "run").opened(SETTINGS):
+            with RunDir(tmp_path / "run").open(SETTINGS):
                 pass
     finally:
         tmp_path.chmod(0o700)

@@ -16,7 +16,7 @@ import launch.serving.app
 from colbench_env.types import BadInput
 from launch.common.settings import EMBEDDED_DIRECTORY
 from launch.serving.app import make_app
-from launch.serving.chat_request import Refused
+from launch.serving.chat_request import APIError
 from launch.serving.config import Limits
 from launch.serving.connections import make_server
 from launch.serving.loading import Served
@@ -174,13 +174,13 @@ def test_a_connection_too_many_is_told_so_and_a_later_one_is_served(chat):
         assert found == (200, {"status": "ok"})
 
 
-@pytest.mark.parametrize("slow", ["read_asked", "_wanted"])
+@pytest.mark.parametrize("slow", ["read_chat_request", "_wanted"])
 def test_others_are_answered_while_a_long_message_is_read_and_tokenised(chat, monkeypatch, slow):
     others_answered, in_time = threading.Event(), []
 
     def waits(*arguments):
         in_time.append(others_answered.wait(2.0))
-        raise Refused(400, "done")
+        raise APIError(400, "done")
 
     monkeypatch.setattr(launch.serving.app, slow, waits)
     body = json.dumps({"model": "embedded", "messages": [{"role": "user", "content": "hi"}]}).encode()

@@ -6,7 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from launch.serving.chat_request import Asked, Refused, read_asked
+from launch.serving.chat_request import APIError, ChatRequest, read_chat_request
 from sweet_jax.generation.batch_sampler import Sampling
 
 HELLO = {"role": "user", "content": "hello"}
@@ -17,7 +17,7 @@ def body(**fields):
 
 
 def read(**fields):
-    return read_asked(body(**fields), "m")
+    return read_chat_request(body(**fields), "m")
 
 
 def said(asked):
@@ -25,7 +25,7 @@ def said(asked):
 
 
 def refusal(**fields):
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(APIError) as caught:
         read(**fields)
     assert caught.value.status in (400, 404)
     return caught.value
@@ -75,7 +75,7 @@ def test_a_field_of_a_request_that_asks_for_nothing_is_served(name, value):
 
 
 @pytest.mark.parametrize(
-    "name", [*sorted(Asked.model_fields.keys() - {"model", "messages"}), "guided_json", "never_heard_of"]
+    "name", [*sorted(ChatRequest.model_fields.keys() - {"model", "messages"}), "guided_json", "never_heard_of"]
 )
 def test_null_asks_for_nothing_whatever_the_name(name):
     assert read(**{name: None}) == read()
@@ -150,7 +150,7 @@ def test_a_developer_is_the_system_and_a_list_of_texts_is_their_text():
 def test_half_a_character_is_replaced_wherever_text_is_taken():
     parts = [{"type": "text", "text": "\ud83d"}, {"type": "text", "text": "b\udc00🙂"}]
     messages = [{"role": "user", "content": "a\ud83d"}, {"role": "user", "content": parts}]
-    found = read_asked(body(messages=messages, stop="\ud800!", user="\ud800"), "m")
+    found = read_chat_request(body(messages=messages, stop="\ud800!", user="\ud800"), "m")
     assert [message["content"] for message in said(found)] == ["a\ufffd", "\ufffdb\ufffd🙂"]
     assert found.stop == ["\ufffd!"]
 
@@ -224,8 +224,8 @@ def test_what_cannot_be_honoured_is_one_sentence(fields, code, complaint):
     ids=lambda value: repr(value[:30]),
 )
 def test_a_body_that_is_no_request_is_one_sentence(given, complaint):
-    with pytest.raises(Refused) as caught:
-        read_asked(given, "m")
+    with pytest.raises(APIError) as caught:
+        read_chat_request(given, "m")
     assert caught.value.status == 400
     assert caught.value.message.startswith(complaint) and "\n" not in caught.value.message
 
@@ -235,7 +235,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = st.sampled_from([*Asked.model_fields, *Asked.NEUTRAL, *Asked.IGNORED, "tools", "x", "\ud800"])
+FIELDS = st.sampled_from(
+    [*ChatRequest.model_fields, *ChatRequest.NEUTRAL, *ChatRequest.IGNORED, "tools", "x", "\ud800"]
+)
 
 
 @hypothesis.settings(max_examples=300, deadline=None)
@@ -248,8 +250,8 @@ FIELDS = st.sampled_from([*Asked.model_fields, *Asked.NEUTRAL, *Asked.IGNORED, "
 )
 def test_any_body_is_read_or_refused_in_one_sentence_of_ascii_or_utf_8(given):
     try:
-        asked = read_asked(given, "m")
-    except Refused as refused:
+        asked = read_chat_request(given, "m")
+    except APIError as refused:
         assert refused.status in (400, 404) and refused.message
         json.dumps(refused.to_json()).encode()
         refused.message.encode()

@@ -80,7 +80,7 @@ def test_no_handler_of_errors_keeps_it():
 
 def test_what_is_being_finished_is_finished_first():
     body = """
-with stopping.finishing() as asked:
+with stopping.defer_termination() as asked:
     print(asked())
     sigterm()
     time.sleep(0.2)
@@ -91,17 +91,17 @@ print("goes on")
 
 
 def test_after_what_was_finished_it_ends_a_command_at_once_again():
-    assert run("with stopping.finishing():\n    pass\nsigterm()\ntime.sleep(30)") == (143, [], [SENTENCE])
+    assert run("with stopping.defer_termination():\n    pass\nsigterm()\ntime.sleep(30)") == (143, [], [SENTENCE])
 
 
 def test_an_error_while_something_is_finished_stays_that_error():
-    body = "with stopping.finishing():\n    sigterm()\n    raise cli.Stopped('the disk is gone')"
+    body = "with stopping.defer_termination():\n    sigterm()\n    raise cli.Stopped('the disk is gone')"
     assert run(body) == (1, [], ["error: the disk is gone"])
 
 
 def test_several_signals_within_a_second_are_one():
     body = """
-with stopping.finishing():
+with stopping.defer_termination():
     sigterm()
     sigterm()
     time.sleep(0.5)
@@ -113,7 +113,7 @@ with stopping.finishing():
 
 def test_a_second_sigterm_ends_at_once_also_while_something_is_finished_or_compiled():
     begun = time.monotonic()
-    body = "with stopping.finishing():\n    sigterm()\n    sigterm(after=1.2)\n    compile_for_minutes()"
+    body = "with stopping.defer_termination():\n    sigterm()\n    sigterm(after=1.2)\n    compile_for_minutes()"
     assert run(body) == (143, [], [])
     assert time.monotonic() - begun < 20
 
@@ -126,7 +126,7 @@ def test_a_command_that_is_long_away_from_python_is_ended_after_the_grace():
 def test_what_is_being_finished_has_no_grace():
     body = """
 stopping.GRACE_SECONDS = 0.2
-with stopping.finishing():
+with stopping.defer_termination():
     sigterm()
     time.sleep(1)
     print("finished")

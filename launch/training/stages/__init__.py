@@ -49,12 +49,12 @@ def run_stage(run: Run, stage: str) -> dict[str, Any]:
     return STAGE_FUNCTIONS[stage](run)
 
 
-def planned(config: TrainConfig) -> tuple[str, ...]:
+def plan_stages(config: TrainConfig) -> tuple[str, ...]:
     """The stages that the algorithm needs, in order: what the evaluation reads, what that reads, and so on."""
-    return ("tasks", *(("start",) if config.model == SCRATCH else ()), *needed(config, "evaluation")[1:])
+    return ("tasks", *(("start",) if config.model == SCRATCH else ()), *required_stages(config, "evaluation")[1:])
 
 
-def needed(config: TrainConfig, last: str) -> tuple[str, ...]:
+def required_stages(config: TrainConfig, last: str) -> tuple[str, ...]:
     """The stage `last` and every one whose files it reads, directly or not, in order."""
     wanted, left = set(), [last]
     while left:

@@ -83,7 +83,7 @@ def _last_prompt_and_turn(row: TokenRow, chat: Chat) -> str:
 
 
 def _without_pairs(run: Run, path: Path) -> None:
-    reason = f"{path}: {run.benchmark.nothing_preferred}"
+    reason = f"{path}: {run.benchmark.no_preferences_message}"
     if shows_reference(run) and run.config.critic.without_pairs == "hindsight":
         run.console.warn(f"stage pairs: {reason}: no critic is trained, so what follows is no measure of SWEET-RL")
         return

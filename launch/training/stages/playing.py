@@ -44,7 +44,7 @@ def play(
     A failed episode is in `failures_file(path)` and has no row. Raises Stopped where all have failed.
     """
     simulator = run.config.simulator
-    waits = simulator.human == "openai" or (processes.count() > 1 and not run.benchmark.answers_at_once)
+    waits = simulator.human == "openai" or (processes.count() > 1 and not run.benchmark.is_synchronous)
     settings = Settings(
         run.config.rollouts.max_turns, run.benchmark.rules, run.system, seed=seed, agent_name=agent.name,
         attempts=simulator.attempts, retry_seconds=1.0 if waits else 0.0, no_leaks=simulator.no_leaks,

@@ -57,7 +57,7 @@ def _imitate(run: Run) -> tuple[int, dict[str, int]]:
     settings = run.config.policy
     path = run.directory.path / "grading" / "trajectories.jsonl"
     given = read_located_rows(path, Trajectory)
-    good = [given[index] for index in _worth_imitating(run, [found.row for found in given])]
+    good = [given[index] for index in _demonstrations(run, [found.row for found in given])]
     rows = [(found.where, trajectory_row(found.row, run.chat, run.system, found.where)) for found in good]
     for where, row in rows:
         check_row(row, run.llama_config.vocab_size, where)
@@ -66,7 +66,7 @@ def _imitate(run: Run) -> tuple[int, dict[str, int]]:
     fitted = [truncate(row, settings.training.max_length, settings.training.truncation) for _, row in rows]
     kept = [row for row in fitted if row is not None]
     if not kept:
-        raise BadInput(f"{path}: {run.benchmark.nothing_good}, so there is nothing to imitate")
+        raise BadInput(f"{path}: {run.benchmark.no_demonstrations_message}, so there is nothing to imitate")
     counts = check_action_tokens(kept, most_turns(kept))
     buckets = default_buckets(settings.training.max_length)
 
@@ -91,7 +91,7 @@ def _imitate(run: Run) -> tuple[int, dict[str, int]]:
     return len(kept), counts
 
 
-def _worth_imitating(run: Run, rows: Sequence[Trajectory]) -> list[int]:
+def _demonstrations(run: Run, rows: Sequence[Trajectory]) -> list[int]:
     """Numbers of the rows, from 0."""
     by_task: dict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
@@ -100,7 +100,7 @@ def _worth_imitating(run: Run, rows: Sequence[Trajectory]) -> list[int]:
     return sorted(
         numbers[index]
         for numbers in by_task.values()
-        for index in run.benchmark.worth_imitating([rows[number].reward for number in numbers])
+        for index in run.benchmark.demonstrations([rows[number].reward for number in numbers])
     )
 
 

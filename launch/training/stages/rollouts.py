@@ -23,7 +23,7 @@ def rollouts(run: Run) -> dict[str, Any]:
     path = run.directory.stage("rollouts") / "trajectories.jsonl"
     if run.config.trajectories is not None:
         given = read_located_rows(run.config.trajectories, Trajectory)
-        check_rewards(given, run.benchmark.measure.benchmark)
+        check_rewards(given, run.benchmark.metric_names.benchmark)
         write_rows(path, [found.row for found in given])
         return {"trajectories": len(given), "from": str(run.config.trajectories)}
     train = read_rows(run.directory.path / "tasks" / "train.jsonl", Task)
@@ -36,7 +36,7 @@ def grade(run: Run, stage: str, source: Path, target: Path) -> list[Trajectory]:
     located = read_located_rows(source, Trajectory)
     trajectories = [found.row for found in located]
     for found in located:
-        if found.row.reward is None and (reason := run.benchmark.why_not(found.row.task)):
+        if found.row.reward is None and (reason := run.benchmark.grading_error(found.row.task)):
             raise BadInput(f"{found.where}: the answer cannot be graded: {reason}")
     wanted = [trajectory.reward is None for trajectory in trajectories]
     with run.benchmark.grader() as grader:

@@ -61,7 +61,7 @@ def tasks(run: Run) -> dict[str, Any]:
 def _gradable(run: Run, path: Path) -> list[Task]:
     rows = read_located_rows(path, Task)
     for found in rows:
-        if reason := run.benchmark.why_not(found.row):
+        if reason := run.benchmark.grading_error(found.row):
             raise BadInput(f"{found.where}: {reason}")
     return [found.row for found in rows]
 
@@ -99,7 +99,7 @@ def start(run: Run) -> dict[str, Any]:
 
 
 def _write_dialogues(run: Run, path: Path) -> None:
-    write_rows(path, run.benchmark.behaviour(run.config.start.dialogues, run.config.seed))
+    write_rows(path, run.benchmark.scripted_dialogues(run.config.start.dialogues, run.config.seed))
 
 
 def start_rows(dialogues: Sequence[Trajectory], chat: Chat, privileged_fraction: float, seed: int) -> list[TokenRow]:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from colbench_env.flags import source_flags
 from colbench_env.samples import layout_of
 from colbench_env.types import NO_ANSWER, Candidates, Pair, Ranked, Row, Task, Trajectory
-from launch.data_tools.report_data import DialogueFacts, Lengths, References, Rewards, TaskFacts
+from launch.data_tools.report_data import DialogueStatistics, Lengths, References, Rewards, TaskStatistics
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 
 
-class Survey:
+class RowStatistics:
     """The facts of the rows that were added. count_tokens: lengths in tokens of texts, None to count none."""
 
     def __init__(self, count_tokens: CountTokens | None):
@@ -103,9 +103,9 @@ class Survey:
     def candidates(self) -> dict[int, int]:
         return dict(sorted(self._candidates.items()))
 
-    def dialogue_facts(self) -> DialogueFacts:
+    def dialogue_statistics(self) -> DialogueStatistics:
         """The facts of a file of trajectories."""
-        return DialogueFacts(
+        return DialogueStatistics(
             layout=layout_of(self._row_tasks),
             turns=dict(sorted(self._turns.items())),
             agent_turns=sum(turns * count for turns, count in self._turns.items()),
@@ -114,10 +114,10 @@ class Survey:
             other_opening=self._other_opening,
         )
 
-    def task_facts(self, in_tasks_file: bool, references: References | None) -> TaskFacts:
+    def task_statistics(self, in_tasks_file: bool, references: References | None) -> TaskStatistics:
         """The facts of the different tasks, with what running their references has shown."""
         hidden = {line: task for line, task in self.tasks.items() if task.hidden_information is not None}
-        return TaskFacts(
+        return TaskStatistics(
             different=len(self.tasks),
             repeated=[lines for lines in self._lines.values() if len(lines) > 1] if in_tasks_file else [],
             with_reference=sum(bool(task.ground_truth) for task in self.tasks.values()),
