@@ -10,14 +10,32 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from colbench_env.episodes import with_grade
-from colbench_env.grading import Grade, Grader
+from colbench_env.grading import Grade
 from colbench_env.locking import locked
 from colbench_env.tasks import append_rows, read_complete, scan_lines
 from colbench_env.types import BadInput, Trajectory
 
 GRADE_KEYS = ("grader", "verdicts", "tests", "page")  # what a grade adds to a row, besides its reward
+
+
+class AnswerGrader(Protocol):
+    """What grades answers: `grading.Grader` for functions, `design.grading.DesignGrader` for pages."""
+
+    @property
+    def mode(self) -> str:
+        """The name of the grader that graded rows record."""
+        ...
+
+    def layers_text(self) -> str:
+        """Name in a line what keeps answers from doing harm."""
+        ...
+
+    def grade_many(self, answers: Any, /, on_done: Any = ...) -> list[Any]:
+        """Grade (task, answer) pairs, in order; `on_done(index, grade)` is called with each grade."""
+        ...
 
 
 def without_grade(trajectory: Trajectory) -> Trajectory:
@@ -36,7 +54,7 @@ def why_ungraded(rows: Sequence[Trajectory]) -> str:
 def grade_rows(
     rows: Sequence[Trajectory],
     wanted: Sequence[bool],
-    grader: Grader | None,
+    grader: AnswerGrader | None,
     target: Path | None,
     progress: Callable[[int, int], None],
 ) -> list[Trajectory]:
@@ -80,7 +98,7 @@ def _check_begins(
     done: Sequence[Trajectory],
     rows: Sequence[Trajectory],
     wanted: Sequence[bool],
-    grader: Grader | None,
+    grader: AnswerGrader | None,
 ) -> None:
     """BadInput with the first row of `target` that is not the row that would be written there."""
     if len(done) > len(rows):

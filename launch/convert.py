@@ -10,7 +10,7 @@ from launch.export.config import ConvertConfig
 
 
 def main() -> None:
-    """Parses the flags and converts."""
+    """Parse the flags and convert."""
     config: ConvertConfig = cli.parse_plain(ConvertConfig, sys.argv[1:], "launch.convert")
 
     with join_processes(config.hosts):

@@ -15,7 +15,7 @@ from launch.data_tools.config import CheckConfig
 
 
 def check(argv: Sequence[str]) -> None:
-    """Names every defective row of a file, prints a summary, and ends with status 2 if there is such a row."""
+    """Name every defective row of a file and print what the file holds; exit status 2 if there is a defective row."""
     config: CheckConfig = cli.parse_plain(CheckConfig, argv, "launch.data check")
 
     # What runs references only now: `--help` and bad flags should answer at once.
@@ -32,7 +32,7 @@ def check(argv: Sequence[str]) -> None:
 
 
 def assets(argv: Sequence[str]) -> None:
-    """Fetches what the frontend renderer needs, once, and checks its hash."""
+    """Fetch what the frontend renderer needs, once, and check its hash."""
     from launch.data_tools.fetch_assets import AssetsConfig, fetch_assets
 
     fetch_assets(cli.parse_plain(AssetsConfig, argv, "launch.data assets"))
@@ -45,7 +45,7 @@ _USAGE = cli.usage("launch.data", "COMMAND [FLAGS]")
 
 
 def main() -> None:
-    """Runs the command that the first argument names."""
+    """Run the command that the first argument names."""
     name, *rest = sys.argv[1:] or [""]
     if name in COMMANDS:
         COMMANDS[name](rest)

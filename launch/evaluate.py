@@ -15,9 +15,9 @@ from launch.evaluation.config import STDOUT, EvaluateConfig
 
 
 def main() -> None:
-    """Parses the flags, checks that everything can be written, grades, reports.
+    """Parse the flags, check that everything can be written, grade, report.
 
-    What is wrong with the input is told last, when everything else has been graded and written.
+    Problems of the input are reported last, when everything else has been graded and written.
     """
     config: EvaluateConfig = cli.parse_plain(EvaluateConfig, _with_json_value(sys.argv[1:]), "launch.evaluate")
 
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _with_json_value(argv: Sequence[str]) -> list[str]:
-    """The arguments, with "-" for the file where `--json` stands alone."""
+    """Insert "-" for the file where `--json` stands alone."""
     return [
         f"--json={STDOUT}" if argument == "--json" and after.startswith("--") else argument
         for argument, after in itertools.pairwise([*argv, "--"])

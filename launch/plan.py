@@ -14,7 +14,7 @@ from launch.planning.config import PlanConfig
 
 
 def main() -> None:
-    """Parses the flags, checks them, compiles and prints."""
+    """Parse the flags, check them, compile and print."""
     config: PlanConfig = cli.parse_plain(PlanConfig, sys.argv[1:], "launch.plan")
 
     # jax and what imports it only now: `--help` and bad flags should answer at once.

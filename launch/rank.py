@@ -10,7 +10,7 @@ from launch.ranking.config import RankConfig
 
 
 def main() -> None:
-    """Parses the flags and runs what is not finished yet."""
+    """Parse the flags and run what is not finished yet."""
     config: RankConfig = cli.parse_plain(RankConfig, sys.argv[1:], "launch.rank")
 
     with join_processes(config.hosts):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Parses the flags, seats both sides and plays what the file does not have yet."""
+    """Parse the flags, seat both sides and play what the file does not have yet."""
     config: RolloutConfig = cli.parse_plain(RolloutConfig, sys.argv[1:], "launch.rollout")
     with join_processes(config.hosts):
         _roll(config)

@@ -14,7 +14,7 @@ from launch.serving.config import ServeConfig
 
 
 def main() -> None:
-    """Parses the flags, takes the port, loads the model, serves until SIGTERM (status 143) or Ctrl-C (0)."""
+    """Parse the flags, take the port, load the model, serve until SIGTERM (status 143) or Ctrl-C (0)."""
     config: ServeConfig = cli.parse_plain(ServeConfig, sys.argv[1:], "launch.serve")
     key = _api_key(config)
     with _listener(config) as listener:
@@ -62,7 +62,7 @@ def _api_key(config: ServeConfig) -> str | None:
 
 
 def _listener(config: ServeConfig) -> socket.socket:
-    """The socket that is served; taken first, so that a busy port is told before a model is read."""
+    """Open the socket that is served, first, so that a busy port is reported before a model is read."""
     listener = socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -13,7 +13,7 @@ from launch.viewer.config import ShowConfig
 
 
 def main() -> None:
-    """Parses the flags, reads everything, and only then writes the page or prints."""
+    """Parse the flags, read everything, and only then write the page or print."""
     config: ShowConfig = cli.parse_plain(ShowConfig, sys.argv[1:], "launch.show")
 
     from colbench_env.types import BadInput

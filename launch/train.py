@@ -17,7 +17,7 @@ from launch.training.presets import presets_for
 
 
 def main() -> None:
-    """Parses the flags and runs the stages that are not finished yet."""
+    """Parse the flags and run the stages that are not finished yet."""
     argv = sys.argv[1:]
     named = (cli.flag_value(argv, name, "") for name in ("benchmark", "human"))
     presets = presets_for(cli.flag_value(argv, "algorithm", "sweet"), *named)
@@ -93,7 +93,7 @@ def _short(value: object) -> str:
 
 
 def _header(run: object) -> None:
-    """Versions, devices, mesh, network, memory, seeds and the sandbox."""
+    """Print versions, devices, mesh, network, memory, seeds and the sandbox."""
     from launch.common.settings import SCRATCH
     from launch.training.run import Run
     from models.parameters import count_params, replicated_share
@@ -129,7 +129,7 @@ def _header(run: object) -> None:
 
 
 def _state_bytes(run: object) -> int:
-    """Bytes of what training holds, all devices together: weights, gradients and two moments, or those of adapters."""
+    """Count the bytes of the training state on all devices together: weights, gradients, two moments; or adapters."""
     import jax
 
     from launch.training.run import Run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from colbench_env.design.grading import Pages
@@ -55,7 +55,7 @@ def with_pictures(
     return found
 
 
-def side_by_side(policies: dict[str, Sequence[Trajectory]], pages: Pages) -> list[SideBySide]:
+def side_by_side(policies: Mapping[str, Sequence[Trajectory]], pages: Pages) -> list[SideBySide]:
     """Up to MOST_SIDES tasks that all policies have a reward for: from the last policy's worst to its best.
 
     They are evenly spread over the order of its similarities, so that no choice of ours decides what is seen.

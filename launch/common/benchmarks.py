@@ -6,9 +6,9 @@ An opened benchmark holds what its tasks need (a browser, a similarity) and is c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from colbench_env.design import mini as frontend_mini
 from colbench_env.design.dialogue import DesignRules
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from colbench_env.design.cache import CachedRenderer
     from colbench_env.design.grading import Similarity
     from colbench_env.design.page_images import SideBySide
+    from colbench_env.grade_file import AnswerGrader
     from colbench_env.types import BenchmarkName
     from launch.common.settings import Design
     from launch.common.simulator import Simulator
@@ -29,76 +30,70 @@ if TYPE_CHECKING:
 
 
 def default_turns(benchmark: BenchmarkName, miniature: bool) -> int:
-    """The agent's turns at most in a dialogue where nobody says otherwise: the paper's ten, fewer of the miniatures."""
+    """Return the most agent turns of a dialogue by default: the paper's ten, fewer in the toy benchmarks."""
     if not miniature:
         return MAX_TURNS
     return frontend_mini.MINI_TURNS if benchmark == "frontend" else MINI_TURNS
 
 
-class Grades(Protocol):
-    """Who grades answers. mode: what rows say of it."""
-
-    @property
-    def mode(self) -> str: ...
-
-    def layers_text(self) -> str: ...
-
-    def grade_many(self, answers: Any, on_done: Any = ...) -> list[Any]: ...
-
-
 class Benchmark(Protocol):
     """What a run has to know of its benchmark.
 
-    rules: of the dialogue. metric_names: how figures are called. runs_answers: whether references and answers are
-    programs.
+    rules: of the dialogue.
+    metric_names: how figures are called.
+    runs_answers: whether references and answers are programs.
     is_synchronous: whether the scripted human needs no time, so that processes that all play the same dialogues stay
-    in step. no_preferences_message, no_demonstrations_message: why there may be no pairs, and nothing to imitate.
+    in step.
+    no_preferences_message: why there may be no pairs.
+    no_demonstrations_message: why there may be nothing to imitate.
     """
 
-    rules: Rules
-    metric_names: MetricNames
-    runs_answers: bool
-    is_synchronous: bool
-    no_preferences_message: str
-    no_demonstrations_message: str
+    rules: ClassVar[Rules]
+    metric_names: ClassVar[MetricNames]
+    runs_answers: ClassVar[bool]
+    is_synchronous: ClassVar[bool]
+    no_preferences_message: ClassVar[str]
+    no_demonstrations_message: ClassVar[str]
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
-        """Tasks of the miniature."""
+        """Make tasks of the toy benchmark."""
         ...
 
     def scripted_dialogues(self, count: int, seed: int) -> Iterator[Trajectory]:
-        """Scripted dialogues of mixed quality about the miniature's tasks, for the start policy to imitate."""
+        """Play scripted dialogues of mixed quality about toy tasks, for the start policy to imitate."""
         ...
 
     def grading_error(self, task: Task) -> str:
-        """Why answers to the task cannot be graded, "" where they can."""
+        """Say why answers to the task cannot be graded, "" where they can."""
         ...
 
     def human(self, simulator: Simulator) -> Human:
-        """Who answers, unless it is the run's own model."""
+        """Make the user simulator, unless it is the run's own model."""
         ...
 
-    def grader(self) -> contextlib.AbstractContextManager[Grades]:
-        """Who grades: `mode`, and `layers_text`, which says in a line what keeps answers from doing harm."""
+    def grader(self) -> contextlib.AbstractContextManager[AnswerGrader]:
+        """Open the grader."""
         ...
 
-    def describe_grader(self) -> str: ...
+    def describe_grader(self) -> str:
+        """Name the grader and its isolation, in a line."""
+        ...
 
-    def preferred(self, rewards: Sequence[float]) -> list[IndexPair]:
-        """Which samples of one task are preferred to which."""
+    def preference_pairs(self, rewards: Sequence[float]) -> list[IndexPair]:
+        """Choose which samples of one task are preferred to which."""
         ...
 
     def demonstrations(self, rewards: Sequence[float]) -> list[int]:
-        """Which samples of one task rejection fine-tuning imitates."""
+        """Choose the samples of one task that rejection fine-tuning imitates."""
         ...
 
-    def page_images(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
-        """Pictures of what the policies have made of some tasks, for a report; none where there is nothing to see."""
+    def page_images(self, policies: Mapping[str, Sequence[Trajectory]]) -> list[SideBySide]:
+        """Draw what the policies have made of some tasks, for a report; [] where there is nothing to see."""
         ...
 
 
 @dataclass(frozen=True)
-class Backend:
+class Backend(Benchmark):
     """Python functions, graded by hidden tests in a sandbox."""
 
     mode: str = "strict"
@@ -112,25 +107,21 @@ class Backend:
     no_demonstrations_message: ClassVar[str] = "no trajectory passes all tests"
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
-        """As `Benchmark.tasks`."""
         from colbench_env.mini import make_tasks
 
         return make_tasks(split, count, seed)
 
     def scripted_dialogues(self, count: int, seed: int) -> Iterator[Trajectory]:
-        """As `Benchmark.scripted_dialogues`."""
         from colbench_env.mini import behaviour_dialogues
 
         return (dialogue.trajectory() for dialogue in behaviour_dialogues("train", count, seed))
 
     def grading_error(self, task: Task) -> str:
-        """As `Benchmark.grading_error`."""
         if not task.ground_truth:
             return "the task has no reference"
         return "" if task.test_cases else "the task has no 'test_cases', expected a backend task with call expressions"
 
     def human(self, simulator: Simulator) -> Human:
-        """As `Benchmark.human`."""
         from colbench_env.humans.rules import RulesHuman
         from colbench_env.humans.scripted import ScriptedHuman
         from colbench_env.mini import UNKNOWN_REPLIES, keywords
@@ -142,33 +133,31 @@ class Backend:
                 return ScriptedHuman(keywords(), UNKNOWN_REPLIES)
         return RulesHuman(simulator.human)
 
-    def grader(self) -> contextlib.AbstractContextManager[Grades]:
-        """As `Benchmark.grader`."""
+    def grader(self) -> contextlib.AbstractContextManager[AnswerGrader]:
         from colbench_env.grading import Grader
 
         return Grader(self.mode, workers=self.workers, unsafe=self.unsafe)
 
     def describe_grader(self) -> str:
-        """As `Benchmark.describe_grader`."""
         with self.grader() as grader:
             return f"{self.mode}, {grader.layers_text()}"
 
-    def preferred(self, rewards: Sequence[float]) -> list[IndexPair]:
-        """As `Benchmark.preferred`: the best sample, if it passes all tests, to every worse one."""
+    def preference_pairs(self, rewards: Sequence[float]) -> list[IndexPair]:
+        """Prefer the best sample, if it passes all tests, to every worse one."""
         from sweet_jax.pairs import trajectory_pairs
 
         return trajectory_pairs(rewards)
 
     def demonstrations(self, rewards: Sequence[float]) -> list[int]:
-        """As `Benchmark.demonstrations`: those that pass all tests."""
+        """Return the samples that pass all tests."""
         return [index for index, reward in enumerate(rewards) if reward == 1.0]
 
-    def page_images(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
-        """As `Benchmark.page_images`: none."""
+    def page_images(self, policies: Mapping[str, Sequence[Trajectory]]) -> list[SideBySide]:
+        """Return no pictures: functions cannot be looked at."""
         return []
 
 
-class Frontend:
+class Frontend(Benchmark):
     """Web pages, graded by how much they look like a hidden one. The browser is started when it is first needed."""
 
     rules: ClassVar[Rules] = DesignRules()
@@ -190,7 +179,7 @@ class Frontend:
         self._similarity: Similarity | None = None
 
     def close(self) -> None:
-        """Ends the browser."""
+        """Close the browser."""
         self._held.close()
         self._renderer = None
 
@@ -226,13 +215,11 @@ class Frontend:
         return self._similarity
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
-        """As `Benchmark.tasks`."""
         from colbench_env.design.mini import make_page_tasks
 
         return make_page_tasks(split, count, seed)
 
     def scripted_dialogues(self, count: int, seed: int) -> Iterator[Trajectory]:
-        """As `Benchmark.scripted_dialogues`."""
         from colbench_env.design.mini import page_behaviour_dialogues
         from colbench_env.humans.design import DesignHuman
 
@@ -240,7 +227,6 @@ class Frontend:
         return (dialogue.trajectory() for dialogue in page_behaviour_dialogues("train", count, seed, human))
 
     def grading_error(self, task: Task) -> str:
-        """As `Benchmark.grading_error`."""
         from colbench_env.design.html import extract_html
 
         if not task.ground_truth:
@@ -248,7 +234,6 @@ class Frontend:
         return "" if extract_html(task.ground_truth) else "the reference is no HTML page, expected a frontend task"
 
     def human(self, simulator: Simulator) -> Human:
-        """As `Benchmark.human`."""
         if simulator.human == "openai":
             from colbench_env.humans.vision import VisionHuman
 
@@ -258,29 +243,27 @@ class Frontend:
         return DesignHuman(self.renderer, plain=simulator.human_plain, called=simulator.human)
 
     @contextlib.contextmanager
-    def grader(self) -> Iterator[Grades]:
-        """As `Benchmark.grader`."""
+    def grader(self) -> Iterator[AnswerGrader]:
         from colbench_env.design.grading import DesignGrader
 
         yield DesignGrader(self.renderer, self.similarity)
 
     def describe_grader(self) -> str:
-        """As `Benchmark.describe_grader`."""
         return f"{self.similarity.name}; pages without a network"
 
-    def preferred(self, rewards: Sequence[float]) -> list[IndexPair]:
-        """As `Benchmark.preferred`: every sample to those that score less by 0.1."""
+    def preference_pairs(self, rewards: Sequence[float]) -> list[IndexPair]:
+        """Prefer every sample to those that score less by 0.1."""
         from sweet_jax.pairs import score_pairs
 
         return score_pairs(rewards)
 
     def demonstrations(self, rewards: Sequence[float]) -> list[int]:
-        """As `Benchmark.demonstrations`: the best one, where it is preferred to another."""
+        """Return the best sample, if it is preferred to another."""
         best = max(range(len(rewards)), key=rewards.__getitem__)
-        return [best] if any(pair.chosen == best for pair in self.preferred(rewards)) else []
+        return [best] if any(pair.chosen == best for pair in self.preference_pairs(rewards)) else []
 
-    def page_images(self, policies: dict[str, Sequence[Trajectory]]) -> list[SideBySide]:
-        """As `Benchmark.page_images`: the pages beside the reference."""
+    def page_images(self, policies: Mapping[str, Sequence[Trajectory]]) -> list[SideBySide]:
+        """Draw the pages next to the reference."""
         from colbench_env.design.page_images import side_by_side
 
         return side_by_side(policies, self.renderer)
@@ -290,7 +273,11 @@ class Frontend:
 def open_benchmark(
     name: BenchmarkName, design: Design, mode: str = "strict", workers: int = 2, unsafe: bool = False
 ) -> Iterator[Benchmark]:
-    """The benchmark of that name, to its end. mode, workers, unsafe: of the backend's grader; design: frontend."""
+    """Open the benchmark of that name and close it at the end of the block.
+
+    mode, workers, unsafe: settings of the backend's grader.
+    design: settings of the frontend.
+    """
     if name == "backend":
         yield Backend(mode, workers, unsafe)
         return

@@ -65,9 +65,10 @@ class ClipSimilarity:
         batch_size: int = 32,
         dtype: DTypeLike = jnp.float32,
     ) -> "ClipSimilarity":
-        """The measure with the network of a Hugging Face CLIP directory, on one device where no mesh is given.
+        """Load the network of a Hugging Face CLIP directory, on one device where no mesh is given.
 
-        dtype: of the weights and of the arithmetic. Raises ModelError as `models.clip_io.load_clip`.
+        dtype: of the weights and of the arithmetic.
+        Raises ModelError as `models.clip_io.load_clip`.
         """
         if mesh is None:
             start_devices(MeshShape())
@@ -77,7 +78,7 @@ class ClipSimilarity:
         return cls(clip, mesh, name, failed, batch_size, dtype)
 
     def scores(self, pages: Sequence[Page | None], references: Sequence[Page]) -> list[float]:
-        """See `Similarity`. Equal pictures score 1."""
+        """Compare pages with their references; see `Similarity`. Equal pictures score 1."""
         check_pairs(pages, references)
         instead = black_png() if self.failed == "black" else None
         shown = [instead if has_failed(page) else page.png for page in pages]
@@ -90,9 +91,9 @@ class ClipSimilarity:
         ]
 
     def embed(self, pictures: Sequence[bytes]) -> Float64[np.ndarray, "B E"]:
-        """Embeddings of the picture files, each of length 1. Raises ModelError for a file that is no picture.
+        """Embed picture files as vectors of length 1. Raises ModelError for a file that is not a picture.
 
-        Pixels of two batches are held at most: of the one that is computed, and of the next, which is read meanwhile.
+        At most the pixels of two batches are held: of the one that is computed, and of the next, which is read.
         """
         done: list[np.ndarray] = []
         running: tuple[jax.Array, int] | None = None
@@ -112,7 +113,7 @@ class ClipSimilarity:
         return image_be / np.linalg.norm(image_be, axis=1, keepdims=True)
 
     def _read(self, batch: Sequence[bytes], pool: ThreadPoolExecutor) -> Float32[np.ndarray, "B C Y X"]:
-        """Pixels of the pictures, with rows of zeros up to the size of a batch: one size, one program."""
+        """Read the pixels of the pictures, padded with rows of zeros to the batch size: one size, one program."""
         vision = self.clip.config.vision
         expected = (vision.num_channels, vision.image_size, vision.image_size)
         pixels_bcyx = np.zeros((self.batch_size, *expected), np.float32)
@@ -128,7 +129,7 @@ class ClipSimilarity:
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh", "dtype"))
 def _embed(params: Params, pixels_bcyx: jax.Array, config: ClipConfig, mesh: Mesh, dtype: DTypeLike) -> jax.Array:
-    """Embeddings [B, E], whole on every device. float32 means float32: TPUs would multiply in bfloat16 unasked."""
+    """Compute embeddings [B, E], replicated. float32 products are float32, where TPUs would use bfloat16 by default."""
     with jax.default_matmul_precision("highest"):
         image_be = embed_images(params, pixels_bcyx, config, mesh, dtype)
     return jax.lax.with_sharding_constraint(image_be, replicated(mesh))
@@ -136,7 +137,7 @@ def _embed(params: Params, pixels_bcyx: jax.Array, config: ClipConfig, mesh: Mes
 
 @functools.cache
 def black_png() -> bytes:
-    """A black picture of the size that the released code gives an answer without a picture."""
+    """Make a black picture of the size that the released code gives an answer without a picture."""
     file = io.BytesIO()
     Image.new("RGB", (224, 224), "black").save(file, "PNG")
     return file.getvalue()

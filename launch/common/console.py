@@ -37,7 +37,7 @@ class Console:
 
     @contextlib.contextmanager
     def logged_to(self, path: Path) -> Iterator[None]:
-        """Inside, everything is appended to `path` as well."""
+        """Append everything to `path` as well, inside the block."""
         path = path if self._audible else Path(os.devnull)
         with path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as self._log:
             try:
@@ -46,7 +46,7 @@ class Console:
                 self._log = None
 
     def say(self, text: str = "") -> None:
-        """A line of text; what a terminal would obey in it is shown."""
+        """Print a line of text, with control characters made visible."""
         text = printable(text)
         self._show(text)
         self._record(text)
@@ -62,20 +62,23 @@ class Console:
             self._log.write(text + "\n")
 
     def warn(self, text: str) -> None:
-        """A warning; all of them are told again in the report."""
+        """Print a warning and keep it for the report."""
         self.warnings.append(text)
         self.say(f"warning: {text}")
 
     def table(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Aligned names and values."""
+        """Print aligned names and values."""
         rows = list(rows)
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
             self.say(f"{name:<{width}}  {value}")
 
     def progress(self, stage: str, done: int, total: int, line: str = "", short: str = "") -> None:
-        """How far a stage is. `line`: a parsable line, printed as it is; without one a plain line now and then.
-        `short`: what a terminal shows in its place."""
+        """Show how far a stage is.
+
+        line: a parsable line, printed as it is; without one a plain line is printed now and then.
+        short: what a terminal shows in its place.
+        """
         if self._stream.isatty():
             if self._bar is None or self._bar.desc != stage:
                 self.end_progress()
@@ -94,7 +97,7 @@ class Console:
             self.end_progress()
 
     def end_progress(self) -> None:
-        """Takes the bar away."""
+        """Remove the progress bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -112,7 +115,7 @@ class ShortLine:
         self._first: tuple[int, float] | None = None  # the first update that was told, which has the compilation behind
 
     def __call__(self, done: int, total: int, values: Mapping[str, float]) -> str:
-        """Empty where there are no metrics."""
+        """Format the metrics of an update; return "" where there are none."""
         if not values:
             return ""
         parts = [f"{self._stage} {done}/{total}"]
@@ -134,7 +137,11 @@ _SHORT = (("loss", "loss", ".3g"), ("rewards/accuracies", "accuracy", ".0%"), ("
 
 
 def clock_text(seconds: float) -> str:
-    """In: 117.2; Out: "1:57". From an hour on with hours: "2:05:00"."""
+    """Format seconds as minutes and seconds, from an hour on with hours.
+
+    In: 117.2   Out: "1:57"
+    In: 7500    Out: "2:05:00"
+    """
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
@@ -151,6 +158,6 @@ class _Handler(logging.Handler):
 
 
 def peak_memory_gib() -> float:
-    """The most memory that this process and its children have held, GiB."""
+    """Return the most memory that this process and its children have held, in GiB."""
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return max(peaks) / 2**20

@@ -14,8 +14,10 @@ from colbench_env.types import BadInput
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes the file whole or not at all; a lone surrogate, which is no UTF-8, is written escaped. BadInput where the
-    disk refuses."""
+    """Write a file whole or not at all; escape lone surrogates, which UTF-8 cannot express.
+
+    Raises BadInput where the disk refuses.
+    """
     beside = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,12 +28,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Writes the data as JSON, whole or not at all. BadInput where the disk refuses."""
+    """Write the data as JSON, whole or not at all. Raises BadInput where the disk refuses."""
     write_text(path, json.dumps(data, indent=2) + "\n")
 
 
 def check_writable(path: Path) -> None:
-    """BadInput unless the file can be written: a new one in a folder that takes it, or a file that is there."""
+    """Raise BadInput unless the file can be written: a new one in a writable folder, or an existing one."""
     try:
         if path.exists() and not path.is_file():
             raise BadInput(f"{path}: cannot be written: there is something else of that name")
@@ -45,13 +47,13 @@ def check_writable(path: Path) -> None:
 
 
 def check_readable(*paths: Path | None) -> None:
-    """BadInput for the first path that is no file which can be read; None is none, and a pipe is left alone."""
+    """Raise BadInput for the first path that is not a readable file; skip None and pipes."""
     for path in paths:
         if path is not None and not path.is_fifo():
             open_rows(path).close()
 
 
 def check_model_directory(model: str | Path) -> None:
-    """BadInput where there is no directory of a model."""
+    """Raise BadInput unless the model directory exists."""
     if not Path(model).is_dir():
         raise BadInput(f"{model}: no such model directory")

@@ -32,10 +32,10 @@ class RunDir:
 
     @contextlib.contextmanager
     def open(self, settings: Mapping[str, Any]) -> Iterator[None]:
-        """Makes the directory or checks that it belongs to these settings, and holds its lock.
+        """Make the directory, or check that it belongs to these settings, and hold its lock inside the block.
 
-        BadInput naming every setting that differs, where the directory cannot be written or is in use, also later, and
-        where the processes have other settings or do not share the directory.
+        Raises BadInput that names the settings that differ; where the directory is in use; where it cannot be
+        written, also later; and where the processes have other settings or do not share the directory.
         """
         wanted = json.loads(json.dumps(settings))
         check_same(wanted)
@@ -76,11 +76,11 @@ class RunDir:
             raise BadInput(f"{self.path} is the run directory of another configuration: {shown}. Use another --run-dir")
 
     def _begun(self) -> bool:
-        """Whether a stage has left anything: until then a run that ended with a mistyped flag binds nobody."""
+        """Say whether a stage has left anything: until then a run that ended with a mistyped flag binds nobody."""
         return any(any(folder.iterdir()) for folder in self.path.iterdir() if folder.is_dir())
 
     def stage(self, name: str) -> Path:
-        """The folder of a stage, made if need be."""
+        """Return the folder of a stage; make it if need be."""
         folder = self.path / name
         try:
             folder.mkdir(exist_ok=True)
@@ -89,7 +89,7 @@ class RunDir:
         return folder
 
     def note(self, name: str) -> dict[str, Any] | None:
-        """What a finished stage left to say, None where it has not finished; every process has to ask."""
+        """Return the note of a finished stage, None where it has not finished. Every process has to call this."""
         return processes.broadcast_from_process_0(lambda: self._read_note(self.path / name / "done.json"))
 
     def _read_note(self, path: Path) -> dict[str, Any] | None:
@@ -99,13 +99,13 @@ class RunDir:
             raise BadInput(f"{path}: the note of a finished stage cannot be read: {error}") from error
 
     def finish(self, name: str, note: Mapping[str, Any]) -> None:
-        """Marks a stage as finished, for all processes to see; nothing is written in it after that."""
+        """Mark a stage as finished, for all processes to see; nothing is written in it after that."""
         path = self.path / name / "done.json"
         processes.publish(path, lambda: write_json(path, dict(note)))
 
 
 def check_same(settings: Mapping[str, Any]) -> None:
-    """BadInput unless all processes have the same settings; each has to call this."""
+    """Raise BadInput unless all processes have the same settings. Every process has to call this."""
     first = processes.broadcast_from_process_0(lambda: settings)
     differing = [f"{name} is {was!r} there and {now!r} here" for name, was, now in _differences(first, settings)]
     if differing:
@@ -123,19 +123,19 @@ def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[st
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """`tasks.write_rows` by the first process; the others have the same rows and write nothing."""
+    """Call `tasks.write_rows` in process 0; the others have the same rows and write nothing."""
     if processes.is_process_0():
         tasks.write_rows(path, rows)
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """`tasks.append_rows` by the first process; the others have the same rows and write nothing."""
+    """Call `tasks.append_rows` in process 0; the others have the same rows and write nothing."""
     if processes.is_process_0():
         tasks.append_rows(path, rows)
 
 
 def resume_rows(path: Path, kind: type[AnyRow], chunk: int, total: int) -> int:
-    """How many rows an interrupted stage has written for good: all `total`, or whole chunks; what follows is removed.
+    """Count the rows of an interrupted stage that stay: all `total`, or whole chunks. Remove the rest.
 
     A chunk of `chunk` rows is computed as one batch, so only whole ones can be continued with the same results.
     """

@@ -39,7 +39,7 @@ _own = 0  # signals that the process has sent itself and not yet heard of
 
 
 def end_at_once(terminated: Terminated) -> None:
-    """Says the sentence and ends the process, from any thread."""
+    """Print the sentence and end the process, from any thread."""
     with contextlib.suppress(OSError, ValueError):
         print(terminated, file=sys.stderr, flush=True)
     os._exit(STATUS)
@@ -50,8 +50,10 @@ on_silence: Callable[[Terminated], None] = end_at_once
 
 
 def watch_for_sigterm() -> None:
-    """Takes the signal over; once, in the main thread, before jax is imported: libtpu would answer with a stack dump
-    where nobody has taken it before."""
+    """Take over SIGTERM. Call this once, in the main thread, before jax is imported.
+
+    libtpu answers SIGTERM with a stack dump where nobody has taken it over before.
+    """
     hears, wakes = socket.socketpair()
     wakes.setblocking(False)
     signal.signal(signal.SIGTERM, _raise)
@@ -60,7 +62,7 @@ def watch_for_sigterm() -> None:
     tell = sys.unraisablehook
 
     def raise_again(lost: sys.UnraisableHookArgs) -> None:
-        """From a callback (of the garbage collector, say) Python drops what is raised."""
+        """Raise again what Python has dropped because it was raised in a callback, of the garbage collector, say."""
         if isinstance(lost.exc_value, Terminated):
             threading.Timer(0.05, _send_again).start()  # when the callback is over
         else:
@@ -70,7 +72,7 @@ def watch_for_sigterm() -> None:
 
 
 def termination_requested() -> bool:
-    """Whether SIGTERM has come."""
+    """Say whether SIGTERM has come."""
     return _came.is_set()
 
 
@@ -110,7 +112,7 @@ def _send_again() -> None:
 
 
 def _listen(hears: socket.socket, _wakes: socket.socket) -> None:
-    """Hears of every signal at once. `_wakes` is only kept open."""
+    """Wait for signals; each wakes this thread at once. `_wakes` is only kept open."""
     global _own
     first: float | None = None
     while True:

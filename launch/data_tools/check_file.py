@@ -20,8 +20,9 @@ TASK_KINDS, PAIR_KINDS = ("backend", "frontend"), ("critic-pairs", "turn-pairs")
 
 
 def check_file(config: CheckConfig, console: Console, said: Callable[[str], None]) -> Report:
-    """What the file holds. `said` is given the sentence of each defective row as soon as it is known.
+    """Check a file and report what it holds.
 
+    said: called with the sentence of each defective row as soon as it is known.
     Raises BadInput for a file that cannot be read or has no rows.
     """
     if config.file.exists() and not (config.file.is_file() or config.file.is_dir()):
@@ -69,7 +70,7 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
 def _read(
     path: Path, kind: Kind | None, statistics: RowStatistics, defect: Callable[[int, str], None], console: Console
 ) -> Counter[str]:
-    """Surveys every row that can be read and names the others; how many rows have the keys of which kind."""
+    """Collect the statistics of every readable row and name the others; count the rows of each kind by their keys."""
     kinds: Counter[str] = Counter()
     size = os.stat(path).st_size
     for line in scan_lines(path):
@@ -93,7 +94,7 @@ def _read(
 
 
 def first_kind(path: Path) -> Kind | None:
-    """The kind of the first row whose keys tell, None if no row's do."""
+    """Return the kind of the first row whose keys tell it, None if no row's do."""
     for line in scan_lines(path):
         try:
             if (kind := kind_of(decode_line(line.content, line.where))) is not None:
@@ -104,7 +105,7 @@ def first_kind(path: Path) -> Kind | None:
 
 
 def token_counter(model: Path) -> CountTokens:
-    """A function that gives the lengths of texts in the tokens of a Hugging Face directory, special ones left out."""
+    """Make a function from texts to their lengths in tokens of a Hugging Face directory, without special tokens."""
     from sweet_jax.data.chat import Chat
 
     tokenizer = Chat.load(model).tokenizer.backend_tokenizer

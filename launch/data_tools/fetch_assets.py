@@ -37,7 +37,7 @@ class AssetsConfig:
 
 
 def fetch_assets(config: AssetsConfig, sheet: Stylesheet = TAILWIND, say: Callable[[str], None] = print) -> Path:
-    """The path of the stylesheet, which is there and checked. Raises `cli.Stopped` where it cannot be had."""
+    """Fetch and check the stylesheet unless it is there; return its path. Raises `cli.Stopped` if it cannot be had."""
     directory = assets_directory(config.assets_dir)
     path = directory / sheet.name
     if path.exists():
@@ -63,7 +63,7 @@ def fetch_assets(config: AssetsConfig, sheet: Stylesheet = TAILWIND, say: Callab
 
 
 def npm_registry() -> str:
-    """The registry that npm is configured with, else the public one."""
+    """Return the registry that npm is configured with, else the public one."""
     named = os.environ.get("npm_config_registry") or os.environ.get("NPM_CONFIG_REGISTRY")
     if named:
         return named
@@ -75,7 +75,7 @@ def npm_registry() -> str:
 
 
 def from_package(package: bytes) -> bytes:
-    """The stylesheet out of the bytes of its npm package."""
+    """Extract the stylesheet from the bytes of its npm package."""
     with tarfile.open(fileobj=io.BytesIO(package), mode="r:gz") as archive:
         member = archive.extractfile(MEMBER)
         if member is None:

@@ -25,7 +25,7 @@ class FileForm:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """The form of a file."""
+        """Read the form of a file."""
         size = blank = 0
         ends = {"LF": 0, "CRLF": 0, "CR": 0}
         marked, line = False, b""
@@ -53,7 +53,7 @@ class Lengths:
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> Self:
-        """The summary of one or more lengths."""
+        """Summarise one or more lengths."""
         return cls(len(lengths), min(lengths), statistics.median(lengths), max(lengths), sum(lengths))
 
 
@@ -71,7 +71,7 @@ class Rewards:
 
     @classmethod
     def of(cls, rewards: Sequence[float | None]) -> Self | None:
-        """The summary of the rewards that there are, None without any."""
+        """Summarise the rewards that are not None; return None without any."""
         known = [reward for reward in rewards if reward is not None]
         if not known:
             return None
@@ -158,5 +158,5 @@ class Report:
     candidates: Mapping[int, int] | None
 
     def to_json(self) -> dict[str, Any]:
-        """The report as a JSON object; what a kind of row does not have is null."""
+        """Return the report as a JSON object, with null for what a kind of row does not have."""
         return asdict(self)

@@ -11,7 +11,7 @@ MAX_LINES = 20  # line numbers in one list
 
 
 def to_text(report: Report) -> str:
-    """Everything in the report but the defects, which were named when they were found."""
+    """Format the report without its defects, which were named when they were found."""
     entries = list(_entries(report))
     width = max(len(name) for name, _ in entries)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in entries)
@@ -103,12 +103,18 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _histogram(counts: Mapping[int, int]) -> str:
-    """In: {3: 20, 4: 1}   Out: "3 (20 times), 4 (once)" """
+    """Format counts.
+
+    In: {3: 20, 4: 1}   Out: "3 (20 times), 4 (once)"
+    """
     return ", ".join(f"{number} ({'once' if count == 1 else f'{count} times'})" for number, count in counts.items())
 
 
 def _lines(lines: Sequence[int]) -> str:
-    """In: [3, 9]   Out: "2: lines 3, 9" """
+    """Format line numbers.
+
+    In: [3, 9]   Out: "2: lines 3, 9"
+    """
     if not lines:
         return "none"
     shown = ", ".join(map(str, lines[:MAX_LINES])) + (", ..." if len(lines) > MAX_LINES else "")

@@ -24,7 +24,7 @@ PRIVILEGED = "In light that the final answer is"  # how the released critic rows
 
 
 def kind_of(value: object) -> Kind | None:
-    """The kind of row that a JSON value is meant to be, None if its keys are those of no kind."""
+    """Return the kind of row that a JSON value is meant to be, None if its keys are those of no kind."""
     if not isinstance(value, dict):
         return None
     if "additional_outputs" in value:
@@ -40,7 +40,7 @@ def kind_of(value: object) -> Kind | None:
 
 
 def read_row(value: object, kind: Kind | None, where: str) -> Row:
-    """The row of a JSON value of a file of this kind. Raises BadInput with everything that makes it defective."""
+    """Read the row of a JSON value in a file of this kind. Raises BadInput with everything that makes it defective."""
     if kind is None:
         if isinstance(value, dict):
             raise BadInput(f"{where}: the keys are those of no known row, expected one of {', '.join(get_args(Kind))}")
@@ -71,7 +71,7 @@ def _problems(row: Row, kind: Kind) -> Iterator[str]:
 
 
 def _code_problems(task: Task) -> Iterator[str]:
-    """What keeps the tests and the reference from ever being run; a reference that is not there is no problem."""
+    """Name what keeps the tests and the reference from ever being run; a missing reference is not a problem."""
     wrong = {}
     for name, call in task.test_cases.items():
         try:

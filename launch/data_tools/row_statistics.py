@@ -33,7 +33,7 @@ class RowStatistics:
         self._candidates: Counter[int] = Counter()
 
     def add(self, line: int, row: Row) -> None:
-        """Takes the facts of a row."""
+        """Add a row."""
         row = row.candidates if isinstance(row, Ranked) else row
         named = list(_texts(row))
         for name, text in named:
@@ -54,11 +54,11 @@ class RowStatistics:
                 self._candidates[len(row.additional_outputs)] += 1
 
     def add_unreadable(self) -> None:
-        """Takes note that there is a row here, of whatever task."""
+        """Note that there is a row here, whatever its task."""
         self._row_tasks.append(None)
 
     def rows_of(self, line: int) -> list[int]:
-        """The lines of all rows of the task whose first row is in this line."""
+        """Return the lines of all rows of the task whose first row is in this line."""
         return self._lines[self.tasks[line].task_id]
 
     def _add_task(self, line: int, task: Task) -> None:
@@ -104,7 +104,7 @@ class RowStatistics:
         return dict(sorted(self._candidates.items()))
 
     def dialogue_statistics(self) -> DialogueStatistics:
-        """The facts of a file of trajectories."""
+        """Return the statistics of a file of trajectories."""
         return DialogueStatistics(
             layout=layout_of(self._row_tasks),
             turns=dict(sorted(self._turns.items())),
@@ -115,7 +115,7 @@ class RowStatistics:
         )
 
     def task_statistics(self, in_tasks_file: bool, references: References | None) -> TaskStatistics:
-        """The facts of the different tasks, with what running their references has shown."""
+        """Return the statistics of the different tasks, with the results of running their references."""
         hidden = {line: task for line, task in self.tasks.items() if task.hidden_information is not None}
         return TaskStatistics(
             different=len(self.tasks),
@@ -135,7 +135,7 @@ def _repeats_a_call(test_cases: Mapping[str, str]) -> bool:
 
 
 def _texts(row: Row) -> Iterator[tuple[str, str]]:
-    """Every text of a row whose length is of interest, with the name under which it is counted."""
+    """Yield every text of a row whose length is of interest, with the name under which it is counted."""
     match row:
         case Task():
             yield "description", row.problem_description

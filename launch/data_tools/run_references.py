@@ -25,9 +25,9 @@ class ReferenceRun:
 
 
 def run_references(tasks: Mapping[int, Task], workers: int, console: Console) -> ReferenceRun:
-    """Runs the reference of every task (by line; all have a reference and tests), `workers` at a time.
+    """Run the reference of every task (by line; all have a reference and tests), `workers` at a time.
 
-    BadInput where this machine has no sandbox.
+    Raises BadInput where this machine has no sandbox.
     """
     calls: Counter[str] = Counter()
     failing: dict[str, list[int]] = defaultdict(list)
@@ -56,7 +56,7 @@ def run_references(tasks: Mapping[int, Task], workers: int, console: Console) ->
 
 
 def _run_twice(grader: Grader, task: Task) -> tuple[tuple[Outcome, ...], tuple[Outcome, ...]]:
-    """The outcomes of two runs; of one, twice, where there was no value that could differ."""
+    """Return the outcomes of two runs; of one run, twice, where no call gave a value that could differ."""
     first = grader.run_reference(task)
     gives_values = any(outcome.verdict == Verdict.PASS for outcome in first)
     return first, grader.run_reference(task) if gives_values else first

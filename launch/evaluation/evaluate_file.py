@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colbench_env.grade_file import grade_rows, why_ungraded, without_grade
+from colbench_env.grade_file import AnswerGrader, grade_rows, why_ungraded, without_grade
 from colbench_env.grading.answers import MAX_CHARACTERS
 from colbench_env.tasks import write_rows
 from colbench_env.types import BadInput, Task, Trajectory
-from launch.common.benchmarks import Benchmark, Grades, open_benchmark
+from launch.common.benchmarks import Benchmark, open_benchmark
 from launch.common.console import Console
 from launch.evaluation.config import EvaluateConfig
 from launch.evaluation.inputs import Dialogues, lines_text, read_dialogues, read_tasks
@@ -38,9 +38,9 @@ class Graded:
 
 
 def evaluate(config: EvaluateConfig, console: Console) -> Evaluation:
-    """The evaluation. Writes graded rows and pairs; every defect is told as soon as it is known.
+    """Evaluate a file of dialogues; write graded rows and pairs. Every defect is reported as soon as it is known.
 
-    BadInput where a file has no readable row, or answers cannot be run here.
+    Raises BadInput where a file has no readable row, or answers cannot be run here.
     """
     with open_benchmark(config.benchmark, config.design, config.grader, config.workers, config.unsafe) as benchmark:
         return _evaluate(config, console, benchmark)
@@ -137,7 +137,7 @@ def _audit_by_running(
 
 
 def _prepared(file: Dialogues, audit: ReferenceAudit, config: EvaluateConfig, benchmark: Benchmark) -> Graded:
-    """The rows before grading, and which of them are to be graded: no reward that is kept, nothing in the way."""
+    """Return the rows before grading, and which of them are to be graded: no reward to keep, no defect of the task."""
     opened = [row.reward is None or config.regrade for row in file.rows]
     rows = [without_grade(row) if needed else row for row, needed in zip(file.rows, opened, strict=True)]
     here = [
@@ -148,7 +148,7 @@ def _prepared(file: Dialogues, audit: ReferenceAudit, config: EvaluateConfig, be
 
 
 def _graded(
-    file: Dialogues, audit: ReferenceAudit, config: EvaluateConfig, benchmark: Benchmark, grader: Grades | None,
+    file: Dialogues, audit: ReferenceAudit, config: EvaluateConfig, benchmark: Benchmark, grader: AnswerGrader | None,
     target: Path | None, console: Console,
 ) -> Graded:  # fmt: skip
     before = _prepared(file, audit, config, benchmark)
@@ -160,7 +160,7 @@ def _graded(
 
 
 def _task_defects(files: Sequence[Dialogues], audit: ReferenceAudit) -> list[str]:
-    """What is wrong with the tasks, at the first dialogue about each."""
+    """Name what is wrong with the tasks, at the first dialogue about each."""
     places: dict[str, list[str]] = {}
     for file in files:
         for row, place in zip(file.rows, file.places, strict=True):
@@ -177,7 +177,7 @@ def _task_defects(files: Sequence[Dialogues], audit: ReferenceAudit) -> list[str
 def _endless_answers(
     files: Sequence[Dialogues], audit: ReferenceAudit, config: EvaluateConfig, benchmark: Benchmark
 ) -> list[str]:
-    """The answers that are to be graded and too long to be run."""
+    """Name the answers that are to be graded and too long to be run."""
     if not benchmark.runs_answers:  # a page that is too long is a page that cannot be shown
         return []
     return [
@@ -190,7 +190,7 @@ def _endless_answers(
 
 
 def _left_out(file: Dialogues, graded: Graded, config: EvaluateConfig, benchmark: Benchmark) -> list[str]:
-    """A sentence about the dialogues that nobody can grade, one about those for which the sandbox has failed."""
+    """Describe the dialogues that nobody can grade, and those for which the sandbox has failed, a sentence each."""
     places = list(zip(file.places, graded.rows, strict=True))
     unknown = [place for place, row in places if row.reward is None and benchmark.grading_error(row.task)]
     failed = [place for (place, row), here in zip(places, graded.here, strict=True) if here and row.reward is None]
@@ -212,7 +212,7 @@ def _left_out(file: Dialogues, graded: Graded, config: EvaluateConfig, benchmark
 
 
 def _turn_budgets(files: Sequence[Dialogues]) -> list[str]:
-    """A sentence where dialogues were played with different numbers of turns at most, as far as their rows say so."""
+    """Warn where the rows record different limits of turns; the list is empty where they do not."""
     told: dict[int, None] = {}
     for row in (row for file in files for row in file.rows):
         rules = row.extra.get("rules")
@@ -228,9 +228,9 @@ def _common_tasks(first: Graded, second: Graded) -> set[str]:
 
 
 def _one_measure(
-    files: Sequence[Dialogues], prepared: Sequence[Graded], benchmark: Benchmark, grader: Grades | None
+    files: Sequence[Dialogues], prepared: Sequence[Graded], benchmark: Benchmark, grader: AnswerGrader | None
 ) -> None:
-    """Raises BadInput where pages are graded by different similarities, whose figures cannot be compared."""
+    """Raise BadInput where pages are graded by different similarities, whose figures cannot be compared."""
     if benchmark.runs_answers:  # the two modes of that grader are told in the report
         return
     named: dict[str, Path] = {}
@@ -246,7 +246,7 @@ def _one_measure(
 
 
 def _kept(graded: Graded) -> dict[str, int]:
-    """How many rewards were in the file, by the grader that the rows name."""
+    """Count the rewards that were in the file, by the grader that the rows name."""
     found: Counter[str] = Counter()
     for row, here in zip(graded.rows, graded.here, strict=True):
         if row.reward is not None and not here:
@@ -258,7 +258,7 @@ def _kept(graded: Graded) -> dict[str, int]:
 def _write_pairs(
     config: EvaluateConfig, benchmark: Benchmark, file: Dialogues, graded: Graded, chat: Chat | None, console: Console
 ) -> list[str]:
-    """Writes the pairs that can be made; gives a sentence for each dialogue that stands in the way of one."""
+    """Write the pairs that can be made; return a sentence for each dialogue that stands in the way of one."""
     from sweet_jax.trajectory_pairs import (  # takes seconds to import
         Sample,
         make_recorded_pair,
@@ -268,7 +268,7 @@ def _write_pairs(
 
     pairs, defects = [], {}
     preferred = select_pairs(
-        (Sample(place, row) for place, row in zip(file.places, graded.rows, strict=True)), benchmark.preferred
+        (Sample(place, row) for place, row in zip(file.places, graded.rows, strict=True)), benchmark.preference_pairs
     )
     for chosen, rejected in preferred:
         try:

@@ -28,10 +28,11 @@ class Dialogues:
 
 
 def read_dialogues(path: Path, tasks: Mapping[str, Task], samples: int, scale: Scale | None) -> Dialogues:
-    """The dialogues of a file, their tasks completed from `tasks`; the layout is checked where `samples` are told.
+    """Read the dialogues of a file and complete their tasks from `tasks`.
 
-    scale: that of the rewards, None where they are of no matter. BadInput where the file cannot be read or has no
-    readable row at all, or where a reward is of another scale.
+    samples: the samples of each task, by which the layout is checked; 0: not checked.
+    scale: that of the rewards; None where they do not matter.
+    Raises BadInput where the file cannot be read or has no readable row, or where a reward is of another scale.
     """
     scanned = [_completed(found, tasks) for found in scan_located_rows(path, Trajectory)]
     read = [found for found in scanned if not isinstance(found.row, BadInput)]
@@ -54,13 +55,13 @@ def read_dialogues(path: Path, tasks: Mapping[str, Task], samples: int, scale: S
 
 
 def _place(scanned: Sequence[Located[Trajectory | BadInput]], sentence: str, path: Path) -> str:
-    """FILE:LINE of the row that a sentence about the layout begins with ("row 5 is ..."), blank lines counted."""
+    """Return FILE:LINE of the row that a sentence about the layout begins with ("row 5 is ..."); blank lines count."""
     number = int(re.match(r"row (\d+)", sentence)[1])  # type: ignore[index]
     return scanned[number - 1].where if number <= len(scanned) else f"{path}:{scanned[-1].line + 1}"
 
 
 def _completed(found: Located[Trajectory | BadInput], tasks: Mapping[str, Task]) -> Located[Trajectory | BadInput]:
-    """The row with what its own task lacks and the task of the same description has."""
+    """Complete the task of the row with what the task of the same description has."""
     row = found.row
     if isinstance(row, BadInput) or (other := tasks.get(row.task.problem_description)) is None:
         return found
@@ -75,7 +76,7 @@ def _completed(found: Located[Trajectory | BadInput], tasks: Mapping[str, Task])
 
 
 def read_tasks(path: Path) -> tuple[dict[str, Task], list[str]]:
-    """The tasks of a file by their descriptions, and the defects of the others.
+    """Read the tasks of a file by their descriptions, and the defects of the others.
 
     Of two different tasks with one description neither is used: nobody can say which one a dialogue is about.
     """
@@ -96,7 +97,7 @@ def read_tasks(path: Path) -> tuple[dict[str, Task], list[str]]:
 
 
 def lines_text(places: list[str]) -> str:
-    """The lines of some rows of one file, in few words.
+    """List the lines of some rows of one file, in few words.
 
     In: ["f:1", "f:2", "f:3", "f:9"]   Out: "lines 1-3, 9"
     """

@@ -22,7 +22,7 @@ class ReferenceAudit:
 
 
 def read_references(tasks: Sequence[Task]) -> ReferenceAudit:
-    """What can be seen without running anything. Each of the tasks has a reference and tests."""
+    """Audit references without running anything. Each of the tasks has a reference and tests."""
     defects = {task.task_id: defect for task in tasks if (defect := source_defect(task))}
     return ReferenceAudit(defects, {task.task_id: source_flags(task) for task in tasks})
 
@@ -30,7 +30,7 @@ def read_references(tasks: Sequence[Task]) -> ReferenceAudit:
 def run_references(
     tasks: Sequence[Task], read: ReferenceAudit, grader: Grader, progress: Callable[[int, int], None]
 ) -> ReferenceAudit:
-    """`read`, and what one run of each reference shows that is not defective by its looks."""
+    """Add to `read` the results of one run of each reference that is not defective by its source."""
     defects, flags, chances = dict(read.defects), dict(read.flags), {}
     left = {task.task_id: task for task in tasks if task.task_id not in defects}
     done = 0

@@ -39,7 +39,7 @@ class Part:
     success: Estimate
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as a JSON object."""
+        """Return the numbers as a JSON object."""
         return _plain(self)
 
 
@@ -115,7 +115,7 @@ class Evaluation:
         return paper_differences(self.results.benchmark, self.evaluated.tasks, simulator, grader)
 
     def to_json(self) -> dict[str, Any]:
-        """The evaluation as a JSON object; null for what is no number."""
+        """Return the evaluation as a JSON object, with null for NaN and infinity."""
         rest = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         del rest["results"], rest["sides"]
         table = PAPER[self.results.benchmark]
@@ -177,7 +177,7 @@ def _part(name: str, rows: Sequence[Trajectory]) -> Part:
 
 
 def turn_lengths(rows: Sequence[Trajectory], chat: Chat | None) -> Lengths:
-    """The lengths of the agent's turns: tokens as recorded, or counted with `chat`; characters where neither helps."""
+    """Measure the agent's turns: recorded tokens, else tokens counted with `chat`, else characters."""
     turns = [turn for trajectory in rows for turn in trajectory.agent_turns]
     counts: list[int | None] = [_recorded(turn.extra.get("tokens")) for turn in turns]
     texts = [turn.content if turn.output is None else turn.output for turn in turns]
@@ -189,7 +189,7 @@ def turn_lengths(rows: Sequence[Trajectory], chat: Chat | None) -> Lengths:
 
 
 def _tokens(chat: Chat, text: str) -> int:
-    """Of a turn with its end-of-turn token."""
+    """Count the tokens of a turn, its end-of-turn token included."""
     return len(chat.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) + 1
 
 
@@ -198,7 +198,7 @@ def _recorded(count: object) -> int | None:
 
 
 def _excluded(rows: Sequence[Trajectory], audit: ReferenceAudit, benchmark: Benchmark) -> dict[str, int]:
-    """Why dialogues have no reward."""
+    """Count the dialogues without a reward, by the reason."""
     reasons: Counter[str] = Counter()
     for trajectory in rows:
         if trajectory.reward is None:
@@ -212,7 +212,7 @@ def _excluded(rows: Sequence[Trajectory], audit: ReferenceAudit, benchmark: Benc
 
 
 def _plain(value: Any) -> Any:
-    """A field as a JSON value."""
+    """Convert a field to a JSON value."""
     if isinstance(value, Estimate | BestOf | SimulatorHealth):
         return value.to_json()
     if dataclasses.is_dataclass(value):

@@ -17,7 +17,7 @@ MOST_DEFECTS = 200  # on the page; all of them are on the terminal and in the JS
 
 
 def page(evaluation: Evaluation) -> str:
-    """The HTML of the page."""
+    """Render the page as HTML."""
     return template("evaluate.html").render(
         evaluation=evaluation,
         conclusion=text.conclusion(evaluation),
@@ -39,7 +39,7 @@ def page(evaluation: Evaluation) -> str:
 
 
 def length_plot(evaluation: Evaluation) -> Plot:
-    """How often the agent's turns have which length."""
+    """Plot how often the agent's turns have which length."""
     bins, unit = evaluation.lengths.bins, evaluation.lengths.unit
     drawn = {number: (part.count, str(part.count)) for number, part in enumerate(bins)}
     svg = bars("lengths", {"evaluated": drawn}, "turns", f"{unit} in a turn", [_tick(part) for part in bins])
@@ -47,7 +47,10 @@ def length_plot(evaluation: Evaluation) -> Plot:
 
 
 def _tick(part: Bin) -> str:
-    """In: Bin(2000, 4999, 1)   Out: "2k-" """
+    """Format a bin as a label of an axis.
+
+    In: Bin(2000, 4999, 1)   Out: "2k-"
+    """
     low = part.low
     for size, unit in ((10**6, "M"), (10**3, "k")):
         if low >= size:

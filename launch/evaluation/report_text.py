@@ -20,7 +20,7 @@ Rows = Sequence[tuple[str, ...]]
 
 
 def report_text(evaluation: Evaluation) -> str:
-    """The whole report."""
+    """Format the whole report."""
     names = list(evaluation.results.policies)
     difference = evaluation.results.difference
     heads = ("", *names, *(("difference",) if difference else ()))
@@ -48,7 +48,7 @@ def report_text(evaluation: Evaluation) -> str:
 
 
 def conclusion(evaluation: Evaluation) -> str:
-    """One sentence: the two figures, of how many tasks."""
+    """State the two figures, and of how many tasks, in one sentence."""
     found, change = evaluation.evaluated, evaluation.results.difference
     if not found.tasks:
         return f"None of the {found.dialogues} dialogues has a reward: there is nothing to say of their success."
@@ -66,7 +66,7 @@ def conclusion(evaluation: Evaluation) -> str:
 
 
 def comparison_rows(change: Difference) -> Rows:
-    """How the tasks of the two files meet."""
+    """List how the tasks of the two files overlap."""
     return [
         ("tasks in both", str(change.tasks)),
         ("tasks in the baseline only", str(change.only_before)),
@@ -77,19 +77,19 @@ def comparison_rows(change: Difference) -> Rows:
 
 
 def part_rows(evaluation: Evaluation) -> Rows:
-    """What some of the dialogues are worth."""
+    """List the figures of parts of the dialogues."""
     metric_names, parts = evaluation.results.metric_names, evaluation.parts
     head = ("dialogues", metric_names.reward, metric_names.success, "tasks")
     return [head, *((p.name, share(p.reward, metric_names.unit), share(p.success), str(p.tasks)) for p in parts)]
 
 
 def flag_rows(evaluation: Evaluation) -> Rows:
-    """The tasks by flag."""
+    """Count the tasks by flag."""
     return [(flag, str(count)) for flag, count in evaluation.flags.items()]
 
 
 def best_rows(evaluation: Evaluation) -> Rows:
-    """pass@k and best-of-k."""
+    """List pass@k and best-of-k."""
     metric_names = evaluation.results.metric_names
     head = ("k", f"best-of-k, {metric_names.reward}", "pass@k", "tasks")
     found = [(str(b.k), share(b.reward, metric_names.unit), share(b.success), str(b.tasks)) for b in evaluation.best_of]
@@ -97,7 +97,7 @@ def best_rows(evaluation: Evaluation) -> Rows:
 
 
 def turn_rows(evaluation: Evaluation) -> Rows:
-    """Dialogues, and the first of the benchmark's figures, by the number of agent turns."""
+    """List dialogues, and the benchmark's headline figure, by the number of agent turns."""
     counts, metric_names = evaluation.evaluated.by_turns, evaluation.results.metric_names
     most = max(count.dialogues for count in counts)
     return [
@@ -115,7 +115,7 @@ def turn_rows(evaluation: Evaluation) -> Rows:
 
 
 def health_rows(health: SimulatorHealth) -> Rows:
-    """Rates over the human's replies."""
+    """List rates over the replies of the user simulator."""
     rows = [("simulator", f"{_short(name)} ({count} dialogues)") for name, count in health.simulators.items()]
     if not health.replies:
         return [*rows, ("replies", "none")]
@@ -144,14 +144,14 @@ def health_rows(health: SimulatorHealth) -> Rows:
 
 
 def paper_rows(evaluation: Evaluation) -> Rows:
-    """The paper's policies, blind guessing and these dialogues."""
+    """List the paper's policies, blind guessing and these dialogues."""
     table = PAPER[evaluation.results.benchmark]
     rows = [("", *table.heads), *((row.policy, f"{row.first:.1f}", f"{row.second:.1f}") for row in table.rows)]
     return [*rows, *own_rows(evaluation)]
 
 
 def own_rows(evaluation: Evaluation) -> Rows:
-    """What stands beside the paper's rows: in per cent."""
+    """List the rows of this evaluation in the paper's table, in per cent."""
     chance = evaluation.chance
     figures = ("n/a", "n/a") if chance is None else (f"{100 * x:.1f}" for x in (chance.reward, chance.success))
     rows = [] if evaluation.results.benchmark == "frontend" else [("chance level", *figures)]
@@ -164,7 +164,7 @@ def own_rows(evaluation: Evaluation) -> Rows:
 
 
 def _wins(evaluation: Evaluation, name: str) -> float:
-    """The win rate against the baseline, 0.5 for the baseline itself; NaN without one."""
+    """Return the win rate against the baseline: 0.5 for the baseline itself, NaN without one."""
     if name == BASELINE:
         return 0.5
     change = evaluation.results.difference
@@ -172,7 +172,7 @@ def _wins(evaluation: Evaluation, name: str) -> float:
 
 
 def making_rows(evaluation: Evaluation) -> Rows:
-    """Where the figures come from."""
+    """List where the figures come from."""
     layout = evaluation.layout
     shape = f"{layout.tasks} tasks, {layout.samples} samples of each, {layout.kind}"
     if layout.samples == 1:
@@ -201,7 +201,10 @@ def making_rows(evaluation: Evaluation) -> Rows:
 
 
 def bin_name(part: Bin) -> str:
-    """In: Bin(1000, 1999, 3)   Out: "1,000-1,999" """
+    """Format the limits of a bin.
+
+    In: Bin(1000, 1999, 3)   Out: "1,000-1,999"
+    """
     return f"{part.low:,}" if part.low == part.high else f"{part.low:,}-{part.high:,}"
 
 
@@ -227,7 +230,7 @@ def _headed(head: tuple[str, ...], rows: Rows) -> Rows:
 
 
 def _section(title: str, rows: Rows) -> str:
-    """A title and aligned columns, empty where a section has no rows but ought to have some."""
+    """Format a title and aligned columns; return "" for a section without rows, unless its title is a sentence."""
     if not rows:
         return title if title.endswith(".") else ""
     rows = [tuple(map(printable_line, row)) for row in rows]

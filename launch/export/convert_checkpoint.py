@@ -37,7 +37,10 @@ class Stage:
 
 
 def convert(config: ConvertConfig) -> str:
-    """Writes what is asked for and returns a line that says what that was; BadInput before anything is written."""
+    """Convert a checkpoint or a model and return a line that says what was written.
+
+    Raises BadInput before anything is written.
+    """
     if not config.source.is_dir():
         raise BadInput(f"--from={config.source}: no such directory")
     if processes.broadcast_from_process_0(config.to.exists):
@@ -50,7 +53,7 @@ def convert(config: ConvertConfig) -> str:
 
 
 def find_stage(source: Path) -> Stage | None:
-    """The stage that `--from` names; None for a Hugging Face directory. BadInput for anything else."""
+    """Find the stage that `--from` names; None for a Hugging Face directory. Raises BadInput for anything else."""
     if "model_type" in _json(source / "config.json"):
         return None
     for directory in (source, source / "policy"):
@@ -63,7 +66,7 @@ def find_stage(source: Path) -> Stage | None:
 
 
 def _model_of(stage: Path) -> Path:
-    """Where a stage's network and tokenizer come from: the model its run started with, else its own `model` folder."""
+    """Find the directory of a stage's network and tokenizer: the model its run started with, else its own `model`."""
     named = _json(stage.parent / "config.json").get("model")
     candidates = [*([start_model(named, stage.parent)] if isinstance(named, str) else []), stage / "model"]
     for directory in candidates:
@@ -138,7 +141,7 @@ def _merged(path: str, weight: jax.Array, adapters: Any, lora: LoraConfig) -> ja
 
 
 def _lora_of(stage: Stage) -> LoraConfig:
-    """The adapters' settings, from the configuration of the run that trained them."""
+    """Read the adapters' settings from the configuration of the run that trained them."""
     path = stage.directory.parent / "config.json"
     settings = _json(path).get("lora")
     try:
@@ -150,7 +153,7 @@ def _lora_of(stage: Stage) -> LoraConfig:
 
 
 def _check_checkpoint(stage: Stage, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raises BadInput unless the checkpoint has exactly the wanted paths and shapes."""
+    """Raise BadInput unless the checkpoint has exactly the wanted paths and shapes."""
     differing = [
         f"{path} is {_text(found.get(path))} there and {_text(wanted.get(path))} here"
         for path in sorted(found.keys() | wanted.keys())

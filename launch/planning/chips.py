@@ -67,7 +67,7 @@ class Topology:
         return self.chip.name in GPUS
 
     def compiled_for(self) -> Topology:
-        """The TPU slice that programs are compiled for: this one, or the stand-in for GPUs."""
+        """Return the TPU slice that programs are compiled for: this one, or the stand-in for GPUs."""
         return Topology(CHIPS["v5p"], GPU_STAND_INS[self.devices]) if self.is_gpu else self
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Topology:
 
 
 def parse_topology(text: str) -> Topology:
-    """The slice written as GENERATION:LAYOUT. Raises BadInput; what libtpu does not know is found out later.
+    """Parse a slice written as GENERATION:LAYOUT. Raises BadInput; what libtpu does not know is found out later.
 
     In:  "v5p:2x2x2"
     Out: Topology(CHIPS["v5p"], "2x2x2"), eight devices

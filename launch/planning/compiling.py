@@ -48,7 +48,7 @@ class OutOfMemory:
 
 
 def slice_devices(topology: Topology) -> Sequence[jax.Device]:
-    """The devices of the slice, to compile for. Raises BadInput without libtpu and for a slice it does not know."""
+    """Return the devices of the slice, to compile for. Raises BadInput without libtpu and for an unknown slice."""
     if importlib.util.find_spec("libtpu") is None:
         raise BadInput(
             f"--topology={topology}: compiling for a TPU needs libtpu, which is not installed: "
@@ -69,7 +69,7 @@ def slice_devices(topology: Topology) -> Sequence[jax.Device]:
 
 
 def _wanted_libtpu() -> str:
-    """The version that the installed jax asks for in its extra `tpu`."""
+    """Return the version that the installed jax requires in its extra `tpu`."""
     from importlib import metadata
 
     asked = [re.search(r"libtpu\s*==([\w.*]+)", line) for line in metadata.requires("jax") or ()]
@@ -77,7 +77,7 @@ def _wanted_libtpu() -> str:
 
 
 def compile_program(lowered: jax.stages.Lowered) -> Compiled | OutOfMemory:
-    """The program compiled, or why the compiler refused it for lack of memory. Any other failure is raised."""
+    """Compile the program, or return why the compiler refused it for lack of memory. Raises any other failure."""
     begun = time.monotonic()
     try:
         compiled = lowered.compile()

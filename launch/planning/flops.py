@@ -37,30 +37,30 @@ class Flops:
 
 
 def layer_weights(config: LlamaConfig) -> int:
-    """Weights that a token is multiplied with in all layers."""
+    """Count the weights that a token is multiplied with in all layers."""
     heads, kv = config.num_heads * config.head_size, config.num_kv_heads * config.head_size
     attention = config.hidden_size * (2 * heads + 2 * kv)
     return config.num_layers * (attention + 3 * config.hidden_size * config.intermediate_size)
 
 
 def attention_flops(config: LlamaConfig, keys: float) -> float:
-    """Scores and weighted sums of all layers for tokens that see `keys` tokens together."""
+    """Count scores and weighted sums of all layers for tokens that see `keys` tokens together."""
     return 4.0 * config.num_layers * config.num_heads * config.head_size * keys
 
 
 def layer_flops(config: LlamaConfig, rows: int, length: int) -> float:
-    """One forward pass of all layers over rows of that length."""
+    """Count one forward pass of all layers over `rows` rows of `length` tokens."""
     keys = rows * length * (length + 1) / 2
     return 2.0 * layer_weights(config) * rows * length + attention_flops(config, keys)
 
 
 def logit_flops(config: LlamaConfig, tokens: int) -> float:
-    """Logits of that many tokens."""
+    """Count the logits of that many tokens."""
     return 2.0 * config.hidden_size * config.vocab_size * tokens
 
 
 def training_flops(config: LlamaConfig, rows: int, length: int, remat: str, adapters: bool = False) -> Flops:
-    """A training step. The backward pass computes the logits again, and of the layers what `remat` does not keep.
+    """Count a training step. The backward pass computes the logits again, and of the layers what `remat` does not keep.
 
     adapters: weights stay as they are (LoRA), so that their gradients are not computed; the adapters' own products,
     about 1 % of the weights', are not counted.
@@ -75,12 +75,12 @@ def training_flops(config: LlamaConfig, rows: int, length: int, remat: str, adap
 
 
 def scoring_flops(config: LlamaConfig, rows: int, length: int) -> Flops:
-    """Log-probs of all tokens."""
+    """Count the log-probs of all tokens."""
     return Flops(layer_flops(config, rows, length) + logit_flops(config, rows * length))
 
 
 def sampling_flops(config: LlamaConfig, prompts: int, length: int, samples: int, new_tokens: int) -> Flops:
-    """`samples` turns of `new_tokens` tokens after each prompt, none of which ends early; a prompt is read once."""
+    """Count `samples` turns of `new_tokens` tokens after each prompt. No turn ends early; a prompt is read once."""
     rows = prompts * samples
     keys = rows * new_tokens * (length + (new_tokens + 1) / 2)
     drawn = 2.0 * layer_weights(config) * rows * new_tokens + attention_flops(config, keys)

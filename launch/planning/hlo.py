@@ -66,7 +66,7 @@ class Collectives:
         return sum(collective.sent for collective in self.found)
 
     def gathered_logits(self, vocab_size: int, hidden_size: int) -> tuple[Collective, ...]:
-        """All-gathers that bring a whole vocabulary of anything but the (un)embedding matrix onto every device."""
+        """Find all-gathers that bring a whole vocabulary of anything but the (un)embedding matrix onto every device."""
 
         def holds_logits(dimensions: Sequence[int]) -> bool:
             true_dimensions = sorted(size for size in dimensions if size > 1)
@@ -92,7 +92,7 @@ class _Computation:
 
 
 def collectives(text: str) -> Collectives:
-    """The collectives of the HLO text of a compiled program (`compiled.as_text()`)."""
+    """Find the collectives in the HLO text of a compiled program (`compiled.as_text()`)."""
     computations, entry = _parse(text)
     found: dict[str, Collective] = {}
     unknown: list[str] = []
@@ -160,8 +160,11 @@ def _closing(text: str, start: int) -> int:
 
 
 def _chain(instruction: _Instruction) -> str:
-    """What the pieces of a collective that is spread over several fusions have in common; some of them stand in loops
-    that the collective itself does not belong to, so it runs as often as the piece that runs least."""
+    """Return what the pieces of a collective that is spread over several fusions share, "" for any other collective.
+
+    Some pieces stand in loops that the collective itself does not belong to, so it runs as often as the piece that runs
+    least.
+    """
     chain = re.search(r'chain_id="\d+"', instruction.rest)
     channel = re.search(r"channel_id=\d+", instruction.rest)
     return f"{chain[0]} {channel[0]}" if chain and channel else ""
@@ -207,7 +210,7 @@ def _collective(kind: str, computation: str, instruction: _Instruction, times: i
 
 
 def _group_size(rest: str) -> int:
-    """Devices of one group, in any of the three ways that XLA writes groups.
+    """Count the devices of one group, in any of the three ways that XLA writes groups.
 
     In:  "replica_groups=[2,8]<=[8,2]T(1,0)", "replica_groups={{0,2},{1,3}}",
          "replica_groups=mesh['a'=8,'b'=2] {'b'}"
@@ -226,7 +229,7 @@ def _group_size(rest: str) -> int:
 
 
 def _trip_count(computations: Mapping[str, _Computation], outer: _Computation, loop: _Instruction) -> int | None:
-    """How often a while loop runs: as its backend config says, or from "counter < bound" in its condition."""
+    """Count the rounds of a while loop: from its backend config, or from "counter < bound" in its condition."""
     if found := _TRIPS.search(loop.rest):
         return int(found[1])
     condition = computations[re.search(r"condition=%?([\w.-]+)", loop.rest)[1]]  # type: ignore[index]
@@ -264,7 +267,7 @@ def _bound(
 
 
 def _step(counter: str, condition: _Computation, body: _Computation) -> int:
-    """What a round of the loop adds to its counter: more than 1 where the compiler unrolled it."""
+    """Return what a round of the loop adds to its counter: more than 1 where the compiler unrolled it."""
     instruction, root = condition.instructions.get(counter), body.instructions.get(body.root)
     if instruction is None or root is None or root.opcode != "tuple" or instruction.opcode != "get-tuple-element":
         return 1
@@ -281,7 +284,7 @@ def _index(get_tuple_element: _Instruction) -> int:
 
 
 def _value(name: str, condition: _Computation, outer: _Computation, loop: _Instruction) -> int | None:
-    """The constant that a name stands for when the loop starts: in its condition, or among what it is given."""
+    """Return the constant that a name stands for when the loop starts: in its condition, or among its operands."""
     instruction = condition.instructions.get(name)
     if instruction is None:
         return None

@@ -21,15 +21,18 @@ from sweet_jax.mesh import MeshShape, make_mesh, parse_mesh
 
 
 def make_plan(config: PlanConfig, say: Callable[[str], None] = lambda line: None) -> Plan:
-    """The plan of the configuration on its own mesh. Raises BadInput and ModelError before anything is compiled.
-    say: is told what is done, a line a step with its seconds."""
+    """Make the plan of the configuration on its own mesh.
+
+    say: called with a line for each step and its seconds.
+    Raises BadInput and ModelError before anything is compiled.
+    """
     topology, shape, llama = parse_topology(config.topology), parse_mesh(config.mesh), network(config.model)
     check(config, topology, shape, llama)
     return compiled_plan(config, topology, shape, llama, say)
 
 
 def check(config: PlanConfig, topology: Topology, shape: MeshShape, llama: LlamaConfig) -> None:
-    """Raises BadInput where mesh, slice, batch, length and network do not go together."""
+    """Raise BadInput where mesh, slice, batch, length and network do not go together."""
     if shape.size != topology.devices:
         raise BadInput(f"mesh {shape} has {shape.size} devices, the slice {topology} has {topology.devices}")
     _check_network(shape, llama)
@@ -56,8 +59,10 @@ def check(config: PlanConfig, topology: Topology, shape: MeshShape, llama: Llama
 
 
 def _check_network(shape: MeshShape, llama: LlamaConfig) -> None:
-    """What `models.sharding` refuses, without a mesh; query heads must divide here, though the network would compute
-    them whole on every device."""
+    """Raise BadInput for what `models.sharding` refuses, without a mesh.
+
+    Query heads must divide here, though the network would compute them whole on every device.
+    """
     sharded = shape.data * shape.sequence
     for what, size, axis, parts in (
         ("query heads", llama.num_heads, "tensor", shape.tensor),
@@ -87,7 +92,7 @@ def _check_sampling(config: PlanConfig, shape: MeshShape) -> None:
 
 
 def step_flops(config: PlanConfig, llama: LlamaConfig) -> Flops:
-    """FLOPs of one run of the stage's program, all devices together."""
+    """Count the FLOPs of one run of the stage's program, all devices together."""
     if config.stage == "sample":
         prompts = config.rows // config.samples
         return sampling_flops(llama, prompts, config.tokens, config.samples, config.new_tokens)
@@ -100,7 +105,7 @@ def compiled_plan(
     config: PlanConfig, topology: Topology, shape: MeshShape, llama: LlamaConfig,
     say: Callable[[str], None] = lambda line: None,
 ) -> Plan:  # fmt: skip
-    """The plan of one mesh, compiled; on GPUs with the temporaries of the stand-in (`chips.GPU_STAND_INS`)."""
+    """Compile the plan of one mesh; on GPUs with the temporaries of the stand-in (`chips.GPU_STAND_INS`)."""
     begun = time.monotonic()
     mesh = make_mesh(shape, slice_devices(topology.compiled_for()))
     say(f"1/3 the slice {topology.compiled_for()} described: {time.monotonic() - begun:.0f} s")

@@ -40,7 +40,7 @@ class Program:
 
 
 def make_program(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
-    """The program of the stage. Raises BadInput or ModelError for what it could not compute."""
+    """Make the program of the stage. Raises BadInput or ModelError for what it could not compute."""
     if config.stage == "sample":
         return _sample(config, network, mesh)
     dtype, lora = jnp.dtype(config.compute_dtype), None
@@ -51,7 +51,7 @@ def make_program(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Progra
 
 
 def _train(config: PlanConfig, model: Llama) -> Program:
-    """critic: whole dialogues, turn by turn; policy: a prompt and one turn (`launch.training.stages.policy`)."""
+    """Make a training step. critic: whole dialogues, turn by turn; policy: a prompt and one turn (`stages.policy`)."""
     mesh = model.mesh
     frozen, trained = {}, param_shapes(model.config, mesh)
     if model.lora is not None:
@@ -71,14 +71,14 @@ def _train(config: PlanConfig, model: Llama) -> Program:
 
 
 def _score(config: PlanConfig, model: Llama) -> Program:
-    """Log-probs of the rows of as many pairs (`launch.training.stages.learning`)."""
+    """Make the program for the log-probs of the rows of as many pairs (`launch.training.stages.learning`)."""
     params = param_shapes(model.config, model.mesh)
     tokens_bt = _array(model.mesh, jnp.int32, 2 * config.batch_size, config.tokens)
     return Program(lambda: score.lower(model, params, tokens_bt, 1.0), params, {}, tokens_bt)
 
 
 def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
-    """One batch of the sampler, in the sampler's layout of the weights (`launch.training.run`)."""
+    """Make one batch of the sampler, in the sampler's layout of the weights (`launch.training.run`)."""
     model = Llama(network, mesh, jnp.dtype(config.compute_dtype), remat="none", attention=config.attention)
     shapes = jax.eval_shape(lambda params: with_matrices_in(params, model.compute_dtype), param_shapes(network, mesh))
     params = jax.tree.map(
@@ -113,13 +113,13 @@ def _array(mesh: Mesh, dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
 
 
 def device_bytes(tree: Any) -> int:
-    """Bytes that one device holds of a tree of sharded shapes."""
+    """Count the bytes that one device holds of a tree of sharded shapes."""
     leaves = jax.tree.leaves(tree)
     return sum(_size(leaf.sharding.shard_shape(leaf.shape), leaf.dtype) for leaf in leaves)
 
 
 def replicated_share(tree: Any) -> float:
-    """Share of the bytes of a tree that every device holds whole, from 0 to 1."""
+    """Return the share of the bytes of a tree that every device holds whole, from 0 to 1."""
     leaves = jax.tree.leaves(tree)
     whole = sum(_size(leaf.shape, leaf.dtype) for leaf in leaves if leaf.sharding.is_fully_replicated)
     return whole / sum(_size(leaf.shape, leaf.dtype) for leaf in leaves)

@@ -70,7 +70,7 @@ class Plan:
         return self.arithmetic_seconds + self.traffic_seconds
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as plain values: bytes, seconds, shares."""
+        """Return everything as plain values: bytes, seconds, shares."""
         traffic = {}
         if self.collectives is not None:
             for kind in KINDS:
@@ -105,7 +105,7 @@ class Plan:
         }
 
     def to_text(self) -> str:
-        """Some twenty lines for a person."""
+        """Format the plan for display, in some twenty lines."""
         rows = [(name.replace("_", " "), str(value)) for name, value in self.what.items()]
         chip = self.topology.chip
         rows += [
@@ -156,7 +156,7 @@ HEAD = (
 
 
 def table_row(told: dict[str, Any]) -> str:
-    """One row of the table whose head is `HEAD`, from `Plan.to_json`."""
+    """Format one row of the table whose head is `HEAD`, from `Plan.to_json`."""
 
     def gib(name: str) -> str:
         return "-" if told[name] is None else f"{told[name] / GIB:.2f}"

@@ -36,7 +36,7 @@ class Candidate:
 
 
 def search(config: PlanConfig) -> Plan:
-    """The plan that fits and has the lowest `Plan.estimated_seconds` among those compiled; progress on standard error.
+    """Find the plan that fits and has the lowest `Plan.estimated_seconds` of those compiled; report on standard error.
 
     Raises BadInput where no mesh goes with slice and batch, or none of those compiled fits.
     """
@@ -83,7 +83,7 @@ def search(config: PlanConfig) -> Plan:
 
 
 def candidates(config: PlanConfig, topology: Topology, llama: LlamaConfig) -> list[Candidate]:
-    """Every mesh and number of micro-batches that `check` lets pass, the least traffic first."""
+    """List every mesh and number of micro-batches that `check` lets pass, the least traffic first."""
     found = []
     for data, sequence, tensor in _factors(topology.devices):
         if sequence > 1 and config.stage == "sample":
@@ -109,8 +109,11 @@ def _factors(devices: int) -> list[tuple[int, int, int]]:
 
 
 def least_bytes(config: PlanConfig, shape: MeshShape, llama: LlamaConfig) -> float:
-    """Parameters (float32; matrices in the compute dtype where they only are read) and, in training, gradients, two
-    moments and one residual stream a layer."""
+    """Count the bytes that a device holds at least.
+
+    These are parameters (float32; matrices that are only read in the compute dtype) and, in training, gradients, two
+    moments and one residual stream a layer.
+    """
     weights = 4 * count_params(llama)
     if config.stage == "sample":
         weights = _size(config) * count_params(llama)
@@ -127,8 +130,11 @@ def least_bytes(config: PlanConfig, shape: MeshShape, llama: LlamaConfig) -> flo
 
 
 def traffic_bytes(config: PlanConfig, shape: MeshShape, llama: LlamaConfig) -> float:
-    """Weights gathered over data and sequence for every pass and micro-batch, gradients scattered; activations summed
-    over tensor four times a layer and pass; keys and values gathered over sequence."""
+    """Count the bytes that a device sends in a step.
+
+    These are weights gathered over data and sequence for every pass and micro-batch, gradients scattered; activations
+    summed over tensor four times a layer and pass; keys and values gathered over sequence.
+    """
     passes = (3 if config.remat == "full" else 2) if config.trains else 1
     shards = shape.data * shape.sequence
     gathered = _size(config) * count_params(llama) / shape.tensor * (1 - 1 / shards)

@@ -34,7 +34,7 @@ SHAPES = {
 
 
 def network(name: str) -> LlamaConfig:
-    """The shape of that name, or of a `config.json` or the directory that holds one.
+    """Return the shape of that name, or of a `config.json` or the directory that holds one.
 
     Raises BadInput for a name that is neither, ModelError for a file that describes no Llama network.
     """

@@ -43,7 +43,7 @@ class FoundCritic:
 
 
 def rank(config: RankConfig) -> None:
-    """Writes candidates, ranked rows and turn pairs under `config.output`; what is there is not done again."""
+    """Write candidates, ranked rows and turn pairs under `config.output`; what is there is not done again."""
     found = find_critic(config)
     train, shape = _as_training(config, found), parse_mesh(config.mesh)
     check_readable(config.trajectories, config.candidates)
@@ -78,7 +78,7 @@ def rank(config: RankConfig) -> None:
 
 
 def _what_is_taken(config: RankConfig, directory: RunDir) -> str:
-    """How much there is to do, in a line: candidates are sampled and scored in every agent turn of the dialogues."""
+    """Say in a line how much there is to do: candidates are sampled and scored in every agent turn."""
     rows = read_rows(directory.path / "grading" / "trajectories.jsonl", Trajectory)
     used = share_of(rows, config.data_fraction)
     positions = sum(len(row.agent_turns) for row in used)
@@ -89,7 +89,7 @@ def _what_is_taken(config: RankConfig, directory: RunDir) -> str:
 
 
 def find_critic(config: RankConfig) -> FoundCritic:
-    """The critic that `--critic` names. BadInput where there is none, or where flags say otherwise than its run."""
+    """Find the critic that `--critic` names. Raises BadInput where there is none, or where flags contradict its run."""
     source = config.critic
     if not source.is_dir():
         raise BadInput(f"--critic={source}: no such directory")

@@ -13,7 +13,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of this package. What it is given is shown as text: dialogues are of models and of strangers."""
+    """Load a template of this package. Its values are escaped: dialogues are untrusted input."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -46,31 +46,46 @@ METRIC_NAMES: Mapping[str, MetricNames] = {
 
 
 def percent(value: float, unit: str = " %") -> str:
-    """In: 0.125   Out: "12.5 %" """
+    """Format a share as a percentage.
+
+    In: 0.125   Out: "12.5 %"
+    """
     return "n/a" if math.isnan(value) else f"{100 * value:.1f}{unit}"
 
 
 def share(estimate: Estimate, unit: str = " %") -> str:
-    """In: Estimate(0.5, 0.25, 0.75)   Out: "50.0 % [25.0, 75.0]" """
+    """Format an estimated share with its interval.
+
+    In: Estimate(0.5, 0.25, 0.75)   Out: "50.0 % [25.0, 75.0]"
+    """
     if math.isnan(estimate.mean):
         return "n/a"
     return f"{percent(estimate.mean, unit)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def points(estimate: Estimate) -> str:
-    """In: Estimate(0.5, 0.25, 0.75)   Out: "+50.0 points [+25.0, +75.0]" """
+    """Format an estimated difference of shares with its interval.
+
+    In: Estimate(0.5, 0.25, 0.75)   Out: "+50.0 points [+25.0, +75.0]"
+    """
     if math.isnan(estimate.mean):
         return "n/a"
     return f"{100 * estimate.mean:+.1f} points [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
 
 
 def p_value(p: float) -> str:
-    """In: 0.0234   Out: "p = 0.023" """
+    """Format a p-value.
+
+    In: 0.0234   Out: "p = 0.023"
+    """
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
 
 
 def duration(seconds: float) -> str:
-    """In: 754.2   Out: "12 min 34 s" """
+    """Format seconds.
+
+    In: 754.2   Out: "12 min 34 s"
+    """
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s"

@@ -11,7 +11,7 @@ MOST = 5  # stylesheets that are named
 
 
 def missing_sheets(source: str, rows: Sequence[Trajectory]) -> list[str]:
-    """A sentence about the pages, and one about the references, where any is seen without a stylesheet of its own.
+    """Describe pages, and references, that were rendered without a stylesheet of their own, a sentence each.
 
     In: "start", rows   Out: ["start: 31 of 150 pages asked for a style sheet that they did not get:
     fonts.googleapis.com/css2 (20), site.test/a.css (11)"]
@@ -32,7 +32,7 @@ def missing_sheets(source: str, rows: Sequence[Trajectory]) -> list[str]:
 
 
 def _places(urls: list[object]) -> list[str]:
-    """Host and path of each URL, once.
+    """Return host and path of each URL, once.
 
     In: ["https://fonts.googleapis.com/css2?family=Inter"]   Out: ["fonts.googleapis.com/css2"]
     """

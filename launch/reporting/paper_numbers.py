@@ -30,7 +30,7 @@ class PaperTable:
     rows: tuple[PaperRow, ...]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The rows as JSON objects."""
+        """Return the rows as JSON objects."""
         return [{"policy": row.policy, self.keys[0]: row.first, self.keys[1]: row.second} for row in self.rows]
 
 
@@ -78,10 +78,11 @@ PAPER: Mapping[str, PaperTable] = {
 
 
 def paper_differences(benchmark: str, tasks: int, simulator: str, grader: str) -> list[str]:
-    """What keeps figures from being compared with the paper's, a sentence each.
+    """List what keeps figures from being compared with the paper's, a sentence each.
 
-    tasks: that were counted. simulator: its name, as the rows have it. grader: the mode of the rewards (backend), or
-    the name of the similarity (frontend).
+    tasks: how many were counted.
+    simulator: its name, as the rows have it.
+    grader: the mode of the rewards (backend), or the name of the similarity (frontend).
     """
     tested = PAPER[benchmark].num_tasks
     same = [

@@ -38,7 +38,7 @@ _STYLE = {
 
 
 def curve(name: str, points: Sequence[tuple[int, float]]) -> str:
-    """An SVG of one metric, given as (step, value). `name` is unique on the page."""
+    """Draw one metric, given as (step, value), as SVG. `name` is unique on the page."""
     figure, axes = _figure()
     with rc_context(_STYLE):
         marker = "o" if len(points) < 10 else ""  # a line of one point is not seen
@@ -55,9 +55,10 @@ def bars(
     x: str = "agent turns",
     ticks: Sequence[str] = (),
 ) -> str:
-    """An SVG of bars over whole numbers: for each group (one or two) number -> (height, label of the bar).
+    """Draw bars over whole numbers as SVG: for each group (one or two) number -> (height, label of the bar).
 
-    y, x: what the axes show. ticks: what stands at 0, 1, ... in place of the numbers.
+    y, x: labels of the axes.
+    ticks: labels at 0, 1, ... in place of the numbers.
     """
     figure, axes = _figure()
     width = 0.8 / len(groups)
@@ -92,14 +93,14 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _thin(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
-    """The points, or where there are more than MOST_POINTS the means of equal stretches of them."""
+    """Return the points; where there are more than MOST_POINTS, the means of equal stretches of them."""
     size = -(-len(points) // MOST_POINTS)
     stretches = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in stretches]
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an element of a page: no XML header, no metadata, ids that start with `name`."""
+    """Return the figure as an element of a page: no XML header, no metadata, ids that start with `name`."""
     buffer = io.StringIO()
     with rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)

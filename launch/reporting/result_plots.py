@@ -19,7 +19,7 @@ class Plot:
 
 
 def turn_plots(results: Results) -> list[Plot]:
-    """Success by number of turns, and how often each number of turns came up."""
+    """Plot success by number of turns, and how often each number of turns came up."""
     counts = {name: summary.by_turns for name, summary in results.policies.items()}
     metric_names = results.metric_names
     figure, unit = metric_names.headline_name, metric_names.headline_unit.replace(" ", ", ")

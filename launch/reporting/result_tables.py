@@ -30,7 +30,7 @@ class Results:
         return METRIC_NAMES[self.benchmark]
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as a JSON object, with the answer to whether the intervals of the two policies overlap."""
+        """Return the numbers as a JSON object, with whether the intervals of the two policies overlap."""
         policies = {name: summary.to_json() for name, summary in self.policies.items()}
         row: dict[str, Any] = {"benchmark": self.benchmark, "policies": policies}
         if self.difference is None:
@@ -44,7 +44,7 @@ class Results:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """The results that `to_json` wrote."""
+        """Read the results that `to_json` wrote."""
         difference = None if row["difference"] is None else Difference.from_json(row["difference"])
         policies = {name: Summary.from_json(summary) for name, summary in row["policies"].items()}
         return cls(policies, difference, row["benchmark"])
@@ -60,7 +60,7 @@ class TableRow:
 
 
 def result_rows(results: Results) -> list[TableRow]:
-    """The table of the policies and their difference."""
+    """List the figures of the policies and their difference."""
     policies, change, metric_names = list(results.policies.values()), results.difference, results.metric_names
     start, last = policies[0], policies[-1]
     passed = solved = ""
@@ -86,7 +86,7 @@ def result_rows(results: Results) -> list[TableRow]:
 
 
 def conclusion(results: Results) -> str:
-    """One sentence: what training changed, and how sure that is."""
+    """State what training changed, and how sure that is, in one sentence."""
     start, change, metric_names = results.policies["start"], results.difference, results.metric_names
     key, unit = metric_names.headline, metric_names.headline_unit
     name, before = metric_names.headline_name, getattr(start, metric_names.headline)
@@ -102,14 +102,14 @@ def conclusion(results: Results) -> str:
 
 
 def remark(critic: Mapping[str, Any] | None) -> str:
-    """A sentence about a critic that had nothing to learn from, given its stage's note; else empty."""
+    """Describe a critic that had no pairs to learn from, given its stage's note; "" for any other."""
     if critic is None or critic.get("pairs") != 0:
         return ""
     return " No critic was trained: no task had two samples of which one is to be preferred."
 
 
 def verdict_rows(results: Results) -> list[TableRow]:
-    """How often each verdict was given, with its share of all tests of that policy.
+    """Count how often each verdict was given, with its share of all tests of that policy.
 
     The tests of a dialogue that ran out of turns have a verdict of their own, whatever its last turn was graded as.
     """

@@ -41,7 +41,7 @@ class Piece:
 
 
 def make_app(served: Served) -> Starlette:
-    """The application that serves the model. Of the limits it sees to those of bodies."""
+    """Make the application that serves the model. It enforces the limits on bodies."""
     seeds = itertools.count(served.seed)
     token_bytes = TokenBytes(served.chat.tokenizer)
 
@@ -142,7 +142,7 @@ async def _disconnected(request: HttpRequest) -> None:
 
 
 def _engine_requests(served: Served, request: ChatRequest, seed: int) -> list[Request]:
-    """What the engine is asked for, one request a choice; APIError where there is no room."""
+    """Make the engine's requests, one for each choice. Raises APIError where there is no room."""
     try:
         ids = served.chat.prompt_ids([message.to_chat() for message in request.messages])
     except BadInput as error:
@@ -209,7 +209,7 @@ class _Completion:
             yield _event(APIError(503, str(error), "engine_closed").to_json())
 
     async def _pieces(self) -> AsyncIterator[Piece]:
-        """The pieces of all choices as they come."""
+        """Yield the pieces of all choices as they come."""
         queue: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
 
         async def put(choice: int, request: Request) -> None:

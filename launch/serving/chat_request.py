@@ -135,7 +135,7 @@ class ChatRequest(_Object):
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOPS)] = 0
 
     def room(self) -> int | None:
-        """The most tokens of a turn; None for as many as there is room."""
+        """Return the most tokens of a turn; None for as many as there is room for."""
         return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
 
     def sampling(self, max_new_tokens: int) -> Sampling:
@@ -143,7 +143,7 @@ class ChatRequest(_Object):
 
 
 def read_chat_request(body: bytes, model: str) -> ChatRequest:
-    """The request in the body of a POST; APIError for anything else, or another model."""
+    """Read the request from the body of a POST. Raises APIError for anything else, or another model."""
     try:
         given = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -173,7 +173,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _refusal(error: ValidationError) -> APIError:
-    """What is wrong with the first field that is."""
+    """Describe the first field that is wrong."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
     value, param = _shown(first["input"]), where[:99] or None
@@ -191,7 +191,7 @@ def _refusal(error: ValidationError) -> APIError:
 
 
 def _shown(value: Any) -> str:
-    """The value for a message: short, and with nothing that is no UTF-8. (Python writes no number of 5,000 digits.)"""
+    """Format the value for a message: short, and in ASCII. (Python refuses to format integers of 5,000 digits.)"""
     try:
         text = ascii(value)
     except (ValueError, RecursionError):

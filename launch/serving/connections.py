@@ -20,7 +20,7 @@ GRACE_SECONDS = 5  # for streams that are under way when the server is told to e
 
 
 def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
-    """The server of the application; its signal handlers and its sockets are the caller's."""
+    """Make the server of the application; its signal handlers and its sockets are the caller's."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -79,7 +79,7 @@ class LimitedProtocol(H11Protocol):
         self._follow_reading()
 
     def timeout_keep_alive_handler(self) -> None:
-        """uvicorn counts from when an answer has been written; while some of it is left to read, there is more time."""
+        """Close an idle connection, or wait if some of the answer is unread; uvicorn counts from when it is written."""
         if self.transport.get_write_buffer_size():
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -93,7 +93,7 @@ class LimitedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _follow_reading(self) -> None:
-        """Gives the client its time to read something of what is left.
+        """Give the client its time to read something of what is left.
 
         Only where nothing more is written meanwhile (the application has ended, or waits): then what is left shrinks
         with what is read.
@@ -112,7 +112,7 @@ class LimitedProtocol(H11Protocol):
             self.transport.abort()
 
     def _start_timer(self, name: str, seconds: float, then: Callable[[], None] | None = None) -> None:
-        """Calls `then` after so many seconds, or ends the connection; a timer of that name that runs goes on."""
+        """Call `then`, or end the connection, after so many seconds; a running timer of that name goes on."""
         if name not in self._timers:
             self._timers[name] = self.loop.call_later(seconds, then or self.transport.abort)
 

@@ -20,12 +20,12 @@ class Detokenizer:
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, ids: Sequence[int]) -> str:
-        """What is certain now, which is all but an unfinished character at the end."""
+        """Return the text that is certain now: all but an unfinished character at the end."""
         found, self._begun = self._token_bytes.joined(ids, self._begun)
         return self._characters.decode(b"".join(found))
 
     def end(self) -> str:
-        """The rest: what remains of an unfinished character, too."""
+        """Return the rest, the remains of an unfinished character included."""
         return self._characters.decode(b"", final=True)
 
 
@@ -60,7 +60,7 @@ class StopStrings:
         self.found = False
 
     def add(self, text: str) -> str:
-        """What of the text so far is certain to be shown."""
+        """Return what of the text so far is certain to be shown."""
         if self.found:
             return ""
         self._held += text
@@ -73,6 +73,6 @@ class StopStrings:
         return shown
 
     def end(self) -> str:
-        """What was held back, when no more text comes."""
+        """Return what was held back, when no more text comes."""
         held, self._held = self._held, ""
         return "" if self.found else held

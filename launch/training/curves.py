@@ -13,7 +13,7 @@ Curve = Sequence[tuple[int, float]]
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """Each metric of a metrics.jsonl, none where there is no file. BadInput for a line that is no row of metrics."""
+    """Read each metric of a metrics.jsonl; {} without a file. Raises BadInput for a line that is no row of metrics."""
     found: dict[str, list[tuple[int, float]]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
         try:

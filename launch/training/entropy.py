@@ -21,7 +21,7 @@ class TurnEntropy:
 
 
 def entropy_by_turn(rows: Iterable[Trajectory]) -> list[TurnEntropy]:
-    """The entropy of each turn position whose log-probs are recorded, in order."""
+    """Estimate the entropy of each turn position whose log-probs are recorded, in order."""
     found: dict[int, list[tuple[float, int]]] = defaultdict(list)
     for row in rows:
         for number, turn in enumerate(row.agent_turns, start=1):

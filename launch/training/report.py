@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 
 def write_report(run: Run, seconds: float | None) -> None:
-    """Writes report.json and report.html and tells the console the result.
+    """Write report.json and report.html and print the result.
 
-    seconds: how long this start has worked, None if it found nothing to do; a report that is newer than every stage is
-    then only told again. BadInput where a file cannot be read or written.
+    seconds: how long this start has worked; None if it found nothing to do. A report that is newer than every stage is
+    then only printed again.
+    Raises BadInput where a file cannot be read or written.
     """
     folder = run.directory.path
     results = _told_before(folder) if seconds is None else None
@@ -59,7 +60,7 @@ def write_report(run: Run, seconds: float | None) -> None:
 
 
 def _told_before(folder: Path) -> Results | None:
-    """The results in report.json, None where there is none or a stage has finished since."""
+    """Read the results from report.json; None where there is none or a stage has finished since."""
     row = _previous(folder)
     if not row or not (folder / "report.html").exists():
         return None
@@ -69,7 +70,7 @@ def _told_before(folder: Path) -> Results | None:
 
 
 def _previous(folder: Path) -> dict[str, Any]:
-    """The report.json of an earlier start; empty where there is none of this format, it is then written anew."""
+    """Read the report.json of an earlier start; {} where there is none of this format, which is then written anew."""
     try:
         row = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -78,7 +79,7 @@ def _previous(folder: Path) -> dict[str, Any]:
 
 
 def _dialogues(run: Run) -> dict[str, list[Trajectory]]:
-    """The graded held-out dialogues of each policy, the start policy's first."""
+    """Read the graded held-out dialogues of each policy, the start policy's first."""
     names = ("start",) if run.config.algorithm == "zero-shot" else ("start", "trained")
     return {name: read_rows(run.directory.path / "evaluation" / f"{name}.jsonl", Trajectory) for name in names}
 
@@ -110,7 +111,7 @@ def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: f
 
 
 def _late_warnings(folder: Path, dialogues: Mapping[str, Sequence[Trajectory]]) -> Iterator[str]:
-    """What is only known when stages have ended."""
+    """Yield the warnings that are only known when stages have ended."""
     for stage in ("critic", "policy"):
         accuracies = read_curves(folder / stage / "metrics.jsonl").get("rewards/accuracies", ())
         if warning := mostly_perfect([accuracy for _, accuracy in accuracies]):
@@ -120,7 +121,7 @@ def _late_warnings(folder: Path, dialogues: Mapping[str, Sequence[Trajectory]]) 
 
 
 def _warnings(log: Path, latest: Sequence[str]) -> list[str]:
-    """Each warning once: those in the log, which has earlier starts as well, and those of this start."""
+    """Collect each warning once: those in the log, which has earlier starts as well, and those of this start."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     logged = [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
     return list(dict.fromkeys([*logged, *latest]))

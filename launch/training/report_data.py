@@ -50,7 +50,7 @@ class Report:
         return round(sum(note.get("seconds", 0.0) for note in self.stages.values()), 1)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as a JSON object."""
+        """Return the report as a JSON object."""
         rest = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "results"}
         rest["entropy"] = {name: [dataclasses.asdict(one) for one in found] for name, found in self.entropy.items()}
         return {"format": FORMAT, **self.results.to_json(), "stage_seconds": self.stage_seconds, **_no_nan(rest)}

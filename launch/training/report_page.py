@@ -90,9 +90,12 @@ def page(
     report: Report, config: TrainConfig, folder: Path, dialogues: Mapping[str, Sequence[Trajectory]],
     sides: Sequence[SideBySide] = (),
 ) -> str:  # fmt: skip
-    """The HTML of the page. folder: the run directory; dialogues: of each policy; sides: pictures of theirs.
+    """Render the page as HTML.
 
-    BadInput for unreadable metrics.
+    folder: the run directory.
+    dialogues: of each policy.
+    sides: pictures of their pages.
+    Raises BadInput for unreadable metrics.
     """
     return template("report.html").render(
         report=report,
@@ -116,7 +119,7 @@ def page(
 
 
 def _differences_to_paper(report: Report, config: TrainConfig) -> list[str]:
-    """What keeps the figures from being compared with the paper's, a sentence each; none where all is a miniature."""
+    """List what keeps the figures from being compared with the paper's, a sentence each; [] for toy benchmarks."""
     if config.tasks is None and config.eval_tasks is None:
         return []
     results, graders = report.results, " and ".join(report.graders)
@@ -125,7 +128,7 @@ def _differences_to_paper(report: Report, config: TrainConfig) -> list[str]:
 
 
 def stage_curves(folder: Path) -> dict[str, list[Plot]]:
-    """The plots of each stage that trains: loss, accuracy and margins of pairs, the NLL where there are no pairs."""
+    """Plot each stage that trains: loss, accuracy and margins of pairs; the NLL where there are no pairs."""
     plots: dict[str, list[Plot]] = {}
     for stage in ("start", "critic", "policy"):
         curves = read_curves(folder / stage / "metrics.jsonl")
@@ -137,7 +140,7 @@ def stage_curves(folder: Path) -> dict[str, list[Plot]]:
 
 
 def entropy_plots(entropy: Mapping[str, Sequence[TurnEntropy]]) -> list[Plot]:
-    """How sure the policies were of their tokens, by turn; none where no log-probs are recorded."""
+    """Plot the policies' entropy by turn; no plot where no log-probs are recorded."""
     if not any(entropy.values()):
         return []
     drawn = {name: {one.turn: (one.nats, "") for one in found} for name, found in entropy.items() if found}
@@ -146,7 +149,7 @@ def entropy_plots(entropy: Mapping[str, Sequence[TurnEntropy]]) -> list[Plot]:
 
 
 def examples(dialogues: Mapping[str, Sequence[Trajectory]], metric_names: MetricNames) -> list[Example]:
-    """Held-out tasks to look at: the first of each kind, not the nicest; then the first of the file."""
+    """Choose held-out tasks to show: the first of each kind, then the first of the file."""
     rows = list(zip(*dialogues.values(), strict=True))
     kinds = [_kind([trajectory.reward == 1.0 for trajectory in row]) for row in rows]
     firsts = [kinds.index(kind) for kind in KINDS if kind in kinds]
@@ -181,7 +184,10 @@ def _files(folder: Path, stage: str) -> list[File]:
 
 
 def _size(count: float) -> str:
-    """In: 2048   Out: "2 KiB" """
+    """Format a file size.
+
+    In: 2048   Out: "2 KiB"
+    """
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"
@@ -190,7 +196,10 @@ def _size(count: float) -> str:
 
 
 def _facts(note: Mapping[str, Any]) -> str:
-    """In: {"pairs": 120, "tests_passed": 0.4321, "seconds": 8.1}   Out: "pairs 120, tests passed 0.432" """
+    """Format the note of a stage.
+
+    In: {"pairs": 120, "tests_passed": 0.4321, "seconds": 8.1}   Out: "pairs 120, tests passed 0.432"
+    """
     plain = {name: value for name, value in note.items() if name != "seconds" and not isinstance(value, Mapping)}
     texts = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in plain.items()}
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())

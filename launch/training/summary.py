@@ -13,7 +13,7 @@ GIVEN = ("rollouts", "pairs", "candidates", "turn-pairs")  # stages in whose pla
 
 
 def deeds(notes: Mapping[str, Note], config: TrainConfig, seconds: float) -> str:
-    """One paragraph from the notes of the finished stages (`done.json` of each), in order."""
+    """Summarise a run in one paragraph from the notes of its finished stages (`done.json` of each), in order."""
     told = [sentence for stage, note in notes.items() if (sentence := _sentence(stage, note, config))]
     return " ".join([*told, f"All stages together took {duration(seconds)}."])
 

@@ -91,7 +91,7 @@ class Joined:
 
 
 def episode(group: str, line: int, where: str, row: Trajectory, joined: Joined) -> Episode:
-    """The episode of a trajectory. Raises BadInput for extra keys of ours that cannot be read."""
+    """Make the episode of a trajectory. Raises BadInput for extra keys of ours that cannot be read."""
     history, verdicts = row.dialogue_history, _verdicts(row)
     turns = turns_of(history, joined.ranked)
     broken = INFRASTRUCTURE in verdicts.values()
@@ -119,7 +119,7 @@ def episode(group: str, line: int, where: str, row: Trajectory, joined: Joined) 
 
 
 def broken_episode(group: str, line: int, where: str, record: Mapping[str, Any]) -> Episode:
-    """The episode of a failure's record (`EpisodeFailed.to_json`): an infrastructure error, which has no answer."""
+    """Make the episode of a failure's record (`EpisodeFailed.to_json`): an infrastructure error without an answer."""
     messages = [Message.from_json(message, where) for message in record["messages"]]
     facts = [(name, str(record[name])) for name in ("sample", "turns") if name in record]
     return Episode(
@@ -132,7 +132,7 @@ def broken_episode(group: str, line: int, where: str, record: Mapping[str, Any])
 
 
 def replies_of(task: Task, history: Sequence[Message]) -> tuple[Reply, ...]:
-    """The human's replies with their marks: the row's own, and what can be seen to leak where the row has none."""
+    """Return the user simulator's replies with their marks: the row's own, else the leaks that can be seen."""
     return tuple(
         Reply(m.content, tuple(m.extra.get("leaks") or leaks(task, m.content)), int(m.extra.get("reasked", 0)))
         for m in history[2::2]
@@ -140,12 +140,12 @@ def replies_of(task: Task, history: Sequence[Message]) -> tuple[Reply, ...]:
 
 
 def turns_of(history: Sequence[Message], ranked: Mapping[int, Ranking]) -> tuple[Turn, ...]:
-    """The agent's turns, each with what was ranked in its place. Raises BadInput."""
+    """Return the agent's turns, each with what was ranked in its place. Raises BadInput."""
     return tuple(turn_of(number, message, ranked.get(number)) for number, message in enumerate(history[1::2], 1))
 
 
 def _dialogue_row(row: Trajectory, turns: Sequence[Turn], where: str) -> list[ShownRows]:
-    """The dialogue's token row, with the log-ratios of the turns that were ranked; none where it has no ids."""
+    """Return the dialogue's token row, with the log-ratios of the ranked turns; [] where it has no ids."""
     if TOKENS not in row.extra:
         return []
     tokens, ratios = row_from_json(row.extra[TOKENS], where), []
@@ -157,7 +157,7 @@ def _dialogue_row(row: Trajectory, turns: Sequence[Turn], where: str) -> list[Sh
 
 
 def _pair_rows(pairs: Sequence[tuple[str, str, Pair]]) -> list[ShownRows]:
-    """The token rows of trajectory pairs; the side that is this episode says so. Raises BadInput."""
+    """Return the token rows of trajectory pairs; the side that is this episode says so. Raises BadInput."""
     found = []
     for number, (where, mine, pair) in enumerate(pairs[:MAX_PAIRS], start=1):
         rows = (
@@ -169,7 +169,7 @@ def _pair_rows(pairs: Sequence[tuple[str, str, Pair]]) -> list[ShownRows]:
 
 
 def status_of(row: Trajectory) -> str:
-    """One of STATUSES."""
+    """Return one of STATUSES."""
     if INFRASTRUCTURE in _verdicts(row).values():
         return INFRASTRUCTURE
     if row.reward is None:
@@ -184,7 +184,7 @@ def status_of(row: Trajectory) -> str:
 
 
 def facts_of(row: Trajectory) -> tuple[tuple[str, str], ...]:
-    """What a row says of how it was played, as names and texts."""
+    """Return how a row was played, as names and texts."""
     health, human = simulator_health([row]), row.extra.get("human")
     name = human.get("name") if isinstance(human, dict) else human
     recorded = [(key, row.extra.get(key, NOT_RECORDED)) for key in ("sample", "seed")]
@@ -205,7 +205,7 @@ def facts_of(row: Trajectory) -> tuple[tuple[str, str], ...]:
 
 
 def tests_of(row: Trajectory) -> tuple[Test, ...]:
-    """The tests of the task with all that the row says of them."""
+    """Return the tests of the task with all that the row says of them."""
     verdicts, known = _verdicts(row), row.extra.get("tests")
     said = {one.get("name"): one for one in known if isinstance(one, dict)} if isinstance(known, list) else {}
     return tuple(

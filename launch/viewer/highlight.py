@@ -22,14 +22,15 @@ _LEXERS = {"python": PythonLexer(ensurenl=False, stripnl=False), "html": HtmlLex
 
 
 def language_of(source: str) -> str:
-    """ "html" for what looks like a page, else "python"."""
+    """Return "html" for what looks like a page, else "python"."""
     return "html" if "<html" in source[:500].lower() or source.lstrip().startswith("<") else "python"
 
 
 @functools.lru_cache(maxsize=4096)
 def coloured(source: str) -> tuple[Piece, ...]:
-    """The source in pieces, neighbours of one kind joined; together they are the source. One that is very long, or
-    has no space or nothing else for a long way, is one piece.
+    """Cut the source into coloured pieces, neighbours of one kind joined; together they are the source.
+
+    A source that is very long, or has no space or nothing but space for a long way, is one piece.
 
     In: "x = 1"   Out: (("", "x "), ("o", "="), ("", " "), ("n", "1"))
     """

@@ -46,7 +46,7 @@ class Numbered:
 
 
 def find_groups(config: ShowConfig) -> list[Group]:
-    """What there is to show. Raises BadInput where there is nothing."""
+    """Find what there is to show. Raises BadInput where there is nothing."""
     run = config.run_dir
     if run is not None and not run.is_dir():
         raise BadInput(f"{run}: no such directory, expected a folder of launch.train")
@@ -78,7 +78,7 @@ def find_groups(config: ShowConfig) -> list[Group]:
 
 
 def read_numbered(path: Path, kind: type[RowT], limit: int = 0) -> list[Numbered]:
-    """The rows of a file with their places, the first `limit` (0: all). Raises BadInput, and where there is none."""
+    """Read the rows of a file with their places, the first `limit` (0: all). Raises BadInput, also without a row."""
     rows = []
     for line in scan_lines(path):
         row = kind.from_json(decode_line(line.content, line.where), line.where)
@@ -93,7 +93,7 @@ def read_numbered(path: Path, kind: type[RowT], limit: int = 0) -> list[Numbered
 def read_episodes(
     config: ShowConfig, groups: Sequence[Group], progress: Callable[[str, int, int], None]
 ) -> list[Episode]:
-    """All episodes of all groups, in order, a group's failures after its rows. Raises BadInput."""
+    """Read all episodes of all groups, in order, a group's failures after its rows. Raises BadInput."""
     rows = {group.name: _trajectories(group.path, config.limit) for group in groups}
     if config.grade:
         rows = {name: _graded(found, config.design, functools.partial(progress, name)) for name, found in rows.items()}
@@ -113,7 +113,7 @@ def read_episodes(
 
 
 def _trajectories(path: Path, limit: int) -> list[Numbered]:
-    """The rows of a file. It may be missing or empty where every episode has failed and stands in the file beside."""
+    """Read the rows of a file; [] for a missing or empty file whose episodes have all failed (`failures_file`)."""
     empty = not path.exists() or (path.is_file() and path.stat().st_size == 0)
     return [] if empty and failures_file(path).exists() else read_numbered(path, Trajectory, limit)
 
@@ -150,7 +150,7 @@ def _pictured(
 
 
 def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int, Ranking]]:
-    """For each trajectory turn -> what was ranked in its place. Raises BadInput."""
+    """Return for each trajectory turn -> what was ranked in its place. Raises BadInput."""
     found: list[dict[int, Ranking]] = [{} for _ in rows]
     if group.ranked is None:
         return found
@@ -176,7 +176,7 @@ def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int
 
 
 def _picks(path: Path | None) -> dict[int, list[Picked]] | None:
-    """Place of the ranked row in its file -> its turn pairs; None where pairs or picks are not recorded."""
+    """Return place of the ranked row -> its turn pairs; None where pairs or picks are not recorded."""
     if path is None:
         return None
     found = defaultdict(list)
@@ -192,7 +192,7 @@ def _picks(path: Path | None) -> dict[int, list[Picked]] | None:
 
 
 def _trajectory_pairs(group: Group, rows: Sequence[Numbered]) -> list[list[tuple[str, str, Pair]]]:
-    """For each trajectory the trajectory pairs in which its sampled ids stand. Raises BadInput."""
+    """Return for each trajectory the trajectory pairs in which its sampled ids stand. Raises BadInput."""
     found: list[list[tuple[str, str, Pair]]] = [[] for _ in rows]
     if group.pairs is None:
         return found
@@ -211,13 +211,13 @@ def _trajectory_pairs(group: Group, rows: Sequence[Numbered]) -> list[list[tuple
 
 
 def _without_prefix(tokens: Any, where: str) -> tuple[int, ...]:
-    """The ids behind begin-of-text and privileged text: the same for a dialogue and for a pair's side made of it."""
+    """Return the ids behind begin-of-text and privileged text: the same for a dialogue and for a pair's side of it."""
     row = row_from_json(tokens, where)
     return tuple(row.ids[row.prefix :].tolist())
 
 
 def _same_tasks(rows: Sequence[Numbered], others: Sequence[Numbered], name: str) -> list[tuple[str, int] | None]:
-    """For each row the place of the other policy's episode about its task: the first for its first, and so on."""
+    """Return for each row the place of the other policy's episode about its task: first for first, and so on."""
     waiting = defaultdict(list)
     for other in others:
         waiting[other.row.task.problem_description].append((name, other.line))
@@ -226,7 +226,7 @@ def _same_tasks(rows: Sequence[Numbered], others: Sequence[Numbered], name: str)
 
 
 def _failures(group: Group, rows: Sequence[Numbered], limit: int) -> list[Episode]:
-    """Episodes that the machine spoilt, from the file beside. Their lines go on after the group's last."""
+    """Read the episodes that the machine spoilt, from the file of failures. Their lines follow the group's last."""
     path, found = failures_file(group.path), []
     if not path.exists():
         return []

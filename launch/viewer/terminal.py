@@ -24,7 +24,7 @@ STATUS_STYLES = {"solved": "green", "partly": "yellow", "not graded": "dim"}
 
 
 def print_episode(episodes: Sequence[Episode], group: Group, line: int, chat: Chat | None) -> None:
-    """Prints the episode of that line; without a terminal there are no colours. Raises BadInput where there is none."""
+    """Print the episode of that line; without a terminal there are no colours. Raises BadInput where there is none."""
     one = next((one for one in episodes if (one.group, one.line) == (group.name, line)), None)
     if one is None:
         raise BadInput(f"{group.path}:{line}: there is no episode on that line, --row=N counts lines from 1")

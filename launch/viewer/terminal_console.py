@@ -11,8 +11,10 @@ WIDTH = 100  # columns where there is no terminal
 
 
 def open_console(soft_wrap: bool = False) -> Console:
-    """A console on standard output. Its `is_terminal` says whether it has colours: where there is no terminal, or one
-    that has none, or NO_COLOR is set, it writes plain text without any control sequence."""
+    """Open a console on standard output. Its `is_terminal` says whether it has colours.
+
+    Without a terminal, without colours in it, or with NO_COLOR it writes plain text without any control sequence.
+    """
     found = Console(highlight=False, soft_wrap=soft_wrap)
     if found.is_terminal and not found.no_color and found.color_system is not None:
         return found
@@ -21,5 +23,5 @@ def open_console(soft_wrap: bool = False) -> Console:
 
 
 def foreign(text: str, style: str = "") -> Text:
-    """Text of a file as it may be printed: what a terminal would obey in it is shown."""
+    """Make text of a file printable: control characters are shown, not obeyed."""
     return Text(printable(text), style)

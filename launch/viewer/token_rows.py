@@ -54,7 +54,7 @@ class Counts:
 
 
 def counts(row: TokenRow, chat: Chat | None) -> Counts:
-    """The counts of a row. chat: knows the end ids."""
+    """Count the tokens of a row. chat: knows the end ids."""
     turns = turn_counts(row)
     lasts = {turn: int(row.ids[row.turns == turn][-1]) for turn in turns}
     cut = None if chat is None else tuple(turn for turn, last in lasts.items() if last not in chat.end_ids)
@@ -62,7 +62,7 @@ def counts(row: TokenRow, chat: Chat | None) -> Counts:
 
 
 def turn_counts(row: TokenRow) -> dict[int, int]:
-    """Agent turn -> its counted tokens, in order."""
+    """Return agent turn -> its counted tokens, in order."""
     return {turn: int((row.turns == turn).sum()) for turn in sorted(set(row.turns[row.turns > 0].tolist()))}
 
 
@@ -79,13 +79,16 @@ class Pieces:
             self._text_before = chat.decode([self._before])
 
     def text(self, token: int) -> str:
-        """In: 318   Out: " is", or "‹318›" without a tokenizer"""
+        """Return the text of a token.
+
+        In: 318   Out: " is", or "‹318›" without a tokenizer
+        """
         if token not in self._known:
             self._known[token] = self._read(token) or f"‹{token}›"
         return self._known[token]
 
     def table(self, tokens: Iterable[int]) -> dict[int, str]:
-        """Token -> text of all that occur."""
+        """Return token -> text of all that occur."""
         return {token: self.text(token) for token in sorted(set(tokens))}
 
     def _read(self, token: int) -> str:
@@ -96,7 +99,7 @@ class Pieces:
 
 
 def find_chat(model: str | None, run_dir: Path | None) -> Chat | None:
-    """The tokenizer that `model` names, else the run directory's own, else None. BadInput where it cannot be read."""
+    """Load the tokenizer that `model` names, else the run directory's own, else None. Raises BadInput if unreadable."""
     from launch.common.settings import EMBEDDED_DIRECTORIES, start_model
 
     if model is not None:
@@ -116,9 +119,9 @@ def find_chat(model: str | None, run_dir: Path | None) -> Chat | None:
 
 
 def tokenizer_for(config: ShowConfig, path: Path | None) -> tuple[Chat | None, str]:
-    """The tokenizer that the flags name, else that of the run in whose folder the file lies; where there is none, why.
+    """Load the tokenizer that the flags name, else that of the run in whose folder the file lies; else return why not.
 
-    BadInput where the flags name one that cannot be read.
+    Raises BadInput where the flags name one that cannot be read.
     """
     if config.model is not None or config.run_dir is not None or path is None:
         return find_chat(config.model, config.run_dir), ""
@@ -132,7 +135,7 @@ def tokenizer_for(config: ShowConfig, path: Path | None) -> tuple[Chat | None, s
 
 
 def run_above(path: Path) -> Path | None:
-    """The folder of launch.train that the file is in, itself or in a folder of a stage; None where it is in none."""
+    """Find the folder of launch.train that the file is in, itself or in a folder of a stage; None if in none."""
     for folder in path.absolute().parents[:2]:
         try:
             settings = _settings(folder / "config.json")
@@ -148,7 +151,7 @@ def _settings(path: Path) -> Any:
 
 
 def check_ratios(ratios: object, count: int, where: str) -> Sequence[float]:
-    """The log-ratios of `count` tokens. Raises BadInput."""
+    """Check and return the log-ratios of `count` tokens. Raises BadInput."""
     numbers = isinstance(ratios, list) and all(isinstance(one, int | float) for one in ratios)
     if not numbers or len(ratios) != count:
         raise BadInput(f"{where}: 'token_log_ratios' is not a list of {count} numbers, one a token of its turn")

@@ -32,9 +32,9 @@ PREFIX_STYLES, UNCOUNTED_STYLE = ("black on #c8a020", "black on #f0d040"), "dim"
 
 
 def print_tokens(path: Path, number: int, chat: Chat | None, last_turn_only: bool, why: str = "") -> None:
-    """Prints the token rows of line `number` with their counts; without a terminal there are no colours.
+    """Print the token rows of line `number` with their counts; without a terminal there are no colours.
 
-    why: there is no tokenizer.
+    why: the reason that there is no tokenizer.
     """
     rows = rows_of_line(path, number, chat, last_turn_only)
     console, pieces = open_console(soft_wrap=True), Pieces(chat)
@@ -56,7 +56,7 @@ def print_tokens(path: Path, number: int, chat: Chat | None, last_turn_only: boo
 
 
 def painted(row: TokenRow, pieces: Pieces, colours: bool) -> Text:
-    """The tokens' texts, coloured; without colours in brackets that say what they are, separated by bars.
+    """Return the tokens' texts in colours; without colours in brackets that say what they are, separated by bars.
 
     In: ids of "hi" (uncounted), "ho", "." (turn 1), no colours   Out: "hi<1 ho|.>"
     """
@@ -83,7 +83,7 @@ def _style(mark: int, place: int) -> str:
 
 
 def rows_of_line(path: Path, number: int, chat: Chat | None, last_turn_only: bool) -> list[Shown]:
-    """The token rows of one line of trajectories, pairs, candidates or ranked rows. Raises BadInput."""
+    """Read the token rows of one line of trajectories, pairs, candidates or ranked rows. Raises BadInput."""
     line = next((line for line in scan_lines(path) if line.number == number), None)
     if line is None:
         raise BadInput(f"{path}:{number}: there is no row on that line, --row=N counts lines from 1")
@@ -138,7 +138,7 @@ def _text_candidate(prompt: str, output: str, chat: Chat) -> TokenRow:
 
 
 def _needed(chat: Chat | None, where: str) -> Chat:
-    """The tokenizer. Raises BadInput where there is none."""
+    """Return the tokenizer. Raises BadInput where there is none."""
     if chat is None:
         raise BadInput(f"{where}: the row has text only, expected --model=DIR or --model=embedded to make its tokens")
     return chat

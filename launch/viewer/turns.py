@@ -61,7 +61,7 @@ class Ranking:
 
 
 def turn_of(number: int, message: Message, ranking: Ranking | None) -> Turn:
-    """Agent turn `number`, with its candidates where they were ranked. Raises BadInput."""
+    """Make agent turn `number`, with its candidates where they were ranked. Raises BadInput."""
     thought, said = thought_and_said(message)
     if ranking is None:
         return Turn(thought, said)
@@ -103,7 +103,7 @@ def turn_of(number: int, message: Message, ranking: Ranking | None) -> Turn:
 
 
 def _pair_rows(one: Picked, candidates: Sequence[Candidate]) -> tuple[Shown, ...]:
-    """The token rows of a turn pair. Raises BadInput."""
+    """Return the token rows of a turn pair. Raises BadInput."""
     if not (one.chosen < len(candidates) and one.rejected < len(candidates)):
         raise BadInput(f"{one.where}: 'picked' names candidates that its ranked row, of {len(candidates)}, has not")
     rows = []
@@ -119,7 +119,7 @@ def _ratios(ratios: object, ids: Sequence[int], where: str) -> tuple[float, ...]
 
 
 def thought_and_said(message: Message) -> tuple[str, str]:
-    """What the agent kept to itself, and what the human saw.
+    """Split a message into what the agent kept to itself, and what the user saw.
 
     In: output "They want code. OUTPUT: Which sign?", content "Which sign?"   Out: "They want code.", "Which sign?"
     """

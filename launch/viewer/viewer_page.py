@@ -29,7 +29,7 @@ TITLE = 90  # characters of a problem in the list
 
 
 def page(episodes: Sequence[Episode], groups: Sequence[Group], pieces: Pieces) -> str:
-    """The HTML of the page."""
+    """Render the page as HTML."""
     blocks = [packed(_episode(one, pieces)) for one in episodes]
     index = {
         "statuses": STATUSES,
@@ -57,7 +57,7 @@ def page(episodes: Sequence[Episode], groups: Sequence[Group], pieces: Pieces) -
 
 
 def packed(data: Any) -> str:
-    """Base64 of gzip of the data's JSON, the same for the same data."""
+    """Return base64 of gzip of the data's JSON, the same for the same data."""
     return base64.b64encode(gzip.compress(json.dumps(data, separators=(",", ":")).encode(), 6, mtime=0)).decode()
 
 
@@ -71,7 +71,7 @@ def _searched(one: Episode) -> str:
 
 
 def _tokens(one: Episode) -> Iterator[int]:
-    """Every token that the page may show."""
+    """Yield every token that the page may show."""
     for together in one.rows:
         for shown in together.rows:
             yield from shown.row.ids.tolist()
@@ -82,7 +82,7 @@ def _tokens(one: Episode) -> Iterator[int]:
 
 
 def _episode(one: Episode, pieces: Pieces) -> dict[str, Any]:
-    """The episode as the page's script reads it: what is not recorded is null."""
+    """Return the episode as the page's script reads it, with null for what is not recorded."""
     plain = {
         "id": [one.group, one.line],
         "outcome": one.outcome,

@@ -45,7 +45,7 @@ def pairs(run: Run) -> dict[str, Any]:
     privileged = shows_reference(run)
     rows = [
         tokenise_pair(*preferred, run.chat, run.system, privileged)
-        for preferred in select_pairs(samples, run.benchmark.preferred)
+        for preferred in select_pairs(samples, run.benchmark.preference_pairs)
     ]
     if not rows:
         _without_pairs(run, path)
