@@ -54,6 +54,8 @@ setup(
             "beartype>=0.22",
             "torch>=2.13",
             "ruff>=0.14",
+            "mypy>=2.0",
+            "pre-commit>=4.0",
             "gymnasium>=1.4",
             "starlette>=1.0",
             "uvicorn>=0.50",
