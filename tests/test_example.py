@@ -21,7 +21,7 @@ from sweet_jax.logprobs import token_logps
 from sweet_jax.losses import preference_loss, turn_advantages
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.pairs import trajectory_pairs, turn_pairs
-from sweet_jax.train.objectives import Preference, PreferenceBatch, pair_logps, preference_objective
+from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, pair_logps, preference_objective
 
 FILE = Path(__file__).parents[1] / "examples" / "sweet.py"
 CONFIG = LlamaConfig(
@@ -39,8 +39,8 @@ def load_example():
 
 
 sweet = load_example()
-CRITIC = (functools.partial(sweet.critic_score, num_turns=TURNS), Preference("turn-mean", 0.1, 0.01, 0.0, TURNS))
-POLICY = (sweet.policy_score, Preference("sum", 0.1, 0.01, 0.0, 1))
+CRITIC = (functools.partial(sweet.critic_score, num_turns=TURNS), PreferenceLoss("turn-mean", 0.1, 0.01, 0.0, TURNS))
+POLICY = (sweet.policy_score, PreferenceLoss("sum", 0.1, 0.01, 0.0, 1))
 
 
 @functools.cache
@@ -66,7 +66,7 @@ def random_pairs(num_turns):
 def product_loss(pairs, preference):
     """Parameters -> the product's loss, with the reference's log-probs [2 * PAIRS, LENGTH] of chosen, rejected, ..."""
     model, _, reference = tiny()
-    batch = pad_pairs(pairs, LENGTH, PAD)
+    batch = jax.tree.map(jnp.asarray, pad_pairs(pairs, LENGTH, PAD))
     ref = pair_logps(model, reference, batch)
     objective = preference_objective(model, preference)
     batch = PreferenceBatch(batch, *ref)
@@ -115,22 +115,25 @@ def test_loss_and_gradients_on_the_example_s_own_log_probs_are_the_product_s_wit
 def test_advantages_and_preference_loss_are_those_of_the_product_to_the_last_bit():
     rng = np.random.default_rng(0)
     logp_bt, ref_bt = (jnp.float32(-rng.uniform(0, 5, (2 * PAIRS, 40))) for _ in range(2))
-    turn_bt = jnp.int32(rng.integers(0, TURNS + 1, (2 * PAIRS, 40)).cumsum(axis=1) // 20 * (np.arange(40) % 4 > 0))
+    turn_bt = jnp.int32(
+        np.minimum(rng.integers(0, 2, (2 * PAIRS, 40)).cumsum(axis=1) // 5, TURNS) * (np.arange(40) % 4 > 0)
+    )
     expected_bk = turn_advantages(logp_bt, ref_bt, turn_bt, TURNS, "turn-mean")
     np.testing.assert_array_equal(sweet.turn_advantages(logp_bt - ref_bt, turn_bt, TURNS), expected_bk)
-    sums_bk = turn_advantages(logp_bt, ref_bt, turn_bt, TURNS, "sum")
-    for score, scores_b in ((CRITIC[0], expected_bk.sum(axis=1)), (POLICY[0], sums_bk.sum(axis=1))):
-        in_turns_bt = jnp.where(turn_bt <= TURNS, turn_bt, 0)
-        loss, accuracy = sweet.preference_loss(logp_bt, ref_bt, in_turns_bt, score, beta=0.1, nll_coef=0.0)
-        np.testing.assert_array_equal(loss, preference_loss(scores_b[0::2], scores_b[1::2], 0.1).mean())
-        assert accuracy == (scores_b[0::2] > scores_b[1::2]).mean()
+    one_bt = jnp.int32(turn_bt == 2)
+    one_b = turn_advantages(logp_bt, ref_bt, one_bt, 1, "sum").sum(axis=1)
+    for score, mask_bt, score_b in ((CRITIC[0], turn_bt, expected_bk.sum(axis=1)), (POLICY[0], one_bt, one_b)):
+        loss, accuracy = sweet.preference_loss(logp_bt, ref_bt, mask_bt, score, beta=0.1, nll_coef=0.0)
+        np.testing.assert_array_equal(loss, preference_loss(score_b[0::2], score_b[1::2], 0.1).mean())
+        assert accuracy == (score_b[0::2] > score_b[1::2]).mean()
 
 
 def test_pairs_are_those_of_the_product():
     for rewards in ([0.3, 1.0, 1.0, 0.9], [0.3, 0.9], [1.0, 1.0], [0.0, 0.0, 1.0]):
         task = SimpleNamespace(task_id="a")
-        dialogues = [SimpleNamespace(episode=SimpleNamespace(task=task), reward=reward) for reward in rewards]
-        found = [(dialogues.index(a), dialogues.index(b)) for a, b in sweet.pair_dialogues(dialogues)]
+        episode = SimpleNamespace(task=task)
+        dialogues = [SimpleNamespace(episode=episode, number=n, reward=reward) for n, reward in enumerate(rewards)]
+        found = [(better.number, worse.number) for better, worse in sweet.pair_dialogues(dialogues)]
         assert found == [(pair.chosen, pair.rejected) for pair in trajectory_pairs(rewards)]
     for scores in ([0.1, 0.9, 0.5, -0.3], [5.0, 1.0, 3.0, 2.0, 4.0], [0.5, 0.5, 0.5, 0.5]):
         expected = turn_pairs(scores, range(len(scores)), 9, random.Random(1))
