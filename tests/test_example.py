@@ -63,52 +63,60 @@ def random_pairs(num_turns):
     return [RowPair(row(), row()) for _ in range(PAIRS)]
 
 
-def product_loss(pairs, preference):
-    """Parameters -> the product's loss, with the reference's log-probs [2 * PAIRS, LENGTH] of chosen, rejected, ..."""
-    model, _, reference = tiny()
-    batch = jax.tree.map(jnp.asarray, pad_pairs(pairs, LENGTH, PAD))
-    ref = pair_logps(model, reference, batch)
+@functools.cache
+def product(preference):
+    """The product's loss of random pairs and its gradients."""
+    model, params, reference = tiny()
     objective = preference_objective(model, preference)
-    batch = PreferenceBatch(batch, *ref)
-    return lambda params: objective.loss(params, batch, objective.counts(batch))[0]
+
+    @jax.jit
+    def compute(params, reference, pairs):
+        batch = PreferenceBatch(pairs, *pair_logps(model, reference, pairs))
+        return jax.value_and_grad(lambda params: objective.loss(params, batch, objective.counts(batch))[0])(params)
+
+    loss, grads = compute(params, reference, pad_pairs(random_pairs(preference.max_turns), LENGTH, PAD))
+    return loss, flatten(grads)
 
 
-def example_loss(pairs, score, token_logps, preference):
-    """Parameters -> the example's loss of the same pairs, from log-probs of the given function."""
-    model, _, reference = tiny()
-    tokens_bt, turn_bt = sweet.pad_rows([row for pair in pairs for row in (pair.chosen, pair.rejected)], PAD)
+def example(score, preference, token_logps):
+    """The example's loss of the same pairs and its gradients, from log-probs of the given function."""
+    model, params, reference = tiny()
+    rows = [row for pair in random_pairs(preference.max_turns) for row in (pair.chosen, pair.rejected)]
+    tokens_bt, turn_bt = sweet.pad_rows(rows, PAD)
     assert tokens_bt.shape == (2 * PAIRS, LENGTH)
-    ref_bt = token_logps(model, reference, jnp.asarray(tokens_bt))
 
-    def loss(params):
-        logp_bt = token_logps(model, params, jnp.asarray(tokens_bt))
-        return sweet.preference_loss(
-            logp_bt, ref_bt, jnp.asarray(turn_bt), score, preference.beta, preference.nll_coef
-        )[0]
+    @jax.jit
+    def compute(params, reference, tokens_bt, turn_bt):
+        ref_bt = token_logps(model, reference, tokens_bt)
 
-    return loss
+        def loss(params):
+            logp_bt = token_logps(model, params, tokens_bt)
+            return sweet.preference_loss(logp_bt, ref_bt, turn_bt, score, preference.beta, preference.nll_coef)[0]
+
+        return jax.value_and_grad(loss)(params)
+
+    loss, grads = compute(params, reference, tokens_bt, turn_bt)
+    return loss, flatten(grads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("score", "preference"), [CRITIC, POLICY], ids=["critic", "policy"])
 def test_loss_and_gradients_on_the_product_s_log_probs_are_the_product_s_to_the_last_bit(score, preference):
-    pairs, params = random_pairs(preference.max_turns), tiny()[1]
-    expected, expected_grads = jax.jit(jax.value_and_grad(product_loss(pairs, preference)))(params)
-    loss, grads = jax.jit(jax.value_and_grad(example_loss(pairs, score, token_logps, preference)))(params)
+    expected, expected_grads = product(preference)
+    loss, grads = example(score, preference, token_logps)
     assert abs(expected - np.log(2)) > 1e-3  # the two networks differ, so the loss says something
     assert loss == expected
-    expected_grads = flatten(expected_grads)
-    for path, grad in flatten(grads).items():
+    for path, grad in grads.items():
         np.testing.assert_array_equal(grad, expected_grads[path], err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("score", "preference"), [CRITIC, POLICY], ids=["critic", "policy"])
 def test_loss_and_gradients_on_the_example_s_own_log_probs_are_the_product_s_within_rounding(score, preference):
-    pairs, params = random_pairs(preference.max_turns), tiny()[1]
-    expected, expected_grads = jax.jit(jax.value_and_grad(product_loss(pairs, preference)))(params)
-    loss, grads = jax.jit(jax.value_and_grad(example_loss(pairs, score, sweet.token_logps, preference)))(params)
+    expected, expected_grads = product(preference)
+    loss, grads = example(score, preference, sweet.token_logps)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    expected_grads = flatten(expected_grads)
-    for path, grad in flatten(grads).items():
+    for path, grad in grads.items():
         np.testing.assert_allclose(grad, expected_grads[path], rtol=1e-4, atol=1e-6, err_msg=path)
 
 
