@@ -77,7 +77,7 @@ class Settings:
     """Hugging Face directory of the start policy."""
     seed: int = 42
     """Decides tasks, dialogues, candidates, pairs and batches."""
-    num_tasks: int = 400
+    num_tasks: int = 300
     """Tasks to play and to learn from."""
     samples: int = 4
     """Dialogues about each task."""
@@ -87,17 +87,17 @@ class Settings:
     """Tokens in an agent turn."""
     rows: int = 128
     """Turns that are sampled or scored side by side."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Pairs in one update."""
     beta: float = 0.1
     """Scale of the log-ratio in both losses."""
     nll_coef: float = 0.01
     """Weight of the negative log-likelihood of the chosen row in both losses."""
-    critic_epochs: int = 3
+    critic_epochs: int = 2
     """Times that the critic sees each pair of dialogues."""
     critic_learning_rate: float = 4e-4
     """Peak learning rate of the critic."""
-    data_fraction: float = 0.1
+    data_fraction: float = 0.05
     """Share of the dialogues in whose turns candidates are sampled."""
     candidates: int = 16
     """Candidates for each of these turns."""
@@ -335,7 +335,7 @@ def train(lab: Lab, name: str, pairs: Sequence[TokenPair], score: Score, learnin
 
 def show_solution(lab: Lab, dialogue: Dialogue, row: TokenRow) -> TokenRow:
     """Put the training-time information c in front of a row: for the critic and its reference, never for the policy."""
-    return lab.chat.with_prefix(row, privileged_prefix(dialogue.episode.task.ground_truth))
+    return lab.chat.add_prefix(row, privileged_prefix(dialogue.episode.task.ground_truth))
 
 
 def pair_dialogues(dialogues: Sequence[Dialogue]) -> Iterator[tuple[Dialogue, Dialogue]]:
