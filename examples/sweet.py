@@ -18,8 +18,8 @@ Deviations from the paper:
     user is a script that knows these facts and nothing else, not a language model. There is no system prompt.
   - The network has 1.2 million parameters, not 8 billion. So learning rates are 500 and 2000 times the paper's 2e-7; a
     dialogue has 8 turns at most, not 10, and a turn 32 tokens, not 1024; all is float32, not bfloat16.
-  - 400 tasks with 4 dialogues each, not 5,000 with 3. Batches of 16 pairs, not 8. The critic sees its pairs 3 times,
-    not 4. Warm-up lasts 10 % of the updates, not 3 %.
+  - 300 tasks with 4 dialogues each, not 5,000 with 3; candidates in the turns of 5 % of the dialogues, not of 10 %. The
+    critic sees its pairs 2 times, not 4. Warm-up lasts 10 % of the updates, not 3 %.
   - The policy stops after 100 updates, not after one epoch: trained longer, so small a network forgets to answer.
   - Equal candidates are scored once and are never a pair; the paper does not say.
 
@@ -27,7 +27,8 @@ Deviations from the product (`python -m launch.train`), whose losses these are, 
   - Backend tasks and the paper's own variant only: turn means, a critic of log-ratios, a reference that sees the
     solution, NLL of the chosen turn. No baselines, no LoRA, no label smoothing, none of the released code's variants.
   - One device, and everything in memory: no mesh, checkpoints, files, resuming or report. No row is cut for length.
-  - 400 tasks, not 800, and 200 held-out tasks, not 300. Warm-up as above (product: 3 %).
+  - Less of everything than the product's toy preset: 300 tasks, not 800, and 200 held-out ones, not 300; batches of 8
+    pairs, not 16; 2 epochs of the critic, not 3; candidates for 5 % of the dialogues, not 10 %. Warm-up as above.
   - The sampler reads the whole dialogue again in each turn (product: keeps its cache), stops at the end-of-turn token
     only (product: at every end token of the model), and draws with one key a batch (product: one a dialogue).
   - Log-probs go through all logits [B, T, V] at once (product: chunks of the vocabulary), which differs in the last
