@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Generic, NoReturn, TypeVar
 
+from colbench_env.replace_file import replace_file
 from colbench_env.types import (
     BadInput,
     Candidates,
@@ -114,21 +115,14 @@ def read_complete(path: str | Path, kind: type[RowT]) -> list[RowT]:
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
     """Replace the file by these rows, all at once: a reader sees the old file or the new one. Raises BadInput."""
     target = Path(path).resolve()  # a link stays a link: what it points to is replaced
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         if target.exists() and not target.is_file():
             raise BadInput(f"{path}: cannot write the file: there is something else of that name")
-        with open(temporary, "wb") as file:
+        with replace_file(target, sync=True) as file:
             for number, row in enumerate(rows, start=1):
                 file.write(encode_row(row, f"{path}:{number}"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
     except OSError as problem:
         _fail(path, "write", problem)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def append_rows(path: str | Path, rows: Iterable[Row]) -> None:

@@ -1,12 +1,15 @@
-"""The step-level critic: an advantage for every agent turn, [B, K], given the privileged information (section 4.2).
+"""The turn-level critic: an advantage for every agent turn, [B, K], given the privileged information c (section 4.2 of
+arXiv 2503.15478).
 
-Rows carry the privileged prefix as tokens; nothing here knows where `c` is. Two parameterisations:
+Rows carry c as a prefix of tokens, so nothing here treats it apart. Two parameterisations:
 
     log-ratio   the language model itself: A = mean over the turn's tokens of log pi_theta - log pi_ref (eq. 3)
     value head  the paper's ablation: A = head(mean over the turn's tokens of the last hidden state)
 
-The reference term of the log-ratio may have been computed on rows without the prefix ("public", as in the released
-code); `align_logps` moves such values to the places the same tokens have in the privileged row.
+The reference term of the log-ratio may come from rows without the prefix ("public", as in the released code);
+`align_logps` moves such values to the positions of the same tokens in the row with the prefix.
+
+Read on: `sweet_jax.train.objectives` makes a loss of these scores, `sweet_jax.losses` has the formulas.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +27,7 @@ from sweet_jax.data.batch import PairBatch, TokenRow, TurnBatch
 from sweet_jax.logprobs import hidden_states, token_logps
 from sweet_jax.losses import Aggregation, Metrics, preference_loss, preference_metrics, turn_advantages
 from sweet_jax.mesh import replicated
-from sweet_jax.train.objectives import Counts, PreferenceLoss, pair_counts, present
+from sweet_jax.train.objectives import Counts, PreferenceLoss, count_pairs, real_pairs
 from sweet_jax.train.step import Objective
 
 
@@ -37,9 +40,10 @@ def log_ratio_advantages(
     aggregation: Aggregation = "turn-mean",
     chunk: int | None = None,
 ) -> Float[Array, "B K"]:
-    """Advantage of every turn as a log-ratio, eq. 3; 0 for a turn the row does not have.
+    """Score every turn with its log-ratio, eq. 3; 0 for a turn that the row does not have.
 
-    ref_bt: log-probs of the frozen start model for the same tokens.
+    ref_bt: log-probs of the same tokens under the reference, the frozen model that training started from.
+    num_turns: K. chunk: see `logprobs.token_logps`.
     """
     logp_bt = token_logps(model, params, batch.tokens_bt, chunk=chunk)
     return turn_advantages(logp_bt, ref_bt, batch.turn_bt, num_turns, aggregation)
@@ -48,11 +52,11 @@ def log_ratio_advantages(
 def value_head_advantages(
     model: Llama, params: Mapping[str, Any], batch: TurnBatch, num_turns: int
 ) -> Float[Array, "B K"]:
-    """Advantage of every turn from the regression head; 0 for a turn the row does not have.
+    """Score every turn with the regression head; 0 for a turn that the row does not have.
 
-    params: {"llama": ..., "head": {"kernel": [D, 1], "bias": [1]}}. The last hidden state is averaged over the tokens
-    of the turn, which see what came before them and nothing that follows: a later turn changes no earlier advantage.
-    The head is linear, so averaging what it makes of each token is the same; float32 throughout.
+    params: {"llama": ..., "head": {"kernel": [D, 1], "bias": [1]}}. The head reads the mean of the last hidden states
+    of the turn's tokens. Attention is causal, so a later turn changes no earlier advantage. The head is linear, so we
+    average its values instead of the hidden states; float32 throughout.
     """
     hidden_btd = hidden_states(model, params["llama"], batch.tokens_bt).astype(jnp.float32)
     value_bt = (hidden_btd * params["head"]["kernel"][:, 0]).sum(axis=-1) + params["head"]["bias"][0]
@@ -60,14 +64,16 @@ def value_head_advantages(
 
 
 def add_value_head(trained: Mapping[str, Any], size: int, key: Array, mesh: Mesh) -> dict[str, Any]:
-    """{"llama": trained, "head": ...} with a fresh head on hidden states of `size`: kernel normal with deviation
-    1/size, bias 0, replicated."""
+    """Add a fresh head: {"llama": trained, "head": {"kernel": [size, 1], "bias": [1]}}.
+
+    size: D of the hidden states. The kernel is normal with standard deviation 1/size, the bias 0; both are replicated.
+    """
     head = {"kernel": jax.random.normal(key, (size, 1), jnp.float32) / size, "bias": jnp.zeros((1,), jnp.float32)}
     return {"llama": trained, "head": jax.device_put(head, replicated(mesh))}
 
 
 def value_head_shapes(trained: Mapping[str, Any], size: int, mesh: Mesh) -> dict[str, Any]:
-    """`add_value_head` for shapes: sharded jax.ShapeDtypeStruct of what is trained, the head among it."""
+    """Do as `add_value_head` for shapes: sharded jax.ShapeDtypeStruct of all trained parameters."""
     head = {
         name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated(mesh))
         for name, shape in (("kernel", (size, 1)), ("bias", (1,)))
@@ -76,30 +82,31 @@ def value_head_shapes(trained: Mapping[str, Any], size: int, mesh: Mesh) -> dict
 
 
 def value_head_objective(model: Llama, settings: PreferenceLoss) -> Objective:
-    """The critic's loss, eq. 2, on `PairBatch` with the advantages of the value head: same score, no reference.
+    """Make the critic's loss, eq. 2, on `PairBatch`: a row's score is the sum of its value-head advantages.
 
-    BadInput unless `nll_coef` is 0: this critic does not use the LM head, so an NLL would train something else.
+    No reference is needed. BadInput unless `nll_coef` is 0: this critic does not use the LM head, so an NLL would train
+    something else.
     """
     if settings.nll_coef:
         raise BadInput(f"nll_coef is {settings.nll_coef}, but a critic with a value head has no NLL: it must be 0")
 
     def loss(params: Mapping[str, Any], pairs: PairBatch, counts: Counts) -> tuple[Array, Metrics]:
-        present_b = present(pairs)
+        real_b = real_pairs(pairs)
         chosen_b, rejected_b = (
             value_head_advantages(model, params, rows, settings.max_turns).sum(axis=1)
             for rows in (pairs.chosen, pairs.rejected)
         )
         loss_b = preference_loss(chosen_b, rejected_b, settings.beta, settings.label_smoothing)
-        metrics = preference_metrics(chosen_b, rejected_b, present_b, settings.beta)
-        return jnp.where(present_b, loss_b, 0.0).sum() / counts.pairs, metrics
+        metrics = preference_metrics(chosen_b, rejected_b, real_b, settings.beta)
+        return jnp.where(real_b, loss_b, 0.0).sum() / counts.pairs, metrics
 
-    return Objective(pair_counts, loss)
+    return Objective(count_pairs, loss)
 
 
 def make_log_ratio_critic(
     model: Llama, num_turns: int, aggregation: Aggregation = "turn-mean"
 ) -> Callable[[Any, TurnBatch, Any], Array]:
-    """The jitted critic (params, batch, ref_bt) -> advantages [B, K], whole on every device."""
+    """Jit the log-ratio critic: (params, batch, ref_bt) -> advantages [B, K], replicated."""
 
     def advantages(params: Mapping[str, Any], batch: TurnBatch, ref_bt: Array) -> Array:
         return log_ratio_advantages(model, params, batch, ref_bt, num_turns, aggregation)
@@ -108,7 +115,7 @@ def make_log_ratio_critic(
 
 
 def make_value_head_critic(model: Llama, num_turns: int) -> Callable[[Any, TurnBatch], Array]:
-    """The jitted critic (params, batch) -> advantages [B, K], whole on every device."""
+    """Jit the value-head critic: (params, batch) -> advantages [B, K], replicated."""
 
     def advantages(params: Mapping[str, Any], batch: TurnBatch) -> Array:
         return value_head_advantages(model, params, batch, num_turns)
@@ -117,17 +124,20 @@ def make_value_head_critic(model: Llama, num_turns: int) -> Callable[[Any, TurnB
 
 
 def align_logps(source: TokenRow, values: np.ndarray, target: TokenRow) -> np.ndarray:
-    """Per-token values of `source` at the places the same counted tokens have in `target`, 0 elsewhere; float32.
+    """Move the values of the action tokens of `source` to the same tokens of `target`; 0 elsewhere, float32 [T].
 
-    BadInput where the two rows do not count the same tokens of the same turns (one of them was truncated).
+    values: one for each token of `source`. BadInput unless the rows have the same action tokens in the same turns (one
+    of them may have been truncated).
 
     In:  source turns [0, 1, 1], values [.5, .6, .7], target turns [0, 0, 0, 1, 1]
     Out: [0, 0, 0, .6, .7]
     """
-    here, there = source.turns > 0, target.turns > 0
-    same = here.sum() == there.sum() and np.array_equal(source.ids[here], target.ids[there])
-    if not (same and np.array_equal(source.turns[here], target.turns[there])):
-        raise BadInput(f"two rows of one dialogue count different tokens: {here.sum()} and {there.sum()} of them")
-    moved = np.zeros(len(target), np.float32)
-    moved[there] = values[here]
-    return moved
+    source_mask, target_mask = source.turns > 0, target.turns > 0
+    same_ids = np.array_equal(source.ids[source_mask], target.ids[target_mask])
+    if not (same_ids and np.array_equal(source.turns[source_mask], target.turns[target_mask])):
+        raise BadInput(
+            f"two rows of one dialogue have different action tokens: {source_mask.sum()} and {target_mask.sum()}"
+        )
+    aligned = np.zeros(len(target), np.float32)
+    aligned[target_mask] = values[source_mask]
+    return aligned

@@ -1,6 +1,6 @@
-"""Hugging Face model directories as a run leaves them: whole or not there, with what transformers and vLLM look for.
+"""Write Hugging Face model directories that transformers and vLLM load: complete ones or none.
 
-Both want `config.json` with `architectures` and a dtype, safetensors (with an index where they are several), the
+Both want `config.json` with `architectures` and a dtype, safetensors (with an index where there are several), the
 tokenizer's files, its chat template, and `generation_config.json`, whose end ids stop the sampler.
 """
 
@@ -37,16 +37,16 @@ GENERATION_FILE, TOKENIZER_CONFIG = "generation_config.json", "tokenizer_config.
 
 
 def export_model(directory: Path, config: LlamaConfig, params: Any, tokenizer: Any) -> None:
-    """A Hugging Face directory of a model that was made here, with its tokenizer."""
-    with whole_directory(directory) as beside:
-        save_llama(beside, config, params)
+    """Write a model that was made here, and its tokenizer. BadInput where the disk refuses."""
+    with replace_directory(directory) as tmp_path:
+        save_llama(tmp_path, config, params)
         if _writes():
             try:
-                tokenizer.save_pretrained(beside)
+                tokenizer.save_pretrained(tmp_path)
             except Exception as error:  # tokenizers raises a bare Exception for a full disk
                 raise BadInput(f"{directory}: the tokenizer cannot be written: {error}") from error
-            _name_tokenizer_class(beside)
-            _write_generation_config(beside, config, {}, Chat(tokenizer).end_ids)
+            _name_tokenizer_class(tmp_path)
+            _write_generation_config(tmp_path, config, {}, Chat(tokenizer).end_ids)
 
 
 def export_trained(
@@ -56,39 +56,40 @@ def export_trained(
     dtype: DTypeLike,
     source: Path,
 ) -> None:
-    """A Hugging Face directory of a model that was trained from `source`, whose tokenizer files it takes as they are.
+    """Write a model that was trained from the directory `source`, with a copy of the source's tokenizer files.
 
-    parameter: path -> array, asked for one after another. Settings of the source's `generation_config.json` stay, and
-    every end id that stops our sampler is among its end ids.
+    parameter: path -> array, called for one parameter after another. dtype: of the written weights.
+    The source's `generation_config.json` is kept, and every end id that stops our sampler is added to its end ids.
+    BadInput where the disk refuses.
     """
     chat = Chat.load(source)
-    with whole_directory(directory) as beside:
-        write_llama(beside, config, parameter, dtype)
+    with replace_directory(directory) as tmp_path:
+        write_llama(tmp_path, config, parameter, dtype)
         if _writes():
-            copy_tokenizer(source, beside)
-            _write_generation_config(beside, config, generation_settings(source), chat.end_ids)
+            copy_tokenizer(source, tmp_path)
+            _write_generation_config(tmp_path, config, generation_settings(source), chat.end_ids)
 
 
 @contextlib.contextmanager
-def whole_directory(directory: Path) -> Iterator[Path]:
-    """A directory to write in, which takes the place of `directory` when everything is written, and goes if it is not.
+def replace_directory(directory: Path) -> Iterator[Path]:
+    """Give a temporary directory to write in; it replaces `directory` at the end and is removed after an error.
 
-    On several hosts process 0 makes and moves it. BadInput where the disk refuses.
+    With several processes process 0 makes and moves it. BadInput where the disk refuses.
     """
-    beside = directory.with_name(directory.name + ".tmp")
+    tmp_path = directory.with_name(directory.name + ".tmp")
     try:
         if _writes():
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
-        yield beside
+            shutil.rmtree(tmp_path, ignore_errors=True)
+            tmp_path.mkdir(parents=True)
+        yield tmp_path
         if _writes():
             shutil.rmtree(directory, ignore_errors=True)
-            beside.rename(directory)
+            tmp_path.rename(directory)
         processes.broadcast_from_process_0(lambda: None)  # the others go on when it is there
         processes.wait_for(directory)
     except BaseException as error:
         if _writes():
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(tmp_path, ignore_errors=True)
         if isinstance(error, OSError):
             reason = error.strerror or error
             raise BadInput(f"{directory}: the model cannot be written: {reason}") from error
@@ -96,7 +97,7 @@ def whole_directory(directory: Path) -> Iterator[Path]:
 
 
 def copy_tokenizer(source: Path, directory: Path) -> None:
-    """Copies the tokenizer and its chat templates."""
+    """Copy the tokenizer's files and its chat templates."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, directory / name)
@@ -106,7 +107,7 @@ def copy_tokenizer(source: Path, directory: Path) -> None:
 
 
 def generation_settings(source: Path) -> dict[str, Any]:
-    """What `generation_config.json` of a model says; nothing where there is none. ModelError for damaged end ids."""
+    """Read a model's `generation_config.json`; {} where there is none. ModelError for damaged end ids."""
     path = source / GENERATION_FILE
     settings = read_object(path) if path.is_file() else {}
     try:
@@ -127,7 +128,7 @@ def _write_generation_config(
 
 
 def _name_tokenizer_class(directory: Path) -> None:
-    """transformers 5 writes a class that transformers 4, and vLLM with it, does not know; both know this one."""
+    """Replace the tokenizer class of transformers 5, which transformers 4 and vLLM do not know, by one all know."""
     path = directory / TOKENIZER_CONFIG
     if not path.is_file():
         return

@@ -1,17 +1,18 @@
-"""Log-probabilities of tokens, in chunks of the vocabulary, so that no float32 [B, T, V] exists; the reference's are
-cached on disk."""
+"""Log-probabilities of tokens, computed over chunks of the vocabulary: no float32 [B, T, V] ever exists.
+
+Those of the frozen reference are computed once and cached on disk.
+"""
 
 import functools
 import hashlib
 import json
 import logging
 import math
-import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +20,9 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from colbench_env.replace_file import replace_file
 from colbench_env.types import BadInput
-from models.llama import Llama, variables
+from models.llama import Llama, LlamaOutput, variables
 from models.sharding import activation_sharding
 from sweet_jax import processes
 from sweet_jax.data.batch import TokenRow, bucket, pad_rows
@@ -29,7 +31,9 @@ from sweet_jax.mesh import put_rows, replicated
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 2**27
-"""Logits that exist at one time on one device, as float32; the backward pass holds about three times as much."""
+"""Bytes of float32 logits that a device holds at one time; the backward pass holds about three times as many."""
+
+MASKED_LOGIT = -1e30  # finite: of a vocabulary entry that an earlier chunk has had
 
 
 def token_logps(
@@ -40,19 +44,19 @@ def token_logps(
     chunk: int | None = None,
     temperature: float = 1.0,
 ) -> Float[Array, "B T"]:
-    """log p(token t | tokens before t) in float32; column 0, which nothing predicts, is 0.
+    """Compute log p(token t | tokens before t) in float32; column 0, which nothing predicts, is 0.
 
-    Values at and after padding are meaningless but finite: the caller's masks leave them out. `temperature` divides the
-    logits, as in the sampler. No row sees another. chunk: words of the vocabulary whose logits a device holds at one
-    time; as many as CHUNK_BYTES allow if None, half of its own at most.
+    Values at and after padding are meaningless but finite: the caller's masks leave them out. No row sees another.
+    chunk: vocabulary entries whose logits a device holds at one time, at most half of the entries it owns; None: as
+    many as CHUNK_BYTES allow. temperature: divides the logits, as in the sampler.
     """
     return hidden_logps(model, params, hidden_states(model, params, tokens_bt), tokens_bt, chunk, temperature)
 
 
 def hidden_states(model: Llama, params: Mapping[str, Any], tokens_bt: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """The hidden states after the final norm of whole rows that start at position 0, in the model's compute dtype."""
+    """Run the network on rows that start at position 0: hidden states after the final norm, in the compute dtype."""
     positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
-    return model.apply(variables(params), tokens_bt, positions_bt).hidden_btd
+    return cast(LlamaOutput, model.apply(variables(params), tokens_bt, positions_bt)).hidden_btd
 
 
 def hidden_logps(
@@ -63,40 +67,41 @@ def hidden_logps(
     chunk: int | None = None,
     temperature: float = 1.0,
 ) -> Float[Array, "B T"]:
-    """`token_logps` of rows whose hidden states are known.
+    """Do as `token_logps` for rows whose hidden states are known.
 
-    A loop over chunks of the vocabulary with a running log-sum-exp (arXiv:1805.02867), and one more for the gradient,
-    which computes the logits again: d logp / d logit = [word is the target] - softmax. Every device goes through the
-    words that it holds; only chunks of the matrix, gathered when their turn comes, and sums over words pass between
-    devices. The gradient of a chunk of the matrix is finished when its turn is over, while a loop over positions would
-    keep adding to the whole.
+    Forward: a loop over chunks of the vocabulary with a running log-sum-exp (arXiv:1805.02867). Backward: a second loop
+    computes the logits again, with d logp / d logit = [entry is the target] - softmax.
+
+    Every device works on the vocabulary entries that it owns. Only chunks of the unembedding matrix, gathered when they
+    are needed, and sums over entries pass between devices. The loops are over the vocabulary and not over positions
+    because the gradient of a chunk of the matrix is then complete when the chunk is done.
     """
     mesh, tied, dtype = model.mesh, model.config.tie_word_embeddings, hidden_btd.dtype
     matrix = params["embedding"] if tied else params["lm_head"]
-    own = model.config.vocab_size // mesh.shape["tensor"]
-    chunk = min(chunk or _words(hidden_btd, model), math.ceil(own / 2))
-    chunks = math.ceil(own / chunk)
+    local_vocab = model.config.vocab_size // mesh.shape["tensor"]  # entries that a device owns
+    chunk = min(chunk or _chunk_size(hidden_btd, model), math.ceil(local_vocab / 2))
+    chunks = math.ceil(local_vocab / chunk)
     # The tied matrix stays [V, D] and is contracted along D: its transpose is never made.
-    letters, word_axis, embed_axis = ("cd", 0, 1) if tied else ("dc", 1, 0)
-    split = tuple(axis for axis in ("data", "sequence") if axis in mesh.shape)  # both of D in the matrix and of tokens
+    letters, vocab_axis, embed_axis = ("cd", 0, 1) if tied else ("dc", 1, 0)
+    split = tuple(axis for axis in ("data", "sequence") if axis in mesh.shape)  # shard D of the matrix, and tokens
     matrix_spec = PartitionSpec("tensor", split) if tied else PartitionSpec(split, "tensor")
     tokens_spec = activation_sharding(mesh, tokens_bt.shape, "batch", "tokens").spec
     hidden_spec = PartitionSpec(*tokens_spec, None)
 
-    def first_word(number: Array) -> Array:
-        return jnp.minimum(number * chunk, own - chunk)  # the last chunk begins early and hides what came before
+    def first_entry(number: Array) -> Array:
+        return jnp.minimum(number * chunk, local_vocab - chunk)  # the last chunk overlaps the one before, masked below
 
     def part_of(matrix: Array, number: Array) -> Array:
-        part = jax.lax.dynamic_slice_in_dim(matrix, first_word(number), chunk, word_axis).astype(dtype)
+        part = jax.lax.dynamic_slice_in_dim(matrix, first_entry(number), chunk, vocab_axis).astype(dtype)
         return jax.lax.all_gather(part, split, axis=embed_axis, tiled=True)
 
     def logits_of(part: Array, hidden_btd: Array, number: Array, target_bt: Array) -> tuple[Array, Array]:
         logits_btc = jnp.einsum(f"btd,{letters}->btc", hidden_btd, part, preferred_element_type=jnp.float32)
-        word_c = first_word(number) + jnp.arange(chunk)
-        is_new_c = word_c >= number * chunk
-        # A comparison, not a gather: words are elsewhere on every device.
-        is_target_btc = is_new_c & (jax.lax.axis_index("tensor") * own + word_c == target_bt[:, :, None])
-        return jnp.where(is_new_c, logits_btc / temperature, HIDDEN_LOGIT), is_target_btc
+        entry_c = first_entry(number) + jnp.arange(chunk)
+        is_new_c = entry_c >= number * chunk
+        # A comparison, not a gather: every device owns other entries.
+        is_target_btc = is_new_c & (jax.lax.axis_index("tensor") * local_vocab + entry_c == target_bt[:, :, None])
+        return jnp.where(is_new_c, logits_btc / temperature, MASKED_LOGIT), is_target_btc
 
     def forward(matrix: Array, hidden_btd: Array, target_bt: Array) -> tuple[Array, Array]:
         def add(so_far: _Running, number: Array) -> tuple[_Running, None]:
@@ -108,12 +113,12 @@ def hidden_logps(
             return _Running(largest_bt, sum_bt, target_logit_bt), None
 
         zeros_bt = jnp.zeros(target_bt.shape, jnp.float32)
-        first = _Running(zeros_bt + HIDDEN_LOGIT, zeros_bt, zeros_bt)
-        own_words, _ = jax.lax.scan(add, first, jnp.arange(chunks))
-        largest_bt = jax.lax.pmax(own_words.largest_bt, "tensor")
-        sum_bt = jax.lax.psum(own_words.sum_bt * jnp.exp(own_words.largest_bt - largest_bt), "tensor")
+        first = _Running(zeros_bt + MASKED_LOGIT, zeros_bt, zeros_bt)
+        local, _ = jax.lax.scan(add, first, jnp.arange(chunks))
+        largest_bt = jax.lax.pmax(local.largest_bt, "tensor")
+        sum_bt = jax.lax.psum(local.sum_bt * jnp.exp(local.largest_bt - largest_bt), "tensor")
         logsumexp_bt = largest_bt + jnp.log(sum_bt)
-        return jax.lax.psum(own_words.target_bt, "tensor") - logsumexp_bt, logsumexp_bt
+        return jax.lax.psum(local.target_bt, "tensor") - logsumexp_bt, logsumexp_bt
 
     def backward(
         matrix: Array, hidden_btd: Array, target_bt: Array, logsumexp_bt: Array, grad_bt: Array
@@ -131,9 +136,9 @@ def hidden_logps(
             hidden_grad_btd += exact(f"btc,{letters}->btd", logit_grad_btc, part)
             part_grad = exact(f"btd,btc->{letters}", hidden_btd, logit_grad_btc)
             part_grad = jax.lax.psum_scatter(part_grad, split, scatter_dimension=embed_axis, tiled=True)
-            place = first_word(number)
-            part_grad += jax.lax.dynamic_slice_in_dim(matrix_grad, place, chunk, word_axis)
-            matrix_grad = jax.lax.dynamic_update_slice_in_dim(matrix_grad, part_grad, place, word_axis)
+            start = first_entry(number)
+            part_grad += jax.lax.dynamic_slice_in_dim(matrix_grad, start, chunk, vocab_axis)
+            matrix_grad = jax.lax.dynamic_update_slice_in_dim(matrix_grad, part_grad, start, vocab_axis)
             return (matrix_grad, hidden_grad_btd), None
 
         zeros = (jnp.zeros(matrix.shape, jnp.float32), jnp.zeros(hidden_btd.shape, jnp.float32))
@@ -142,44 +147,45 @@ def hidden_logps(
 
     inputs, summary = (matrix_spec, hidden_spec, tokens_spec), (tokens_spec, tokens_spec)
     sharded = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
-    forward = sharded(forward, in_specs=inputs, out_specs=summary)
-    backward = sharded(backward, in_specs=(*inputs, *summary), out_specs=(matrix_spec, hidden_spec))
+    sharded_forward = sharded(forward, in_specs=inputs, out_specs=summary)
+    sharded_backward = sharded(backward, in_specs=(*inputs, *summary), out_specs=(matrix_spec, hidden_spec))
 
     @jax.custom_vjp
     def logps(matrix: Array, hidden_btd: Array, target_bt: Array) -> Array:
-        return forward(matrix, hidden_btd, target_bt)[0]
+        return sharded_forward(matrix, hidden_btd, target_bt)[0]
 
-    def saving(matrix: Array, hidden_btd: Array, target_bt: Array) -> tuple[Array, tuple[Array, ...]]:
-        logp_bt, logsumexp_bt = forward(matrix, hidden_btd, target_bt)
+    def save(matrix: Array, hidden_btd: Array, target_bt: Array) -> tuple[Array, tuple[Array, ...]]:
+        logp_bt, logsumexp_bt = sharded_forward(matrix, hidden_btd, target_bt)
         return logp_bt, (matrix, hidden_btd, target_bt, logsumexp_bt)
 
-    logps.defvjp(saving, lambda saved, grad_bt: (*backward(*saved, grad_bt), None))
-    target_bt = jnp.roll(tokens_bt, -1, axis=1)  # position t predicts token t+1; what the last one gives is dropped
+    logps.defvjp(save, lambda saved, grad_bt: (*sharded_backward(*saved, grad_bt), None))
+    target_bt = jnp.roll(tokens_bt, -1, axis=1)  # position t predicts token t+1; the last position predicts nothing
     return jnp.pad(logps(matrix, hidden_btd, target_bt)[:, :-1], [(0, 0), (1, 0)])
 
 
-HIDDEN_LOGIT = -1e30  # finite: of a word that an earlier chunk has had
-
-
 class _Running(NamedTuple):
-    """Of the words so far [B, T]: the largest logit, the sum of exp(logit - largest), and the target's logit if it is
-    among them, else 0."""
+    """The log-sum-exp over the vocabulary entries so far, float32 [B, T] each.
+
+    largest_bt: the largest logit.
+    sum_bt: the sum of exp(logit - largest).
+    target_bt: the target's logit if it is among them, else 0.
+    """
 
     largest_bt: Any
     sum_bt: Any
     target_bt: Any
 
 
-def _words(hidden_btd: Array, model: Llama) -> int:
-    """Words of a chunk, a multiple of 128, so that the logits of a device's positions take CHUNK_BYTES at most."""
+def _chunk_size(hidden_btd: Array, model: Llama) -> int:
+    """Choose the vocabulary entries of a chunk, a multiple of 128: a device's logits take CHUNK_BYTES at most."""
     positions = math.ceil(hidden_btd.shape[0] * hidden_btd.shape[1] / (model.mesh.size // model.mesh.shape["tensor"]))
     return max(CHUNK_BYTES // (4 * positions) // 128, 1) * 128
 
 
 def fingerprint(params: Any) -> str:
-    """16 hex digits that change with any bit of any parameter and not with the mesh; computed where the parameters lie.
+    """Hash the parameters on their devices: 16 hex digits that change with any bit and not with the mesh.
 
-    Not cryptographic: it tells checkpoints apart. Names, shapes and dtypes count too.
+    Names, shapes and dtypes are hashed, too. It tells checkpoints apart and is not cryptographic.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     sums = jax.device_get(_bit_sums([x for _, x in leaves]))
@@ -195,8 +201,8 @@ def _bit_sums(leaves: list[Array]) -> list[Array]:
 
 
 def _bit_sum(x: Array) -> Array:
-    # A sum modulo 2^32 of well mixed (bits, index) pairs: integer addition has no rounding, so neither the order of the
-    # sum nor the number of devices matters. The odd constants are those of murmur3's finaliser and of xxhash.
+    # A sum modulo 2^32 of mixed (bits, index) pairs: integer addition does not round, so neither the order of the sum
+    # nor the number of devices matters. The odd constants are those of murmur3's finaliser and of xxhash.
     bits = jax.lax.bitcast_convert_type(x, {2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]).astype(jnp.uint32)
     for axis in range(x.ndim):
         bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
@@ -209,16 +215,16 @@ def _bit_sum(x: Array) -> Array:
 class ReferenceCache:
     """Log-probs on disk: `directory/IDENTITY/00000.npz`, one file for each scored batch.
 
-    The identity covers parameters, rows and settings, so that nothing stale can be read. Every file is written beside
-    its place and renamed, so that a killed run leaves whole files only, and the next run goes on behind them.
+    IDENTITY is a hash of parameters, rows and settings, so nothing stale can be read. A killed run leaves complete
+    files only, and the next run continues after them.
     """
 
     directory: Path
 
     def load(self, identity: str, part: int) -> list[np.ndarray] | None:
-        """The arrays of that part, None where there is none; a damaged file is reported and computed again.
+        """Read the arrays of a part; None where there is no file, or a damaged one, which is reported.
 
-        Of several processes all find it or none does: what the first one finds counts.
+        Every process has to call this; process 0 decides whether there is one. BadInput where another cannot read it.
         """
         path = self._path(identity, part)
         found = self._read(path)
@@ -239,18 +245,13 @@ class ReferenceCache:
             return None
 
     def save(self, identity: str, part: int, arrays: Sequence[np.ndarray]) -> None:
-        """Writes that part whole or not at all; OSError if the disk refuses. The first process writes."""
+        """Write the arrays of a part, whole or not at all; only process 0 does. OSError if the disk refuses."""
         if not processes.is_process_0():
             return
         path = self._path(identity, part)
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
-        try:
-            with beside.open("wb") as file:
-                np.savez(file, **{str(index): array for index, array in enumerate(arrays)})
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replace_file(path) as file:
+            np.savez(file, allow_pickle=False, **{str(index): array for index, array in enumerate(arrays)})
 
     def _path(self, identity: str, part: int) -> Path:
         return self.directory / identity / f"{part:05d}.npz"
@@ -258,7 +259,7 @@ class ReferenceCache:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Which rows are scored together, and the length they are padded to."""
+    """The numbers of the rows that are scored together, and the length they are padded to."""
 
     rows: tuple[int, ...]
     length: int
@@ -276,11 +277,12 @@ def reference_logps(
     temperature: float = 1.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[np.ndarray]:
-    """float32 [T] for every row, in the order given: log-probs of its tokens, unpadded.
+    """Compute the log-probs of every row's tokens under the reference: float32 [T] each, unpadded, in the given order.
 
-    Rows of like length are scored together in batches of `batch_size`. The batches depend on the rows alone, so a run
-    continued from the cache gives the same bits. `progress` is called with rows done and rows in all. BadInput where a
-    row is longer than the largest bucket or the mesh does not divide the batch.
+    batch_size: rows of like length that are scored together. Batches depend on the rows alone, so a run continued from
+    the cache gives the same bits. buckets: the lengths to pad to. temperature: divides the logits.
+    progress: called with (rows done, rows in all) after every batch.
+    BadInput where a row is longer than the largest bucket or the mesh does not divide the batch.
     """
     batches = _plan(rows, batch_size, buckets)
     identity = _identity(model, params, rows, (batch_size, tuple(buckets), temperature)) if cache else ""
@@ -304,7 +306,7 @@ def reference_logps(
 
 @functools.partial(jax.jit, static_argnames=("model", "temperature"))
 def score(model: Llama, params: Any, tokens_bt: Array, temperature: float) -> Array:
-    """The jitted program of `reference_logps`: `token_logps` of a batch, a whole copy on every device."""
+    """Compute the `token_logps` of a batch [B, T] for `reference_logps`: jitted, replicated."""
     logp_bt = token_logps(model, params, tokens_bt, temperature=temperature)
     return jax.lax.with_sharding_constraint(logp_bt, replicated(model.mesh))  # every process reads every row
 
@@ -334,7 +336,7 @@ def _identity(model: Llama, params: Any, rows: Sequence[TokenRow], settings: tup
 
 
 def pad_reference(arrays: Sequence[np.ndarray], length: int) -> np.ndarray:
-    """The per-row log-probs as float32 [B, length], 0 in the padding; the twin of `batch.pad_rows`."""
+    """Pad the log-probs of rows to float32 [B, length], 0 in the padding, as `batch.pad_rows` pads their tokens."""
     ref_bt = np.zeros((len(arrays), length), np.float32)
     for index, array in enumerate(arrays):
         ref_bt[index, : len(array)] = array

@@ -1,8 +1,7 @@
-"""The device mesh of a run: `--mesh=4x2` is a fully sharded data axis of 4 times a tensor axis of 2. For rows too long
-for one device, `--mesh=data:2,sequence:2,tensor:2` also splits the tokens of a row.
+"""The device mesh of a run: `--mesh=4x2` is a fully sharded data axis of 4 times a tensor axis of 2.
 
-On a machine with only a CPU the devices are emulated, which has to be said to jax before its first array: call
-`start_devices` first, then `make_mesh`.
+For rows too long for one device, `--mesh=data:2,sequence:2,tensor:2` also splits the tokens of a row. On a machine with
+only a CPU the devices are emulated, which jax must know before its first array: call `start_devices`, then `make_mesh`.
 """
 
 import os
@@ -27,8 +26,12 @@ _NUMBER = "[0-9]{1,9}"
 
 @dataclass(frozen=True)
 class MeshShape:
-    """data: shards of the batch and of every large parameter; tensor: shards of heads, mlp and vocabulary; sequence:
-    shards of the tokens of a row and, with data, of every large parameter."""
+    """The axes of a mesh. BadInput for an axis below 1.
+
+    data: shards of the batch and of every large parameter.
+    tensor: shards of heads, mlp and vocabulary.
+    sequence: shards of the tokens of a row and, with data, of every large parameter.
+    """
 
     data: int = 1
     tensor: int = 1
@@ -45,12 +48,12 @@ class MeshShape:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Axis -> size, in the order of the devices; a sequence axis only where it splits anything."""
+        """Axis -> size, in the order of the devices; a sequence axis only if it is above 1."""
         sizes = {name: getattr(self, name) for name in AXES}
         return {name: size for name, size in sizes.items() if name != "sequence" or size > 1}
 
     def folded(self) -> "MeshShape":
-        """The same devices for sampling, whose rows grow token by token: the sequence axis becomes rows."""
+        """Fold the sequence axis into the data axis: in sampling rows grow token by token and are not split."""
         return MeshShape(self.data * self.sequence, self.tensor)
 
     def __str__(self) -> str:
@@ -60,7 +63,7 @@ class MeshShape:
 
 
 def parse_mesh(text: str) -> MeshShape:
-    """The mesh written as "4x2", "4" (tensor 1) or "data:2,sequence:2,tensor:2"; BadInput for anything else.
+    """Parse a mesh written as "4x2", "4" (tensor 1) or "data:2,sequence:2,tensor:2"; BadInput for anything else.
 
     In:  "tensor:2,data:4"
     Out: MeshShape(data=4, tensor=2)
@@ -85,8 +88,12 @@ def parse_mesh(text: str) -> MeshShape:
 class DeviceReport:
     """What jax runs on.
 
-    platform: "cpu", "gpu" or "tpu". kind: the maker's name. devices: how many jax sees. used: how many the mesh takes.
-    emulated: the devices are threads of this CPU. processes: how many work together.
+    platform: "cpu", "gpu" or "tpu".
+    kind: the maker's name of a device.
+    devices: how many jax sees.
+    used: how many the mesh takes.
+    emulated: whether the devices are threads of this CPU.
+    processes: how many work together.
     """
 
     platform: str
@@ -98,18 +105,18 @@ class DeviceReport:
 
     def __str__(self) -> str:
         if self.emulated:
-            where = "one CPU" if self.processes == 1 else f"the CPUs of {self.processes} processes"
-            return f"{self.used} emulated devices on {where} (no accelerator found)"
-        where = "" if self.processes == 1 else f" in {self.processes} processes"
-        return f"{self.used} of {self.devices} {self.platform} devices{where} ({self.kind})"
+            location = "one CPU" if self.processes == 1 else f"the CPUs of {self.processes} processes"
+            return f"{self.used} emulated devices on {location} (no accelerator found)"
+        location = "" if self.processes == 1 else f" in {self.processes} processes"
+        return f"{self.used} of {self.devices} {self.platform} devices{location} ({self.kind})"
 
 
 def start_devices(shape: MeshShape) -> DeviceReport:
-    """Starts jax with enough devices for `shape` and says what it found; the first thing a command does with jax.
+    """Start jax with enough devices for `shape` and report them; call it before anything else uses jax.
 
-    Without an accelerator that many CPU devices are emulated, an equal share by each process. BadInput if the devices
-    do not suffice: fewer TPU or GPU devices than the mesh needs, or a jax that was already started with fewer CPU
-    devices; with several processes, unless each has the same number of devices and the mesh takes them all.
+    Without an accelerator that many CPU devices are emulated, equally many in each process. BadInput if there are fewer
+    TPU or GPU devices than the mesh needs, or jax was already started with fewer CPU devices; with several processes,
+    unless each has the same number of devices and the mesh takes them all.
     """
     _hush_libtpu()
     count = processes.count()
@@ -125,7 +132,7 @@ def start_devices(shape: MeshShape) -> DeviceReport:
 
 
 def _check_processes(shape: MeshShape, devices: Sequence[Any], processes: int) -> None:
-    """Raises BadInput where a process would hold another number of the mesh's devices than the others."""
+    """Raise BadInput unless every process holds equally many devices of the mesh."""
     counts = Counter(device.process_index for device in devices)
     each = [counts[process] for process in range(processes)]
     if len(set(each)) > 1:
@@ -145,7 +152,7 @@ def _ask_for_cpu_devices(count: int) -> None:
     # set the number there, goes first: jax refuses to be told twice.
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    if not jax.config.jax_num_cpu_devices < count <= MOST_EMULATED:
+    if not jax.config.values["jax_num_cpu_devices"] < count <= MOST_EMULATED:
         return
     try:
         jax.config.update("jax_num_cpu_devices", count)
@@ -162,10 +169,10 @@ def _hush_libtpu() -> None:
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh with the axes of `shape.sizes` over the first `shape.size` devices; BadInput if there are fewer.
+    """Make the mesh with the axes of `shape.sizes` over the first `shape.size` devices; BadInput if there are fewer.
 
-    devices: those of this machine, or of a slice that programs are only compiled for. On a TPU torus neighbours in the
-    mesh are neighbours on the torus wherever that is possible, and an axis may take a part of one of the torus.
+    devices: by default those of this machine; or those of a slice that programs are only compiled for. On a TPU torus
+    neighbours in the mesh are neighbours on the torus where possible, and an axis may take a part of a torus axis.
     """
     devices = jax.devices() if devices is None else devices
     if len(devices) < shape.size:
@@ -178,25 +185,25 @@ def make_mesh(shape: MeshShape, devices: Sequence[jax.Device] | None = None) -> 
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
-    """The part of the mesh that this process holds: its rows over "data", whole along the other axes.
+    """Cut out the part of the mesh that this process holds: some of "data", and the other axes whole.
 
     BadInput where one of the other axes spans processes.
     """
-    mine = [
+    is_local = [
         [device.process_index == jax.process_index() for device in row.flat]
         for row in np.moveaxis(mesh.devices, mesh.axis_names.index("data"), 0)
     ]
-    if not all(all(row) or not any(row) for row in mine):
+    if not all(all(row) or not any(row) for row in is_local):
         raise BadInput(
             f"mesh {'x'.join(map(str, mesh.shape.values()))}: only its data axis may span processes here, as each "
             "process has its own work"
         )
-    grid = np.compress([all(row) for row in mine], mesh.devices, axis=mesh.axis_names.index("data"))
+    grid = np.compress([all(row) for row in is_local], mesh.devices, axis=mesh.axis_names.index("data"))
     return Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types)
 
 
 def local_copies(tree: Any, shardings: Any) -> Any:
-    """The arrays of a mesh, whole along "data", as arrays of `shardings` on the `local_mesh`: nothing is copied."""
+    """View arrays of a mesh, replicated over "data", as arrays of `shardings` on the `local_mesh`, without a copy."""
 
     def put(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
         shards = [shard.data for shard in leaf.addressable_shards]
@@ -206,17 +213,17 @@ def local_copies(tree: Any, shardings: Any) -> Any:
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of every array whose first axis is B: rows over "data", whole over the other axes."""
+    """Give the sharding of arrays [B, ...]: rows over "data", replicated over the other axes."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of scalars and of results every process reads: a whole copy on every device."""
+    """Give the sharding of scalars and of results that every process reads: a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def check_rows(rows: int, mesh: Mesh, micro_batches: int = 1) -> None:
-    """Raises BadInput unless `rows` can be cut into micro-batches of which each divides over the mesh's data axis."""
+    """Raise BadInput unless a batch of `rows` splits into micro-batches that divide over the mesh's data axis."""
     data = mesh.shape["data"]
     if rows == 0 or rows % (micro_batches * data):
         raise BadInput(
@@ -226,8 +233,10 @@ def check_rows(rows: int, mesh: Mesh, micro_batches: int = 1) -> None:
 
 
 def put_rows(tree: Any, mesh: Mesh) -> Any:
-    """The tree of host arrays [B, ...], the same on every process, on the devices, rows over "data"; BadInput if B does
-    not divide."""
+    """Put a tree of host arrays [B, ...], the same in every process, on the devices, rows over "data".
+
+    BadInput if B does not divide over "data".
+    """
 
     def put(leaf: Any) -> jax.Array:
         rows = np.shape(leaf)[0]
@@ -238,9 +247,9 @@ def put_rows(tree: Any, mesh: Mesh) -> Any:
 
 
 def process_local_rows(rows: int, mesh: Mesh) -> np.ndarray:
-    """The numbers, ascending, of those of `rows` rows that lie on devices of this process; all of them on a single one.
+    """Find the rows of a batch of `rows` that lie on devices of this process: their numbers, ascending.
 
-    Two processes hold the same rows where another axis of the mesh spans them.
+    Two processes hold the same rows where another axis of the mesh spans both.
 
     In:  8 rows, mesh 4x2, the first of two processes
     Out: [0, 1, 2, 3]

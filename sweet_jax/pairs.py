@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class IndexPair:
-    """Numbers of the preferred and of the other sample."""
+    """The numbers of the preferred and of the other sample, from 0."""
 
     chosen: int
     rejected: int
 
 
 def trajectory_pairs(rewards: Sequence[float], success: float = 1.0) -> list[IndexPair]:
-    """Pairs among the k samples of one backend task (section 4.1, step 2).
+    """Pair the k samples of one backend task by reward (section 4.1, step 2, of arXiv 2503.15478).
 
     The first sample with the best reward is chosen if that reward is `success` (all tests passed); every strictly worse
     sample is a rejected one.
@@ -30,9 +30,9 @@ def trajectory_pairs(rewards: Sequence[float], success: float = 1.0) -> list[Ind
 
 
 def score_pairs(rewards: Sequence[float], margin: float = 0.1) -> list[IndexPair]:
-    """Pairs among the k samples of one frontend task (section 4.1, step 2): every two whose scores differ by `margin`.
+    """Pair the k samples of one frontend task (section 4.1, step 2): every two whose scores differ by `margin` or more.
 
-    The better one is chosen. Pairs are in the order of the chosen, then of the rejected samples.
+    The better one is chosen. Pairs are ordered by chosen, then by rejected sample.
 
     In:  rewards [0.70, 0.85, 0.65, 0.74]     Out: (1, 0), (1, 2), (1, 3)
     """
@@ -46,10 +46,10 @@ def score_pairs(rewards: Sequence[float], margin: float = 0.1) -> list[IndexPair
 
 
 def turn_pairs(scores: Sequence[float], texts: Sequence[object], num_pairs: int, rng: random.Random) -> list[IndexPair]:
-    """`num_pairs` pairs among the C candidates of one turn (section 4.2).
+    """Draw `num_pairs` pairs among the C candidates of one turn (section 4.2 of arXiv 2503.15478).
 
-    The chosen one is drawn from the upper half by score, the rejected one from the lower half. A pair of equal texts
-    would teach nothing and is left out, so fewer pairs can come back.
+    The chosen one is drawn from the better half by score, the rejected one from the worse half. Pairs of equal texts
+    teach nothing and are dropped, so there may be fewer than `num_pairs`.
 
     In:  scores [.1, .9, .5, -.3], all texts different, 1 pair
     Out: chosen 1 or 2, rejected 0 or 3

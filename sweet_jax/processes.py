@@ -1,12 +1,12 @@
-"""Several processes that train together: what the first one does alone, and what it tells the others.
+"""Several processes that train together: work that process 0 does alone, and values that they exchange.
 
-Every process runs the same program with the same state on the host, and their devices compute together. What is not a
-computation - reading and writing the run's files, grading, the console - belongs to the first process; what follows
-from it for all of them goes through `broadcast_from_process_0`. With one process all of this is a plain call.
+Every process runs the same program with the same state on the host, and their devices compute together. Everything else
+(reading and writing the run's files, grading, the console) is done by process 0, which sends its result to the others
+with `broadcast_from_process_0`. With one process all of these are plain calls.
 
-The processes talk through the key-value store of `jax.distributed`, never through the devices: those would have to wait
-in a collective for as long as the first process grades. Nobody waits here for a process that has died, for
-`launch.common.distributed` watches over all of them and ends the rest.
+Processes exchange values through the key-value store of `jax.distributed` and not through the devices, which would
+block in a collective for as long as process 0 grades. No call here waits for a dead process:
+`launch.common.distributed` watches all of them and ends the rest.
 """
 
 import hashlib
@@ -26,44 +26,44 @@ from colbench_env.types import BadInput
 T = TypeVar("T")
 
 PREFIX = "sweet_jax/"
-POLL_MS = 2000  # a wait is cut into such pieces, so that Ctrl-C ends it
+POLL_MS = 2000  # length of one blocking wait, so that Ctrl-C can end a longer one
 VISIBLE_SECONDS = 90.0  # a network file system may show another host's file this late
 
-_numbers = itertools.count()  # of the calls of `broadcast_from_process_0` and `gather`; the same on every process
-_alone = False  # inside the work of `broadcast_from_process_0`: the others do not take part
+_numbers = itertools.count()  # of the calls of `broadcast_from_process_0` and `gather`; the same in every process
+_alone = False  # True inside the work of `broadcast_from_process_0`, in which the others do not take part
 
 
 def count() -> int:
-    """The number of processes."""
+    """Return the number of processes."""
     return distributed.global_state.num_processes if jax.distributed.is_initialized() else 1
 
 
 def index() -> int:
-    """The number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return distributed.global_state.process_id if jax.distributed.is_initialized() else 0
 
 
 def is_process_0() -> bool:
-    """Whether this process writes the files and prints."""
+    """Say whether this is process 0, which writes the files and prints."""
     return index() == 0
 
 
 def client() -> Any:
-    """The client of jax.distributed's key-value store."""
+    """Return the client of jax.distributed's key-value store."""
     return distributed.global_state.client
 
 
 def name(process: int | None = None) -> str:
-    """The process as an error names it: "process 1 (host-b)"; this one by default."""
+    """Name a process in an error, by default this one: "process 1 (host-b)"."""
     if process is None or process == index():
         return f"process {index()} ({socket.gethostname()})"
     return f"process {process} ({try_get(f'host/{process}') or 'its host is unknown'})"
 
 
 def broadcast_from_process_0(work: Callable[[], T]) -> T:
-    """What `work` returns, a JSON value; only the first process does it, and every process has to call this.
+    """Call `work` in process 0 and return its result, a JSON value, in every process; every process has to call this.
 
-    Inside `work` there is nothing to wait for: calls in it are plain calls. An error in it ends all processes.
+    Calls of this module inside `work` are plain calls of one process. An error in `work` ends all processes.
     """
     global _alone
     if count() == 1 or _alone:
@@ -82,7 +82,7 @@ def broadcast_from_process_0(work: Callable[[], T]) -> T:
 
 
 def gather(value: T) -> list[T]:
-    """The JSON values of all processes, in their order; every process has to call this."""
+    """Collect a JSON value from every process, in their order; every process has to call this."""
     if count() == 1 or _alone:
         return [value]
     number = next(_numbers)
@@ -92,34 +92,37 @@ def gather(value: T) -> list[T]:
     )
 
 
-def all_agree(what: str, seconds: float) -> bool:
-    """Whether every process says this within that time; each says it at most once."""
+def all_agree(statement: str, seconds: float) -> bool:
+    """Wait until every process has called this with the same statement; False if some has not after `seconds`.
+
+    A process calls it at most once for each statement.
+    """
     if count() == 1:
         return True
-    put(f"said/{what}/{index()}", "")
+    put(f"agree/{statement}/{index()}", "")
     stop = time.monotonic() + seconds
     try:
         for process in range(count()):
-            get(f"said/{what}/{process}", stop - time.monotonic())
+            get(f"agree/{statement}/{process}", stop - time.monotonic())
     except TimeoutError:
         return False
     return True
 
 
 def publish(path: Path, write: Callable[[], None]) -> None:
-    """Calls `write` on the first process, which makes the file, and waits on the others until they see the same bytes.
+    """Call `write` in process 0, which makes the file; the others wait until they see the same bytes at `path`.
 
-    BadInput where a process does not: then the hosts do not share that directory.
+    BadInput where a process does not see them: then the hosts do not share that directory.
     """
     if count() == 1 or _alone:
         write()
         return
 
-    def written() -> str:
+    def write_and_hash() -> str:
         write()
         return _digest(path)
 
-    expected, stop = broadcast_from_process_0(written), time.monotonic() + VISIBLE_SECONDS
+    expected, stop = broadcast_from_process_0(write_and_hash), time.monotonic() + VISIBLE_SECONDS
     while _digest(path) != expected:
         if time.monotonic() > stop:
             raise BadInput(
@@ -130,8 +133,7 @@ def publish(path: Path, write: Callable[[], None]) -> None:
 
 
 def wait_for(path: Path) -> None:
-    """Returns when this process sees the file or directory, which the first process does; BadInput where it never
-    does."""
+    """Wait until this process sees a file or directory that process 0 sees; BadInput after VISIBLE_SECONDS."""
     stop = time.monotonic() + VISIBLE_SECONDS
     while not path.exists():
         if time.monotonic() > stop:
@@ -150,7 +152,7 @@ def _digest(path: Path) -> str:
 
 
 def put(key: str, value: str) -> bool:
-    """Stores the value; False where the key has one already, which stays."""
+    """Store the value; False where the key has one already, which stays."""
     try:
         client().key_value_set(PREFIX + key, value)
     except jax.errors.JaxRuntimeError as error:
@@ -161,7 +163,7 @@ def put(key: str, value: str) -> bool:
 
 
 def get(key: str, seconds: float = float("inf")) -> str:
-    """The value of the key, once some process has stored one; TimeoutError after that many seconds."""
+    """Wait for the value of the key, which some process stores; TimeoutError after that many seconds."""
     stop = time.monotonic() + seconds
     while True:
         try:
@@ -170,11 +172,11 @@ def get(key: str, seconds: float = float("inf")) -> str:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
         if time.monotonic() > stop:
-            raise TimeoutError(f"no process has said {key} within {seconds:.0f} s")
+            raise TimeoutError(f"no process has stored {key} within {seconds:.0f} s")
 
 
 def try_get(key: str) -> str | None:
-    """The value of the key, None while there is none."""
+    """Return the value of the key, None while there is none."""
     try:
         return client().key_value_try_get(PREFIX + key)
     except jax.errors.JaxRuntimeError as error:

@@ -16,7 +16,10 @@ ALLOWED = {
     "sweet_jax": {
         "sweet_jax",
         "models",
-        *(f"colbench_env.{name}" for name in "types dialogue episodes rollouts humans prompts tasks thoughts".split()),
+        *(
+            f"colbench_env.{name}"
+            for name in "types dialogue episodes rollouts humans prompts tasks thoughts replace_file".split()
+        ),
     },
     "models": {"models"},
     "colbench_env": {"colbench_env"},

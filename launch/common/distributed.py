@@ -1,7 +1,7 @@
-"""Starting as one of several processes, and ending with all of them.
+"""Start as one of several processes, and end together with all of them.
 
-`join_processes` joins them through `jax.distributed` and has a thread watch over the others. Whatever ends one of them
-ends all: the first process says why in one sentence, and nobody waits for a process that is no longer there.
+`join_processes` joins them through `jax.distributed` and starts threads that watch the others. Whatever ends one of
+them ends all: process 0 prints the reason in one sentence, and no process waits for one that has gone.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from launch.common import cli, stopping
 from launch.common.settings import Hosts
 
 AGAIN = "run the same command on all hosts again to continue"
-GRACE = 60  # seconds on top of the user's, after which jax itself would end the process with a stack trace
-LEAVE_SECONDS = 10.0  # for the others to hear of an error before the first process takes the coordinator away
+GRACE = 60  # seconds added to the user's, after which jax itself would end the process with a stack trace
+LEAVE_SECONDS = 10.0  # time for the others to learn of an error before process 0 ends, and the coordinator with it
 
 
 @contextlib.contextmanager
 def join_processes(settings: Hosts) -> Iterator[None]:
-    """Joins the other processes, if there are any, and leaves them at the end; call it before jax has devices.
+    """Join the other processes, if there are any, and leave them at the end; call it before jax has devices.
 
     An error inside ends all processes. BadInput where the others cannot be reached.
     """
@@ -42,13 +42,13 @@ def join_processes(settings: Hosts) -> Iterator[None]:
     watch = _join(settings, how)
     try:
         yield
-    except BaseException as error:  # also SystemExit and KeyboardInterrupt: nobody leaves the others without a word
+    except BaseException as error:  # SystemExit and KeyboardInterrupt, too: the others must learn of it
         watch.fail(error)
     watch.leave()
 
 
 def _how(settings: Hosts, environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """The arguments of jax.distributed.initialize that say who the processes are, None for a single process."""
+    """Choose the arguments of jax.distributed.initialize that name the processes; None for a single process."""
     if settings.coordinator:
         return {
             "coordinator_address": settings.coordinator,
@@ -100,11 +100,11 @@ def _join(settings: Hosts, how: Mapping[str, Any]) -> _Watch:
     finally:
         late.cancel()
     processes.put(f"host/{processes.index()}", socket.gethostname())
-    return _Watch(distributed.global_state.coordinator_address, settings.heartbeat_seconds)
+    return _Watch(str(distributed.global_state.coordinator_address), settings.heartbeat_seconds)
 
 
 def _too_late(state: Any, how: Mapping[str, Any], seconds: int) -> None:
-    """Ends this process, which still waits for the others."""
+    """End this process, which still waits for the others."""
     address = state.coordinator_address or how.get("coordinator_address", "unknown")
     who = f"process {state.process_id}"
     if _answers(address):
@@ -122,7 +122,7 @@ def _answers(address: str) -> bool:
 
 
 def _end(status: int, sentence: str = "") -> NoReturn:
-    """Ends this process at once, from any thread."""
+    """End this process at once, from any thread."""
     if sentence:
         print(f"error: {sentence}", file=sys.stderr)
     sys.stdout.flush()
@@ -132,7 +132,12 @@ def _end(status: int, sentence: str = "") -> NoReturn:
 
 @dataclass(frozen=True)
 class _Failure:
-    """An error on one of the processes: what it prints, and the exit status of all."""
+    """An error in one process.
+
+    process: its number.
+    status: the exit status of all processes.
+    sentence: the reason, which process 0 prints.
+    """
 
     process: int
     status: int
@@ -140,9 +145,9 @@ class _Failure:
 
 
 class _Watch:
-    """Two threads that end this process: one hears of a failed process, the other looks whether all are alive.
+    """Two threads that end this process: one learns of a failed process, the other checks that all are alive.
 
-    They are two because looking waits for every process to look, and one that has heard of a failure does not.
+    There are two because a check returns only when every process checks, and one that has failed no longer does.
     """
 
     def __init__(self, coordinator: str, heartbeat_seconds: int):
@@ -164,22 +169,22 @@ class _Watch:
             threading.Thread(target=thread, daemon=True).start()
 
     def fail(self, error: BaseException) -> NoReturn:
-        """Tells the others of the error of this process; all processes end."""
+        """Report the error of this process to the others; all processes end."""
         import jax
 
         if isinstance(error, jax.errors.JaxRuntimeError):
-            # Most likely a computation that another process has left; the thread will know within a heartbeat or two.
+            # Most likely another process has gone in a computation; the thread learns it in a heartbeat or two.
             time.sleep(2 * self._heartbeat)
         status, sentence = cli.verdict(error)
         if not sentence:
             traceback.print_exception(error)
             sentence = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        self._tell(status, sentence)
+        self._report(status, sentence)
         while True:  # a thread ends the process
             time.sleep(1.0)
 
-    def _tell(self, status: int, sentence: str) -> None:
-        """All processes end with this, each when its thread hears of it; the first one says it, and says it alone."""
+    def _report(self, status: int, sentence: str) -> None:
+        """End all processes with this error, each when its thread learns of it; only process 0 prints it."""
         if self._processes.is_process_0() and not self._failing.is_set():
             self._failing.set()
             print(f"error: {sentence}", file=sys.stderr)
@@ -187,22 +192,22 @@ class _Watch:
         self._processes.put("failed", json.dumps(vars(failure)))
 
     def _terminated(self, terminated: stopping.Terminated) -> None:
-        """SIGTERM has come, and the main thread of this process does not answer."""
+        """End all processes: SIGTERM has come, and the main thread of this process does not answer."""
         with contextlib.suppress(Exception):  # the coordinator may be gone
-            self._tell(stopping.STATUS, str(terminated))
+            self._report(stopping.STATUS, str(terminated))
             time.sleep(LEAVE_SECONDS)
         self._last_words.forget()
-        if self._failing.is_set():  # it is said
+        if self._failing.is_set():  # it is printed
             os._exit(stopping.STATUS)
         stopping.end_at_once(terminated)
 
     def leave(self) -> None:
-        """Waits until all processes have come to their end, and leaves the coordinator, whose process goes last."""
+        """Wait until all processes are done, and leave the coordinator, whose process ends last."""
         import jax
 
         self._processes.gather("end")
         self._over.set()
-        stopping.on_silence = stopping.end_at_once  # no other process listens any more
+        stopping.on_silence = stopping.end_at_once  # no other process listens any longer
         if self._processes.is_process_0():
             self._processes.client().get_live_nodes(range(self._processes.count()))  # returns when no other is left
         jax.distributed.shutdown()
@@ -212,7 +217,7 @@ class _Watch:
         while not self._over.wait(1.0):
             try:
                 failed = self._processes.try_get("failed")
-            except Exception:  # the coordinator has gone, of which the other thread tells
+            except Exception:  # the coordinator has gone, which the other thread reports
                 return
             if failed is not None:
                 self._end_with(_Failure(**json.loads(failed)))
@@ -221,7 +226,7 @@ class _Watch:
         everyone = range(self._processes.count())
         while not self._over.wait(1.0):
             try:
-                # Each process has to ask, the living wait for one another, and the dead are left out.
+                # Every process has to call this; it waits for the live ones and leaves out the dead.
                 alive = self._processes.client().get_live_nodes(everyone)
             except Exception as error:
                 if not self._over.is_set():
@@ -236,7 +241,7 @@ class _Watch:
             self._processes.put(f"left/{self._processes.index()}", "")
             self._last_words.forget()
             _end(failure.status)
-        if failure.process != 0 and not self._failing.wait(2.0):  # the same error often comes to all of them
+        if failure.process != 0 and not self._failing.wait(2.0):  # the same error often occurs in all of them
             print(f"error: {self._processes.name(failure.process)}: {failure.sentence}", file=sys.stderr)
         stop = time.monotonic() + LEAVE_SECONDS
         for process in range(1, self._processes.count()):
@@ -251,7 +256,7 @@ class _Watch:
         self._last_words.forget()
         sentence = f"{names} has not answered for {self._heartbeat} s: it was killed or has lost the network; {AGAIN}"
         if self._processes.is_process_0():
-            time.sleep(3.0)  # the others have to hear of it from the coordinator, which ends with this process
+            time.sleep(3.0)  # the others learn of it from the coordinator, which ends with this process
         _end(1, sentence)
 
     def _end_without_first(self, error: Exception) -> NoReturn:
@@ -261,10 +266,10 @@ class _Watch:
 
 
 class _LastWords:
-    """A sentence that is printed should this process end without having called `forget`.
+    """A sentence that is printed if this process ends without having called `forget`.
 
-    When the coordinator goes, jax's own thread aborts this process, mostly before Python can say anything. So a shell
-    waits at a pipe and speaks when the other end is closed.
+    When the coordinator goes, jax's own thread aborts this process, mostly before Python can print anything. So a shell
+    waits at a pipe and prints the sentence when the other end is closed.
     """
 
     def __init__(self, sentence: str):
@@ -272,13 +277,13 @@ class _LastWords:
         self._shell = subprocess.Popen(
             ["/bin/sh", "-c", script], stdin=subprocess.PIPE, text=True, start_new_session=True
         )
-        self._say(sentence)
+        self._write(sentence)
 
     def forget(self) -> None:
-        """Nothing is to be said any more."""
-        self._say("bye")
+        """Print nothing when this process ends."""
+        self._write("bye")
 
-    def _say(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         assert self._shell.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             self._shell.stdin.write(line + "\n")

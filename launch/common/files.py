@@ -4,11 +4,11 @@ for."""
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from colbench_env.replace_file import replace_file
 from colbench_env.tasks import open_rows
 from colbench_env.types import BadInput
 
@@ -18,11 +18,10 @@ def write_text(path: Path, text: str) -> None:
 
     Raises BadInput where the disk refuses.
     """
-    beside = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(beside, path)
+        with replace_file(path) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import requests
 
 from colbench_env.design.assets import TAILWIND, Stylesheet, assets_directory, checked
+from colbench_env.replace_file import replace_file
 from colbench_env.types import BadInput
 from launch.common import cli
 
@@ -54,9 +55,8 @@ def fetch_assets(config: AssetsConfig, sheet: Stylesheet = TAILWIND, say: Callab
             failed.append(f"{url} ({_reason(error)})")
             continue
         directory.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(content)
-        part.replace(path)
+        with replace_file(path) as file:
+            file.write(content)
         say(f"{path}: {len(content)} bytes from {url}")
         return path
     raise cli.Stopped(f"{sheet.name} cannot be had from {' nor from '.join(failed)}; --registry names another registry")

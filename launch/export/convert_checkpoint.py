@@ -23,7 +23,7 @@ from models.parameters import count_params, flatten, nest, param_shapes
 from models.peft_io import save_adapter
 from sweet_jax import processes
 from sweet_jax.data.chat import Chat, check_vocabulary
-from sweet_jax.export import copy_tokenizer, export_trained, generation_settings, whole_directory
+from sweet_jax.export import copy_tokenizer, export_trained, generation_settings, replace_directory
 from sweet_jax.mesh import make_mesh, parse_mesh, start_devices
 from sweet_jax.train.checkpoint import Checkpoints, SavedParams
 
@@ -104,8 +104,8 @@ def _export_stage(config: ConvertConfig, stage: Stage, mesh: Mesh) -> str:
     if lora is not None and config.lora == "adapter":
         dtype = _dtype(config, shapes["lora/" + next(iter(lora_table(network, lora)))].dtype)
         adapters = jax.tree.map(lambda x: x.astype(dtype), saved.read(wanted))
-        with whole_directory(config.to) as beside:
-            save_adapter(beside, network, lora, adapters, str(stage.model), processes.is_process_0())
+        with replace_directory(config.to) as tmp_path:
+            save_adapter(tmp_path, network, lora, adapters, str(stage.model), processes.is_process_0())
         return f"{config.to}: adapters of rank {lora.rank} on {', '.join(lora.targets)} in {dtype}, {origin}"
     if lora is None:
         dtype = _dtype(config, shapes["final_norm"].dtype)
@@ -175,11 +175,11 @@ def _import_model(config: ConvertConfig, mesh: Mesh) -> str:
     check_vocabulary(Chat.load(config.source), from_hf(config.source))
     settings = generation_settings(config.source)
     loaded = load_llama(config.source, mesh, dtype)
-    with whole_directory(config.to) as beside:
-        with Checkpoints(beside / "checkpoints") as checkpoints:
+    with replace_directory(config.to) as tmp_path:
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
             checkpoints.save(0, {"params": loaded.params}, {})
         processes.broadcast_from_process_0(
-            lambda: _write_model_files(beside / "model", loaded.config, dtype, settings, config.source)
+            lambda: _write_model_files(tmp_path / "model", loaded.config, dtype, settings, config.source)
         )
     return f"{config.to}: a checkpoint of {_described(loaded.config)} in {dtype}, from {config.source}"
 

@@ -21,7 +21,7 @@ class Detokenizer:
 
     def add(self, ids: Sequence[int]) -> str:
         """Return the text that is certain now: all but an unfinished character at the end."""
-        found, self._begun = self._token_bytes.joined(ids, self._begun)
+        found, self._begun = self._token_bytes.convert(ids, self._begun)
         return self._characters.decode(b"".join(found))
 
     def end(self) -> str:
@@ -43,7 +43,7 @@ class LogProbs:
         for token in tokens:
             tops = [self._told(*each) for each in token.top]
             found.append(self._told(token.id, token.logp) | {"top_logprobs": tops})
-            _, self._begun = self._token_bytes.joined([token.id], self._begun)
+            _, self._begun = self._token_bytes.convert([token.id], self._begun)
         return found
 
     def _told(self, token: int, logp: float) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Typed rows and batches: token ids with the turn of every counted token, padded on the right to a few fixed lengths.
+"""Rows and batches of tokens: ids with the turn of every action token, padded on the right to a few fixed lengths.
 
-Everything here is numpy on the host. Masks and turn numbers are columns made together with the tokens (`chat.py`);
-nothing compares a token with a pad id, so pad may equal an end-of-turn id.
+Action tokens are those of the agent: what it said in a turn, and the turn's end-of-turn token. Everything here is numpy
+on the host. Turn numbers and masks are made together with the tokens (`chat.py`); no code compares a token with the pad
+id, so the pad id may equal an end-of-turn id.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from colbench_env.types import BadInput
 
 NllMask = Literal["turn", "all"]
 Truncation = Literal["raise", "drop-pair", "left"]
-Leaf = Any  # an array, or what a tree map puts in its place: a sharding, a shape, a tracer
+Leaf = Any  # an array, or what a tree map replaces it by: a sharding, a shape, a tracer
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +25,9 @@ class TokenRow:
     """One dialogue as tokens.
 
     ids: token ids, int32 [T].
-    turns: k >= 1 for the counted tokens of agent turn k (content and end-of-turn token), 0 elsewhere, int32 [T].
-    prefix: leading tokens that left truncation keeps: the begin-of-text token and the privileged text. Never counted.
+    turns: k >= 1 for the action tokens of agent turn k, 0 for all others, int32 [T].
+    prefix: number of leading tokens that left truncation keeps: the begin-of-text token and the privileged text. None
+    of them is an action token.
     """
 
     ids: Int32[np.ndarray, " T"]
@@ -36,14 +38,14 @@ class TokenRow:
         if self.ids.shape != self.turns.shape:
             raise ValueError(f"{self.ids.size} token ids but {self.turns.size} turn numbers")
         if self.turns[: self.prefix].any():
-            raise ValueError(f"the first {self.prefix} tokens are kept as a prefix, but some of them are counted")
+            raise ValueError(f"the first {self.prefix} tokens are kept as a prefix, but some of them are action tokens")
 
     def __len__(self) -> int:
         return self.ids.size
 
     @property
     def num_turns(self) -> int:
-        """The largest turn number, 0 for a row without counted tokens."""
+        """The largest turn number, 0 for a row without action tokens."""
         return int(self.turns.max(initial=0))
 
 
@@ -52,9 +54,9 @@ class TokenRow:
 class TurnBatch:
     """B rows padded on the right to T tokens.
 
-    tokens_bt: int32 [B, T]; pad id after the end of a row.
-    turn_bt: int32 [B, T]; k >= 1 for the counted tokens of agent turn k, 0 for all others and for padding.
-    nll_bt: bool [B, T]; the tokens of the negative log-likelihood, which has a mask of its own.
+    tokens_bt: int32 [B, T]; the pad id after the end of a row.
+    turn_bt: int32 [B, T]; k >= 1 for the action tokens of agent turn k, 0 for all others and for padding.
+    nll_bt: bool [B, T]; the loss mask of the negative log-likelihood.
     length_b: int32 [B]; tokens of the row before padding.
     """
 
@@ -67,7 +69,7 @@ class TurnBatch:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PairBatch:
-    """B preference pairs; both sides have the same B and T."""
+    """B preference pairs; both batches have the same B and T."""
 
     chosen: TurnBatch
     rejected: TurnBatch
@@ -75,7 +77,7 @@ class PairBatch:
 
 @dataclass(frozen=True, eq=False)
 class RowPair:
-    """The two rows of a preference."""
+    """The two rows of a preference pair; its length is that of the longer one."""
 
     chosen: TokenRow
     rejected: TokenRow
@@ -86,7 +88,12 @@ class RowPair:
 
 @dataclass(frozen=True, eq=False)
 class FittedPairs:
-    """Pairs within a limit, with what had to be done: numbers of the pairs dropped and of the pairs cut."""
+    """Pairs within a length limit.
+
+    pairs: those that remain, in their order.
+    dropped: numbers of the pairs that were dropped.
+    cut: numbers of the pairs of which a row was truncated.
+    """
 
     pairs: tuple[RowPair, ...]
     dropped: tuple[int, ...]
@@ -94,10 +101,10 @@ class FittedPairs:
 
 
 def default_buckets(max_length: int = 16384, smallest: int = 64) -> tuple[int, ...]:
-    """Row lengths to pad to: 64, 96, 128, 192, 256, 384, ... and last `max_length` itself.
+    """List the row lengths to pad to: 64, 96, 128, 192, 256, 384, ... and last `max_length` itself.
 
-    Two lengths for each doubling: the longest row of a batch is padded by half its length at most, and few programs
-    are compiled.
+    There are two for each doubling: the longest row of a batch is padded by at most half its length, and few programs
+    are compiled. BadInput for a `max_length` below 1.
     """
     if max_length < 1:
         raise BadInput(f"a row length limit of {max_length} holds no token; expected 1 or more")
@@ -109,7 +116,7 @@ def default_buckets(max_length: int = 16384, smallest: int = 64) -> tuple[int, .
 
 
 def bucket(length: int, buckets: Sequence[int]) -> int:
-    """The smallest bucket that holds `length` tokens; BadInput when none does."""
+    """Choose the smallest bucket that holds `length` tokens; BadInput when none does."""
     fitting = [size for size in buckets if size >= length]
     if not fitting:
         raise BadInput(f"a row of {length} tokens is longer than the largest bucket of {max(buckets)}")
@@ -117,12 +124,15 @@ def bucket(length: int, buckets: Sequence[int]) -> int:
 
 
 def truncate(row: TokenRow, max_length: int, policy: Truncation = "raise", index: int | None = None) -> TokenRow | None:
-    """The row within `max_length` tokens, or None when the policy is to drop its pair.
+    """Truncate a row to `max_length` tokens; a shorter one is returned as it is.
 
-    "raise": BadInput naming row, length and limit. "drop-pair": None. "left": keeps the first `row.prefix` tokens
-    (begin-of-text and privileged text) and then the newest tokens; the end is never cut off, since the answer is there.
-    Turn numbers stay as they were, so an early turn may have fewer counted tokens or none; a row that begins in the
-    middle of a turn does not count its first token, which nothing predicts.
+    policy, for a longer row:
+    "raise"      BadInput naming row, length and limit.
+    "drop-pair"  None.
+    "left"       keep the first `row.prefix` tokens (begin-of-text and privileged text) and the newest ones: the answer
+                 stands at the end. Turn numbers stay, so an early turn may keep fewer action tokens or none. If the
+                 result begins in the middle of a turn, its first token is no action token: nothing predicts it.
+    index: the row's number in an error.
 
         In:  ids [1, 9, 5, 6, 7, 2], turns [0, 0, 1, 1, 2, 2], prefix 1, max_length 4, "left"
         Out: ids [1, 6, 7, 2],       turns [0, 1, 2, 2],       prefix 1
@@ -147,8 +157,10 @@ def truncate(row: TokenRow, max_length: int, policy: Truncation = "raise", index
 
 
 def fit_pairs(pairs: Sequence[RowPair], max_length: int, policy: Truncation = "raise") -> FittedPairs:
-    """The pairs whose two rows are within `max_length`, and the numbers of those dropped or cut (see `truncate`)."""
-    fitted, dropped, cut = [], [], []
+    """Truncate or drop the pairs with a row above `max_length` tokens (see `truncate`)."""
+    fitted: list[RowPair] = []
+    dropped: list[int] = []
+    cut: list[int] = []
     for index, pair in enumerate(pairs):
         chosen = truncate(pair.chosen, max_length, policy, index)
         rejected = truncate(pair.rejected, max_length, policy, index)
@@ -162,17 +174,17 @@ def fit_pairs(pairs: Sequence[RowPair], max_length: int, policy: Truncation = "r
 
 
 def rows_without_action_tokens(rows: Sequence[TokenRow]) -> tuple[int, ...]:
-    """Numbers of the rows without any counted token: they teach nothing, and the caller reports them."""
+    """Find the rows without any action token, by number: they teach nothing, and the caller reports them."""
     return tuple(index for index, row in enumerate(rows) if not row.turns.any())
 
 
 def most_turns(rows: Sequence[TokenRow]) -> int:
-    """K: the largest turn number of any row, at least 1."""
+    """Find K, the largest turn number of any row, at least 1."""
     return max([1, *(row.num_turns for row in rows)])
 
 
 def action_tokens_without_loss(rows: Sequence[TokenRow], num_turns: int) -> int:
-    """How many action tokens would reach no loss over `num_turns` turns: those of later turns, and first tokens.
+    """Count the action tokens that no loss over `num_turns` turns would reach: those of later turns, and first tokens.
 
     In:  rows of turns [0, 1, 2, 2, 0, 3] and [1, 1]; num_turns 2
     Out: 2 (the only token of turn 3, and the second row's first)
@@ -181,9 +193,9 @@ def action_tokens_without_loss(rows: Sequence[TokenRow], num_turns: int) -> int:
 
 
 def pad_rows(rows: Sequence[TokenRow], length: int, pad_id: int, nll: NllMask = "turn") -> TurnBatch:
-    """The rows as one batch [B, length], padded on the right; BadInput when a row is longer.
+    """Pad rows on the right to one batch [B, length]; BadInput when a row is longer.
 
-    nll "turn" masks in the counted tokens; "all" every real token but the first, which nothing predicts.
+    nll: the loss mask `nll_bt`: "turn" the action tokens, "all" every real token but the first, which nothing predicts.
 
         In:  rows (ids [1, 8, 5, 2], turns [0, 0, 1, 1]) and (ids [1, 2], turns [0, 1]); length 5, pad_id 2
         Out: tokens_bt [[1, 8, 5, 2, 2], [1, 2, 2, 2, 2]]   turn_bt [[0, 0, 1, 1, 0], [0, 1, 0, 0, 0]]
@@ -195,15 +207,15 @@ def pad_rows(rows: Sequence[TokenRow], length: int, pad_id: int, nll: NllMask = 
     turn_bt = np.zeros((len(rows), length), np.int32)
     length_b = np.array([len(row) for row in rows], np.int32)
     for index, row in enumerate(rows):
-        fitting = truncate(row, length, "raise", index)
-        tokens_bt[index, : len(row)], turn_bt[index, : len(row)] = fitting.ids, fitting.turns
+        truncate(row, length, "raise", index)
+        tokens_bt[index, : len(row)], turn_bt[index, : len(row)] = row.ids, row.turns
     position_t = np.arange(length)
     nll_bt = turn_bt > 0 if nll == "turn" else (position_t >= 1) & (position_t < length_b[:, None])
     return TurnBatch(tokens_bt, turn_bt, nll_bt, length_b)
 
 
 def pad_pairs(pairs: Sequence[RowPair], length: int, pad_id: int, nll: NllMask = "turn") -> PairBatch:
-    """The pairs as one batch, both sides [B, length] (see `pad_rows`)."""
+    """Pad pairs to one batch, both sides [B, length] (see `pad_rows`)."""
     return PairBatch(
         chosen=pad_rows([pair.chosen for pair in pairs], length, pad_id, nll),
         rejected=pad_rows([pair.rejected for pair in pairs], length, pad_id, nll),

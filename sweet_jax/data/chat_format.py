@@ -1,4 +1,4 @@
-"""The fixed strings of a chat template, read from what it makes of a probe dialogue; the date that it may show."""
+"""The fixed strings of a chat template, read from its rendering of a probe dialogue; and the date it may show."""
 
 import datetime
 from collections.abc import Callable, Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from colbench_env.types import BadInput
 
-# What Llama 3.1 and 3.2 show where nothing tells them the date. Fixed, so that prompts are the same on every day.
+# The date that Llama 3.1 and 3.2 show by default. Fixed, so that prompts are the same on every day.
 PROMPT_DATE = datetime.date(2024, 7, 26)
 ASKED, SAID, REPLIED, TOLD = "zqprobeasked", "zqprobesaid", "zqprobereplied", "zqprobetold"  # in no template
 Render = Callable[[Sequence[tuple[str, str]], bool], str]  # (role, content) of each message, generation prompt -> text
 
-# A macro, for transformers gives templates no functions. `sweet_jax_date` has what each code shows, without its "%".
+# A macro, since templates get variables and no functions. `sweet_jax_date` maps each code, without its "%", to a text.
 _STRFTIME_NOW = (
     "{% macro strftime_now(format) %}"
     "{% for part in format.split('%%') %}{{ '' if loop.first else '%' }}{% for piece in part.split('%') %}"
@@ -29,19 +29,19 @@ _LETTERS = "aAbBcCdDeFgGhHIjklmMnpPrRStTuUVwWxXyYzZf"  # %s depends on the time 
 class ChatFormat:
     """The fixed strings of a chat template.
 
-    opening: what every dialogue begins with: a special token, else `before`.
-    bos: the begin-of-text token when the template writes one that is no part of its headers, else "". (SmolLM2 names
+    opening: how every dialogue begins: a special token, else `before`.
+    bos: the begin-of-text token, if the template writes one that is not part of its headers, else "". (SmolLM2 names
          <|im_start|>, the start of each ChatML header, its begin-of-text token: there is none to keep in front.)
-    before: the text in front of the first human's words.
-    system: the same in front of a system prompt, and from there to the first human's words; None where the template
-            takes no system prompt or rewrites it.
-    header: from the human's last word to the agent's first: the human's end of turn and the assistant header.
-    begun: what a generation prompt writes behind the header, in the agent's place ("<think>\\n"); mostly "".
+    before: the text before the first user message.
+    system: the text before a system prompt, and from there to the first user message; None where the template takes no
+            system prompt or rewrites it.
+    header: from the end of a user message to the agent's content: the user's end of turn and the assistant header.
+    begun: what a generation prompt writes after the header, as the agent's first text ("<think>\\n"); mostly "".
     lead: blanks between the header and the agent's content in a dialogue, which belong to the turn.
-    tail: what follows the agent's content up to and with `end`, the end-of-turn token.
+    tail: from the agent's content to `end`, that token included.
     end: the end-of-turn token.
-    reply: from `end` to the human's next words.
-    after: what a finished dialogue has behind the last `end` (ChatML: a newline), never counted.
+    reply: from `end` to the next user message.
+    after: what a finished dialogue has after the last `end` (ChatML: a newline), never an action token.
     """
 
     opening: str
@@ -58,31 +58,33 @@ class ChatFormat:
 
     @property
     def prompt_end(self) -> str:
-        """What a generation prompt ends with, from the human's last word on."""
+        """The end of a generation prompt, from the end of the user message."""
         return self.header + self.begun
 
     @property
     def human_end(self) -> str:
-        """The end of the human's turn, where it is the same token as the agent's; else ""."""
+        """The end of the user's turn, where it is the same token as the agent's; else ""."""
         return self.header[: self.header.find(self.end) + len(self.end)] if self.end in self.header else ""
 
 
 def set_template_date(template: str, date: datetime.date) -> tuple[str, dict[str, dict[str, str]]]:
-    """The template, and the variables with which it shows `date` for today's."""
+    """Make a template show `date` as today's; returns the template and the variables to render it with."""
     if "strftime_now" not in template:
         return template, {}
     day = datetime.datetime.combine(date, datetime.time())
     shown = {flag + letter: day.strftime(f"%{flag}{letter}") for flag in _FLAGS for letter in _LETTERS}
     known = {code: value for code, value in shown.items() if "%" not in value}
-    return _STRFTIME_NOW + template, {"sweet_jax_date": known | {"": "%"}}  # "" is behind a "%" that ends the format
+    return _STRFTIME_NOW + template, {"sweet_jax_date": known | {"": "%"}}  # "" follows a "%" that ends the format
 
 
 def read_format(name: str, render: Render, tokens: Sequence[str], bos: str) -> ChatFormat:
-    """The strings of the template behind `render`.
+    """Read the fixed strings of a template from what `render` makes of probe dialogues.
 
-    name: of the tokenizer, for errors. tokens: its special and added tokens, the longest first. bos: its begin-of-text
-    token, "" for none. BadInput where there is no assistant header, no token that ends an agent's turn, or where a
-    finished exchange is no beginning of a longer dialogue: turns could not be sampled one after another.
+    name: of the tokenizer, for errors.
+    tokens: its special and added tokens, the longest first.
+    bos: its begin-of-text token, "" for none.
+    BadInput where there is no assistant header, no token that ends an agent's turn, or where a longer dialogue does not
+    begin as a finished exchange does: then turns could not be sampled one after another.
     """
     prompt = render([("user", ASKED)], True)
     before, asked, prompt_end = prompt.partition(ASKED)
@@ -122,7 +124,7 @@ def read_format(name: str, render: Render, tokens: Sequence[str], bos: str) -> C
 
 
 def _header(name: str, prompt_end: str, between: str) -> tuple[str, str, str]:
-    """(header, begun, lead) from what ends a prompt and what stands between two turns."""
+    """Read (header, begun, lead) from the end of a prompt and the text between two turns."""
     if prompt_end and between.startswith(prompt_end) and not between[len(prompt_end) :].strip():
         return prompt_end, "", between[len(prompt_end) :]
     if between and prompt_end.startswith(between):
@@ -134,12 +136,12 @@ def _header(name: str, prompt_end: str, between: str) -> tuple[str, str, str]:
 
 
 def _tail(name: str, frame: str, finished: str, tokens: Sequence[str]) -> tuple[str, str]:
-    """(tail, end) from what stands between the agent's words and the human's, and behind the agent's last words."""
-    places = [(place, -len(token), token) for token in tokens if (place := frame.find(token)) >= 0]
-    if not places:
+    """Read (tail, end) from the text between the agent's and the user's messages, and after the last agent message."""
+    found = [(position, -len(token), token) for token in tokens if (position := frame.find(token)) >= 0]
+    if not found:
         raise BadInput(f"{name}: the chat template ends an agent turn with {finished!r}, not a special token")
-    place, _, end = min(places)
-    tail = frame[:place] + end
+    position, _, end = min(found)
+    tail = frame[:position] + end
     if not finished.startswith(tail):
         raise BadInput(
             f"{name}: the chat template ends an agent turn with {finished!r}, not a special token that also stands "

@@ -1,7 +1,7 @@
-"""A dialogue in the released layout, one string: where its privileged text ends and which parts somebody said.
+"""Split a dialogue in the released layout, a single string, into privileged text, messages and template text.
 
-The string is all there is, so the strings of the chat template have to be searched in it, and what somebody said may
-hold them, too. A text that can be read in two ways is refused.
+The strings of the chat template are searched in the text. A message may contain them, too: a text that can be read in
+two ways is refused.
 """
 
 import re
@@ -14,8 +14,11 @@ from sweet_jax.data.chat_format import ChatFormat
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a dialogue. said: whether somebody said it, else it is the chat template's. turn: the number of the
-    agent turn (from 1) whose tokens count, 0 for none."""
+    """A part of a dialogue.
+
+    said: whether it is from a message; otherwise the chat template wrote it.
+    turn: the number of the agent turn (from 1) to which its tokens belong as action tokens, 0 for none.
+    """
 
     text: str
     said: bool = False
@@ -24,18 +27,21 @@ class Piece:
 
 @dataclass(frozen=True)
 class SplitText:
-    """prefix: the privileged text in front of the dialogue, "" for none. pieces: the dialogue's, in order; every agent
-    turn ends with its end-of-turn token."""
+    """A split dialogue.
+
+    prefix: the privileged text before the dialogue, "" for none.
+    pieces: of the dialogue, in order; every agent turn ends with its end-of-turn token.
+    """
 
     prefix: str
     pieces: tuple[Piece, ...]
 
 
 def split_text(text: str, chat: ChatFormat, prompt: bool = False) -> SplitText:
-    """The parts of a text in the released layout. A last turn without its end, as in released critic pairs, gets one.
+    """Split a text in the released layout. A last turn without its end, as in released critic pairs, gets one.
 
-    prompt: the text ends with an assistant header. BadInput, without a place, for a text without an agent turn (or
-    header), or one that can be read in more than one way.
+    prompt: whether the text ends with an assistant header. BadInput, without a location, for a text without an agent
+    turn (or header), or one that can be read in more than one way.
     """
     finish = chat.tail + chat.after
     if not prompt and chat.after.strip() and text.endswith(finish):
@@ -65,7 +71,7 @@ def split_text(text: str, chat: ChatFormat, prompt: bool = False) -> SplitText:
 
 
 def leaves_open(said: str, end: str) -> bool:
-    """Whether the end-of-turn token is also the closing tag of one that the words before it leave open.
+    """Say whether the end-of-turn token could also close a tag that the text before it leaves open.
 
     In:  "<p><s>old", "</s>"     Out: True
     In:  "<s>old</s> x", "</s>"  Out: False
@@ -76,7 +82,7 @@ def leaves_open(said: str, end: str) -> bool:
 
 
 def check_end(said: str, end: str, what: str) -> None:
-    """Raises BadInput, without a place, where the `end` behind what was said may be text. what: the turn's name."""
+    """Raise BadInput, without a location, where the `end` of a turn may be text. what: the turn's name."""
     if leaves_open(said, end):
         raise BadInput(
             f"{what} ends with {end!r}, which may be its end-of-turn token or close the tag that the turn leaves open, "
@@ -84,14 +90,14 @@ def check_end(said: str, end: str, what: str) -> None:
         )
 
 
-def _ambiguous(what: str, where: str) -> BadInput:
+def _ambiguous(what: str, location: str) -> BadInput:
     return BadInput(
-        f"the text holds {what!r} more than once {where}, so it cannot be told where the dialogue's parts are"
+        f"the text holds {what!r} more than once {location}, so it cannot be told where the dialogue's parts are"
     )
 
 
 def _start(opening: str, chat: ChatFormat) -> int:
-    """Where the dialogue begins in the text before the first header."""
+    """Find the position at which the dialogue begins in the text before the first header."""
     for bos in dict.fromkeys((chat.bos, "")):
         exact = _beginnings(opening, chat, bos)
         if len(exact) > 1:
@@ -107,7 +113,7 @@ def _start(opening: str, chat: ChatFormat) -> int:
 
 
 def _beginnings(opening: str, chat: ChatFormat, bos: str) -> list[int]:
-    """Every place where the text begins as the template begins a dialogue, with a system prompt or without."""
+    """Find every position where a dialogue of this template may begin, with a system prompt or without."""
     before = bos + chat.before.removeprefix(chat.bos)
     plain = {found.start() for found in re.finditer(re.escape(before), opening)} if before else set()
     told = []
@@ -122,7 +128,7 @@ def _beginnings(opening: str, chat: ChatFormat, bos: str) -> list[int]:
 
 
 def _opening_pieces(opening: str, chat: ChatFormat) -> Iterator[Piece]:
-    """The pieces before the first header; frame only where the text is not as this template would write it."""
+    """Split the text before the first header; one template piece where this template would not write it so."""
     bos, begin = (chat.bos if opening.startswith(chat.bos) else ""), 0
     while bos and opening.startswith(bos, begin):  # the released code writes it twice
         begin += len(bos)
@@ -141,7 +147,7 @@ def _opening_pieces(opening: str, chat: ChatFormat) -> Iterator[Piece]:
 
 
 def _exchange(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
-    """The pieces between two headers: the agent's words, their end, and the human's reply."""
+    """Split the text between two headers: the agent's message, its end, and the user's reply."""
     frame = chat.tail + chat.reply
     if text.count(frame) == 1:
         said, replied = text.split(frame)
@@ -158,7 +164,7 @@ def _exchange(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
 
 
 def _last_turn(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
-    """The pieces behind the last header: the agent's words, and whatever follows them."""
+    """Split the text after the last header: the agent's message, and whatever follows it."""
     frame = chat.tail + chat.reply
     if chat.reply.strip() and frame in text:
         exchange, end, after = text.rpartition(chat.human_end) if chat.human_end else ("", "", text)

@@ -1,15 +1,16 @@
-"""Control tokens in foreign text: what a person or an agent wrote is text, even where it spells a special token.
+"""Keep special tokens apart from text that spells them: the content of a message is always text.
 
 A chat template mixes its own strings, whose special tokens are control tokens, with the contents of messages, in which
-"<s>" or "<|im_end|>" is text (HTML has an `<s>` tag). So contents are hidden before the template sees them: a control
-string in them becomes a mark of two characters. `encode` then makes ids of the rendered text in ONE tokenisation:
-control strings that are still there are control tokens, and marks are the text that they stand for.
+"<s>" or "<|im_end|>" is text (HTML has an `<s>` tag). So `hide` replaces each control string of a content by a mark of
+two characters before the template is rendered. `encode` then makes ids of the rendered text in one tokenisation:
+remaining control strings become control tokens, and marks become the text that they stand for.
 """
 
 import functools
 import json
 import re
 from collections.abc import Iterable, Set
+from typing import cast
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -17,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from colbench_env.types import BadInput, replace_lone_surrogates
 
-# Unicode keeps these for use inside programs: no character that text is to hold ("noncharacters").
+# Unicode reserves these "noncharacters" for use inside programs; no text should contain them.
 HIDDEN, CONTROL = "\ufdd0", "\ufdd1"
 _RESERVED = re.compile(f"[{HIDDEN}{CONTROL}]")
 _FIRST = 0xF0000  # the character behind HIDDEN or CONTROL is this plus the number of the control string
@@ -26,8 +27,8 @@ _FIRST = 0xF0000  # the character behind HIDDEN or CONTROL is this plus the numb
 class ControlTokens:
     """The control strings of a tokenizer: its special tokens and `more` of its added tokens.
 
-    Where foreign text holds no control string, all ids are those of the tokenizer itself. BadInput where the tokenizer
-    cannot be made to take a control string as text.
+    For contents without a control string all ids are the tokenizer's own. BadInput where the tokenizer cannot be made
+    to take a control string as text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, more: Iterable[str] = ()):
@@ -43,19 +44,23 @@ class ControlTokens:
         if any(model.token_to_id(text) is not None for text in self.strings):
             self._renamed  # noqa: B018  where the model changes it may fail: now rather than at a message
 
+    def id_of(self, token: str) -> int:
+        """Return the id of a token of the tokenizer."""
+        return cast(int, self._tokenizer.convert_tokens_to_ids(token))
+
     def hide(self, content: str) -> str:
-        """The content with its control strings hidden; a lone surrogate or a reserved character becomes U+FFFD."""
+        """Replace the control strings of a content by marks; lone surrogates and reserved characters become U+FFFD."""
         content = _RESERVED.sub("\ufffd", replace_lone_surrogates(content))
         return self._in_content.sub(lambda found: HIDDEN + chr(_FIRST + self._number[found[0]]), content)
 
     def reveal(self, text: str) -> str:
-        """The text with all that `hide` has hidden."""
+        """Replace the marks of `hide` by the control strings again."""
         return re.sub(f"{HIDDEN}(.)", lambda found: self.strings[ord(found[1]) - _FIRST], text, flags=re.DOTALL)
 
     def encode(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Ids int32 [T] of a text whose contents are hidden, and where each token begins and ends in it, int64 [T, 2].
+        """Encode a text whose contents went through `hide`; no special token is added.
 
-        No special token is added.
+        Returns ids int32 [T], and the first and past-the-last character of each token, int64 [T, 2].
         """
         if HIDDEN in text:
             return self._encode_hidden(text)
@@ -63,31 +68,33 @@ class ControlTokens:
         return np.array(encoded["input_ids"], np.int32), np.array(encoded["offset_mapping"], np.int64).reshape(-1, 2)
 
     def _encode_hidden(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        pieces, places, at = [], [], 0
+        pieces: list[str] = []
+        positions: list[int] = []  # in the text, of every character of the pieces
+        at = 0
         for found in self._in_rendering.finditer(text):
             begin, end = found.span()
             is_text = found[0].startswith(HIDDEN)
             piece = self.reveal(found[0]) if is_text else CONTROL + chr(_FIRST + self._number[found[0]])
             pieces += [text[at:begin], piece]
-            places += [*range(at, begin), begin, *[end - 1 if is_text else end] * (len(piece) - 1)]
+            positions += [*range(at, begin), begin, *[end - 1 if is_text else end] * (len(piece) - 1)]
             at = end
         pieces.append(text[at:])
-        places = np.array([*places, *range(at, len(text) + 1)], np.int64)
-        # In a batch, as `encode` keeps all other threads waiting; a server answers others meanwhile.
+        positions += range(at, len(text) + 1)
+        # As a batch, because `encode` blocks all other threads, and a server answers others meanwhile.
         (encoded,) = self._renamed.encode_batch(["".join(pieces)], add_special_tokens=False)
         offsets = np.array(encoded.offsets, np.int64).reshape(-1, 2)
-        return np.array(encoded.ids, np.int32), places[offsets]
+        return np.array(encoded.ids, np.int32), np.array(positions, np.int64)[offsets]
 
     @functools.cached_property
     def _renamed(self) -> Tokenizer:
-        """The tokenizer, in which no text spells a control token: each is named by CONTROL and its number instead."""
+        """The tokenizer with control tokens that no text spells: each is named CONTROL and its number instead."""
         names = {text: CONTROL + chr(_FIRST + number) for text, number in self._number.items()}
         try:
             renamed = self._with_names(names)
         except Exception as error:  # of tokenizers, a bare one
             raise self._cannot_rename(f"{type(error).__name__}: {error}") from error
         for text, name in names.items():
-            if renamed.token_to_id(name) != self._tokenizer.convert_tokens_to_ids(text):
+            if renamed.token_to_id(name) != self.id_of(text):
                 raise self._cannot_rename(f"the id of {text!r} moves")
         return renamed
 
@@ -98,7 +105,7 @@ class ControlTokens:
         )
 
     def _with_names(self, names: dict[str, str]) -> Tokenizer:
-        """The tokenizer with other names for some tokens, and without the merges that would make those of text."""
+        """Copy the tokenizer with other names for some tokens, and without the merges that would make them of text."""
         data = json.loads(self._tokenizer.backend_tokenizer.to_str())
         data |= {"post_processor": None, "truncation": None, "padding": None}
         for token in data["added_tokens"]:
@@ -116,7 +123,7 @@ class ControlTokens:
 
 
 def _without(merges: list, texts: Set[str], prefix: int) -> list:
-    """The merges in which none of the texts takes part. prefix: characters that a right side loses in a merge."""
+    """Drop the merges that involve any of the texts. prefix: characters that the right side loses in a merge."""
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
     return [
         merge

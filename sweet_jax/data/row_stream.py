@@ -1,11 +1,11 @@
-"""Batches of rows from anything that gives them by number: a JSON Lines file, or a dataset of array_record files.
+"""Batches of rows from any source that has them by number: a JSON Lines file, or a dataset of array_record files.
 
     rows = RowFile("tasks.jsonl", Task)                             # colbench_env.row_file
     rows = TfdsRows(prepare("backend", folder, data_dir), "test")   # colbench_env.tfds
     for batch in row_stream(rows, batch_size=8, seed=0): ...
 
-Which rows a batch has is decided by number alone, so both sources give the same batches for the same seed, and a place
-saved with one can be gone on from with the other.
+The rows of a batch are chosen by number alone, so both sources give the same batches for the same seed, and a position
+saved with one can be resumed with the other.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ RowT_co = TypeVar("RowT_co", covariant=True)
 
 @runtime_checkable
 class RowSource(Protocol[RowT_co]):
-    """Rows by number, from 0. fingerprint: the same for the same rows, wherever they are read from."""
+    """Rows by number, from 0. fingerprint: equal for equal rows, whatever they are read from."""
 
     fingerprint: str
 
@@ -30,10 +30,10 @@ class RowSource(Protocol[RowT_co]):
 
 
 class RowStream(Generic[RowT]):
-    """Batches (lists) of rows; made by `row_stream` and `row_pass`.
+    """An iterator over batches (lists) of rows; made by `row_stream` and `row_pass`.
 
-    `get_state()` is a JSON object; `set_state` goes on after the batches that were given before it was taken, so that
-    exactly the others follow, also with another number of processes.
+    `get_state()` is a JSON object; `set_state` continues after the batches returned before that, also with another
+    number of processes.
     """
 
     def __init__(self, rows: RowSource[RowT], numbers: IndexStream):
@@ -47,11 +47,11 @@ class RowStream(Generic[RowT]):
         return [self.rows[int(number)] for number in next(self.numbers)]
 
     def get_state(self) -> dict[str, Any]:
-        """The place in the stream, and what stream it is."""
+        """Return the position in the stream, and the identity of the stream."""
         return {"rows": self.rows.fingerprint, "place": self.numbers.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `get_state()` of a stream of the same rows, batch size, seed and epochs; else BadInput."""
+        """Continue from `get_state()` of a stream of the same rows, batch size, seed and epochs; else BadInput."""
         if state.get("rows") != self.rows.fingerprint:
             raise BadInput(f"the saved place belongs to other rows: {state.get('rows')}, not {self.rows.fingerprint}")
         self.numbers.set_state(state["place"])
@@ -65,7 +65,7 @@ def row_stream(
     process_index: int = 0,
     process_count: int = 1,
 ) -> RowStream[RowT]:
-    """Full batches for training: rows in a new order each epoch, a process's share of each batch; see `pair_stream`."""
+    """Stream full batches for training: a new order each epoch, a process's part of each batch; see `pair_stream`."""
     return RowStream(rows, pair_stream(len(rows), batch_size, seed, epochs, process_index, process_count))
 
 
@@ -76,5 +76,5 @@ def row_pass(
     process_index: int = 0,
     process_count: int = 1,
 ) -> RowStream[RowT]:
-    """Every row exactly once, shuffled or (without a seed) in their order; see `once_stream`."""
+    """Stream every row exactly once, shuffled or (without a seed) in their order; see `once_stream`."""
     return RowStream(rows, once_stream(len(rows), batch_size, seed, process_index, process_count))

@@ -1,7 +1,7 @@
 """Token rows in JSON, and the rows that each stage trains on.
 
-A row is stored as its ids and the spans of its counted tokens, so that sampled ids are trained on as they were sampled.
-Rows of other tools hold text only; `chat.Chat` then makes the ids.
+A row is stored as its ids and the spans of its action tokens, so training uses the ids as they were sampled. Rows of
+other tools hold text only; `chat.Chat` then makes the ids.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHOSEN_TOKENS, REJECTED_TOKENS = "chosen_tokens", "rejected_tokens"
 
 
 def row_to_json(row: TokenRow) -> dict[str, Any]:
-    """The row as a JSON object.
+    """Convert a row to a JSON object.
 
     In:  ids [1, 7, 5, 2, 9, 6], turns [0, 0, 1, 1, 0, 2], prefix 1
     Out: {"ids": [1, 7, 5, 2, 9, 6], "spans": [[1, 2, 4], [2, 5, 6]], "prefix": 1}   (turn, first token, past the last)
@@ -32,8 +32,8 @@ def row_to_json(row: TokenRow) -> dict[str, Any]:
     return {"ids": row.ids.tolist(), "spans": spans, "prefix": row.prefix}
 
 
-def row_from_json(data: Any, where: str) -> TokenRow:
-    """The row of `row_to_json`. Raises BadInput."""
+def row_from_json(data: Any, location: str) -> TokenRow:
+    """Read the row that `row_to_json` made. BadInput, with `location`, where it cannot be read."""
     try:
         ids = np.array([operator.index(token) for token in data["ids"]], np.int32)  # a fraction or a string is an error
         turns, prefix = np.zeros(ids.shape, np.int32), operator.index(data["prefix"])
@@ -44,83 +44,83 @@ def row_from_json(data: Any, where: str) -> TokenRow:
             turns[start:stop] = turn
         return TokenRow(ids, turns, prefix)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise BadInput(f"{where}: token ids cannot be read ({error}), expected ids, spans and prefix") from error
+        raise BadInput(f"{location}: token ids cannot be read ({error}), expected ids, spans and prefix") from error
 
 
-def trajectory_row(trajectory: Trajectory, chat: Chat, system: str, where: str) -> TokenRow:
-    """The dialogue as the agent saw it: its ids as sampled where it has them, else one tokenisation of its text.
+def trajectory_row(trajectory: Trajectory, chat: Chat, system: str, location: str) -> TokenRow:
+    """Make the row of a dialogue: its ids as sampled where it has them, else one tokenisation of its text.
 
-    BadInput, with its place, where the ids cannot be read or the chat template does not show what was said.
+    BadInput, with `location`, where the ids cannot be read or the chat template does not show a message as it is.
     """
     if TOKENS in trajectory.extra:
-        return row_from_json(trajectory.extra[TOKENS], where)
+        return row_from_json(trajectory.extra[TOKENS], location)
     opening = [{"role": "system", "content": system}] if system else []
     raw = [{"role": entry.role, "content": _raw_text(entry, chat)} for entry in trajectory.dialogue_history]
     try:
         return chat.turn_ids(opening + raw)
     except BadInput as error:
-        raise BadInput(f"{where}: {error}") from error
+        raise BadInput(f"{location}: {error}") from error
 
 
 def _raw_text(entry: Message, chat: Chat) -> str:
-    """What was said as the model wrote it, where that was recorded, without the end with which it may have been."""
+    """Return the message as the model wrote it, where that was recorded, without its end-of-turn token."""
     if entry.output is None:
         return entry.content
     return chat.said_text(entry.output, entry.content) if entry.role == "assistant" else entry.output
 
 
 def turn_prompt(row: TokenRow, turn: int) -> list[int]:
-    """The ids that stand before agent turn `turn` (from 1)."""
+    """Return the ids before agent turn `turn` (from 1)."""
     return row.ids[: int(np.argmax(row.turns == turn))].tolist()
 
 
 def turn_output(row: TokenRow, turn: int) -> list[int]:
-    """The counted ids of agent turn `turn` (from 1)."""
+    """Return the action tokens of agent turn `turn` (from 1)."""
     return row.ids[row.turns == turn].tolist()
 
 
 def candidate_row(prompt_ids: list[int], output_ids: list[int], prefix: int) -> TokenRow:
-    """A prompt and one turn after it; only that turn counts, as turn 1."""
+    """Make the row of a prompt and one agent turn after it, turn 1. prefix: see `TokenRow`."""
     turns = np.r_[np.zeros(len(prompt_ids), np.int32), np.ones(len(output_ids), np.int32)].astype(np.int32)
     return TokenRow(np.array([*prompt_ids, *output_ids], np.int32), turns, prefix)
 
 
-def pair_rows(pair: Pair, chat: Chat, last_turn_only: bool, where: str) -> RowPair:
-    """The two rows of a stored pair: ids as sampled where it holds them, else made from its text.
+def pair_rows(pair: Pair, chat: Chat, last_turn_only: bool, location: str) -> RowPair:
+    """Make the two rows of a stored pair: ids as sampled where it holds them, else of its text.
 
-    last_turn_only: the text is a prompt and one turn after it, and only that turn counts (policy pairs).
-    BadInput, with its place, where the ids or the text cannot be read.
+    last_turn_only: the text is a prompt and one turn, and only that turn has action tokens (policy pairs).
+    BadInput, with `location`, where the ids or the text cannot be read.
     """
     if CHOSEN_TOKENS in pair.extra and REJECTED_TOKENS in pair.extra:
-        return RowPair(*(row_from_json(pair.extra[key], where) for key in (CHOSEN_TOKENS, REJECTED_TOKENS)))
+        return RowPair(*(row_from_json(pair.extra[key], location) for key in (CHOSEN_TOKENS, REJECTED_TOKENS)))
     rows = []
     for key, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
         try:
             row = chat.row_from_text(text)
         except BadInput as error:
             own = "; the row has a 'prompt' of its own, expected it in front of both texts"
-            raise BadInput(f"{where}: {key!r}: {error}{own if 'prompt' in pair.extra else ''}") from error
+            raise BadInput(f"{location}: {key!r}: {error}{own if 'prompt' in pair.extra else ''}") from error
         if last_turn_only:
             row = TokenRow(row.ids, (row.turns == row.num_turns).astype(np.int32), row.prefix)
         rows.append(row)
     return RowPair(*rows)
 
 
-def check_row(row: TokenRow, vocab_size: int, where: str) -> None:
-    """Raises BadInput where a row, before it is truncated, cannot be trained on as it is.
+def check_row(row: TokenRow, vocab_size: int, location: str) -> None:
+    """Raise BadInput where a row cannot be trained on as it is; call it before the row is truncated.
 
-    That is: ids that the network has no embedding for, a first token that counts, though nothing comes before it that
-    could predict it, or a turn without a token before one that has some.
+    That is: an id without an embedding in the network, an action token at the very beginning, which nothing predicts,
+    or a turn without action tokens before one that has some.
     """
     if len(row) and not 0 <= row.ids.min() <= row.ids.max() < vocab_size:
         wrong = row.ids.min() if row.ids.min() < 0 else row.ids.max()
-        raise BadInput(f"{where}: token id {wrong} is none of the network's, expected 0 to {vocab_size - 1}")
+        raise BadInput(f"{location}: token id {wrong} is none of the network's, expected 0 to {vocab_size - 1}")
     if len(row) and row.turns[0]:
-        raise BadInput(f"{where}: the first token counts as the agent's, expected a prompt before it")
+        raise BadInput(f"{location}: the first token counts as the agent's, expected a prompt before it")
     found = np.unique(row.turns[row.turns > 0])
     if found.size < row.num_turns:
         missing = 1 + int(np.argmax(found != np.arange(1, found.size + 1)))
         raise BadInput(
-            f"{where}: tokens of turn {row.num_turns} are counted and none of turn {missing}, expected turns counted "
-            "from 1 without gaps"
+            f"{location}: tokens of turn {row.num_turns} are counted and none of turn {missing}, expected turns "
+            "counted from 1 without gaps"
         )

@@ -18,7 +18,7 @@ _PIECES = r"[^\n]*\n|[^\n]+"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of exactly `vocab_size` ids that loses no byte; the same texts give the same tokenizer.
+    """Train a tokenizer of exactly `vocab_size` ids that encodes every byte; the same texts give the same tokenizer.
 
     Raises ValueError if the texts hold too few pieces for `vocab_size`, or it does not hold all bytes.
     """

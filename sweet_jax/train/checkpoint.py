@@ -1,7 +1,7 @@
-"""Checkpoints of a training stage: state, data iterator and notes, whole or not there at all.
+"""Checkpoints of a training stage: state, data iterator and notes; complete ones only.
 
-Saving is synchronous. orbax writes into a temporary folder and renames it when everything is on disk, so a process
-killed at any moment leaves the last whole checkpoint; only then are older ones deleted. Several processes save and
+Saving is synchronous. orbax writes into a temporary folder, renames it when everything is on disk, and only then
+deletes older checkpoints: a process killed at any moment leaves the last complete one. Several processes save and
 restore together, each its own shards.
 """
 
@@ -18,16 +18,22 @@ from sweet_jax import processes
 from sweet_jax.train.checksums import find_damage, has_checksums, write_checksums
 
 log = logging.getLogger(__name__)
-absl.logging.set_verbosity(absl.logging.ERROR)  # orbax tells a dozen lines about every save
+absl.logging.set_verbosity(absl.logging.ERROR)  # orbax logs a dozen lines for every save
 
-DAMAGED_SECONDS = 20.0  # in which all processes find a damaged checkpoint, if it is damaged for all of them
+DAMAGED_SECONDS = 20.0  # within which all processes find the damage of a checkpoint that is damaged for all
 
 Notes = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Restored:
-    """step: updates made; state: on the shardings asked for; iterator: the data's; extra: the caller's own."""
+    """What a checkpoint holds.
+
+    step: updates made.
+    state: with the requested shardings.
+    iterator: the state of the data stream.
+    extra: the caller's own notes.
+    """
 
     step: int
     state: Any
@@ -36,11 +42,11 @@ class Restored:
 
 
 class _Damaged(Exception):
-    """A checkpoint whose bytes are not those that were written; the reason."""
+    """A checkpoint does not hold the bytes that were written; the message is the reason."""
 
 
 class Checkpoints:
-    """The newest `keep` checkpoints of one stage in one directory. Use as a context manager, or call `close`."""
+    """The newest `keep` checkpoints of one stage in one directory. Use it as a context manager, or call `close`."""
 
     def __init__(self, directory: Path, keep: int = 2):
         self.directory = Path(directory).absolute()
@@ -48,7 +54,7 @@ class Checkpoints:
             max_to_keep=keep,
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
-            lightweight_initialize=True,  # the metadata of a damaged step would end it
+            lightweight_initialize=True,  # reading the metadata of a damaged step would fail
         )
         try:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -56,13 +62,13 @@ class Checkpoints:
             raise BadInput(f"{self.directory}: checkpoints cannot be kept here: {error}") from error
 
     def latest_step(self) -> int | None:
-        """The step of the newest checkpoint, None if there is none."""
+        """Return the step of the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, iterator: Notes, extra: Notes | None = None) -> None:
-        """Writes a checkpoint and returns when it is on disk; nothing to do if that step is there already.
+        """Write a checkpoint, on disk when this returns; do nothing if that step is saved already.
 
-        iterator, extra: what json can hold. BadInput if the disk is full or read-only; the older checkpoints stay.
+        iterator, extra: JSON objects. BadInput if the disk is full or read-only; the older checkpoints stay.
         """
         if step in self._manager.all_steps():
             return
@@ -77,12 +83,12 @@ class Checkpoints:
             raise BadInput(f"{self.directory}: the checkpoint of step {step} cannot be written: {reason}") from error
 
     def restore(self, abstract_state: Any) -> Restored | None:
-        """The newest checkpoint that is whole, None in an empty directory.
+        """Read the newest undamaged checkpoint; None in an empty directory.
 
-        abstract_state: a tree of ShapeDtypeStruct with shardings (`step.abstract_state`), of any mesh. A damaged
-        checkpoint is passed over for the one before it; it is reported and deleted once that one has been read.
-        BadInput if there are some and none is whole, or if they are of other shapes: starting anew is for the user to
-        decide. What the machine lacks (memory, say) is no damage: such errors pass.
+        abstract_state: a tree of ShapeDtypeStruct with shardings (`step.abstract_state`), of any mesh.
+        A damaged checkpoint is skipped for the one before it, then reported and deleted once that one has been read.
+        BadInput if there are checkpoints and all are damaged or of other shapes: the user decides whether to start
+        again. A lack of memory is not damage: such an error is raised as it is.
         """
         damaged: dict[int, str] = {}
         for step in self._steps():
@@ -104,7 +110,7 @@ class Checkpoints:
         return None
 
     def _restore_whole(self, step: int, abstract_state: Any) -> Restored:
-        """The checkpoint; _Damaged where it is not what was written."""
+        """Read a checkpoint; _Damaged where it is not what was written."""
         folder = self.directory / str(step)
         if reason := find_damage(folder):
             raise _Damaged(reason)
@@ -121,7 +127,7 @@ class Checkpoints:
             raise _Damaged(_first_line(error)) from error
 
     def _steps(self) -> list[int]:
-        """The steps that the first process sees, the newest first; this one sees them, too, when it returns."""
+        """List the steps that process 0 sees, the newest first, and wait until this process sees them, too."""
         steps = processes.broadcast_from_process_0(lambda: sorted(self._manager.all_steps(), reverse=True))
         if set(steps) != set(self._manager.all_steps()):
             for step in steps:
@@ -130,7 +136,7 @@ class Checkpoints:
         return steps
 
     def _check_damaged_for_all(self, step: int, error: Exception) -> None:
-        """Raises BadInput unless every process finds the checkpoint damaged: those that do not wait for this one."""
+        """Raise BadInput unless every process finds the checkpoint damaged: the others would wait for this one."""
         if not processes.all_agree(f"{self.directory} {step} is damaged", DAMAGED_SECONDS):
             raise BadInput(
                 f"{self.directory / str(step)} cannot be read by {processes.name()}: {_first_line(error)}. Delete that "
@@ -143,7 +149,7 @@ class Checkpoints:
         return Restored(step, found.state, found.notes["iterator"], found.notes["extra"])
 
     def close(self) -> None:
-        """Ends the manager's threads."""
+        """Stop the manager's threads."""
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
@@ -154,12 +160,13 @@ class Checkpoints:
 
 
 class SavedParams:
-    """The parameters of the newest whole checkpoint in a directory, read one after another, without the moments.
+    """The parameters of the newest undamaged checkpoint of a directory, read one after another, without the moments.
 
-    step: updates made. shapes: a nested dict of shapes and dtypes. A damaged checkpoint is reported and passed over;
-    nothing in the directory is changed. Another process may be training there and deleting what is old: a checkpoint
-    that is gone is not damaged, and where none was whole those that are newer are looked at. BadInput if there is no
-    checkpoint, or none that can be read.
+    step: updates made.
+    shapes: a nested dict of shapes and dtypes.
+    A damaged checkpoint is reported and skipped; nothing in the directory is changed. Another process may be training
+    there and deleting old checkpoints: one that is gone is not damaged, and if all were gone or damaged, newer ones are
+    looked for. BadInput if there is no checkpoint, or none can be read.
     """
 
     def __init__(self, directory: Path):
@@ -169,8 +176,10 @@ class SavedParams:
         self._state = self._state_of(self.step)
 
     def _newest_whole(self) -> tuple[int, Notes]:
-        """The step of the newest whole checkpoint, and its shapes."""
-        steps, before, damaged = processes.broadcast_from_process_0(self._steps), None, {}
+        """Find the newest undamaged checkpoint: its step, and its shapes."""
+        steps: list[int] = processes.broadcast_from_process_0(self._steps)
+        before: list[int] | None = None
+        damaged: dict[int, str] = {}
         while steps != before:
             damaged = {}
             for step in steps:
@@ -194,7 +203,10 @@ class SavedParams:
         )
 
     def read(self, abstract: Notes) -> Notes:
-        """The part of the parameters that `abstract` names: a nested dict of ShapeDtypeStruct with shardings."""
+        """Read the parameters that `abstract` names: a nested dict of ShapeDtypeStruct with shardings.
+
+        BadInput where the checkpoint was deleted meanwhile or cannot be read.
+        """
         item = {"params": abstract}
         args = ocp.checkpoint_utils.construct_restore_args(item)
         wanted = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
@@ -214,7 +226,7 @@ class SavedParams:
             ) from error
 
     def _steps(self) -> list[int]:
-        """The newest first."""
+        """List the steps in the directory, the newest first."""
         return sorted(ocp.utils.checkpoint_steps(self.directory), reverse=True) if self.directory.is_dir() else []
 
     def _state_of(self, step: int) -> Path:
@@ -233,7 +245,7 @@ class SavedParams:
 
 
 def _lacks_memory(error: BaseException | None) -> bool:
-    """Whether this error, or one that it comes from, says that there is not enough memory."""
+    """Say whether this error, or one that caused it, is a lack of memory."""
     while error is not None:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             return True

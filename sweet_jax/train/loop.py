@@ -1,7 +1,7 @@
-"""The training loop of every stage: batches of like length, checkpoints, metrics; killed at any moment, it goes on.
+"""The training loop of every stage: batches of like length, checkpoints, metrics.
 
-A loop continued from a checkpoint makes the same updates with the same rows in the same order, so its parameters are
-bit-identical to those of a loop that was never interrupted.
+It may be killed at any moment. A loop continued from a checkpoint makes the same updates with the same rows in the same
+order, so its parameters are bit-identical to those of a loop that was never interrupted.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from sweet_jax.train.step import Objective, TrainState, abstract_state, init_sta
 
 
 class Interrupted(Exception):
-    """A loop has ended early, as it was asked to; the checkpoint of its last update is on disk."""
+    """A loop has ended early because it was asked to; the checkpoint of its last update is on disk."""
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """What a loop has to do with the world outside.
+    """How a loop reports, and how it is asked to end early.
 
-    progress: is told (done, total, line, metrics) after every logged update. warn: is told warnings. finishing: gives
-    inside whether the loop is to end after the update under way.
+    progress: called with (updates done, updates in all, line of text, metrics) after every logged update.
+    warn: called with every warning.
+    finishing: a context whose value says, when called, whether the loop should end after the current update.
     """
 
     progress: Callable[[int, int, str, Values], None] = lambda done, total, line, values: None
@@ -61,16 +62,19 @@ def fit(
     reporter: Reporter = Reporter(),  # noqa: B008
     frozen: Any = None,
 ) -> Any:
-    """The parameters after training, on their shardings; `directory` holds `checkpoints/`, metrics and TensorBoard.
+    """Train and return the parameters, on their shardings; `directory` gets `checkpoints/`, metrics and TensorBoard.
 
-    shapes: sharded jax.ShapeDtypeStruct of every parameter that is trained. first: gives their values before the first
-    update; asked for only where there is no checkpoint, and not held on to. lengths: tokens of each row. make_batch:
-    (row numbers, tokens) -> batch for `objective`; the numbers are those of the rows that this process's devices hold,
-    the tokens those of the longest row of the whole batch, so that all processes pad to the same length. frozen:
-    parameters that the objective sees beside the trained ones.
-    BadInput before anything is compiled where the batch does not divide over the mesh. Raises metrics.Diverged where a
-    metric is no longer a number, and Interrupted where `reporter` says so, which several processes tell each other at
-    logged updates: all of them save the same step.
+    stage: its name in metrics and messages.
+    shapes: sharded jax.ShapeDtypeStruct of every trained parameter.
+    first: returns their initial values; called only where there is no checkpoint, and the values are not kept.
+    objective: the loss (see `sweet_jax.train.step`).
+    lengths: tokens of each row.
+    make_batch: (row numbers, tokens) -> batch for `objective`. The numbers are of the rows on this process's devices;
+    tokens is the length of the longest row of the whole batch, so that all processes pad to the same length.
+    frozen: parameters that the objective sees together with the trained ones.
+    BadInput, before anything is compiled, where the batch does not divide over the mesh. Raises metrics.Diverged for a
+    metric that is not finite, and Interrupted where `reporter` asks for an early end. Several processes agree on that
+    at logged updates, so that all of them save the same step.
     """
     if not lengths:
         raise BadInput(f"stage {stage}: there are no rows to train on")
@@ -79,7 +83,7 @@ def fit(
     optimizer = make_optimizer(settings, total)
     state_layout = state_shardings(optimizer, shapes, shardings_of(shapes))
     batches = length_batches(lengths, settings.batch_size, seed, settings.length_window)
-    stream, mine = pair_stream(len(batches), 1, seed), process_local_rows(settings.batch_size, mesh)
+    stream, local = pair_stream(len(batches), 1, seed), process_local_rows(settings.batch_size, mesh)
     train_step = make_train_step(objective, optimizer, state_layout, mesh, settings.micro_batches, frozen)
     watch, batch_shapes = CollapseWatch(total), set()
     with Checkpoints(directory / "checkpoints") as checkpoints:
@@ -94,17 +98,17 @@ def fit(
             while done < total:
                 numbers = batches[int(next(stream)[0])]
                 longest = max(lengths[number] for number in numbers)
-                batch = put_process_local_rows(make_batch(numbers[mine], longest), len(numbers), mesh)
+                batch = put_process_local_rows(make_batch(numbers[local], longest), len(numbers), mesh)
                 batch_shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
                 state, metrics = train_step(state, batch)
                 done += 1
                 saving = done % settings.save_every == 0 or done == total
                 logging = saving or done % settings.log_every == 0
                 stopping = (logging or processes.count() == 1) and any(processes.gather(stop_asked()))
-                if logging or stopping:  # nothing is saved that was not looked at
+                if logging or stopping:  # whatever is saved was checked by the watch
                     values = to_floats(metrics) | {"lr": float(learning_rate(settings, total, done - 1))}
                     warnings = watch.step(done, values) + watch.compilations(train_step.compilations, len(batch_shapes))
-                    if logging:  # and the metrics are those of a loop that nobody stopped
+                    if logging:  # so the log is that of a loop that was never stopped
                         reporter.progress(done, total, metrics_log.write(done, total, values), values)
                     for warning in warnings:
                         reporter.warn(f"stage {stage}: {warning}")
@@ -116,7 +120,7 @@ def fit(
 
 
 def restore_params(directory: Path, shapes: Any, settings: Training, num_rows: int) -> Any:
-    """The parameters of a stage that has finished, from its last checkpoint.
+    """Read the parameters of a finished stage from its last checkpoint.
 
     shapes: as in `fit`. BadInput where there is no checkpoint of the last step, or it is damaged.
     """
@@ -136,5 +140,5 @@ def restore_params(directory: Path, shapes: Any, settings: Training, num_rows: i
 
 
 def shardings_of(shapes: Any) -> Any:
-    """The shardings of a tree of sharded shapes or arrays."""
+    """Return the shardings of a tree of sharded shapes or arrays."""
     return jax.tree.map(lambda x: x.sharding, shapes)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import jax
 from tensorboardX import SummaryWriter
 
+from colbench_env.replace_file import replace_file
 from sweet_jax import processes
 from sweet_jax.losses import Metrics
 
@@ -17,13 +17,13 @@ Values = Mapping[str, float]
 
 
 def to_floats(metrics: Metrics) -> dict[str, float]:
-    """The metrics divided, as plain numbers, the loss first: waits for the devices once."""
-    values = {name: ratio.value for name, ratio in jax.device_get(dict(metrics)).items()}
+    """Divide the metrics and return plain numbers, the loss first. Waits for the devices once."""
+    values = {name: metric.value for name, metric in jax.device_get(dict(metrics)).items()}
     return {name: values[name] for name in sorted(values, key=lambda name: (name != "loss", name))}
 
 
 def format_line(stage: str, step: int, total: int, values: Values) -> str:
-    """One line that a person and a script can read.
+    """Format one line that a person and a script can read.
 
     In:  "critic", 12, 300, {"loss": 0.693147, "lr": 2e-07}
     Out: "stage=critic step=12/300 loss=0.6931 lr=2e-07"
@@ -33,10 +33,10 @@ def format_line(stage: str, step: int, total: int, values: Values) -> str:
 
 
 class MetricsLog:
-    """Writes `DIRECTORY/metrics.jsonl` and TensorBoard events of one stage.
+    """Writer of `DIRECTORY/metrics.jsonl` and of TensorBoard events, for one stage; only process 0 writes.
 
-    A stage continued at `resume_step` first removes the rows from that step on, and a last line cut off by a kill: no
-    step is there twice. Of several processes only the first one writes. OSError if the disk refuses.
+    A stage continued at `resume_step` first removes the lines from that step on, and a last line cut off by a kill: no
+    step is logged twice. OSError if the disk refuses.
     """
 
     def __init__(self, directory: Path, stage: str, resume_step: int | None = None):
@@ -53,12 +53,11 @@ class MetricsLog:
 
     def _keep_before(self, resume_step: int) -> None:
         lines = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _is_before(line, resume_step)]
-        beside = self.path.with_suffix(".tmp")
-        beside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        os.replace(beside, self.path)
+        with replace_file(self.path) as file:
+            file.write("".join(line + "\n" for line in lines).encode())
 
     def write(self, step: int, total: int, values: Values) -> str:
-        """Appends one row and returns its line of text (`format_line`); names become tags `STAGE/NAME`."""
+        """Append the values of one step and return their line of text (`format_line`); tags are `STAGE/NAME`."""
         if not self._writes:
             return format_line(self.stage, step, total, values)
         row = {"stage": self.stage, "step": step, "total": total, **{name: float(x) for name, x in values.items()}}
@@ -69,7 +68,7 @@ class MetricsLog:
         return format_line(self.stage, step, total, values)
 
     def close(self) -> None:
-        """Writes out what TensorBoard still holds."""
+        """Flush TensorBoard and close the files."""
         if self._writes:
             self._file.close()
             self._board.close()
@@ -89,11 +88,11 @@ def _is_before(line: str, step: int) -> bool:
 
 
 class Diverged(RuntimeError):
-    """A loss or a gradient is no longer a number; training on would only write it into the parameters."""
+    """A loss or a gradient is no longer finite; another update would write it into the parameters."""
 
 
 def mostly_perfect(accuracies: Sequence[float]) -> str:
-    """The warning of a stage whose preference accuracy was 1.0 at most of its logged steps, "" for any other.
+    """Word the warning for a stage whose preference accuracy was 1.0 at most of its logged steps, "" for any other.
 
     In: [0.9, 1.0, 1.0]   Out: "preference accuracy was 1.0 at 2 of 3 logged steps: ..."
     """
@@ -108,21 +107,24 @@ def mostly_perfect(accuracies: Sequence[float]) -> str:
 
 @dataclass
 class CollapseWatch:
-    """Looks for the known ways in which training goes wrong. Each method returns the warnings it found, each once.
+    """A watch for the known ways in which training goes wrong. Each method returns new warnings, each warning once.
 
-    total: the steps of the stage; replies and data are told as they become known.
+    total: updates of the stage.
+    early_share: fraction of them in which a perfect accuracy is a warning.
+    perfect_steps: logged steps in a row with accuracy 1.0 that make it one.
+    shortest_share: fraction of the first mean reply length below which replies are too short.
     """
 
     total: int
     early_share: float = 0.1
     perfect_steps: int = 3
     shortest_share: float = 0.5
-    _said: set[str] = field(default_factory=set)
+    _reported: set[str] = field(default_factory=set)
     _first_length: float | None = None
     _perfect: int = 0
 
     def step(self, step: int, values: Values) -> list[str]:
-        """After update number `step` (from 1). Raises Diverged for a value that is not finite."""
+        """Check the metrics of update number `step` (from 1). Raises Diverged for a value that is not finite."""
         for name, value in values.items():
             if not math.isfinite(value):
                 raise Diverged(f"{name} is {value} at step {step} of {self.total}: lower the learning rate")
@@ -137,7 +139,7 @@ class CollapseWatch:
         return []
 
     def replies(self, mean_tokens: float) -> list[str]:
-        """After dialogues were sampled; the first call sets the length to compare with."""
+        """Check the mean reply length of sampled dialogues, in tokens; the first call sets the one to compare with."""
         if self._first_length is None:
             self._first_length = mean_tokens
         if mean_tokens < self.shortest_share * self._first_length:
@@ -147,23 +149,25 @@ class CollapseWatch:
             )
         return []
 
-    def rows(self, total: int, uncounted: int = 0, truncated: int = 0) -> list[str]:
-        """When the rows of a stage are made."""
+    def rows(self, total: int, without_action_tokens: int = 0, truncated: int = 0) -> list[str]:
+        """Check the rows of a stage: how many of `total` have no action token, and how many were truncated."""
         warnings: list[str] = []
-        if uncounted:
-            warnings += self._once("uncounted", f"{uncounted} of {total} rows have no counted token and teach nothing")
+        if without_action_tokens:
+            warnings += self._once(
+                "actions", f"{without_action_tokens} of {total} rows have no action token and teach nothing"
+            )
         if truncated:
             warnings += self._once("truncated", f"{truncated} of {total} rows were longer than the limit and were cut")
         return warnings
 
     def compilations(self, count: int, expected: int) -> list[str]:
-        """After a step; `expected`: how many batch shapes there are."""
+        """Check how often the train step was compiled. expected: the number of batch shapes."""
         if count <= expected:
             return []
         return self._once("compiled", f"the train step was compiled {count} times, {expected} expected: shapes change")
 
     def _once(self, kind: str, message: str) -> list[str]:
-        if kind in self._said:
+        if kind in self._reported:
             return []
-        self._said.add(kind)
+        self._reported.add(kind)
         return [message]

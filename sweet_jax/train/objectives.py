@@ -1,10 +1,13 @@
-"""What each stage minimises: token log-probs of a batch -> scores of its rows -> one number (see `losses`, `step`).
+"""What each training stage minimises: token log-probs of a batch -> a score for each row -> one loss.
 
-start policy, rft     nll_objective         -sum of log-probs / tokens in the NLL mask
-critic (log-ratio)    preference_objective  aggregation "turn-mean", rows with the privileged prefix
-mtdpo                 preference_objective  aggregation "sum", whole dialogues
-policy                preference_objective  aggregation "sum", rows in which only the last turn counts
-critic (value head)   critic.value_head_objective
+    SFT, rft              nll_objective                -sum of log-probs / tokens in the NLL mask
+    critic (log-ratio)    preference_objective         eq. 2 and 3: "turn-mean", rows with the privileged prefix
+    critic (value head)   critic.value_head_objective  eq. 2 on the head's advantages
+    mtdpo                 preference_objective         DPO: "sum" over all action tokens of a dialogue
+    policy                preference_objective         eq. 4: "sum" over the action tokens of the last turn only
+
+Equations are those of arXiv 2503.15478; the formulas stand in `sweet_jax.losses`, what an objective is in
+`sweet_jax.train.step`.
 """
 
 from collections.abc import Mapping
@@ -35,9 +38,13 @@ from sweet_jax.train.step import Objective
 
 @dataclass(frozen=True)
 class PreferenceLoss:
-    """How pairs are compared; the defaults are the paper's critic.
+    """How a pair becomes a loss; the defaults are the paper's critic. BadInput for values out of range.
 
-    beta: scale of the log-ratio. nll_coef: weight of the NLL of the chosen rows. max_turns: K, agent turns in a row.
+    aggregation: how a row's log-ratios become its score (see `losses.turn_advantages`).
+    beta: scale of the score in the sigmoid.
+    nll_coef: weight of the negative log-likelihood of the chosen rows.
+    label_smoothing: probability with which the preference is taken to be wrong (conservative DPO).
+    max_turns: K, the most agent turns of a row.
     """
 
     aggregation: Aggregation = "turn-mean"
@@ -60,7 +67,10 @@ class PreferenceLoss:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PreferenceBatch:
-    """Pairs with the log-probs of the frozen reference for their tokens, float32 [B, T], computed once beforehand."""
+    """Pairs, and the log-probs of their tokens under the frozen reference, computed once before training.
+
+    chosen_ref_bt, rejected_ref_bt: float32 [B, T]; 0 in the padding.
+    """
 
     pairs: PairBatch
     chosen_ref_bt: Any
@@ -70,20 +80,20 @@ class PreferenceBatch:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Counts:
-    """What a whole batch is divided by: its pairs, and the tokens of its NLL mask (float32 scalars)."""
+    """The divisors of a batch, float32 scalars: its real pairs, and the tokens of its NLL mask."""
 
     pairs: Any
     nll_tokens: Any
 
 
-def present(pairs: PairBatch) -> Bool[Array, " B"]:
-    """Which pairs are real: a row of length 0 fills up an incomplete batch and counts nowhere."""
+def real_pairs(pairs: PairBatch) -> Bool[Array, " B"]:
+    """Mask the pairs that are real: rows of length 0 only fill up an incomplete batch."""
     return (pairs.chosen.length_b > 0) & (pairs.rejected.length_b > 0)
 
 
-def pair_counts(pairs: PairBatch) -> Counts:
-    """The divisors of a batch of pairs, at least 1 each."""
-    return Counts(_at_least_one(present(pairs).sum()), _at_least_one(drop_first_token(pairs.chosen.nll_bt).sum()))
+def count_pairs(pairs: PairBatch) -> Counts:
+    """Count what a batch of pairs is divided by, at least 1 each."""
+    return Counts(_at_least_one(real_pairs(pairs).sum()), _at_least_one(drop_first_token(pairs.chosen.nll_bt).sum()))
 
 
 def _at_least_one(count: Array) -> Array:
@@ -91,7 +101,7 @@ def _at_least_one(count: Array) -> Array:
 
 
 def nll_objective(model: Llama, chunk: int | None = None) -> Objective:
-    """Next-token prediction over `TurnBatch.nll_bt`: all tokens or only the agent's, as that data column says."""
+    """Make the next-token loss over the tokens in `TurnBatch.nll_bt`: all of a row, or only the agent's."""
 
     def counts(batch: TurnBatch) -> Array:
         return _at_least_one(drop_first_token(batch.nll_bt).sum())
@@ -105,13 +115,17 @@ def nll_objective(model: Llama, chunk: int | None = None) -> Objective:
 
 
 def preference_objective(model: Llama, settings: PreferenceLoss, chunk: int | None = None) -> Objective:
-    """The preference loss on `PreferenceBatch`, eq. 2 to 4, plus `nll_coef` x NLL of the chosen rows."""
+    """Make the preference loss on `PreferenceBatch`, eq. 2 to 4: mean over pairs of
+    -log sigmoid(beta * (score(chosen) - score(rejected))), plus `nll_coef` x NLL of the chosen rows.
+
+    score(row) = sum over turns of the aggregated log-ratio, eq. 3. chunk: see `logprobs.token_logps`.
+    """
 
     def counts(batch: PreferenceBatch) -> Counts:
-        return pair_counts(batch.pairs)
+        return count_pairs(batch.pairs)
 
     def loss(params: Mapping[str, Any], batch: PreferenceBatch, counts: Counts) -> tuple[Array, Metrics]:
-        pairs, present_b = batch.pairs, present(batch.pairs)
+        pairs, real_b = batch.pairs, real_pairs(batch.pairs)
         chosen_bt, rejected_bt = pair_logps(model, params, pairs, chunk)
 
         def score(logp_bt: Array, ref_bt: Array, rows: TurnBatch) -> Array:
@@ -121,11 +135,11 @@ def preference_objective(model: Llama, settings: PreferenceLoss, chunk: int | No
         rejected_b = score(rejected_bt, batch.rejected_ref_bt, pairs.rejected)
         loss_b = preference_loss(chosen_b, rejected_b, settings.beta, settings.label_smoothing)
         chosen_nll = nll(chosen_bt, pairs.chosen.nll_bt)
-        total = jnp.where(present_b, loss_b, 0.0).sum() / counts.pairs
+        total = jnp.where(real_b, loss_b, 0.0).sum() / counts.pairs
         total += settings.nll_coef * chosen_nll.sum / counts.nll_tokens
-        metrics = preference_metrics(chosen_b, rejected_b, present_b, settings.beta)
-        metrics["logps/chosen"] = _counted_sum(chosen_bt, pairs.chosen, present_b)
-        metrics["logps/rejected"] = _counted_sum(rejected_bt, pairs.rejected, present_b)
+        metrics = preference_metrics(chosen_b, rejected_b, real_b, settings.beta)
+        metrics["logps/chosen"] = _mean_row_logp(chosen_bt, pairs.chosen, real_b)
+        metrics["logps/rejected"] = _mean_row_logp(rejected_bt, pairs.rejected, real_b)
         metrics["nll"] = chosen_nll
         return total, metrics
 
@@ -135,7 +149,7 @@ def preference_objective(model: Llama, settings: PreferenceLoss, chunk: int | No
 def pair_logps(
     model: Llama, params: Mapping[str, Any], pairs: PairBatch, chunk: int | None = None
 ) -> tuple[Array, Array]:
-    """Token log-probs [B, T] of the chosen and of the rejected rows, in one pass of the network over [2B, T].
+    """Compute token log-probs [B, T] of the chosen and of the rejected rows, in one forward pass over [2B, T].
 
     The sides are interleaved (chosen 0, rejected 0, chosen 1, ...): a pair stays on the device that holds it.
     """
@@ -144,5 +158,6 @@ def pair_logps(
     return logp_bst[:, 0], logp_bst[:, 1]
 
 
-def _counted_sum(logp_bt: Array, rows: TurnBatch, present_b: Array) -> MeanMetric:
-    return MeanMetric(jnp.where(rows.turn_bt > 0, logp_bt, 0.0).sum(), present_b.sum().astype(jnp.float32))
+def _mean_row_logp(logp_bt: Array, rows: TurnBatch, real_b: Array) -> MeanMetric:
+    """Sum the log-probs of all action tokens; the mean is over rows."""
+    return MeanMetric(jnp.where(rows.turn_bt > 0, logp_bt, 0.0).sum(), real_b.sum().astype(jnp.float32))

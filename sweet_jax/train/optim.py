@@ -1,4 +1,4 @@
-"""The optimiser of every training stage: AdamW with clipping, a linear warm-up and a cosine down to a tenth."""
+"""The optimiser of every training stage: AdamW with clipping, a linear warm-up and a cosine decay."""
 
 import math
 
@@ -12,8 +12,11 @@ from sweet_jax.train.settings import Training
 
 
 def learning_rate(training: Training, total_steps: int, step: Int[Array, ""] | int) -> Float[Array, ""]:
-    """The rate of update number `step` (from 0): it rises to the peak in the last warm-up step, the first not being 0,
-    then follows half a cosine to `min_lr_ratio` of the peak in the last step."""
+    """Compute the learning rate of update number `step` (from 0), a float32 scalar.
+
+    It rises linearly, from above 0 in the first update to the peak in the last warm-up step, and then follows half a
+    cosine down to `min_lr_ratio` of the peak in the last step.
+    """
     warmup = math.ceil(training.warmup_ratio * total_steps)
     rising = (step + 1) / max(warmup, 1)
     progress = jnp.clip((step + 1 - warmup) / max(total_steps - warmup, 1), 0.0, 1.0)
@@ -22,17 +25,19 @@ def learning_rate(training: Training, total_steps: int, step: Int[Array, ""] | i
 
 
 def make_optimizer(training: Training, total_steps: int) -> optax.GradientTransformation:
-    """AdamW over `total_steps` updates: clipped by global norm, moments in `training.moment_dtype`."""
+    """Make AdamW for `total_steps` updates: gradients clipped by global norm, moments in `training.moment_dtype`."""
     return optax.chain(
         optax.clip_by_global_norm(training.max_grad_norm),
-        _kept_in(optax.scale_by_adam(b1=training.adam_beta1, b2=training.adam_beta2), jnp.dtype(training.moment_dtype)),
+        _store_moments_in(
+            jnp.dtype(training.moment_dtype), optax.scale_by_adam(b1=training.adam_beta1, b2=training.adam_beta2)
+        ),
         optax.add_decayed_weights(training.weight_decay),
         optax.scale_by_learning_rate(lambda step: learning_rate(training, total_steps, step)),
     )
 
 
-def _kept_in(adam: optax.GradientTransformation, dtype: jnp.dtype) -> optax.GradientTransformation:
-    """Adam whose moments are stored in `dtype` and computed in float32."""
+def _store_moments_in(dtype: jnp.dtype, adam: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Store the moments of Adam in `dtype` and compute with them in float32."""
 
     def moments_as(state: optax.ScaleByAdamState, dtype: DTypeLike) -> optax.ScaleByAdamState:
         mu, nu = (jax.tree.map(lambda x: x.astype(dtype), moments) for moments in (state.mu, state.nu))

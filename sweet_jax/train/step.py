@@ -1,12 +1,13 @@
-"""One training step: micro-batches, exact division, sharded gradients, one jitted and donated function.
+"""One training step: micro-batches, sharded gradients and the optimiser in one jitted function.
 
-An objective says how a batch becomes a loss; the step knows nothing of dialogues. Both of its functions see data:
+An `Objective` says how a batch becomes a loss; the step itself knows nothing of dialogues. It has two functions:
 
-    counts(batch)               what the whole batch is divided by, from data columns alone (pairs, tokens)
-    loss(params, batch, counts) the share of the loss that these rows contribute, already divided by the counts of the
-                                whole batch, and metrics as (sum, count)
+    counts(batch)               the divisors of the whole batch (pairs, tokens), from its data columns alone
+    loss(params, rows, counts)  the part of the loss that these rows contribute, already divided by those counts, and
+                                the metrics as (sum, count)
 
-Because the shares of the micro-batches add up, 1 and 4 micro-batches give the same update, however uneven the rows.
+The parts of the micro-batches add up to the loss of the batch. So 1 and 4 micro-batches give the same update, however
+unevenly tokens lie in them.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ PyTree = Any
 
 @dataclass(frozen=True)
 class Objective:
-    """What a stage minimises; see the top of this file for both functions."""
+    """What a stage minimises: the two functions described at the top of this file."""
 
     counts: Callable[[PyTree], PyTree]
     loss: Callable[[PyTree, PyTree, PyTree], tuple[Any, Metrics]]
@@ -36,7 +37,12 @@ class Objective:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """params: nested dict of what is trained, float32 masters; opt_state: optax's; step: int32, updates made."""
+    """What an update changes.
+
+    params: nested dict of the trained parameters, float32.
+    opt_state: the optimiser's state (optax).
+    step: int32 scalar, updates made.
+    """
 
     params: PyTree
     opt_state: PyTree
@@ -44,9 +50,9 @@ class TrainState:
 
 
 def state_shardings(optimizer: optax.GradientTransformation, params: PyTree, param_shardings: PyTree) -> TrainState:
-    """The shardings of a TrainState: moments lie as their parameter does, counters are whole on every device.
+    """Give the shardings of a TrainState: moments are sharded as their parameter is, counters are replicated.
 
-    params: arrays or shapes; param_shardings: the same tree of NamedSharding.
+    params: a tree of arrays or shapes. param_shardings: the same tree of NamedSharding.
     """
     whole = replicated(jax.tree.leaves(param_shardings)[0].mesh)
     opt_state = optax.tree_map_params(
@@ -60,13 +66,15 @@ def state_shardings(optimizer: optax.GradientTransformation, params: PyTree, par
 
 
 def init_state(optimizer: optax.GradientTransformation, params: PyTree, shardings: TrainState) -> TrainState:
-    """The state before the first update. The parameters are copied, because the step donates its own: the caller's stay
-    usable as the frozen reference."""
+    """Make the state before the first update.
+
+    The parameters are copied, because the step donates its state: the caller's stay usable as the frozen reference.
+    """
     return jax.jit(lambda given: _first_state(optimizer, given), out_shardings=shardings)(params)
 
 
 def abstract_state(optimizer: optax.GradientTransformation, params: PyTree, shardings: TrainState) -> TrainState:
-    """Shapes, dtypes and shardings of the state, to restore a checkpoint onto; nothing is allocated."""
+    """Describe the state by jax.ShapeDtypeStruct with shardings, to restore a checkpoint; nothing is allocated."""
     shapes = jax.eval_shape(lambda given: _first_state(optimizer, given), params)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
@@ -76,10 +84,10 @@ def _first_state(optimizer: optax.GradientTransformation, params: PyTree) -> Tra
 
 
 def split_micro_batches(batch: PyTree, micro_batches: int, mesh: Mesh) -> PyTree:
-    """The batch [B, ...] as [M, B/M, ...]: micro-batch m takes rows m, m+M, m+2M, ...
+    """Split a batch [B, ...] into micro-batches [M, B/M, ...]: micro-batch m takes rows m, m+M, m+2M, ...
 
-    Rows are dealt out in turn, not cut into M blocks: device d holds the d-th block of the batch, and so already holds
-    its share of every micro-batch. Nothing moves between devices.
+    Device d holds the d-th block of the batch, so with every M-th row it already holds its part of each micro-batch,
+    and nothing moves between devices.
     """
     sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
 
@@ -91,7 +99,7 @@ def split_micro_batches(batch: PyTree, micro_batches: int, mesh: Mesh) -> PyTree
 
 
 def merge_params(frozen: PyTree, trained: PyTree) -> PyTree:
-    """The parameters that an objective sees: the nested dicts of what stays as it is and of what is trained, in one.
+    """Merge the nested dicts of frozen and of trained parameters into the one that an objective sees.
 
     In:  frozen {"layers": {"q": W}}, trained {"lora": {"q": A}}
     Out: {"layers": {"q": W}, "lora": {"q": A}}
@@ -108,7 +116,10 @@ def compute_gradients(
     micro_batches: int,
     frozen: PyTree,
 ) -> tuple[PyTree, Metrics]:
-    """Gradients of the whole batch by `params`, with their shardings, and metrics including "loss"."""
+    """Compute the gradients of the whole batch and its metrics, "loss" among them.
+
+    shardings: of `params`, and so of the gradients. frozen: parameters without a gradient (see `merge_params`).
+    """
     counts = objective.counts(batch)
 
     def loss_of(params: PyTree, rows: PyTree) -> tuple[Any, Metrics]:
@@ -119,7 +130,7 @@ def compute_gradients(
         # Without this the compiler may keep whole gradients on every device: sharding would be lost silently.
         return jax.lax.with_sharding_constraint(grads, shardings), (loss, metrics)
 
-    if micro_batches == 1:  # no accumulator beside the gradients: 4 bytes a parameter less
+    if micro_batches == 1:  # needs no accumulator of gradients: 4 bytes less for each parameter
         grads, (loss, metrics) = of_rows(batch)
     else:
         dealt = split_micro_batches(batch, micro_batches, mesh)
@@ -132,11 +143,13 @@ def compute_gradients(
 
 
 class TrainStep:
-    """Callable (state, batch) -> (state, metrics); `compilations` counts how often it was compiled.
+    """A compiled update: (state, batch) -> (state, metrics).
 
     The given state is donated: only the returned one can be used afterwards. The batch's leaves are arrays [B, ...] of
-    the host or the devices. BadInput if B does not divide, before anything is compiled. `jitted` is the compiled
-    function (state, frozen, batch).
+    the host or the devices. BadInput if B does not divide, before anything is compiled.
+
+    jitted: the function (state, frozen, batch).
+    compilations: how often it was compiled, once for every new batch shape.
     """
 
     def __init__(
@@ -162,13 +175,13 @@ class TrainStep:
         )
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
-        """The state after one update and the metrics of its batch."""
+        """Make one update; returns the new state and the metrics of the batch."""
         for rows in {leaf.shape[0] for leaf in jax.tree.leaves(batch)}:
             check_rows(rows, self._mesh, self._micro_batches)
         return self.jitted(state, self._frozen, batch)
 
     def lower(self, state: TrainState, batch: PyTree) -> jax.stages.Lowered:
-        """The step for those shapes and shardings, to be compiled without being run (`launch.plan`)."""
+        """Lower the step for those shapes and shardings, to compile it without a run (`launch.plan`)."""
         return self.jitted.lower(state, self._frozen, batch)
 
 
@@ -180,10 +193,11 @@ def make_train_step(
     micro_batches: int = 1,
     frozen: PyTree | None = None,
 ) -> TrainStep:
-    """The train step. Its metrics are the objective's, "loss" and "grad_norm" (before clipping), of the whole batch.
+    """Make the train step. Metrics of a batch: the objective's, "loss", and "grad_norm" before clipping.
 
+    shardings: of the state (`state_shardings`). micro_batches: parts of a batch, computed one after the other.
     frozen: parameters that the objective sees together with the trained ones (`merge_params`), as arrays or sharded
-    shapes: the network under LoRA adapters. They are an argument of the compiled function, no constants of it.
+    shapes: the network under LoRA adapters. They are an argument of the compiled function, not constants of it.
     """
 
     def update(state: TrainState, frozen: PyTree, batch: PyTree) -> tuple[TrainState, Metrics]:
@@ -192,7 +206,7 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = MeanMetric(optax.tree.norm(grads), jnp.ones(()))
-        return TrainState(params, opt_state, state.step + 1), metrics
+        norm = MeanMetric(optax.tree.norm(grads), jnp.ones(()))
+        return TrainState(params, opt_state, state.step + 1), {**metrics, "grad_norm": norm}
 
     return TrainStep(update, shardings, mesh, micro_batches, frozen or {})

@@ -204,7 +204,7 @@ def test_a_process_that_does_not_answer_to_sigterm_tells_the_other_and_says_it_o
 
 def test_sigterm_is_said_once_where_the_main_thread_has_said_it_and_cannot_end(watch, capsys):
     made = watch(0)
-    made._tell(143, str(stopping.Terminated("after step 3")))
+    made._report(143, str(stopping.Terminated("after step 3")))
     with pytest.raises(SystemExit):
         stopping.on_silence(stopping.Terminated())
     assert capsys.readouterr().err == f"error: {stopping.Terminated('after step 3')}\n"

@@ -152,7 +152,7 @@ def test_rows_without_counted_tokens_are_reported():
 
 
 def test_a_row_whose_columns_disagree_cannot_be_made():
-    with pytest.raises(ValueError, match="the first 2 tokens are kept as a prefix, but some of them are counted"):
+    with pytest.raises(ValueError, match="the first 2 tokens are kept as a prefix, but some of them are action tokens"):
         row([1, 5, 2], [0, 1, 1], prefix=2)
     with pytest.raises((ValueError, TypeError)):  # a TypeError where the annotations are checked
         row([1, 5, 2], [0, 1])

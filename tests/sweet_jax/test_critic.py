@@ -138,5 +138,5 @@ def test_public_values_move_to_the_places_of_the_same_tokens_in_the_privileged_r
     ("ids", "turns"), [([1, 7, 8, 4], [0, 1, 1, 0]), ([1, 7, 9, 4], [0, 1, 1, 2]), ([1, 7, 8, 4], [0, 1, 2, 2])]
 )
 def test_rows_that_count_different_tokens_are_refused(ids, turns):
-    with pytest.raises(BadInput, match="count different tokens"):
+    with pytest.raises(BadInput, match="have different action tokens"):
         align_logps(a_row([1, 7, 8, 4], [0, 1, 1, 2]), np.zeros(4, np.float32), a_row(ids, turns))

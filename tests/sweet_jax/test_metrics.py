@@ -109,8 +109,8 @@ def test_replies_that_shrink_below_half_are_warned_of_once():
 
 def test_rows_without_counted_tokens_and_truncated_rows_are_counted():
     assert CollapseWatch(total=1).rows(50) == []
-    assert CollapseWatch(total=1).rows(50, uncounted=2, truncated=3) == [
-        "2 of 50 rows have no counted token and teach nothing",
+    assert CollapseWatch(total=1).rows(50, without_action_tokens=2, truncated=3) == [
+        "2 of 50 rows have no action token and teach nothing",
         "3 of 50 rows were longer than the limit and were cut",
     ]
 

@@ -164,16 +164,16 @@ FIRST = "<|bos|><|user|>Write a fee function.<|end|><|assistant|>Per day?<|end|>
 def test_a_pair_with_stored_ids_is_taken_as_it_was_sampled():
     other = {"ids": [1, 7, 4], "spans": [[1, 2, 3]], "prefix": 1}
     pair = Pair("text", "other text", {"chosen_tokens": JSON, "rejected_tokens": other})
-    rows = pair_rows(pair, chat(), last_turn_only=True, where="here")
+    rows = pair_rows(pair, chat(), last_turn_only=True, location="here")
     assert parts(rows.chosen) == parts(ROW)
     assert parts(rows.rejected) == ([1, 7, 4], [0, 0, 1], 1)
 
 
 def test_a_pair_of_text_counts_all_turns_or_the_last_one_as_its_first():
     pair = Pair(FIRST + "return 3<|end|>", FIRST + "Be short.<|end|>")
-    whole = pair_rows(pair, chat(), last_turn_only=False, where="here")
+    whole = pair_rows(pair, chat(), last_turn_only=False, location="here")
     assert [chat().decode(turn_output(whole.chosen, turn)) for turn in (1, 2)] == ["Per day?<|end|>", "return 3<|end|>"]
-    last = pair_rows(pair, chat(), last_turn_only=True, where="here")
+    last = pair_rows(pair, chat(), last_turn_only=True, location="here")
     assert (last.chosen.num_turns, last.rejected.num_turns) == (1, 1)
     assert chat().decode(turn_prompt(last.chosen, 1)) == FIRST
     assert chat().decode(turn_output(last.chosen, 1)) == "return 3<|end|>"
@@ -184,7 +184,7 @@ def test_a_pair_of_text_counts_all_turns_or_the_last_one_as_its_first():
 def test_privileged_text_before_the_dialogue_is_the_prefix_of_both_rows():
     told = "In light that the final answer is: return 3."
     pair = Pair(told + FIRST + "return 3<|end|>", told + FIRST + "Be short.<|end|>")
-    rows = pair_rows(pair, chat(), last_turn_only=False, where="here")
+    rows = pair_rows(pair, chat(), last_turn_only=False, location="here")
     for row in (rows.chosen, rows.rejected):
         assert chat().decode(row.ids[: row.prefix]) == "<|bos|>" + told
         assert row.num_turns == 2
@@ -192,14 +192,14 @@ def test_privileged_text_before_the_dialogue_is_the_prefix_of_both_rows():
 
 def test_a_pair_that_cannot_be_read_is_refused_with_its_place_and_side():
     with pytest.raises(BadInput, match="rows.jsonl:3: 'chosen': no agent turn in the text"):
-        pair_rows(Pair("hi", FIRST + "ho"), chat(), last_turn_only=True, where="rows.jsonl:3")
+        pair_rows(Pair("hi", FIRST + "ho"), chat(), last_turn_only=True, location="rows.jsonl:3")
     with pytest.raises(BadInput, match="rows.jsonl:3: 'rejected': no agent turn in the text.*holds no header [^;]*$"):
-        pair_rows(Pair(FIRST + "ho", "hi"), chat(), last_turn_only=True, where="rows.jsonl:3")
+        pair_rows(Pair(FIRST + "ho", "hi"), chat(), last_turn_only=True, location="rows.jsonl:3")
     apart = Pair("ho", "hi", {"prompt": "Write a fee function."})  # TRL's form
     with pytest.raises(
         BadInput, match="'chosen': no agent turn.*the row has a 'prompt' of its own, expected it in front"
     ):
-        pair_rows(apart, chat(), last_turn_only=True, where="rows.jsonl:3")
+        pair_rows(apart, chat(), last_turn_only=True, location="rows.jsonl:3")
 
 
 def test_rows_that_the_network_cannot_be_trained_on_are_refused_with_their_place():

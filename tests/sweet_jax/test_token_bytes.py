@@ -101,7 +101,7 @@ SEVERAL = hypothesis.settings(
 def test_the_bytes_of_a_text_are_those_of_its_tokens_joined(made, text):
     name, tokenizer, token_bytes = made
     ids = encoded(tokenizer, text)
-    joined = b"".join(token_bytes.joined(ids)[0])
+    joined = b"".join(token_bytes.convert(ids)[0])
     assert joined == decoded(tokenizer, ids).encode()
     # Sentencepiece writes a blank as ▁, and takes one away from the beginning.
     if name == "byte-level" and "<|" not in text or "llama2" in name and "▁" not in text and text[:1] != " ":
@@ -114,8 +114,8 @@ def test_ids_in_any_order_join_to_the_bytes_of_what_they_decode_to(made, data):
     _, tokenizer, token_bytes = made
     ids = data.draw(st.lists(st.integers(0, len(tokenizer) + 3), max_size=6))
     text, cut = decoded(tokenizer, ids), data.draw(st.integers(0, len(ids)))
-    early, begun = token_bytes.joined(ids[:cut])
-    late, _ = token_bytes.joined(ids[cut:], begun)
+    early, begun = token_bytes.convert(ids[:cut])
+    late, _ = token_bytes.convert(ids[cut:], begun)
     hypothesis.assume("\ufffd" not in text)  # how many stand for broken bytes is the decoder's own affair
     assert b"".join(early + late) == text.encode()
 
@@ -123,37 +123,37 @@ def test_ids_in_any_order_join_to_the_bytes_of_what_they_decode_to(made, data):
 def test_a_character_of_four_tokens_has_one_byte_in_each():
     tokenizer = byte_level()
     ids = encoded(tokenizer, "🙂")
-    assert TokenBytes(tokenizer).joined(ids) == ([b"\xf0", b"\x9f", b"\x99", b"\x82"], True)
+    assert TokenBytes(tokenizer).convert(ids) == ([b"\xf0", b"\x9f", b"\x99", b"\x82"], True)
 
 
 def test_sentencepiece_words_keep_their_blanks_and_the_first_has_none(sentencepiece_like):
     token_bytes = TokenBytes(sentencepiece_like)
     pieces = ["▁the", "ays", "▁", "▁f", "<0xF0>", "<0x41>", "<0x0A>", "</s>", "<unk>"]
     ids = sentencepiece_like.convert_tokens_to_ids(pieces)
-    assert token_bytes.joined(ids)[0] == [b"the", b"ays", b" ", b" f", b"\xf0", b"A", b"\n", b"", b""]
-    assert token_bytes.joined(ids[:1], begun=True)[0] == [b" the"]
+    assert token_bytes.convert(ids)[0] == [b"the", b"ays", b" ", b" f", b"\xf0", b"A", b"\n", b"", b""]
+    assert token_bytes.convert(ids[:1], begun=True)[0] == [b" the"]
 
 
 def test_what_adds_nothing_is_not_the_first_token_and_a_blank_that_is_taken_away_is(sentencepiece_like):
     token_bytes = TokenBytes(sentencepiece_like)
     bos, blank, word = sentencepiece_like.convert_tokens_to_ids(["<s>", "▁", "▁f"])
     unknown = len(sentencepiece_like) + 5
-    assert token_bytes.joined([bos, unknown, word, word]) == ([b"", b"", b"f", b" f"], True)
-    assert token_bytes.joined([bos, unknown]) == ([b"", b""], False)
-    assert token_bytes.joined([blank, word]) == ([b"", b" f"], True)
+    assert token_bytes.convert([bos, unknown, word, word]) == ([b"", b"", b"f", b" f"], True)
+    assert token_bytes.convert([bos, unknown]) == ([b"", b""], False)
+    assert token_bytes.convert([blank, word]) == ([b"", b" f"], True)
 
 
 def test_word_pieces_are_told_with_the_blank_that_stands_before_them():
     tokenizer = word_piece()
     ids = tokenizer.convert_tokens_to_ids(["I", "W", "##A", "##N", "I"])
-    assert TokenBytes(tokenizer).joined(ids)[0] == [b"I", b" W", b"A", b"N", b" I"]
+    assert TokenBytes(tokenizer).convert(ids)[0] == [b"I", b" W", b"A", b"N", b" I"]
 
 
 def test_added_tokens_are_text_unless_they_are_special():
     tokenizer = byte_level()
     tokenizer.add_tokens([AddedToken("<tool>", special=True)])
     ids = tokenizer.convert_tokens_to_ids(["<think>", "漢字", "<tool>", "<|end|>"])
-    assert TokenBytes(tokenizer).joined(ids)[0] == [b"<think>", "漢字".encode(), b"", b""]
+    assert TokenBytes(tokenizer).convert(ids)[0] == [b"<think>", "漢字".encode(), b"", b""]
     assert [TokenBytes(tokenizer).name(token) for token in ids] == ["<think>", "漢字", "<tool>", "<|end|>"]
 
 
@@ -161,4 +161,4 @@ def test_a_piece_that_reads_like_a_byte_or_holds_the_replacement_character_is_wh
     tokenizer = byte_level()
     tokenizer.add_tokens(["<0xF0>", "\ufffd!"])
     ids = tokenizer.convert_tokens_to_ids(["<0xF0>", "\ufffd!"])
-    assert TokenBytes(tokenizer).joined(ids)[0] == [b"<0xF0>", "\ufffd!".encode()]
+    assert TokenBytes(tokenizer).convert(ids)[0] == [b"<0xF0>", "\ufffd!".encode()]
