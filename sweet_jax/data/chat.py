@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from colbench_env.types import BadInput, Message
 from models.config import LlamaConfig
 from sweet_jax.data.batch import TokenRow
-from sweet_jax.data.chat_format import ASKED, PROMPT_DATE, REPLIED, SAID, read_format, set_template_date
+from sweet_jax.data.chat_format import AGENT_PROBE, PROMPT_DATE, REPLY_PROBE, USER_PROBE, read_format, set_template_date
 from sweet_jax.data.chat_text import Piece, check_end, split_text
 from sweet_jax.data.control_tokens import ControlTokens
 from sweet_jax.data.tokenizer_files import declared_end_ids, load_tokenizer
@@ -76,7 +76,7 @@ class Chat:
         added = [str(token) for token in tokenizer.added_tokens_decoder.values() if str(token).strip()]
         self.format = read_format(
             self.name,
-            lambda said, prompt: self._render([{"role": role, "content": text} for role, text in said], prompt),
+            lambda probe, prompt: self._render([{"role": role, "content": text} for role, text in probe], prompt),
             sorted({*added, *tokenizer.all_special_tokens}, key=lambda token: (-len(token), token)),
             tokenizer.bos_token or "",
         )
@@ -114,7 +114,7 @@ class Chat:
         spans: list[tuple[int, int]] = []
         open_end = bool(hidden) and hidden[-1]["role"] == "assistant"
         # Rendered as part of a longer dialogue, since a template may end a finished one differently.
-        text = self._render([*hidden, {"role": "user", "content": REPLIED}] if open_end else hidden)
+        text = self._render([*hidden, {"role": "user", "content": REPLY_PROBE}] if open_end else hidden)
         for index, message in enumerate(hidden):
             if message["role"] == "assistant":
                 begin = self._header_end(text, hidden[:index], index)
@@ -124,7 +124,7 @@ class Chat:
     def check_system(self, system: str) -> None:
         """Raise BadInput where the template cannot show this system prompt, or moves it as a dialogue grows."""
         opening = [{"role": "system", "content": system}] if system else []
-        exchange = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
+        exchange = [{"role": "user", "content": USER_PROBE}, {"role": "assistant", "content": AGENT_PROBE}]
         self.prompt_ids([*opening, exchange[0]])
         self.turn_ids([*opening, *exchange, *exchange])
 
@@ -136,10 +136,10 @@ class Chat:
         writes other text around this reply than around others.
         """
         shown = self.format
-        exchange = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
+        exchange = [{"role": "user", "content": USER_PROBE}, {"role": "assistant", "content": AGENT_PROBE}]
         reply = {"role": "user", "content": self._control.hide(reply_text)}
         text = self._render([*exchange, reply], prompt=True)
-        so_far = shown.before + ASKED + shown.header + shown.lead + SAID + shown.tail
+        so_far = shown.before + USER_PROBE + shown.header + shown.lead + AGENT_PROBE + shown.tail
         if not text.startswith(so_far + shown.reply) or not text.endswith(shown.prompt_end):
             raise BadInput(f"{self.name}: the chat template writes another frame around the reply {reply_text[:60]!r}")
         # Encoded after the end-of-turn token, so that its first token is as in the whole text.
@@ -183,21 +183,21 @@ class Chat:
 
         BadInput, without a location, where the text may or may not end with an end-of-turn token.
         """
-        end, said = self.format.end, self.said_text(text)
-        if said != text:
-            check_end(said, text.rstrip().removeprefix(said), "the turn")
-        return self._control.encode(end + self._control.hide(said) + end)[0][1:].tolist()
+        end, content = self.format.end, self.strip_turn_end(text)
+        if content != text:
+            check_end(content, text.rstrip().removeprefix(content), "the turn")
+        return self._control.encode(end + self._control.hide(content) + end)[0][1:].tolist()
 
-    def said_text(self, output: str, content: str = "") -> str:
+    def strip_turn_end(self, output: str, content: str = "") -> str:
         """Strip the end-of-turn token with which an agent's output may have been recorded.
 
         content: the message that both sides saw, where it is known: an end in it, too, is text and stays.
         """
         text = output.rstrip()
         end = next((end for end in self._ends if text.endswith(end)), None)
-        said = output if end is None else text.removesuffix(end)
-        was_said = end is not None and content.rstrip().endswith(end) and not said.rstrip().endswith(end)
-        return output if was_said else said
+        stripped = output if end is None else text.removesuffix(end)
+        is_content = end is not None and content.rstrip().endswith(end) and not stripped.rstrip().endswith(end)
+        return output if is_content else stripped
 
     def drop_prefix(self, row: TokenRow) -> TokenRow:
         """Drop the privileged text of a row; the begin-of-text token stays."""
@@ -243,7 +243,7 @@ class Chat:
         Sentencepiece tokenizers in their first form do so (Llama 2's own). Their decoder drops the blank only at the
         beginning of what it decodes, so each such text must be decoded alone.
         """
-        text = self.format.end + ASKED
+        text = self.format.end + USER_PROBE
         return self._decode(self._control.encode(text)[0]) != text
 
     def _hide(self, messages: Messages) -> list[dict[str, str]]:
@@ -262,8 +262,8 @@ class Chat:
                 return len(start)
         raise BadInput(f"{self.name}: the chat template rewrites what stands before message {index} when more follows")
 
-    def _turn_end(self, text: str, begin: int, said: str, index: int) -> int:
-        for shown in (said, said.strip(), said.rstrip(), said.lstrip()):
+    def _turn_end(self, text: str, begin: int, content: str, index: int) -> int:
+        for shown in (content, content.strip(), content.rstrip(), content.lstrip()):
             for lead in ("", self.format.lead):
                 if text.startswith(turn := lead + shown + self.format.tail, begin):
                     return begin + len(turn)
@@ -271,10 +271,12 @@ class Chat:
 
     def _check_ten_turns(self) -> None:
         """Raise BadInput unless a dialogue of ten turns is written as one of two turns is."""
-        messages = [{"role": role, "content": text} for role, text in (("user", ASKED), ("assistant", SAID))] * 10
+        messages = [
+            {"role": role, "content": text} for role, text in (("user", USER_PROBE), ("assistant", AGENT_PROBE))
+        ] * 10
         shown = self.format
-        turn = ASKED + shown.header + shown.lead + SAID + shown.tail + shown.reply
-        if self._render(messages[:-1], prompt=True) != shown.before + turn * 9 + ASKED + shown.prompt_end:
+        turn = USER_PROBE + shown.header + shown.lead + AGENT_PROBE + shown.tail + shown.reply
+        if self._render(messages[:-1], prompt=True) != shown.before + turn * 9 + USER_PROBE + shown.prompt_end:
             raise BadInput(f"{self.name}: the chat template rewrites earlier turns when more messages follow")
 
     def _render(self, hidden: list[dict[str, str]], prompt: bool = False) -> str:
@@ -313,7 +315,7 @@ class Chat:
         text = ""
         spans: dict[int, tuple[int, int]] = {}
         for piece in pieces:
-            begin, text = len(text), text + (self._control.hide(piece.text) if piece.said else piece.text)
+            begin, text = len(text), text + (self._control.hide(piece.text) if piece.is_content else piece.text)
             if piece.turn:
                 spans[piece.turn] = spans.get(piece.turn, (begin,))[0], len(text)
         return self._row(text, list(spans.values()))

@@ -8,7 +8,8 @@ from colbench_env.types import BadInput
 
 # The date that Llama 3.1 and 3.2 show by default. Fixed, so that prompts are the same on every day.
 PROMPT_DATE = datetime.date(2024, 7, 26)
-ASKED, SAID, REPLIED, TOLD = "zqprobeasked", "zqprobesaid", "zqprobereplied", "zqprobetold"  # in no template
+# The messages of the probe dialogue; they stand in no template.
+USER_PROBE, AGENT_PROBE, REPLY_PROBE, SYSTEM_PROBE = "zqprobeasked", "zqprobesaid", "zqprobereplied", "zqprobetold"
 Render = Callable[[Sequence[tuple[str, str]], bool], str]  # (role, content) of each message, generation prompt -> text
 
 # A macro, since templates get variables and no functions. `sweet_jax_date` maps each code, without its "%", to a text.
@@ -86,23 +87,23 @@ def read_format(name: str, render: Render, tokens: Sequence[str], bos: str) -> C
     BadInput where there is no assistant header, no token that ends an agent's turn, or where a longer dialogue does not
     begin as a finished exchange does: then turns could not be sampled one after another.
     """
-    prompt = render([("user", ASKED)], True)
-    before, asked, prompt_end = prompt.partition(ASKED)
-    exchange = [("user", ASKED), ("assistant", SAID)]
-    longer = render([*exchange, ("user", REPLIED)], True)
-    if not asked or not longer.startswith(before + ASKED):
+    prompt = render([("user", USER_PROBE)], True)
+    before, user, prompt_end = prompt.partition(USER_PROBE)
+    exchange = [("user", USER_PROBE), ("assistant", AGENT_PROBE)]
+    longer = render([*exchange, ("user", REPLY_PROBE)], True)
+    if not user or not longer.startswith(before + USER_PROBE):
         raise BadInput(
             f"{name}: the chat template does not begin a longer dialogue as it begins a prompt: {_cut(prompt)}"
         )
-    between, said, rest = longer.removeprefix(before + ASKED).partition(SAID)
-    if not said:
+    between, content, rest = longer.removeprefix(before + USER_PROBE).partition(AGENT_PROBE)
+    if not content:
         raise BadInput(
             f"{name}: the chat template has no assistant header that the agent's words follow: it does not show what "
             f"the agent said once the human has replied: {_cut(longer)}"
         )
     header, begun, lead = _header(name, prompt_end, between)
-    frame, replied, next_prompt_end = rest.partition(REPLIED)
-    if not replied or next_prompt_end != prompt_end:
+    frame, reply, next_prompt_end = rest.partition(REPLY_PROBE)
+    if not reply or next_prompt_end != prompt_end:
         raise BadInput(
             f"{name}: the chat template ends the second prompt with {next_prompt_end!r} and the first with "
             f"{prompt_end!r}, expected the same"
@@ -111,7 +112,7 @@ def read_format(name: str, render: Render, tokens: Sequence[str], bos: str) -> C
         raise BadInput(
             f"{name}: the chat template has no assistant header: it marks the human's turns and the agent's alike"
         )
-    finished = render(exchange, False).rpartition(SAID)[2]
+    finished = render(exchange, False).rpartition(AGENT_PROBE)[2]
     tail, end = _tail(name, frame, finished, tokens)
     if before.removeprefix(bos).startswith(end):
         raise BadInput(f"{name}: the chat template ends an agent turn with {tail!r}, and turns begin with {end!r}")
@@ -152,12 +153,12 @@ def _tail(name: str, frame: str, finished: str, tokens: Sequence[str]) -> tuple[
 
 def _system(render: Render, prompt_end: str) -> tuple[str, str] | None:
     try:
-        text = render([("system", TOLD), ("user", ASKED)], True)
+        text = render([("system", SYSTEM_PROBE), ("user", USER_PROBE)], True)
     except BadInput:
         return None
-    first, told, rest = text.partition(TOLD)
-    second, asked, end = rest.partition(ASKED)
-    return (first, second) if told and asked and end == prompt_end else None
+    first, system, rest = text.partition(SYSTEM_PROBE)
+    second, user, end = rest.partition(USER_PROBE)
+    return (first, second) if system and user and end == prompt_end else None
 
 
 def _cut(text: str) -> str:

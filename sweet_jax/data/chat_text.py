@@ -16,12 +16,12 @@ from sweet_jax.data.chat_format import ChatFormat
 class Piece:
     """A part of a dialogue.
 
-    said: whether it is from a message; otherwise the chat template wrote it.
+    is_content: whether it is from a message; otherwise the chat template wrote it.
     turn: the number of the agent turn (from 1) to which its tokens belong as action tokens, 0 for none.
     """
 
     text: str
-    said: bool = False
+    is_content: bool = False
     turn: int = 0
 
 
@@ -64,13 +64,13 @@ def split_text(text: str, chat: ChatFormat, prompt: bool = False) -> SplitText:
             pieces += _last_turn(text[stop:], turn, chat)
         elif text[stop:].strip():
             raise BadInput(f"the text ends with {text[-40:]!r}, expected the assistant header {chat.prompt_end!r}")
-    if any(chat.before in piece.text for piece in pieces if piece.said):
+    if any(chat.before in piece.text for piece in pieces if piece.is_content):
         raise _ambiguous(chat.before, "where a dialogue may begin")
     prefix = opening[:start].removeprefix(chat.bos) if start else ""
     return SplitText(prefix, tuple(pieces))
 
 
-def leaves_open(said: str, end: str) -> bool:
+def leaves_open(content: str, end: str) -> bool:
     """Say whether the end-of-turn token could also close a tag that the text before it leaves open.
 
     In:  "<p><s>old", "</s>"     Out: True
@@ -78,12 +78,12 @@ def leaves_open(said: str, end: str) -> bool:
     """
     if not (tag := re.fullmatch(r"</(\w+)>", end)):
         return False
-    return len(re.findall(rf"<{tag[1]}(?:\s[^<>]*)?>", said)) > said.count(end)
+    return len(re.findall(rf"<{tag[1]}(?:\s[^<>]*)?>", content)) > content.count(end)
 
 
-def check_end(said: str, end: str, what: str) -> None:
+def check_end(content: str, end: str, what: str) -> None:
     """Raise BadInput, without a location, where the `end` of a turn may be text. what: the turn's name."""
-    if leaves_open(said, end):
+    if leaves_open(content, end):
         raise BadInput(
             f"{what} ends with {end!r}, which may be its end-of-turn token or close the tag that the turn leaves open, "
             f"so it cannot be told what was said: where it is text, add the token {end!r}"
@@ -116,15 +116,15 @@ def _beginnings(opening: str, chat: ChatFormat, bos: str) -> list[int]:
     """Find every position where a dialogue of this template may begin, with a system prompt or without."""
     before = bos + chat.before.removeprefix(chat.bos)
     plain = {found.start() for found in re.finditer(re.escape(before), opening)} if before else set()
-    told = []
+    with_system = []
     if chat.system is not None and (first := bos + chat.system[0].removeprefix(chat.bos)):
         for found in re.finditer(re.escape(first), opening):
             stop = opening.find(chat.system[1], found.end())
             if stop >= 0:
-                told.append(found.start())
+                with_system.append(found.start())
                 # What follows the system prompt may look like the beginning of a dialogue without one (ChatML).
                 plain.discard(stop + len(chat.system[1]) - len(before))
-    return sorted(plain | set(told))
+    return sorted(plain | set(with_system))
 
 
 def _opening_pieces(opening: str, chat: ChatFormat) -> Iterator[Piece]:
@@ -136,12 +136,12 @@ def _opening_pieces(opening: str, chat: ChatFormat) -> Iterator[Piece]:
     before = chat.before.removeprefix(chat.bos)
     yield Piece(bos)
     if before and written.startswith(before):
-        yield from (Piece(before), Piece(written[len(before) :], said=True))
+        yield from (Piece(before), Piece(written[len(before) :], is_content=True))
         return
     if chat.system is not None and written.startswith(first := chat.system[0].removeprefix(chat.bos)):
-        told, between, asked = written[len(first) :].partition(chat.system[1])
+        system, between, user = written[len(first) :].partition(chat.system[1])
         if between:
-            yield from (Piece(first), Piece(told, said=True), Piece(between), Piece(asked, said=True))
+            yield from (Piece(first), Piece(system, is_content=True), Piece(between), Piece(user, is_content=True))
             return
     yield Piece(written)
 
@@ -150,13 +150,13 @@ def _exchange(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
     """Split the text between two headers: the agent's message, its end, and the user's reply."""
     frame = chat.tail + chat.reply
     if text.count(frame) == 1:
-        said, replied = text.split(frame)
-        yield from (*_turn(said, chat.tail, turn, chat), Piece(chat.reply), Piece(replied, said=True))
+        content, reply = text.split(frame)
+        yield from (*_turn(content, chat.tail, turn, chat), Piece(chat.reply), Piece(reply, is_content=True))
     elif frame not in text and text.count(chat.end) == 1:  # the human's turn is not written as this template writes it
-        said, replied = text.split(chat.end)
-        if chat.before in replied:
+        content, reply = text.split(chat.end)
+        if chat.before in reply:
             raise _ambiguous(chat.before, "where a dialogue may begin")
-        yield from (*_turn(said, chat.end, turn, chat), Piece(replied))
+        yield from (*_turn(content, chat.end, turn, chat), Piece(reply))
     elif chat.end in text:
         raise _ambiguous(frame if frame in text else chat.end, f"in agent turn {turn} and the reply to it")
     else:
@@ -175,18 +175,18 @@ def _last_turn(text: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
             )
         yield from (*_exchange(exchange, turn, chat), Piece(end + after))  # the human has the last word
         return
-    said = text.rstrip()
-    if said.endswith(chat.end):
-        said = said.removesuffix(chat.end)
-        check_end(said, chat.end, f"agent turn {turn}")
-        yield from _turn(said, chat.end, turn, chat)
+    content = text.rstrip()
+    if content.endswith(chat.end):
+        content = content.removesuffix(chat.end)
+        check_end(content, chat.end, f"agent turn {turn}")
+        yield from _turn(content, chat.end, turn, chat)
     elif chat.end in text:
         raise BadInput(f"agent turn {turn} holds {chat.end!r} before its end, so it cannot be told where the turn ends")
     else:
         yield from _turn(text, chat.end, turn, chat)
 
 
-def _turn(said: str, tail: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
-    recorded = said.removesuffix(chat.end)  # with its end
-    said = said if leaves_open(recorded, chat.end) else recorded
-    yield from (Piece(said, said=True, turn=turn), Piece(tail, turn=turn))
+def _turn(content: str, tail: str, turn: int, chat: ChatFormat) -> Iterator[Piece]:
+    recorded = content.removesuffix(chat.end)  # with its end
+    content = content if leaves_open(recorded, chat.end) else recorded
+    yield from (Piece(content, is_content=True, turn=turn), Piece(tail, turn=turn))

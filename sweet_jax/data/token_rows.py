@@ -66,7 +66,7 @@ def _raw_text(entry: Message, chat: Chat) -> str:
     """Return the message as the model wrote it, where that was recorded, without its end-of-turn token."""
     if entry.output is None:
         return entry.content
-    return chat.said_text(entry.output, entry.content) if entry.role == "assistant" else entry.output
+    return chat.strip_turn_end(entry.output, entry.content) if entry.role == "assistant" else entry.output
 
 
 def turn_prompt(row: TokenRow, turn: int) -> list[int]:

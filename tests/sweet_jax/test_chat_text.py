@@ -144,11 +144,11 @@ def test_an_output_recorded_with_its_end_token_ends_once():
     c = chat("llama3")
     plain = c.turn_ids(dialogue("hi", "ho", "no", "yes"))
     for end in ("<|eot_id|>", "<|end_of_text|>", "<|eot_id|>\n"):
-        assert c.said_text("ho" + end) == c.said_text("ho" + end, "ho") == "ho"
-        assert c.said_text("ho" + end, "ho" + end) == "ho" + end  # both sides saw it
-        assert c.said_text("ho" + end.strip() + end, "ho" + end) == "ho" + end.strip()
+        assert c.strip_turn_end("ho" + end) == c.strip_turn_end("ho" + end, "ho") == "ho"
+        assert c.strip_turn_end("ho" + end, "ho" + end) == "ho" + end  # both sides saw it
+        assert c.strip_turn_end("ho" + end.strip() + end, "ho" + end) == "ho" + end.strip()
     assert same(c.row_from_text(text_of(c, dialogue("hi", "ho", "no", "yes")) + "<|eot_id|>"), plain)
-    assert c.said_text("ho \n") == "ho \n" and c.said_text("<|eot_id|> ho") == "<|eot_id|> ho"
+    assert c.strip_turn_end("ho \n") == "ho \n" and c.strip_turn_end("<|eot_id|> ho") == "<|eot_id|> ho"
 
 
 @pytest.mark.parametrize("kind", KINDS)
