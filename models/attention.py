@@ -25,15 +25,15 @@ from models.sharding import activation_sharding
 AttentionName = Literal["xla", "splash", "cudnn"]
 ATTENTION = ("xla", "splash", "cudnn")
 
-HIDDEN_SCORE = -0.7 * float(jnp.finfo(jnp.float32).max)
-"""Score of an invisible slot: finite, so that a row that sees nothing yields no NaN in values or gradients."""
+MASK_VALUE = -0.7 * float(jnp.finfo(jnp.float32).max)
+"""Score of a masked slot: finite, so that a row that sees nothing yields no NaN in values or gradients."""
 
 LANES = 128  # of a TPU: splash reads whole blocks of this many tokens, and heads padded to it
 BLOCKS = (512, 256, LANES)
 SAVED_ATTENTION = "attention"  # what a remat policy may keep: the output of attention, and splash's logsumexp
 
 
-def visible(slots_bt: Int[Array, "B T"], length: int) -> Bool[Array, "B T S"]:
+def causal_mask(slots_bt: Int[Array, "B T"], length: int) -> Bool[Array, "B T S"]:
     """Which of `length` slots each query sees: its own and those before it.
 
     In: slots [[0, 1], [2, 3]], length 4. Out: [[[1,0,0,0], [1,1,0,0]], [[1,1,1,0], [1,1,1,1]]].
@@ -111,7 +111,7 @@ def _xla(_: None, q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, token
     batch, tokens = q_btnh.shape[:2]
     first = 0 if tokens_axis is None else jax.lax.axis_index(tokens_axis) * tokens
     slots_bt = jnp.broadcast_to(first + jnp.arange(tokens), (batch, tokens))
-    return attend(q_btnh, k_bsgh, v_bsgh, visible(slots_bt, k_bsgh.shape[1]))
+    return attend(q_btnh, k_bsgh, v_bsgh, causal_mask(slots_bt, k_bsgh.shape[1]))
 
 
 def _cudnn(_: None, q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array) -> jax.Array:
@@ -154,9 +154,9 @@ def attend(
     q_btnh: Float[Array, "B T N H"],
     k_bsgh: Float[Array, "B S G H"],
     v_bsgh: Float[Array, "B S G H"],
-    visible_bts: Bool[Array, "B T S"],
+    mask_bts: Bool[Array, "B T S"],
 ) -> Float[Array, "B T N H"]:
-    """Values averaged with weights softmax(q k / sqrt(H)) over visible slots (Vaswani et al. 2017, eq. 1).
+    """Values averaged with weights softmax(q k / sqrt(H)) over unmasked slots (Vaswani et al. 2017, eq. 1).
 
     Query heads n = g R .. g R + R - 1 read key/value head g (arXiv:2305.13245). Scores and softmax are float32, the
     weighted sum is taken in the dtype of `q`, which is also the dtype of the result.
@@ -171,8 +171,8 @@ def attend(
     k_bghs = k_bsgh.astype(q_btnh.dtype).transpose(0, 2, 3, 1)
     v_bgsh = v_bsgh.astype(q_btnh.dtype).transpose(0, 2, 1, 3)
     score_bgms = jnp.matmul(q_bgmh, k_bghs, preferred_element_type=jnp.float32) * size**-0.5
-    visible_b1ms = jnp.tile(visible_bts[:, None], (1, 1, repeats, 1))
-    score_bgms = jnp.where(visible_b1ms, score_bgms, HIDDEN_SCORE)
+    mask_b1ms = jnp.tile(mask_bts[:, None], (1, 1, repeats, 1))
+    score_bgms = jnp.where(mask_b1ms, score_bgms, MASK_VALUE)
     weight_bgms = jax.nn.softmax(score_bgms, axis=-1).astype(q_btnh.dtype)
     mixed_bgrth = jnp.matmul(weight_bgms, v_bgsh).reshape(batch, groups, repeats, queries, size)
     return mixed_bgrth.transpose(0, 3, 1, 2, 4).reshape(q_btnh.shape)

@@ -4,7 +4,7 @@ image_be = embed_images(params, pixels_bcyx, config, mesh)
 text_be = embed_texts(params, tokens_bt, mask_bt, config, mesh)
 logits_bb = image_text_logits(image_be, text_be, params["logit_scale"])
 
-Letters beside the house's: C colours, Y and X pixels, E the joint space of both sides.
+Letters of shapes, besides the usual ones: C colours, Y and X pixels, E the joint space of both sides.
 """
 
 from collections.abc import Mapping
@@ -56,10 +56,10 @@ def image_text_logits(
     image_ie: Float[Array, "I E"], text_be: Float[Array, "B E"], logit_scale: Float[Array, ""]
 ) -> Float[Array, "I B"]:
     """exp(logit_scale) times the cosine of each image with each text (arXiv:2103.00020, figure 3)."""
-    return jnp.exp(logit_scale) * normalised(image_ie) @ normalised(text_be).T
+    return jnp.exp(logit_scale) * normalise(image_ie) @ normalise(text_be).T
 
 
-def normalised(x_be: Float[Array, "B E"]) -> Float[Array, "B E"]:
+def normalise(x_be: Float[Array, "B E"]) -> Float[Array, "B E"]:
     """Scale every row to length 1."""
     return x_be / jnp.linalg.norm(x_be, axis=-1, keepdims=True)
 
@@ -75,15 +75,15 @@ class VisionTower(nn.Module):
     def __call__(self, pixels_bcyx: Float[Array, "B C Y X"]) -> Float[Array, "B E"]:
         """Embeddings of the images."""
         vision, dtype = self.config.vision, self.compute_dtype
-        patches_btp = cut(pixels_bcyx.astype(dtype), vision.patch_size)
+        patches_btp = cut_patches(pixels_bcyx.astype(dtype), vision.patch_size)
         kernel_dp = _weight(self, "vision", "patch_embedding").reshape(vision.tower.hidden_size, -1)
         x_btd = patches_btp @ kernel_dp.T.astype(dtype)
         class_d = _weight(self, "vision", "class_embedding").astype(dtype)
         x_btd = jnp.concatenate([jnp.broadcast_to(class_d, (len(x_btd), 1, len(class_d))), x_btd], axis=1)
         x_btd = constrain(x_btd + _weight(self, "vision", "position_embedding").astype(dtype), self.mesh, *ROWS)
         x_btd = _norm(vision.tower, dtype, "first_norm")(x_btd)
-        visible_bts = jnp.ones((len(x_btd), vision.tokens, vision.tokens), bool)
-        x_btd = _layers(vision.tower, self.mesh, dtype)(x_btd, visible_bts)
+        mask_bts = jnp.ones((len(x_btd), vision.tokens, vision.tokens), bool)
+        x_btd = _layers(vision.tower, self.mesh, dtype)(x_btd, mask_bts)
         pooled_bd = _norm(vision.tower, dtype, "final_norm")(x_btd[:, 0])
         return _project(self.config, dtype)(pooled_bd).astype(jnp.float32)
 
@@ -102,8 +102,8 @@ class TextTower(nn.Module):
         x_btd = _weight(self, "text", "token_embedding")[tokens_bt].astype(dtype)
         position_td = _weight(self, "text", "position_embedding")[:length].astype(dtype)
         x_btd = constrain(x_btd + position_td, self.mesh, *ROWS)
-        visible_bts = jnp.tril(jnp.ones((length, length), bool)) & mask_bt[:, None, :]
-        x_btd = _layers(text.tower, self.mesh, dtype)(x_btd, visible_bts)
+        mask_bts = jnp.tril(jnp.ones((length, length), bool)) & mask_bt[:, None, :]
+        x_btd = _layers(text.tower, self.mesh, dtype)(x_btd, mask_bts)
         x_btd = _norm(text.tower, dtype, "final_norm")(x_btd)
         pooled_bd = jnp.take_along_axis(x_btd, ends(tokens_bt, text.eos_token_id)[:, None, None], axis=1)[:, 0]
         return _project(self.config, dtype)(pooled_bd).astype(jnp.float32)
@@ -118,12 +118,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_btd: Float[Array, "B T D"], visible_bts: Bool[Array, "B T T"]
+        self, x_btd: Float[Array, "B T D"], mask_bts: Bool[Array, "B T T"]
     ) -> tuple[Float[Array, "B T D"], None]:
         """Return the residual stream after this layer (and None, which nn.scan asks for)."""
         tower, shared = self.tower, (self.tower, self.mesh, self.compute_dtype)
         normed_btd = _norm(tower, self.compute_dtype, "attention_norm")(x_btd)
-        x_btd = x_btd + Attention(*shared, name="attention")(normed_btd, visible_bts)
+        x_btd = x_btd + Attention(*shared, name="attention")(normed_btd, mask_bts)
         normed_btd = _norm(tower, self.compute_dtype, "mlp_norm")(x_btd)
         return constrain(x_btd + Mlp(*shared, name="mlp")(normed_btd), self.mesh, *ROWS), None
 
@@ -136,7 +136,7 @@ class Attention(nn.Module):
     compute_dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x_btd: Float[Array, "B T D"], visible_bts: Bool[Array, "B T T"]) -> Float[Array, "B T D"]:
+    def __call__(self, x_btd: Float[Array, "B T D"], mask_bts: Bool[Array, "B T T"]) -> Float[Array, "B T D"]:
         """Compute what attention adds to the residual stream."""
         tower = self.tower
         axis = "heads" if tower.num_heads % self.mesh.shape["tensor"] == 0 else None
@@ -148,7 +148,7 @@ class Attention(nn.Module):
             split_btnh = flat_btd.reshape(*x_btd.shape[:2], tower.num_heads, tower.head_size)
             return constrain(split_btnh, self.mesh, *ROWS[:2], axis, None)
 
-        mixed_btnh = attend(heads("q"), heads("k"), heads("v"), visible_bts)
+        mixed_btnh = attend(heads("q"), heads("k"), heads("v"), mask_bts)
         flat_btd = constrain(mixed_btnh.reshape(x_btd.shape), self.mesh, *ROWS[:2], "heads")
         return _dense(tower.hidden_size, self.compute_dtype, "o")(flat_btd)
 
@@ -178,7 +178,7 @@ def activate(x: Float[Array, "..."], name: str) -> Float[Array, "..."]:
     return x * jax.nn.sigmoid(1.702 * x) if name == "quick_gelu" else jax.nn.gelu(x, approximate=False)
 
 
-def cut(pixels_bcyx: Float[Array, "B C Y X"], size: int) -> Float[Array, "B T P"]:
+def cut_patches(pixels_bcyx: Float[Array, "B C Y X"], size: int) -> Float[Array, "B T P"]:
     """Cut images into squares of `size` pixels, row by row, each flat in the order colour, y, x.
 
     In:  size 1, pixels [[[[1, 2], [3, 4]], [[5, 6], [7, 8]]]]
@@ -223,4 +223,4 @@ def _layers(tower: TowerConfig, mesh: Mesh, dtype: DTypeLike) -> Any:
         Block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast, length=tower.num_layers
     )
     layers = scan(tower, mesh, dtype, name="layers")
-    return lambda x_btd, visible_bts: layers(x_btd, visible_bts)[0]
+    return lambda x_btd, mask_bts: layers(x_btd, mask_bts)[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import MAX_LAYERS, read_config
-from models.json_settings import ModelError, count, number, shown
+from models.json_settings import ModelError, count, format_value, number
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 LEGACY_EOS = 2
@@ -110,7 +110,7 @@ def clip_from_hf(source: str | Path | Mapping[str, Any]) -> ClipConfig:
 
 def _from_dict(raw: Mapping[str, Any]) -> ClipConfig:
     if raw.get("model_type") != "clip":
-        raise ModelError(f"model_type is {shown(raw.get('model_type'))}, a CLIP directory has 'clip'")
+        raise ModelError(f"model_type is {format_value(raw.get('model_type'))}, a CLIP directory has 'clip'")
     vision, text = _side(raw, "vision_config", VISION_DEFAULTS), _side(raw, "text_config", TEXT_DEFAULTS)
     return ClipConfig(
         vision=VisionConfig(
@@ -135,7 +135,7 @@ def _side(raw: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dic
     settings, older = ({} if raw.get(key) is None else raw[key] for key in (name, f"{name}_dict"))
     for key, value in ((name, settings), (f"{name}_dict", older)):
         if not isinstance(value, Mapping):
-            raise ModelError(f"{key} is {shown(value)}, expected an object")
+            raise ModelError(f"{key} is {format_value(value)}, expected an object")
     whole = {**defaults, **settings} if raw.get(f"{name}_dict") is None else {**settings, **defaults, **older}
     return {f"{name}.{key}": value for key, value in whole.items()}
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from models.json_settings import ModelError, count, flag, number, read_object, shown
+from models.json_settings import ModelError, count, flag, format_value, number, read_object
 
 OWN_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 KINDS = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor")
@@ -155,7 +155,7 @@ def preprocessing_from_hf(source: str | Path | Mapping[str, Any]) -> Preprocessi
         if path.name == PROCESSOR_FILE:
             raw = raw.get("image_processor")
             if not isinstance(raw, Mapping):
-                raise ModelError(f"image_processor is {shown(raw)}, expected an object")
+                raise ModelError(f"image_processor is {format_value(raw)}, expected an object")
         return _from_dict(raw)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
@@ -164,7 +164,7 @@ def preprocessing_from_hf(source: str | Path | Mapping[str, Any]) -> Preprocessi
 def _from_dict(raw: Mapping[str, Any]) -> Preprocessing:
     kind = raw.get("image_processor_type", raw.get("feature_extractor_type", KINDS[0]))
     if kind not in KINDS:
-        raise ModelError(f"image_processor_type is {shown(kind)}, expected one of {', '.join(KINDS)}")
+        raise ModelError(f"image_processor_type is {format_value(kind)}, expected one of {', '.join(KINDS)}")
     if raw.get("do_pad"):
         raise ModelError("do_pad is set; images are resized and cropped, not padded")
     raw = {**DEFAULTS, **raw}
@@ -195,12 +195,12 @@ def _size(value: Any, name: str, edge: str | None) -> tuple[int | None, tuple[in
     if edge is not None and given.keys() == {f"{name}.{edge}"}:
         return given[f"{name}.{edge}"], None
     expected = "height and width" if edge is None else f"{edge}, or height and width"
-    raise ModelError(f"{name} is {shown(value)}, expected {expected}")
+    raise ModelError(f"{name} is {format_value(value)}, expected {expected}")
 
 
 def _colours(raw: Mapping[str, Any], name: str) -> tuple[float, ...]:
     value = raw[name]
     numbers = value if isinstance(value, list | tuple) else [value] * 3
     if len(numbers) != 3:
-        raise ModelError(f"{name} is {shown(value)}, expected three numbers")
+        raise ModelError(f"{name} is {format_value(value)}, expected three numbers")
     return tuple(number({name: each}, name) for each in numbers)

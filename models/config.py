@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from models.json_settings import ModelError, count, flag, number, read_object, shown, token_ids
+from models.json_settings import ModelError, count, flag, format_value, number, read_object, token_ids
 from models.rope_config import Llama3RopeScaling, rope_from_hf
 
 Config = TypeVar("Config")
@@ -173,7 +173,9 @@ def _count_or(settings: Mapping[str, Any], name: str, other: int | None, least: 
 def _refuse_other_architectures(settings: Mapping[str, Any]) -> None:
     kind = settings.get("model_type")
     if kind not in ("llama", "mistral"):  # Mistral's arithmetic is the same, where its window holds every token
-        raise ModelError(f"model_type is {shown(kind)}; only Llama networks with model_type 'llama' are supported")
+        raise ModelError(
+            f"model_type is {format_value(kind)}; only Llama networks with model_type 'llama' are supported"
+        )
     window = _count_or(settings, "sliding_window", None) if kind == "mistral" else None
     length = count(settings, "max_position_embeddings")
     if window is not None and window < length:
@@ -186,7 +188,7 @@ def _refuse_other_architectures(settings: Mapping[str, Any]) -> None:
             raise ModelError(f"{name} is True; only Llama networks without biases are supported")
     if settings["hidden_act"] != "silu":
         raise ModelError(
-            f"hidden_act is {shown(settings['hidden_act'])}; only Llama networks with 'silu' are supported"
+            f"hidden_act is {format_value(settings['hidden_act'])}; only Llama networks with 'silu' are supported"
         )
     if settings.get("quantization_config"):
         raise ModelError("quantization_config is set; only float32, bfloat16 and float16 weights are supported")

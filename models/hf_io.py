@@ -105,7 +105,7 @@ def check_llama(directory: str | Path, mesh: Mesh) -> LlamaConfig:
     and for any tensor without parameter or parameter without tensor. Reads headers only.
     """
     with ExitStack() as stack:
-        return _checked(stack, Path(directory), mesh)[0]
+        return _check_files(stack, Path(directory), mesh)[0]
 
 
 def load_llama(directory: str | Path, mesh: Mesh, dtype: DTypeLike = jnp.float32) -> LoadedModel:
@@ -141,13 +141,13 @@ class OpenModel:
 def open_llama(directory: str | Path, mesh: Mesh) -> Iterator[OpenModel]:
     """Open the model of a Hugging Face directory for the with statement. Raises ModelError as `load_llama`."""
     with ExitStack() as stack:
-        config, slices = _checked(stack, Path(directory), mesh)
+        config, slices = _check_files(stack, Path(directory), mesh)
         if config.tie_word_embeddings and HEAD in slices:
             _check_tied(Path(directory), slices)
         yield OpenModel(config, mesh, slices)
 
 
-def _checked(stack: ExitStack, directory: Path, mesh: Mesh) -> tuple[LlamaConfig, dict[str, Any]]:
+def _check_files(stack: ExitStack, directory: Path, mesh: Mesh) -> tuple[LlamaConfig, dict[str, Any]]:
     """Return the configuration, and name -> lazily read slice of every tensor in the files, once they are checked."""
     config = from_hf(directory)
     if (directory / ADAPTER_FILE).is_file():
@@ -192,7 +192,7 @@ def write_llama(
 ) -> None:
     """As `save_llama`, with a function that is asked for one parameter after another, in the order of the table.
 
-    The host holds one tensor at a time, beside what `parameter` holds.
+    The host holds one tensor at a time, and what `parameter` holds.
     """
     directory, layout, dtype, writes = Path(directory), hf_layout(config), np.dtype(dtype), jax.process_index() == 0
     stored = [tensor for tensors in layout.values() for tensor in tensors.stored]
@@ -250,13 +250,13 @@ def load_parameter(
     """Load a parameter onto its sharding. A small one is transposed on the host and needs no compilation; a larger
     one is filled piece by piece, where the last piece may cover rows that are there already."""
     spec, turned = sharding.spec, tensors.transposed
-    shape = _turned(tensors.file_shape) if turned else tensors.file_shape
-    in_file = NamedSharding(sharding.mesh, PartitionSpec(*(_turned(spec) if turned else spec)))
+    shape = _transpose_last(tensors.file_shape) if turned else tensors.file_shape
+    in_file = NamedSharding(sharding.mesh, PartitionSpec(*(_transpose_last(spec) if turned else spec)))
     local = in_file.shard_shape(tensors.file_shape)[0]
     rows = _rows_a_piece(tensors, slices, in_file)
     if rows == local:
         return jax.block_until_ready(
-            _make_array(shape, sharding, lambda index: _turned_slice(tensors, slices, index, dtype))
+            _make_array(shape, sharding, lambda index: _read_transposed(tensors, slices, index, dtype))
         )
     whole = _zeros(shape, dtype, sharding)
     for start in range(0, local, rows):
@@ -268,7 +268,7 @@ def load_parameter(
     return jax.block_until_ready(whole)
 
 
-def _turned(axes: tuple[Any, ...] | PartitionSpec) -> tuple[Any, ...]:
+def _transpose_last(axes: tuple[Any, ...] | PartitionSpec) -> tuple[Any, ...]:
     """Exchange the last two of the axes."""
     return (*axes[:-2], axes[-1], axes[-2])
 
@@ -296,11 +296,11 @@ def _make_array(shape: tuple[int, ...], sharding: NamedSharding, read: Callable[
     return jax.make_array_from_callback(shape, sharding, shard)
 
 
-def _turned_slice(tensors: HfTensors, slices: Mapping[str, Any], index: Index, dtype: np.dtype) -> np.ndarray:
+def _read_transposed(tensors: HfTensors, slices: Mapping[str, Any], index: Index, dtype: np.dtype) -> np.ndarray:
     """Read the slice of a parameter, in its own order and type."""
     if not tensors.transposed:
         return _read(tensors, slices, index).astype(dtype)
-    return np.swapaxes(_read(tensors, slices, _turned(index)), -1, -2).astype(dtype, order="C")
+    return np.swapaxes(_read(tensors, slices, _transpose_last(index)), -1, -2).astype(dtype, order="C")
 
 
 def _read_piece(

@@ -32,11 +32,11 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
         raise ModelError(f"{path}: not JSON that can be read: {error}") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{path}: holds {shown(found)}, expected an object")
+        raise ModelError(f"{path}: holds {format_value(found)}, expected an object")
     return found
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Format a value for a sentence: null for None, and at most a line of it."""
     try:
         text = "null" if value is None else repr(value)
@@ -51,7 +51,7 @@ def count(settings: Mapping[str, Any], name: str, least: int = 1, most: int = MA
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not least <= value <= most:
         bounds = f"from {least} to {most}" if most < MAX_COUNT or (whole and value > most) else f"of at least {least}"
-        raise ModelError(f"{name} is {shown(value)}, expected a whole number {bounds}")
+        raise ModelError(f"{name} is {format_value(value)}, expected a whole number {bounds}")
     return value
 
 
@@ -61,7 +61,7 @@ def number(settings: Mapping[str, Any], name: str, above: float | None = None) -
     right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
     if not right or (above is not None and value <= above):
         bound = "" if above is None else f" above {above:g}"
-        raise ModelError(f"{name} is {shown(value)}, expected a finite number{bound}")
+        raise ModelError(f"{name} is {format_value(value)}, expected a finite number{bound}")
     return float(value)
 
 
@@ -69,7 +69,7 @@ def flag(settings: Mapping[str, Any], name: str) -> bool:
     """Read a setting that is true or false."""
     value = _given(settings, name)
     if not isinstance(value, bool):
-        raise ModelError(f"{name} is {shown(value)}, expected true or false")
+        raise ModelError(f"{name} is {format_value(value)}, expected true or false")
     return value
 
 
@@ -78,7 +78,7 @@ def token_ids(settings: Mapping[str, Any], name: str) -> tuple[int, ...]:
     value = settings.get(name)
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if any(isinstance(token, bool) or not isinstance(token, int) or not 0 <= token <= MAX_COUNT for token in ids):
-        raise ModelError(f"{name} is {shown(value)}, expected a token id, a list of them, or null")
+        raise ModelError(f"{name} is {format_value(value)}, expected a token id, a list of them, or null")
     return tuple(ids)
 
 

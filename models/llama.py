@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from models import kv_cache
-from models.attention import SAVED_ATTENTION, AttentionName, attend, causal_attention, repeat_heads, visible
+from models.attention import SAVED_ATTENTION, AttentionName, attend, causal_attention, causal_mask, repeat_heads
 from models.config import LlamaConfig, ModelError
 from models.kv_cache import KVCache
 from models.lora import LORA, LoraConfig
@@ -31,7 +31,7 @@ REMAT_POLICIES: Mapping[str, Any] = {
     "attention": jax.checkpoint_policies.save_only_these_names(SAVED_ATTENTION),
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-"""Name -> policy of jax.checkpoint: what the backward pass keeps of a layer beside its input, and so does not compute
+"""Name -> policy of jax.checkpoint: what the backward pass keeps of a layer besides its input, and so does not compute
 again. "full": nothing. "attention": the output of attention (with splash its logsumexp, too). "dots": the products with
 weights. "none", which is not here: everything, no remat."""
 
@@ -45,7 +45,7 @@ class LlamaOutput:
 
 
 @flax.struct.dataclass
-class Places:
+class Positions:
     """Where the tokens of a call stand, the same for every layer.
 
     angles_bth: rotary angles [B, T, H/2]. slots_bt: the key slot of each token, which also bounds what it sees.
@@ -83,7 +83,7 @@ class Llama(nn.Module):
         tokens_bt: Int[Array, "B T"],
         positions_bt: Int[Array, "B T"],
         cache: KVCache | None = None,
-        fresh: bool = False,
+        cache_is_empty: bool = False,
     ) -> LlamaOutput:
         """LlamaOutput of the tokens.
 
@@ -91,8 +91,8 @@ class Llama(nn.Module):
         `positions_bt` and each token sees the slots up to its position: consecutive calls continue a row, each row at
         its own position (prefill: T = prompt length; decode: T = 1). A position at or beyond the cache's length writes
         nothing: a way to let a finished row idle. Rows are right-padded; hidden states of padding are meaningless but
-        finite, and padding changes no other token. fresh: the cache is empty and token t stands at position t, so that
-        nothing has to be read from the cache.
+        finite, and padding changes no other token. cache_is_empty: token t stands at position t of an empty cache, so
+        that nothing has to be read from it.
         Raises ModelError where the rows do not divide over mesh axis "data", the tokens over "sequence", or adapters
         are given to a network without `lora`.
         """
@@ -105,15 +105,15 @@ class Llama(nn.Module):
         embedding_vd = self.param("embedding", lambda key: table["embedding"].init(key))
         x_btd = embedding_vd[tokens_bt].astype(self.compute_dtype)
         x_btd = constrain(x_btd, mesh, "batch", tokens_axis(cache), residual_axis(cache))
-        places = Places(rotary_angles(positions_bt, config), positions_bt, causal=cache is None or fresh)
+        positions = Positions(rotary_angles(positions_bt, config), positions_bt, causal=cache is None or cache_is_empty)
 
         layers = self._scanned if self.scan else self._unrolled
-        x_btd, cache = layers((x_btd, cache), places)
+        x_btd, cache = layers((x_btd, cache), positions)
 
         scale_d = self.param("final_norm", lambda key: table["final_norm"].init(key))
         return LlamaOutput(rms_norm(x_btd, scale_d, config.rms_norm_eps), cache)
 
-    def _scanned(self, carry: Carry, places: Places) -> Carry:
+    def _scanned(self, carry: Carry, positions: Positions) -> Carry:
         block = Block if self.remat == "none" else nn.remat(Block, policy=remat_policy(self.remat), prevent_cse=False)
         layers = nn.scan(
             block,
@@ -122,13 +122,13 @@ class Llama(nn.Module):
             in_axes=(0, nn.broadcast),
             length=self.config.num_layers,
         )(*self._shared, name="layers")
-        return layers(carry, jnp.arange(self.config.num_layers), places)[0]
+        return layers(carry, jnp.arange(self.config.num_layers), positions)[0]
 
-    def _unrolled(self, carry: Carry, places: Places) -> Carry:
+    def _unrolled(self, carry: Carry, positions: Positions) -> Carry:
         block = Block(*self._shared, parent=None)
 
         def apply(weights: Mapping[str, Any], carry: Carry, layer: jax.Array) -> Carry:
-            return block.apply(weights, carry, layer, places)[0]
+            return block.apply(weights, carry, layer, positions)[0]
 
         if self.remat != "none":
             apply = jax.checkpoint(apply, policy=remat_policy(self.remat))
@@ -175,12 +175,12 @@ class Block(Layer):
     """One layer: attention, then the mlp, each on the normalised residual stream and added to it."""
 
     @nn.compact
-    def __call__(self, carry: Carry, layer: Int[Array, ""], places: Places) -> tuple[Carry, None]:
+    def __call__(self, carry: Carry, layer: Int[Array, ""], positions: Positions) -> tuple[Carry, None]:
         """Return the carry after this layer (and None, which nn.scan asks for)."""
         (x_btd, cache), tokens = carry, tokens_axis(carry[1])
         shared, eps = (self.config, self.mesh, self.compute_dtype, self.kernel, self.lora), self.config.rms_norm_eps
         normed_btd = rms_norm(x_btd, self.weight("attention_norm", "layers/attention_norm"), eps)
-        mixed_btd, cache = Attention(*shared, name="attention")(normed_btd, cache, layer, places)
+        mixed_btd, cache = Attention(*shared, name="attention")(normed_btd, cache, layer, positions)
         x_btd = x_btd + mixed_btd
         normed_btd = rms_norm(x_btd, self.weight("mlp_norm", "layers/mlp_norm"), eps)
         x_btd = x_btd + Mlp(*shared, name="mlp")(normed_btd, tokens)
@@ -192,7 +192,7 @@ class Attention(Layer):
 
     @nn.compact
     def __call__(
-        self, x_btd: Float[Array, "B T D"], cache: KVCache | None, layer: Int[Array, ""], places: Places
+        self, x_btd: Float[Array, "B T D"], cache: KVCache | None, layer: Int[Array, ""], positions: Positions
     ) -> tuple[Float[Array, "B T D"], KVCache | None]:
         """Compute what attention adds to the residual stream, and the cache with this layer's keys and values."""
         config, mesh, axes, tokens = self.config, self.mesh, head_axis(self.config, self.mesh), tokens_axis(cache)
@@ -201,14 +201,14 @@ class Attention(Layer):
             flat = constrain(self.project(x_btd, name, f"layers/attention/{name}"), mesh, "batch", tokens, axis)
             return constrain(flat.reshape(*flat.shape[:2], count, config.head_size), mesh, "batch", tokens, head, None)
 
-        q_btnh = rotate(heads("q", config.num_heads, "heads", axes.query), places.angles_bth)
-        k_bsgh = rotate(heads("k", config.num_kv_heads, "kv", axes.kv), places.angles_bth)
+        q_btnh = rotate(heads("q", config.num_heads, "heads", axes.query), positions.angles_bth)
+        k_bsgh = rotate(heads("k", config.num_kv_heads, "kv", axes.kv), positions.angles_bth)
         v_bsgh = heads("v", config.num_kv_heads, "kv", axes.kv)
         if cache is not None:
-            keys = kv_cache.write(cache.k_lbsgh, k_bsgh, layer, places.slots_bt)
-            values = kv_cache.write(cache.v_lbsgh, v_bsgh, layer, places.slots_bt)
+            keys = kv_cache.write(cache.k_lbsgh, k_bsgh, layer, positions.slots_bt)
+            values = kv_cache.write(cache.v_lbsgh, v_bsgh, layer, positions.slots_bt)
             cache = KVCache(*(constrain(x, mesh, None, "batch", None, axes.kv, None) for x in (keys, values)))
-            if not places.causal:
+            if not positions.causal:
                 k_bsgh, v_bsgh = cache.k_lbsgh[layer], cache.v_lbsgh[layer]
         if axes.query is not None and axes.kv is None:
             # Query heads are split and key/value heads are not: give every query head a key/value head of its own,
@@ -217,11 +217,11 @@ class Attention(Layer):
             k_bsgh, v_bsgh = (
                 constrain(repeat_heads(x, repeats), mesh, "batch", tokens, axes.query, None) for x in (k_bsgh, v_bsgh)
             )
-        if places.causal:
+        if positions.causal:
             kv = axes.kv or axes.query
             mixed_btnh = causal_attention(self.kernel, q_btnh, k_bsgh, v_bsgh, mesh, axes.query, kv)
         else:
-            mixed_btnh = attend(q_btnh, k_bsgh, v_bsgh, visible(places.slots_bt, k_bsgh.shape[1]))
+            mixed_btnh = attend(q_btnh, k_bsgh, v_bsgh, causal_mask(positions.slots_bt, k_bsgh.shape[1]))
         mixed_btnh = checkpoint_name(mixed_btnh, SAVED_ATTENTION)
         mixed_btnh = constrain(mixed_btnh, mesh, "batch", tokens, axes.query, None)
         flat = constrain(mixed_btnh.reshape(*x_btd.shape[:2], -1), mesh, "batch", tokens, "heads")

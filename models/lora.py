@@ -1,4 +1,4 @@
-"""LoRA (arXiv:2106.09685): adapters a [L, I, r] and b [L, r, O] beside stacked weights W [L, I, O].
+"""LoRA (arXiv:2106.09685): adapters a [L, I, r] and b [L, r, O] for stacked weights W [L, I, O].
 
 The effective weight is W + alpha / rank * a b. Adapters lie in the parameters under "lora", in the tree of the weights
 that they adapt: `params["lora"]["layers"]["attention"]["q"]["a"]`. Without that entry the network is the frozen one.
@@ -100,7 +100,7 @@ def init_lora(config: LlamaConfig, lora: LoraConfig, key: jax.Array, mesh: Mesh)
     return jax.jit(make, out_shardings=lora_shardings(config, lora, mesh))(key)
 
 
-def merged(params: Mapping[str, Any], lora: LoraConfig) -> Params:
+def merge_adapters(params: Mapping[str, Any], lora: LoraConfig) -> Params:
     """Add the adapters to their weights, W + alpha / rank * a b, in the dtype of W, and return parameters without them.
 
     The product is taken in float32. Parameters without adapters come back as they are.

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from models.config import LlamaConfig
 from models.hf_io import ADAPTER_FILE, LAYER_TENSORS, HfTensors, load_parameter, on_host
-from models.json_settings import ModelError, count, number, read_object, shown
+from models.json_settings import ModelError, count, format_value, number, read_object
 from models.lora import LORA, TARGETS, LoraConfig, lora_shapes, lora_table
 from models.parameters import Params, flatten, nest
 from models.weight_files import check_stored, open_file
@@ -132,10 +132,10 @@ def _read_settings(path: Path) -> LoraConfig:
     try:
         for name, values in ONLY.items():
             if settings.get(name, values[0]) not in values:
-                raise ModelError(f"{name} is {shown(settings[name])}; only {values[0]!r} is supported")
+                raise ModelError(f"{name} is {format_value(settings[name])}; only {values[0]!r} is supported")
         modules, known = settings.get("target_modules"), list(MODULES.values())
         if not isinstance(modules, list) or any(module not in known for module in modules):
-            raise ModelError(f"target_modules is {shown(modules)}, expected some of {known}")
+            raise ModelError(f"target_modules is {format_value(modules)}, expected some of {known}")
         targets = tuple(name for name in TARGETS if MODULES[name] in modules)
         return LoraConfig(count(settings, "r"), number(settings, "lora_alpha", above=0.0), targets)
     except ModelError as error:

@@ -1,6 +1,6 @@
 """Settings of rotary embeddings in a Hugging Face `config.json`, in the older keys or those of transformers 5.
 
-Older: `rope_theta` beside `rope_scaling`. Newer: `rope_parameters`, which holds `rope_theta`. A file may have both
+Older: `rope_theta` and `rope_scaling`. Newer: `rope_parameters`, which holds `rope_theta`. A file may have both
 where they say the same.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.json_settings import ModelError, count, number, shown
+from models.json_settings import ModelError, count, format_value, number
 
 DEFAULT_THETA = 10000.0
 OBJECTS = ("rope_scaling", "rope_parameters")
@@ -16,7 +16,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "default": (),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
-"""The kinds that are computed, and what each has beside its name and `rope_theta`."""
+"""The kinds that are computed, and what each has besides its name and `rope_theta`."""
 ALWAYS = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 
 
@@ -58,12 +58,12 @@ def rope_from_hf(raw: Mapping[str, Any]) -> RopeSettings:
     for name in OBJECTS:
         value = raw.get(name)
         if value is not None and not isinstance(value, Mapping):
-            raise ModelError(f"{name} is {shown(value)}, expected an object or null")
+            raise ModelError(f"{name} is {format_value(value)}, expected an object or null")
         if value:
             given[name] = value
     read = {name: _read(name, value, raw) for name, value in given.items()}
     if len(set(read.values())) > 1:
-        told = " and ".join(f"{name} {shown(value)}" for name, value in given.items())
+        told = " and ".join(f"{name} {format_value(value)}" for name, value in given.items())
         raise ModelError(f"{told} say different things; delete one")
     return next(iter(read.values()), None) or _read("rope_parameters", {}, raw)
 
@@ -71,37 +71,43 @@ def rope_from_hf(raw: Mapping[str, Any]) -> RopeSettings:
 def _read(name: str, rope: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeSettings:
     """Read the rope settings in the object of that name, together with those next to it."""
     inside = {f"{name}.{key}": value for key, value in rope.items()}
-    named = _agreed(inside, f"{name}.rope_type", inside, f"{name}.type")
+    named = _agree(inside, f"{name}.rope_type", inside, f"{name}.type")
     kind = "default" if named is None else named
     if not isinstance(kind, str) or kind not in KINDS:
-        raise ModelError(f"{name}: rope_type is {shown(kind)}; only 'default' and 'llama3' are supported")
+        raise ModelError(f"{name}: rope_type is {format_value(kind)}; only 'default' and 'llama3' are supported")
     used = {f"{name}.{key}" for key in (*ALWAYS, *KINDS[kind])}
     if unused := sorted(key for key in inside.keys() - used if inside[key] is not None):
         reason = f"{name} has no rope_type" if named is None else f"rope_type {kind!r} has no use for it"
         raise ModelError(f"{', '.join(unused)}: {reason}")
-    if (part := _agreed(inside, f"{name}.partial_rotary_factor", raw, "partial_rotary_factor")) not in (None, 1):
-        raise ModelError(f"partial_rotary_factor is {shown(part)}; only rotary embeddings of whole heads are supported")
-    theta = _agreed(inside, f"{name}.rope_theta", raw, "rope_theta")
+    if (part := _agree(inside, f"{name}.partial_rotary_factor", raw, "partial_rotary_factor")) not in (None, 1):
+        raise ModelError(
+            f"partial_rotary_factor is {format_value(part)}; only rotary embeddings of whole heads are supported"
+        )
+    theta = _agree(inside, f"{name}.rope_theta", raw, "rope_theta")
     theta = DEFAULT_THETA if theta is None else number({"rope_theta": theta}, "rope_theta", above=0.0)
     if kind == "default":
         return RopeSettings(theta, None)
-    original, beside = f"{name}.original_max_position_embeddings", "original_max_position_embeddings"
-    _agreed(inside, original, raw, beside)
-    only_beside = inside.get(original) is None and raw.get(beside) is not None  # transformers takes it from there, too
+    original, outside = f"{name}.original_max_position_embeddings", "original_max_position_embeddings"
+    _agree(inside, original, raw, outside)
+    only_outside = (
+        inside.get(original) is None and raw.get(outside) is not None
+    )  # transformers takes it from there, too
     return RopeSettings(
         theta,
         Llama3RopeScaling(
             factor=number(inside, f"{name}.factor"),
             low_freq_factor=number(inside, f"{name}.low_freq_factor"),
             high_freq_factor=number(inside, f"{name}.high_freq_factor"),
-            original_max_position_embeddings=count(raw, beside) if only_beside else count(inside, original),
+            original_max_position_embeddings=count(raw, outside) if only_outside else count(inside, original),
         ),
     )
 
 
-def _agreed(first: Mapping[str, Any], name: str, second: Mapping[str, Any], other: str) -> Any:
+def _agree(first: Mapping[str, Any], name: str, second: Mapping[str, Any], other: str) -> Any:
     """Return the value of a setting that may stand in two places; None where neither has one."""
     one, two = first.get(name), second.get(other)
     if one is not None and two is not None and one != two:
-        raise ModelError(f"{name} is {shown(one)} and {other} is {shown(two)}; both set the same thing, delete one")
+        raise ModelError(
+            f"{name} is {format_value(one)} and {other} is {format_value(two)}; both set the same thing, delete one"
+        )
     return two if one is None else one

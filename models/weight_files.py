@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from models.json_settings import ModelError, read_object, shown
+from models.json_settings import ModelError, format_value, read_object
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 FILE_DTYPES: Mapping[str, np.dtype] = {
@@ -51,11 +51,11 @@ def open_weights(stack: ExitStack, directory: Path) -> dict[str, Any]:
         handle = open_file(stack, directory / file)
         keys = list(handle.keys())
         if twice := sorted(found.keys() & set(keys)):
-            raise ModelError(f"{directory / file}: {len(twice)} tensors are in another file, too: {some(twice)}")
+            raise ModelError(f"{directory / file}: {len(twice)} tensors are in another file, too: {list_some(twice)}")
         promised = {name for name, where in (index or {}).items() if where == file}
         if absent := sorted(promised - set(keys)):
             raise ModelError(
-                f"{directory / INDEX_FILE}: names {len(absent)} tensors that {file} does not hold: {some(absent)}"
+                f"{directory / INDEX_FILE}: names {len(absent)} tensors that {file} does not hold: {list_some(absent)}"
             )
         found |= {name: handle.get_slice(name) for name in keys}
     return found
@@ -67,24 +67,28 @@ def _read_index(directory: Path) -> dict[str, str] | None:
     if not path.is_file():
         if not single:
             other = sorted(file.name for pattern in ("*.bin", "*.pth", "*.gguf") for file in directory.glob(pattern))
-            hint = f"; {some(other)} cannot be read, only safetensors" if other else ""
+            hint = f"; {list_some(other)} cannot be read, only safetensors" if other else ""
             raise ModelError(f"{directory}: holds neither {SINGLE_FILE} nor {INDEX_FILE}{hint}")
         return None
     index = read_object(path).get("weight_map")
     if not isinstance(index, dict) or not index:
-        raise ModelError(f"{path}: weight_map is {shown(index)}, expected an object with the file of every tensor")
+        raise ModelError(
+            f"{path}: weight_map is {format_value(index)}, expected an object with the file of every tensor"
+        )
     for tensor, name in index.items():
         if not isinstance(name, str) or name != Path(name).name:
-            raise ModelError(f"{path}: {tensor} is in {shown(name)}, expected the name of a file beside the index")
+            raise ModelError(
+                f"{path}: {tensor} is in {format_value(name)}, expected the name of a file beside the index"
+            )
     names = sorted(set(index.values()))
     if single and names != [SINGLE_FILE]:
         raise ModelError(
-            f"{directory}: holds {SINGLE_FILE} and {INDEX_FILE}, which names other files ({some(names)}); delete those "
-            "that are out of date"
+            f"{directory}: holds {SINGLE_FILE} and {INDEX_FILE}, which names other files ({list_some(names)}); delete "
+            "those that are out of date"
         )
     missing = [name for name in names if not (directory / name).is_file()]
     if missing:
-        raise ModelError(f"{path}: names {len(names)} files, of which {len(missing)} are missing: {some(missing)}")
+        raise ModelError(f"{path}: names {len(names)} files, of which {len(missing)} are missing: {list_some(missing)}")
     return index
 
 
@@ -113,8 +117,8 @@ def check_stored(place: str, slices: Mapping[str, Any], wanted: Iterable[Stored]
     missing, unknown = sorted(needed - slices.keys()), sorted(slices.keys() - needed - set(derived))
     if missing or unknown:
         raise ModelError(
-            f"{place}: {len(missing)} tensors that the network needs are missing ({some(missing)}) and "
-            f"{len(unknown)} tensors belong to no parameter ({some(unknown)})"
+            f"{place}: {len(missing)} tensors that the network needs are missing ({list_some(missing)}) and "
+            f"{len(unknown)} tensors belong to no parameter ({list_some(unknown)})"
         )
     for tensor in wanted:
         found = slices[tensor.name]
@@ -142,7 +146,7 @@ def write_weights(
     values are only drawn: making them is the work of all processes, the files are the work of one.
     Raises ModelError for a value of another shape or type.
     """
-    parts = _parts(tensors, dtype, max_file_bytes)
+    parts = _split_files(tensors, dtype, max_file_bytes)
     several = len(parts) > 1
     names = [
         f"model-{n:05}-of-{len(parts):05}.safetensors" if several else SINGLE_FILE for n in range(1, 1 + len(parts))
@@ -158,7 +162,7 @@ def write_weights(
         (directory / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _parts(tensors: Sequence[Stored], dtype: np.dtype, max_file_bytes: int) -> list[list[Stored]]:
+def _split_files(tensors: Sequence[Stored], dtype: np.dtype, max_file_bytes: int) -> list[list[Stored]]:
     """Divide the tensors among files, in order: as many as fit in each, and at least one."""
     parts: list[list[Stored]] = [[]]
     room = max_file_bytes
@@ -194,6 +198,6 @@ def _write_file(file: BinaryIO | None, part: Sequence[Stored], values: Iterator[
             file.write(np.ascontiguousarray(value).view(np.uint8).data if value.size else b"")
 
 
-def some(names: Sequence[str], limit: int = 6) -> str:
+def list_some(names: Sequence[str], limit: int = 6) -> str:
     """List the first few names for a sentence; "none" for none."""
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "") if names else "none"

@@ -18,7 +18,7 @@ from launch.common.settings import start_model
 from launch.export.config import ConvertConfig
 from models.config import LlamaConfig, from_hf
 from models.hf_io import load_llama, open_llama
-from models.lora import LORA, LoraConfig, lora_shapes, lora_table, merged
+from models.lora import LORA, LoraConfig, lora_shapes, lora_table, merge_adapters
 from models.parameters import count_params, flatten, nest, param_shapes
 from models.peft_io import save_adapter
 from sweet_jax import processes
@@ -137,7 +137,7 @@ def _shape(dtype: Any, like: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 def _merged(path: str, weight: jax.Array, adapters: Any, lora: LoraConfig) -> jax.Array:
     halves = {name: x for name, x in flatten(adapters[LORA]).items() if name.rpartition("/")[0] == path}
-    return flatten(merged(nest({path: weight}) | {LORA: nest(halves)}, lora))[path]
+    return flatten(merge_adapters(nest({path: weight}) | {LORA: nest(halves)}, lora))[path]
 
 
 def _lora_of(stage: Stage) -> LoraConfig:

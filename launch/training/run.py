@@ -24,7 +24,7 @@ from models.attention import AttentionName
 from models.config import LlamaConfig
 from models.hf_io import check_llama, load_llama
 from models.llama import Llama
-from models.lora import LoraConfig, init_lora, lora_shapes, merged
+from models.lora import LoraConfig, init_lora, lora_shapes, merge_adapters
 from models.parameters import inference_shardings, param_shapes, with_matrices_in
 from sweet_jax.data.batch import default_buckets
 from sweet_jax.data.chat import Chat, check_vocabulary
@@ -166,7 +166,7 @@ class Run:
         trained = restore_params(folder, self.trained_shapes, training, num_rows)
         if self.lora is None:
             return trained
-        return jax.jit(lambda params: merged(params, self.lora))(merge_params(self.start_params, trained))
+        return jax.jit(lambda params: merge_adapters(params, self.lora))(merge_params(self.start_params, trained))
 
     def _laid_out(self, params: Any) -> Any:
         """The parameters in the sampler's layout; matrices in the dtype in which they are read."""

@@ -18,7 +18,7 @@ from models import weight_files
 from models.config import ModelError, from_hf
 from models.hf_io import load_llama
 from models.llama import Llama, logits, variables
-from models.lora import LoraConfig, lora_shapes, lora_shardings, merged
+from models.lora import LoraConfig, lora_shapes, lora_shardings, merge_adapters
 from models.parameters import flatten, init_params, param_shardings
 from models.peft_io import load_adapter
 from sweet_jax.critic import add_value_head
@@ -215,7 +215,7 @@ def test_adapters_are_written_for_peft_and_come_back_bit_equal(
 
 def test_merged_adapters_are_the_network_that_was_trained(converts, lora_run, tmp_path, tiny_model, adapters, mesh):
     assert converts(f"--from={lora_run}", f"--to={tmp_path / 'out'}", "--mesh=2x2")[0] == 0
-    expected = merged(load_llama(tiny_model, mesh).params | adapters, LORA_CONFIG)
+    expected = merge_adapters(load_llama(tiny_model, mesh).params | adapters, LORA_CONFIG)
     found = load_llama(tmp_path / "out", mesh)
     for path, value in flatten(expected).items():
         np.testing.assert_allclose(flatten(found.params)[path], value, rtol=0, atol=1e-6, err_msg=path)

@@ -4,18 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.attention import attend, repeat_heads, visible
+from models.attention import attend, causal_mask, repeat_heads
 
 
 def test_a_query_sees_its_own_slot_and_those_before_it():
     expected = [[[1, 0, 0, 0], [1, 1, 0, 0]], [[1, 1, 1, 0], [1, 1, 1, 1]]]
-    np.testing.assert_array_equal(visible(jnp.array([[0, 1], [2, 3]]), 4), np.array(expected, bool))
+    np.testing.assert_array_equal(causal_mask(jnp.array([[0, 1], [2, 3]]), 4), np.array(expected, bool))
 
 
 def test_equal_scores_average_the_visible_values_only():
     q_btnh, k_bsgh = jnp.zeros((1, 2, 1, 2)), jnp.zeros((1, 3, 1, 2))
     v_bsgh = jnp.array([[[[1.0, 10.0]], [[3.0, 30.0]], [[100.0, 100.0]]]])
-    out = attend(q_btnh, k_bsgh, v_bsgh, visible(jnp.array([[0, 1]]), 3))
+    out = attend(q_btnh, k_bsgh, v_bsgh, causal_mask(jnp.array([[0, 1]]), 3))
     np.testing.assert_allclose(out, [[[[1.0, 10.0]], [[2.0, 20.0]]]], rtol=1e-6)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from random_clip import save_clip
 
-from models.clip import cut, embed_images, embed_texts, ends, image_text_logits, normalised
+from models.clip import cut_patches, embed_images, embed_texts, ends, image_text_logits, normalise
 from models.clip_io import load_clip
 
 TOKENS_BT = np.random.default_rng(0).integers(3, 46, (8, 12))
@@ -59,8 +59,8 @@ def test_embeddings_and_logits_are_those_of_hugging_face(meshes, vision, text, s
         mesh = mesh_of(*mesh_shape)
         loaded = load_clip(tmp_path, mesh)
         image_be, text_be = embed(loaded, mesh, pixels_bcyx)
-        np.testing.assert_allclose(normalised(image_be), theirs.image_embeds.numpy(), rtol=0, atol=1e-5)
-        np.testing.assert_allclose(normalised(text_be), theirs.text_embeds.numpy(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(normalise(image_be), theirs.image_embeds.numpy(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(normalise(text_be), theirs.text_embeds.numpy(), rtol=0, atol=1e-5)
         ours = np.asarray(image_text_logits(image_be, text_be, loaded.params["logit_scale"]))
         assert np.ptp(ours) > 0.1
         np.testing.assert_allclose(ours, theirs.logits_per_image.numpy(), rtol=0, atol=1e-5)
@@ -74,7 +74,7 @@ def test_patches_are_cut_row_by_row_without_the_rest():
         [10, 11, 15, 16, 35, 36, 40, 41],
         [12, 13, 17, 18, 37, 38, 42, 43],
     ]
-    assert cut(pixels_bcyx, 2).tolist() == [expected]
+    assert cut_patches(pixels_bcyx, 2).tolist() == [expected]
 
 
 def test_a_text_ends_at_its_first_end_token_or_by_the_old_rule_at_its_largest():

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from models.config import ModelError
 from models.llama import Llama, logits, variables
-from models.lora import LORA, TARGETS, LoraConfig, init_lora, lora_shapes, lora_table, merged
+from models.lora import LORA, TARGETS, LoraConfig, init_lora, lora_shapes, lora_table, merge_adapters
 from models.parameters import flatten, parameter_table
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 48, (8, 12))
@@ -55,7 +55,7 @@ def test_adapters_are_worth_the_merged_weights(tiny, mesh_of, random_params, mes
     mesh = mesh_of(*mesh_shape)
     params = random_params(tiny, mesh)
     adapted = params | random_adapters(tiny, mesh)
-    whole = jax.jit(lambda params: merged(params, ADAPTED))(adapted)
+    whole = jax.jit(lambda params: merge_adapters(params, ADAPTED))(adapted)
     assert flatten(whole).keys() == parameter_table(tiny).keys()
     expected = compute(tiny, mesh, whole, scan=scan)
     np.testing.assert_allclose(compute(tiny, mesh, adapted, ADAPTED, scan=scan), expected, rtol=0, atol=1e-5)
@@ -68,7 +68,7 @@ def test_merging_adds_alpha_over_rank_times_the_product(tiny, mesh_of, random_pa
     params = random_params(tiny, mesh)
     adapted = params | random_adapters(tiny, mesh, lora)
     halves = adapted[LORA]["layers"]["mlp"]["down"]
-    found, before = flatten(merged(adapted, lora)), flatten(params)
+    found, before = flatten(merge_adapters(adapted, lora)), flatten(params)
     expected = np.asarray(before["layers/mlp/down"]) + 3.0 * np.asarray(halves["a"]) @ np.asarray(halves["b"])
     np.testing.assert_allclose(found["layers/mlp/down"], expected, rtol=0, atol=1e-6)
     for path in before.keys() - {"layers/mlp/down"}:

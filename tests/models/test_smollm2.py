@@ -56,14 +56,14 @@ def test_prefilled_and_decoded_tokens_have_the_log_probs_of_torch(mesh_shape, me
     params = jax.device_put(loaded.params, inference_shardings(loaded.config, mesh))
     model = Llama(loaded.config, mesh, remat="none")
 
-    def step(fresh):
+    def step(cache_is_empty):
         def run(params, tokens_bt, positions_bt, cache):
-            output = model.apply(variables(params), tokens_bt, positions_bt, cache, fresh=fresh)
+            output = model.apply(variables(params), tokens_bt, positions_bt, cache, cache_is_empty=cache_is_empty)
             return logits(output.hidden_btd, params, loaded.config, mesh), output.cache
 
         return jax.jit(run, donate_argnums=3)
 
-    prefill, decode = step(fresh=True), step(fresh=False)
+    prefill, decode = step(cache_is_empty=True), step(cache_is_empty=False)
     cache = init_cache(loaded.config, rows, LENGTH, mesh)
     position_bt = np.broadcast_to(np.arange(LENGTH), (rows, LENGTH))
     first, cache = prefill(params, tokens_bt[:rows, :PREFILLED], position_bt[:, :PREFILLED], cache)
