@@ -67,7 +67,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "read_facts": lambda text: read_facts(Task("x", hidden_information=text)),
     "first_topic": lambda text: first_topic(text, {"unit": ("unit", "measure"), "rounding": ("round",)}),
     "placeholder": lambda text: placeholder("https://picsum.photos/" + text),
-    "trimmed": SHEET.trimmed,
+    "trimmed": SHEET.trim,
     "dice": lambda text: dice([text], [text[::-1]]),
     "decode_line": lambda text: decode_line(text.encode("utf-8", "replace"), "f:1"),
     "read_row": _read,

@@ -9,10 +9,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from colbench_env.episodes import Settings, finished, play_on
-from colbench_env.humans.scripted import ScriptedHuman
+from colbench_env.episodes import Settings, make_trajectory, play_async
+from colbench_env.humans.scripted import ScriptedSimulator
 from colbench_env.mini import UNKNOWN_REPLIES, keywords, make_tasks
-from colbench_env.rollouts import Wanted, play_all
+from colbench_env.rollouts import RolloutPlan, play_all
 from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
 
@@ -22,17 +22,19 @@ TASKS, SAMPLES = 5, 2
 
 def main() -> None:
     """Cuts between lines, without the last newline, in lines, in the middle of characters, at 0, and at random."""
-    tasks, human, settings = make_tasks("test", TASKS, 0), ScriptedHuman(keywords(), UNKNOWN_REPLIES), Settings()
+    tasks, human, settings = make_tasks("test", TASKS, 0), ScriptedSimulator(keywords(), UNKNOWN_REPLIES), Settings()
 
     async def agent(episode):
         await asyncio.sleep(0)
         return episode.step_agent("How to round? é" if not episode.turns else "I WANT TO ANSWER: x = 1")
 
     async def play(task, sample):
-        return finished(await play_on(settings.begin(task), agent, human, settings, sample), human, settings, sample)
+        return make_trajectory(
+            await play_async(settings.begin(task), agent, human, settings, sample), human, settings, sample
+        )
 
     with tempfile.TemporaryDirectory() as folder:
-        wanted = Wanted(Path(folder, "rows.jsonl"), tasks, SAMPLES, settings.about(human))
+        wanted = RolloutPlan(Path(folder, "rows.jsonl"), tasks, SAMPLES, settings.run_metadata(human))
         asyncio.run(play_all(wanted, play, 4))
         # Other tools write characters as they are: such a file can be cut off in the middle of one.
         ours = wanted.output.read_bytes()

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from colbench_env.episodes import Settings
-from colbench_env.humans.scripted import ScriptedHuman
+from colbench_env.humans.scripted import ScriptedSimulator
 from colbench_env.mini import UNKNOWN_REPLIES, keywords, make_tasks
-from colbench_env.rollouts import Wanted, play_all
+from colbench_env.rollouts import RolloutPlan, play_all
 from launch.common.settings import EMBEDDED_DIRECTORY
 from sweet_jax.generation.batch_sampler import Sampling
 from sweet_jax.generation.load import start_drawing
@@ -23,7 +23,7 @@ from sweet_jax.rollout.agent import Drawn, Table
 TASKS, IN_FLIGHT, ROWS, REPEATS, SLOW = 256, 64, 16, 3, 0.2
 
 
-class Late(ScriptedHuman):
+class Late(ScriptedSimulator):
     """The scripted human after a pause."""
 
     pause = 0.0
@@ -50,7 +50,7 @@ def main() -> None:
         nonlocal tokens
         Late.pause, tokens = pause, 0
         with tempfile.TemporaryDirectory() as folder:
-            wanted = Wanted(Path(folder, "rows.jsonl"), tasks[:count], 1, settings.about(human))
+            wanted = RolloutPlan(Path(folder, "rows.jsonl"), tasks[:count], 1, settings.run_metadata(human))
             began = time.monotonic()
             asyncio.run(play_all(wanted, play, IN_FLIGHT))
             return tokens / (time.monotonic() - began)

@@ -8,7 +8,7 @@ Text in, text out: nothing here knows of tokens, arrays or devices, and importin
     tfds         the files as the dataset `colbench` (needs tensorflow_datasets)
     dialogue     the protocol of an episode as a state machine
     humans       who answers the agent
-    prompts      what the agent and a simulated human are told
+    prompts      what the agent and a user simulator are told
     grading      what an answer is worth
     episodes     plays episodes with any callable as agent, one or many, and grades them
     environment  an episode with reset and step
@@ -28,10 +28,10 @@ _NAMES = {
     "types": ("NO_ANSWER", "BadInput", "Message", "Task", "Trajectory", "Verdict"),
     "tasks": ("append_rows", "read_complete", "read_rows", "scan_rows", "write_rows"),
     "dialogue": ("ANSWER_MARKER", "MAX_TURNS", "OUTPUT_MARKER", "Episode", "chat_messages"),
-    "humans": ("Human", "HumanRequest", "human_prompt"),
-    "humans.chat": ("ChatHuman",),
-    "humans.rules": ("RulesHuman",),
-    "humans.scripted": ("ScriptedHuman",),
+    "humans": ("SimulatorRequest", "UserSimulator", "simulator_prompt"),
+    "humans.chat": ("ChatSimulator",),
+    "humans.rules": ("RulesSimulator",),
+    "humans.scripted": ("ScriptedSimulator",),
     "prompts": ("load_prompt",),
     "grading": ("Grade", "Grader", "Limits"),
     "episodes": ("Agent", "EpisodeFailed", "Settings", "grade_trajectories", "play", "play_many", "with_grade"),

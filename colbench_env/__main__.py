@@ -1,6 +1,6 @@
 """The command `colbench`, also `python -m colbench_env`: plays dialogues, grades answers, says what they are worth.
 
-    colbench play --agent=my_agent.py:agent --output=rows.jsonl       # 20 tasks of the miniature
+    colbench play --agent=my_agent.py:agent --output=rows.jsonl       # 20 tasks of toy ColBench
     colbench grade rows.jsonl --output=graded.jsonl
     colbench report graded.jsonl
 
@@ -25,10 +25,10 @@ from colbench_env.episodes import EpisodeFailed, Settings, play_many
 from colbench_env.grade_file import alone_on, grade_rows, why_ungraded
 from colbench_env.grading import Grader
 from colbench_env.grading.verdicts import MODES
-from colbench_env.humans import Human
-from colbench_env.humans.chat import ChatHuman
-from colbench_env.humans.rules import RulesHuman
-from colbench_env.humans.scripted import ScriptedHuman
+from colbench_env.humans import UserSimulator
+from colbench_env.humans.chat import ChatSimulator
+from colbench_env.humans.rules import RulesSimulator
+from colbench_env.humans.scripted import ScriptedSimulator
 from colbench_env.rewards import check_rewards
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.terminal_text import printable_line
@@ -73,15 +73,15 @@ def _status(command: Callable[[], None]) -> int:
     except (BadInput, Stopped) as problem:
         status, sentence = (2 if isinstance(problem, BadInput) else 1), f"error: {problem}"
     except OSError as problem:
-        status, sentence = 1, f"error: {_unwritten(problem)}"
-        _let_go(sys.stdout)
+        status, sentence = 1, f"error: {_explain_error(problem)}"
+        _discard(sys.stdout)
     with contextlib.suppress(OSError):
         print(printable_line(sentence), file=sys.stderr, flush=True)
-    _let_go(sys.stderr)
+    _discard(sys.stderr)
     return status
 
 
-def _unwritten(problem: OSError) -> str:
+def _explain_error(problem: OSError) -> str:
     """Explain an error of the system in a sentence."""
     if isinstance(problem, BrokenPipeError):
         return "the output was closed before everything was printed"
@@ -92,7 +92,7 @@ def _unwritten(problem: OSError) -> str:
     return str(problem)
 
 
-def _let_go(stream: TextIO) -> None:
+def _discard(stream: TextIO) -> None:
     """Discard what cannot be printed, on which the interpreter would fail once more as it ends."""
     try:
         stream.flush()
@@ -107,14 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     play.set_defaults(run=_play)
     play.add_argument("--agent", required=True, metavar="FILE.py:NAME", help="function from chat messages to text")
     play.add_argument("--output", required=True, type=Path, help="rows go here; the same command again goes on")
-    play.add_argument("--tasks", type=Path, help="a tasks file; without it tasks of the miniature")
+    play.add_argument("--tasks", type=Path, help="a tasks file; without it tasks of toy ColBench")
     play.add_argument(
         "--human",
         metavar="scripted|rules|FILE.py:NAME",
-        help="scripted knows the hidden facts of the miniature, rules answers from a task's reference (left out, "
+        help="scripted knows the hidden facts of toy ColBench, rules answers from a task's reference (left out, "
         "scripted without --tasks and rules with it); or a function (messages, seed) -> text",
     )
-    play.add_argument("--count", type=int, default=20, help="tasks of the miniature (20)")
+    play.add_argument("--count", type=int, default=20, help="tasks of toy ColBench (20)")
     play.add_argument("--samples", type=int, default=1, help="dialogues about each task (1)")
     turns = f"turns of the agent at most ({mini.MINI_TURNS} without --tasks, {MAX_TURNS} with it)"
     play.add_argument("--max-turns", type=int, help=turns)
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 def _play(flags: argparse.Namespace) -> None:
     if flags.count < 1:
         raise BadInput(f"--count={flags.count}: expected at least 1 task")
-    agent, human = _function(flags.agent), _human(flags)
+    agent, human = _import_function(flags.agent), _make_simulator(flags)
     tasks = mini.make_tasks("test", flags.count, flags.seed) if flags.tasks is None else read_rows(flags.tasks, Task)
     usual_turns = mini.MINI_TURNS if flags.tasks is None else MAX_TURNS
     max_turns = usual_turns if flags.max_turns is None else flags.max_turns
@@ -153,7 +153,7 @@ def _play(flags: argparse.Namespace) -> None:
         if isinstance(result, EpisodeFailed):
             failed.append(result)
             print(f"warning: {printable_line(str(result))}", file=sys.stderr)
-        _progress("dialogues", done, total)
+        _print_progress("dialogues", done, total)
 
     played = play_many(
         tasks,
@@ -171,16 +171,16 @@ def _play(flags: argparse.Namespace) -> None:
         raise Stopped(f"{len(failed)} dialogues failed, the last one: {failed[-1]}; the same command plays them again")
 
 
-def _human(flags: argparse.Namespace) -> Human:
+def _make_simulator(flags: argparse.Namespace) -> UserSimulator:
     """Make the user simulator of `--human`. Raises BadInput."""
     name = flags.human or ("scripted" if flags.tasks is None else "rules")
     if name == "scripted":
-        return ScriptedHuman(mini.keywords(), mini.UNKNOWN_REPLIES)
+        return ScriptedSimulator(mini.keywords(), mini.UNKNOWN_REPLIES)
     if name == "rules":
-        return RulesHuman()
+        return RulesSimulator()
     if ":" not in name:
         raise BadInput(f"--human={name}: there is no such human, expected scripted, rules or FILE.py:NAME")
-    return ChatHuman(_function(name), model={"name": name})
+    return ChatSimulator(_import_function(name), model={"name": name})
 
 
 def _grade(flags: argparse.Namespace) -> None:
@@ -194,7 +194,9 @@ def _grade(flags: argparse.Namespace) -> None:
         check_rewards(given, "backend", REGRADE)
     with alone_on(flags.output), Grader(flags.grader, flags.workers) as grader:
         print(grader.layers_text())
-        graded = grade_rows(rows, wanted, grader, flags.output, lambda done, total: _progress("answers", done, total))
+        graded = grade_rows(
+            rows, wanted, grader, flags.output, lambda done, total: _print_progress("answers", done, total)
+        )
     print(f"{len(graded)} graded dialogues in {flags.output}")
     if left := [row for row in graded if row.reward is None]:
         raise Stopped(f"{len(left)} answers could not be graded, {why_ungraded(left)}")
@@ -224,7 +226,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _progress(what: str, done: int, total: int) -> None:
+def _print_progress(what: str, done: int, total: int) -> None:
     """Print progress: a line that is written over on a terminal, elsewhere a line at every tenth part."""
     if sys.stderr.isatty():
         print(f"\r{what} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
@@ -232,20 +234,20 @@ def _progress(what: str, done: int, total: int) -> None:
         print(f"{what} {done}/{total}", file=sys.stderr, flush=True)
 
 
-def _function(place: str) -> Callable[..., str]:
+def _import_function(place: str) -> Callable[..., str]:
     """Import the function that FILE.py:NAME names. Raises BadInput."""
     path, colon, name = place.rpartition(":")
     if not colon or not path.endswith(".py"):
         raise BadInput(f"{place!r} names no function, expected FILE.py:NAME, as in my_agent.py:agent")
     if not Path(path).is_file():
         raise BadInput(f"{path}: no such file, expected the Python file in which {name} is defined")
-    found = getattr(_imported(Path(path)), name, None)
+    found = getattr(_import_file(Path(path)), name, None)
     if not callable(found):
         raise BadInput(f"{path}: defines no function {name!r}")
     return found
 
 
-def _imported(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     """Import the file as a module, which finds its neighbours as it would if it were run. Raises BadInput."""
     name = path.stem
     while name in sys.modules:

@@ -1,9 +1,10 @@
 """The protocol of an episode: who sees what, when it ends, and what the answer is.
 
-The human opens with the problem. The agent writes at most `max_turns` turns; after each but the last the human replies.
+The user simulator opens with the problem. The agent writes at most `max_turns` turns; after each but the last the user
+simulator replies.
 
     I WANT TO ANSWER:   ends the episode; the answer stands between the first marker and a second one, or the end
-    OUTPUT:             what stands before it is the agent's thought, which the human does not see
+    OUTPUT:             what stands before it is the agent's thought, which the user simulator does not see
 
 At the last turn the whole reply is the answer (without a marker). An empty answer is `No answer`.
 
@@ -45,15 +46,16 @@ def marked_answer(raw: str) -> str | None:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the rules make of an agent's turn: what the human sees of it, and the answer where it ends the episode."""
+    """What the rules make of an agent's turn: what the user simulator sees of it, and the answer where it ends the
+    episode."""
 
     shown: str
     answer: str | None
 
 
 class Rules(Protocol):
-    """The protocol of a benchmark. name: that of the benchmark. human_limit: characters kept of a human's reply.
-    agent_prompt: of what an agent is told that nobody has told otherwise."""
+    """The protocol of a benchmark. name: that of the benchmark. human_limit: characters kept of a user simulator's
+    reply. agent_prompt: of what an agent is told that nobody has told otherwise."""
 
     @property
     def name(self) -> str: ...
@@ -134,8 +136,8 @@ class Episode:
         return not self.done and self.history[-1].role == "user"
 
     @property
-    def human_is_next(self) -> bool:
-        """Whether the human has to reply now."""
+    def user_is_next(self) -> bool:
+        """Whether the user simulator has to reply now."""
         return not self.done and self.history[-1].role == "assistant"
 
     @property
@@ -151,14 +153,14 @@ class Episode:
 
     @property
     def shown_messages(self) -> tuple[Message, ...]:
-        """The dialogue as the human knows it: without the agent's thoughts."""
+        """The dialogue as the user simulator knows it: without the agent's thoughts."""
         return tuple(Message(entry.role, entry.content) for entry in self.history)
 
     def step_agent(self, raw: str, prompt: str | None = None, extra: Mapping[str, Any] | None = None) -> Self:
         """Return the state after the agent's turn.
 
         `raw` is the text as sampled, `prompt` the prompt it was sampled from; `extra` is kept in the message (token ids
-        of the turn, for instance). Half characters are replaced, as everywhere where text comes in.
+        of the turn, for instance). Lone surrogates are replaced, as everywhere where text comes in.
         """
         if not self.agent_is_next:
             raise ValueError(f"the agent cannot write after {self.turns} turns: {self._state()}")
@@ -167,13 +169,13 @@ class Episode:
         message = Message("assistant", read.shown, input=prompt, output=raw, extra=dict(extra or {}))
         return replace(self, history=(*self.history, message), answer=read.answer)
 
-    def step_human(self, reply: str, extra: Mapping[str, Any] | None = None) -> Self:
+    def step_user(self, reply: str, extra: Mapping[str, Any] | None = None) -> Self:
         """Return the state after the user simulator's reply, cut to the rules' limit; `extra` is kept in the message.
 
-        Half characters are replaced. An empty reply raises ValueError, and so does one of which the limit leaves blanks
+        Lone surrogates are replaced. An empty reply raises ValueError, and so does one of which the limit leaves blanks
         only: a simulator that failed must not become a turn of the dialogue.
         """
-        if not self.human_is_next:
+        if not self.user_is_next:
             raise ValueError(f"the human cannot reply after {self.turns} turns: {self._state()}")
         said = replace_lone_surrogates(reply[: self.rules.human_limit])
         if not said.strip():
@@ -183,7 +185,7 @@ class Episode:
     def give_up(self) -> Self:
         """End the episode here without a last turn, for instance because the context is full.
 
-        A human reply that the agent has not answered is dropped, so that the agent has the last word.
+        A user simulator reply that the agent has not answered is dropped, so that the agent has the last word.
         """
         if self.done:
             raise ValueError(f"the episode cannot be given up: {self._state()}")

@@ -84,7 +84,7 @@ class Endpoint:
                         where = f"{self.settings.url} refuses the request (status {refusal.status})"
                         raise NoReply(f"{where}: {refusal.message}") from problem
         self._works = True
-        return self._said(answer)
+        return self._reply_text(answer)
 
     async def _ask(self, client: Any, messages: Sequence[Mapping[str, Any]], sent: dict[str, Any]) -> Any:
         return await client.chat.completions.create(model=self.settings.model, messages=list(messages), extra_body=sent)
@@ -97,12 +97,12 @@ class Endpoint:
         while True:
             sent = self.parameters(seed)
             try:
-                await self._ask(client, _trial(messages), sent)
+                await self._ask(client, _trial_messages(messages), sent)
             except self._openai.APIStatusError as problem:
                 refusal = self._refusal(problem, trial=True)
                 named = refusal.about(sent)
                 if not self._adapt(named, sent):
-                    raise self._refused(refusal, named) from problem
+                    raise self._refuse(refusal, named) from problem
             else:
                 self._works = True
                 return
@@ -118,7 +118,7 @@ class Endpoint:
             self._left_out.add(step)
         return step is not None
 
-    def _said(self, answer: Any) -> str:
+    def _reply_text(self, answer: Any) -> str:
         """Return the text of the answer. Raises ValueError, with the reason, where it has none."""
         url = self.settings.url
         try:
@@ -213,7 +213,7 @@ class Endpoint:
             raise problem
         return refusal
 
-    def _refused(self, refusal: Refusal, named: Sequence[str]) -> BadInput:
+    def _refuse(self, refusal: Refusal, named: Sequence[str]) -> BadInput:
         settings, status = self.settings, refusal.status
         if not named:
             hint = f"parameters can be left out with {settings.flag('omit')}"
@@ -233,7 +233,7 @@ def _has_version(url: str) -> bool:
     return re.search(r"/v\d", url) is not None
 
 
-def _trial(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _trial_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Ask for one word, with a system message and a picture where these messages have them."""
     told = [dict(message) for message in messages if message["role"] == "system"]
     sees = any(isinstance(message["content"], list) for message in messages)

@@ -10,14 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 from colbench_env.dialogue import Episode
-from colbench_env.episodes import EpisodeFailed, Settings, finished, grade_trajectories, human_turn, seed_of
+from colbench_env.episodes import EpisodeFailed, Settings, grade_trajectories, make_trajectory, seed_of, user_turn
 from colbench_env.grading import Grader
-from colbench_env.humans import Human
+from colbench_env.humans import UserSimulator
 from colbench_env.types import BadInput, Task
 
 
 class Environment:
-    """Episodes about `tasks`, one at a time. An observation is what the human has just said; "" when it is over.
+    """Episodes about `tasks`, one at a time. An observation is what the user simulator has just said; "" when it is
+    over.
 
     `info` always has `messages` (the dialogue as chat messages for the agent), `task_id`, `seed` and `turns`; where the
     episode is terminated also `trajectory` (graded; it holds the reference) and `success`.
@@ -26,7 +27,7 @@ class Environment:
     machine failed, never 0: then `info["error"]` says who ("human" or "grader") and why. Leave such an episode out.
     """
 
-    def __init__(self, tasks: Sequence[Task], human: Human, grader: Grader, settings: Settings | None = None):
+    def __init__(self, tasks: Sequence[Task], human: UserSimulator, grader: Grader, settings: Settings | None = None):
         if not tasks:
             raise BadInput("an environment without tasks, expected at least one")
         self.tasks = tuple(tasks)
@@ -58,8 +59,8 @@ class Environment:
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Observation, reward, terminated, truncated, info after the agent's turn `action`.
 
-        Terminated: the agent has answered (its last turn always counts as an answer). Truncated: the human could not
-        reply. Raises ValueError where no episode is under way.
+        Terminated: the agent has answered (its last turn always counts as an answer). Truncated: the user simulator
+        could not reply. Raises ValueError where no episode is under way.
         """
         if self._episode is None:
             raise ValueError("no episode is under way: call reset()")
@@ -71,7 +72,7 @@ class Environment:
             reward, info = self._graded(episode)
             return "", reward, True, False, info
         try:
-            episode = human_turn(episode, self.human, self._played, sample=0)
+            episode = user_turn(episode, self.human, self._played, sample=0)
         except EpisodeFailed as failure:
             return "", math.nan, False, True, self._info(episode) | {"error": failure.to_json()}
         self._episode = episode
@@ -81,7 +82,7 @@ class Environment:
         """Do nothing: grader and user simulator belong to whoever made them."""
 
     def _graded(self, episode: Episode) -> tuple[float, dict[str, Any]]:
-        (row,) = grade_trajectories([finished(episode, self.human, self._played, sample=0)], self.grader)
+        (row,) = grade_trajectories([make_trajectory(episode, self.human, self._played, sample=0)], self.grader)
         info = self._info(episode) | {"trajectory": row, "success": row.reward == 1.0}
         if row.reward is None:
             failure = EpisodeFailed("grader", episode, 0, "a test could not be run")

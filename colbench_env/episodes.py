@@ -1,7 +1,7 @@
-"""Plays episodes between any agent and any human, one or many side by side, and grades what came of them.
+"""Plays episodes between any agent and any user simulator, one or many side by side, and grades what came of them.
 
 An agent is a function: chat messages in, the text of its turn out. An episode that the machine spoilt (the agent's
-function raised, the human could not reply) is an `EpisodeFailed`: it has no answer, so it is never graded.
+function raised, the user simulator could not reply) is an `EpisodeFailed`: it has no answer, so it is never graded.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from colbench_env import background
 from colbench_env.design.grading import DesignGrade
 from colbench_env.dialogue import MAX_TURNS, BackendRules, Episode, Rules, chat_messages
 from colbench_env.grading import Grade, Grader
-from colbench_env.humans import Human, HumanRequest
+from colbench_env.humans import SimulatorRequest, UserSimulator
 from colbench_env.prompts import load_prompt
 from colbench_env.simulator_health import leaks
 from colbench_env.tasks import append_rows, read_complete, write_rows
@@ -42,10 +42,11 @@ class Settings:
     """How episodes are played; all of it is kept in the rows, but for the retries.
 
     `system` is the agent's system prompt: "" for none, None for the prompt of the rules. `agent_name` is for whoever
-    reads a row. The human is asked up to `attempts` times for a reply, with pauses of `retry_seconds`, twice that, ...
-    A reply that gives the solution away (`simulator_health.leaks`) is marked; with `no_leaks` it is asked for again, up
-    to `attempts` times, and then the human has failed. What a reasoning model thinks aloud is no part of its reply
-    (`thoughts.without_thoughts`), and a reply that is all thought is asked for again; rows count both.
+    reads a row. The user simulator is asked up to `attempts` times for a reply, with pauses of `retry_seconds`, twice
+    that, ... A reply that gives the solution away (`simulator_health.leaks`) is marked; with `no_leaks` it is asked for
+    again, up to `attempts` times, and then the user simulator has failed. What a reasoning model thinks aloud is no
+    part of its reply (`thoughts.without_thoughts`), and a reply that is all thought is asked for again; rows count
+    both.
     """
 
     max_turns: int = MAX_TURNS
@@ -77,7 +78,7 @@ class Settings:
         """Return the dialogue so far as chat messages for the agent, system prompt first."""
         return chat_messages(episode.messages, self.system_prompt)
 
-    def about(self, human: Human) -> dict[str, Any]:
+    def run_metadata(self, human: UserSimulator) -> dict[str, Any]:
         """Return what a row says of how it was played, as it is read back from a file."""
         told = hashlib.sha256(self.system_prompt.encode()).hexdigest()[:12]
         about = {
@@ -126,18 +127,20 @@ class EpisodeFailed(Exception):
         }
 
 
-def play(task: Task, agent: Agent, human: Human, settings: Settings = Settings(), sample: int = 0) -> Trajectory:
+def play(
+    task: Task, agent: Agent, human: UserSimulator, settings: Settings = Settings(), sample: int = 0
+) -> Trajectory:
     """Play one episode and return the ungraded trajectory. Raises EpisodeFailed, and BadInput where the simulator does.
 
-    `sample` tells episodes about one task apart: the human's seeds are made of the settings' seed, the task, the sample
-    and the turn.
+    `sample` tells episodes about one task apart: the user simulator's seeds are made of the settings' seed, the task,
+    the sample and the turn.
     """
     episode = settings.begin(task)
     while not episode.done:
         episode = _agent_turn(episode, agent, settings, sample)
         if not episode.done:
-            episode = human_turn(episode, human, settings, sample)
-    return finished(episode, human, settings, sample)
+            episode = user_turn(episode, human, settings, sample)
+    return make_trajectory(episode, human, settings, sample)
 
 
 def _agent_turn(episode: Episode, agent: Agent, settings: Settings, sample: int) -> Episode:
@@ -150,16 +153,16 @@ def _agent_turn(episode: Episode, agent: Agent, settings: Settings, sample: int)
     return episode.step_agent(text)
 
 
-async def play_on(episode: Episode, agent: Turn, human: Human, settings: Settings, sample: int) -> Episode:
+async def play_async(episode: Episode, agent: Turn, human: UserSimulator, settings: Settings, sample: int) -> Episode:
     """Play the episode to its end; `agent` gives the state after each of its turns. Raises as `play`."""
     while not episode.done:
         episode = await agent(episode)
         if not episode.done:
-            episode = await answered(episode, human, settings, sample)
+            episode = await user_turn_async(episode, human, settings, sample)
     return episode
 
 
-async def answered(episode: Episode, human: Human, settings: Settings, sample: int) -> Episode:
+async def user_turn_async(episode: Episode, human: UserSimulator, settings: Settings, sample: int) -> Episode:
     """Return the episode after the simulator's reply. Raises EpisodeFailed when every try failed, BadInput at the
     first."""
     seed = seed_of(settings.seed, "human", episode.task.task_id, sample, episode.turns)
@@ -167,7 +170,7 @@ async def answered(episode: Episode, human: Human, settings: Settings, sample: i
     counts = {"reasked": 0, "unfinished_thoughts": 0}
     for attempt in range(settings.attempts):
         try:
-            request = HumanRequest(episode.task, episode.shown_messages, (seed + attempt) % 2**32)
+            request = SimulatorRequest(episode.task, episode.shown_messages, (seed + attempt) % 2**32)
             reply = await human.reply(request)
             if not isinstance(reply, str):
                 raise ValueError(f"the human's reply is {type(reply).__name__}, expected a string")
@@ -176,7 +179,7 @@ async def answered(episode: Episode, human: Human, settings: Settings, sample: i
             if not (found and settings.no_leaks):
                 marks = {"leaks": found, "thoughts": spoken.thoughts, **counts}
                 kept = {name: value for name, value in marks.items() if value}
-                return episode.step_human(spoken.text, kept | request.notes)
+                return episode.step_user(spoken.text, kept | request.notes)
             counts["reasked"] += 1
             problems.append(ValueError(f"the reply gives the solution away ({', '.join(found)})"))
         except BadInput:
@@ -192,24 +195,24 @@ async def answered(episode: Episode, human: Human, settings: Settings, sample: i
     raise EpisodeFailed("human", episode, sample, f"{last} (attempts: {len(problems)})") from problems[-1]
 
 
-def human_turn(episode: Episode, human: Human, settings: Settings, sample: int) -> Episode:
-    """`answered` for those who are not asynchronous: the human speaks on the background loop."""
-    return background.run(answered(episode, human, settings, sample))
+def user_turn(episode: Episode, human: UserSimulator, settings: Settings, sample: int) -> Episode:
+    """`user_turn_async` for those who are not asynchronous: the user simulator speaks on the background loop."""
+    return background.run(user_turn_async(episode, human, settings, sample))
 
 
-def finished(episode: Episode, human: Human, settings: Settings, sample: int) -> Trajectory:
+def make_trajectory(episode: Episode, human: UserSimulator, settings: Settings, sample: int) -> Trajectory:
     """Return the ungraded trajectory of an episode that is done, with what a row says of how it was played."""
     said = [message.extra for message in episode.history if message.role == "user"]
     counts = {"leaks": sum("leaks" in marks for marks in said), "reasked": sum(m.get("reasked", 0) for m in said)}
     thoughts = {name: sum(m.get(name, 0) for m in said) for name in ("thoughts", "unfinished_thoughts")}
     counts |= {name: count for name, count in thoughts.items() if count}
-    return episode.to_trajectory({"sample": sample, **settings.about(human), **counts})
+    return episode.to_trajectory({"sample": sample, **settings.run_metadata(human), **counts})
 
 
 def play_many(
     tasks: Iterable[Task],
     agent: Agent,
-    human: Human,
+    human: UserSimulator,
     settings: Settings = Settings(),
     *,
     samples: int = 1,
@@ -223,15 +226,15 @@ def play_many(
 
     `agent` and `human` are called from up to `threads` threads; neither is ever interrupted, so give your client a
     time-out. `on_done` is called in this thread; before the first episode `on_begin` is told how many of them `output`
-    has already, and of how many. With `output`, every finished episode is at once added to that file,
-    and every failure to `failures_file(output)`; another run plays what is missing, failures included. At the end the
-    file is put in order. Raises BadInput where the human does, or if the file has rows of another run: the run ends.
+    has already, and of how many. With `output`, every finished episode is at once added to that file, and every failure
+    to `failures_file(output)`; another run plays what is missing, failures included. At the end the file is put in
+    order. Raises BadInput where the user simulator does, or if the file has rows of another run: the run ends.
     """
     if samples < 1 or threads < 1:
         raise BadInput(f"{samples} samples of each task in {threads} threads, expected at least 1 and 1")
     tasks = list(tasks)
     wanted = [(task, sample) for sample in range(samples) for task in tasks]
-    results = already_played(output, wanted, settings.about(human)) if output else [None] * len(wanted)
+    results = already_played(output, wanted, settings.run_metadata(human)) if output else [None] * len(wanted)
     missing = [place for place, result in enumerate(results) if result is None]
     if on_begin is not None:
         on_begin(len(wanted) - len(missing), len(wanted))
@@ -265,7 +268,7 @@ def play_many(
 
 
 def failures_file(output: str | Path) -> Path:
-    """Where failures go when rows go to `output`: beside it, `rows.failures.jsonl` for `rows.jsonl`."""
+    """Name the file of failures next to `output`: `rows.failures.jsonl` for `rows.jsonl`."""
     return Path(str(output).removesuffix(".jsonl") + ".failures.jsonl")
 
 

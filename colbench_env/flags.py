@@ -47,9 +47,9 @@ def source_flags(task: Task) -> frozenset[Flag]:
     """
     if not task.test_cases:
         return frozenset()  # a frontend task, or one of which only the description is known
-    calls = [tree for call in task.test_cases.values() if (tree := _parsed(call, "eval")) is not None]
+    calls = [tree for call in task.test_cases.values() if (tree := _parse(call, "eval")) is not None]
     flags = {flag for tree in calls for flag in _tree_flags(tree)}
-    if (reference := _parsed(task.ground_truth, "exec")) is not None:
+    if (reference := _parse(task.ground_truth, "exec")) is not None:
         flags.update(_tree_flags(reference))
     if any(_compares_with_literal(tree.body) for tree in calls):
         flags.add(Flag.COMPARISON)
@@ -77,7 +77,7 @@ def outcome_flags(first: tuple[Outcome, ...], second: tuple[Outcome, ...]) -> fr
     return frozenset(found)
 
 
-def _parsed(source: str, mode: Literal["exec", "eval"]) -> ast.AST | None:
+def _parse(source: str, mode: Literal["exec", "eval"]) -> ast.AST | None:
     try:
         return parse(source, mode)
     except NotPython:

@@ -67,7 +67,7 @@ def grade_rows(
     _check_begins(target, done, rows, wanted, grader)
     found: dict[int, Trajectory] = dict(enumerate(done))
     found |= {index: rows[index] for index in range(len(done), len(rows)) if not wanted[index]}
-    left = [index for index in range(len(done), len(rows)) if wanted[index]]
+    remaining = [index for index in range(len(done), len(rows)) if wanted[index]]
     written, graded, total = len(done), sum(wanted[: len(done)]), sum(wanted)
 
     def write_ready() -> None:
@@ -81,15 +81,15 @@ def grade_rows(
 
     def keep(position: int, grade: Grade) -> None:
         nonlocal graded
-        index = left[position]
+        index = remaining[position]
         found[index] = with_grade(rows[index], grade, grader.mode)
         graded += 1
         write_ready()
         progress(graded, total)
 
     write_ready()
-    if left:
-        grader.grade_many([(rows[index].task, rows[index].answer) for index in left], on_done=keep)
+    if remaining:
+        grader.grade_many([(rows[index].task, rows[index].answer) for index in remaining], on_done=keep)
     return [found[index] for index in range(len(rows))]
 
 

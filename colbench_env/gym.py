@@ -9,7 +9,7 @@ from gymnasium.spaces import Space, Text
 from colbench_env.environment import Environment
 from colbench_env.episodes import Settings
 from colbench_env.grading import Grader
-from colbench_env.humans import Human
+from colbench_env.humans import UserSimulator
 from colbench_env.types import Task
 
 
@@ -46,7 +46,7 @@ class GymEnvironment(Environment, gymnasium.Env[str, str]):
 
     metadata = {"render_modes": []}
 
-    def __init__(self, tasks: Sequence[Task], human: Human, grader: Grader, settings: Settings | None = None):
+    def __init__(self, tasks: Sequence[Task], human: UserSimulator, grader: Grader, settings: Settings | None = None):
         super().__init__(tasks, human, grader, settings)
         self.observation_space = AnyText()
         self.action_space = AnyText()

@@ -1,4 +1,4 @@
-"""Python source of strangers as a syntax tree, without running it and without its warnings."""
+"""Untrusted Python source as a syntax tree, without running it and without its warnings."""
 
 import ast
 import warnings

@@ -11,7 +11,7 @@ from .grading.verdicts import Outcome, equal
 from .python_source import NotPython, parse
 from .types import Task, Verdict
 
-Key, Ran = TypeVar("Key"), TypeVar("Ran")
+Key, Result = TypeVar("Key"), TypeVar("Result")
 
 USELESS = {
     Verdict.TIMEOUT: "runs for too long",
@@ -56,7 +56,7 @@ def outcome_defect(task: Task, outcomes: Sequence[Outcome]) -> str:
 
 
 def run_each(
-    tasks: Mapping[Key, Task], run: Callable[[Task], Ran], workers: int, on_done: Callable[[Key, Ran], None]
+    tasks: Mapping[Key, Task], run: Callable[[Task], Result], workers: int, on_done: Callable[[Key, Result], None]
 ) -> None:
     """Nothing; `on_done` is given, in this thread, the key of each task and what `run` gave for it, as it is done.
 

@@ -88,7 +88,7 @@ def read_refusal(status: int, body: str) -> Refusal:
     except (ValueError, RecursionError):
         text = _one_line(_without_tags(body[:MAX_READ]))
         return Refusal(status, _short(text) or "it gives no reason", text)
-    told = list(_told(value))
+    told = list(_messages_in(value))
     text = _one_line("; ".join(dict.fromkeys(words for words, _ in told)) or body)[:MAX_READ]
     params = tuple(dict.fromkeys(name for _, names in told for name in names))
     first = value[0] if isinstance(value, list) and value else value
@@ -101,7 +101,7 @@ def read_refusal(status: int, body: str) -> Refusal:
     return Refusal(status, _short(text) or "it gives no reason", text, params, kind, structured)
 
 
-def _told(value: Any, depth: int = 0) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _messages_in(value: Any, depth: int = 0) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield what a part of an error says, and the parameters that it names. What was sent and is only repeated
     counts not."""
     if depth > 8:
@@ -111,11 +111,11 @@ def _told(value: Any, depth: int = 0) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield value, ()
     elif isinstance(value, list):
         for entry in value[:20]:
-            yield from _told(entry, depth + 1)
+            yield from _messages_in(entry, depth + 1)
     elif isinstance(value, dict):
         names, place = _params(value)
         for key in _TOLD:
-            for words, inner in _told(value.get(key), depth + 1):
+            for words, inner in _messages_in(value.get(key), depth + 1):
                 yield words + (f" ({place})" if place and not inner else ""), names + inner
         if not any(value.get(key) for key in _TOLD) and isinstance(code := value.get("code"), str):
             yield code, names

@@ -23,13 +23,13 @@ class FailedInARow(Exception):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a file of rollouts shall hold: row j * num_tasks + i is sample j of task i; `about` is in every row."""
+class RolloutPlan:
+    """What a file of rollouts is to hold: row j * num_tasks + i is sample j of task i; `run_metadata` is in each."""
 
     output: Path
     tasks: Sequence[Task]
     samples: int
-    about: Mapping[str, Any]
+    run_metadata: Mapping[str, Any]
 
     @property
     def episodes(self) -> list[tuple[Task, int]]:
@@ -43,12 +43,12 @@ class Wanted:
 
     def missing_numbers(self) -> list[int]:
         """Their numbers among `episodes`."""
-        rows = already_played(self.output, self.episodes, dict(self.about))
+        rows = already_played(self.output, self.episodes, dict(self.run_metadata))
         return [number for number, row in enumerate(rows) if row is None]
 
     def put_in_order(self) -> int:
         """Put the rows of the file in order and return how many there are. Failed episodes have none."""
-        rows = [row for row in already_played(self.output, self.episodes, dict(self.about)) if row is not None]
+        rows = [row for row in already_played(self.output, self.episodes, dict(self.run_metadata)) if row is not None]
         if rows:
             write_rows(self.output, rows)
         return len(rows)
@@ -59,7 +59,7 @@ class Wanted:
         return locked(lock, f"{self.output}:", f"{self.output}: {taken}")
 
     def part(self, number: int) -> Path:
-        """Where process `number` of several puts its rows: beside the file, `rows.part-1.jsonl` for `rows.jsonl`."""
+        """Name the file next to `output` for the rows of process `number`: `rows.part-1.jsonl` for `rows.jsonl`."""
         return Path(f"{str(self.output).removesuffix('.jsonl')}.part-{number}.jsonl")
 
     def gather(self) -> None:
@@ -86,7 +86,7 @@ class Wanted:
 
 
 async def play_all(
-    wanted: Wanted,
+    wanted: RolloutPlan,
     play_one: Callable[[Task, int], Awaitable[Trajectory]],
     in_flight: int,
     on_done: Callable[[Result], None] = lambda result: None,
@@ -108,12 +108,12 @@ async def play_into(
     A failed episode is recorded in `failures_file` and has no row, so that another run plays it again. Whatever else
     `play_one` raises ends the run, and so do FAILURES_IN_A_ROW (as FailedInARow).
     """
-    left = iter(episodes)
+    remaining = iter(episodes)
     failed_in_a_row = 0
 
     async def work() -> None:
         nonlocal failed_in_a_row
-        for task, sample in left:
+        for task, sample in remaining:
             try:
                 result: Result = await play_one(task, sample)
             except EpisodeFailed as failure:

@@ -1,6 +1,7 @@
-"""How well the simulated human did: a simulator that fails or gives the solution away spoils what is measured.
+"""How well the user simulator did: a simulator that fails or gives the solution away spoils what is measured.
 
-Looks at the human's replies only, never at the opening. Each rate has a fixed rule, written where it is computed.
+Looks at the user simulator's replies only, never at the opening. Each rate has a fixed rule, written where it is
+computed.
 """
 
 import functools
@@ -39,7 +40,7 @@ _PIECE = re.compile(r"\w+|[^\w\s]")
 
 @dataclass(frozen=True)
 class SimulatorHealth:
-    """Counts over the human's replies in some dialogues.
+    """Counts over the user simulator's replies in some dialogues.
 
     simulators: name and settings as the rows have them, with the number of dialogues. empty: blank replies. failed:
     replies such as "No response." that a failed call has left. unknown: "I don't know" and its like. truncated: replies

@@ -3,7 +3,7 @@
 import re
 
 # Control characters but for line ends and tabs (escape sequences begin with one), what turns the direction of writing
-# round, line ends that are none to a terminal, and half characters.
+# round, line ends that are none to a terminal, and lone surrogates.
 _ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]")
 
 

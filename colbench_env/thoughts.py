@@ -1,6 +1,6 @@
 """What a reasoning model has said, told from what it has only thought.
 
-Servers without a reasoning parser leave the scratchpad in the reply. In a simulated human's words it would give the
+Servers without a reasoning parser leave the scratchpad in the reply. In a user simulator's words it would give the
 hidden solution away, so it is taken out of them; an agent's turn is the agent's own and stays as it is.
 """
 

@@ -24,7 +24,7 @@ def main() -> None:
 
 def _roll(config: RolloutConfig) -> None:
     from colbench_env.episodes import EpisodeFailed, failures_file
-    from colbench_env.rollouts import FailedInARow, Result, Wanted
+    from colbench_env.rollouts import FailedInARow, Result, RolloutPlan
     from launch.common.benchmarks import open_benchmark
     from launch.common.console import Console
     from launch.common.run_dir import check_same
@@ -35,14 +35,14 @@ def _roll(config: RolloutConfig) -> None:
     check_same(settings_of(config))
     console, tasks = Console(audible=processes.is_process_0()), _tasks(config)
 
-    async def roll(sides: Sides, wanted: Wanted) -> None:
+    async def roll(sides: Sides, wanted: RolloutPlan) -> None:
         async with contextlib.AsyncExitStack() as held:
             for endpoint in sides.endpoints:
                 await held.enter_async_context(contextlib.aclosing(endpoint))
                 await endpoint.check()
             await play(sides, wanted)
 
-    async def play(sides: Sides, wanted: Wanted) -> None:
+    async def play(sides: Sides, wanted: RolloutPlan) -> None:
         episodes, told = shares.share(wanted), 0
         total = len(tasks) * config.samples
         done = total - len(episodes)
@@ -67,7 +67,7 @@ def _roll(config: RolloutConfig) -> None:
         await shares.play_share(wanted, episodes, sides.play, config.simulator.in_flight, on_done)
 
     with open_benchmark(config.benchmark, config.design) as benchmark, seated(config, benchmark) as sides:
-        wanted = Wanted(config.output, tasks, config.samples, sides.about)
+        wanted = RolloutPlan(config.output, tasks, config.samples, sides.about)
         with shares.alone(wanted):
             try:
                 asyncio.run(roll(sides, wanted))

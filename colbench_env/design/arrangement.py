@@ -68,9 +68,9 @@ def relation(first: Box, second: Box) -> str | None:
     """How the first box stands to the second: "left of", "right of", "above", "below", or None where they overlap."""
     across = min(first.right, second.right) - max(first.left, second.left)
     down = min(first.bottom, second.bottom) - max(first.top, second.top)
-    beside = down > OVERLAP * min(first.height, second.height)
+    aligned = down > OVERLAP * min(first.height, second.height)
     over = across > OVERLAP * min(first.width, second.width)
-    if beside and across <= 2:
+    if aligned and across <= 2:
         return "left of" if first.left < second.left else "right of"
     if over and down <= 2:
         return "above" if first.top < second.top else "below"

@@ -78,10 +78,10 @@ def read_stylesheet(sheet: Stylesheet, directory: Path) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError:
         raise BadInput(f"{path}: not there; `python -m launch.data assets` fetches it once") from None
-    return checked(sheet, content, str(path))
+    return check_hash(sheet, content, str(path))
 
 
-def checked(sheet: Stylesheet, content: bytes, where: str) -> bytes:
+def check_hash(sheet: Stylesheet, content: bytes, where: str) -> bytes:
     """Return the content if it has the stylesheet's hash; else raise BadInput, which names where it is from."""
     found = hashlib.sha256(content).hexdigest()
     if found != sheet.sha256:

@@ -1,4 +1,4 @@
-"""Renders each text once: a reference is looked at every turn, and the pages of the miniature come again and again."""
+"""Renders each text once: a reference is looked at every turn, and the pages of toy ColBench come again and again."""
 
 import asyncio
 from collections import OrderedDict
@@ -24,10 +24,10 @@ class CachedRenderer:
     def render_many(self, htmls: Sequence[str]) -> list[Page]:
         """Render all the texts and return their pages in order."""
 
-        async def gathered() -> list[Page]:
+        async def gather() -> list[Page]:
             return await asyncio.gather(*(self.render(html) for html in htmls))
 
-        return background.run(gathered())
+        return background.run(gather())
 
     async def render(self, html: str) -> Page:
         """Render the text, or return its kept page. Raises as `Renderer.render`, and then keeps nothing."""

@@ -78,7 +78,7 @@ def name(colour: str) -> str:
     return min(NAMED, key=lambda entry: min(distance(colour, example) for example in entry[1]))[0]
 
 
-def contrasted(wanted: str, seen: str) -> tuple[str, str]:
+def contrast(wanted: str, seen: str) -> tuple[str, str]:
     """Name a wanted and a seen colour; where one name fits both, say what tells them apart.
 
     In: "#10b981", "#3b82f6"   Out: "green", "blue"

@@ -3,8 +3,8 @@
     OUTPUT:             what stands before it is the agent's thought, which is not looked at for a page
     I WANT TO ANSWER:   ends the episode
 
-The human opens with a description. The agent writes at most `max_turns` turns, each of which may hold one page
-(`extract_html`); after each but the last the human has looked at it rendered and says what should be changed.
+The user simulator opens with a description. The agent writes at most `max_turns` turns, each of which may hold one page
+(`extract_html`); after each but the last the user simulator has looked at it rendered and says what should be changed.
 """
 
 from dataclasses import dataclass

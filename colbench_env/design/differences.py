@@ -13,13 +13,13 @@ from colbench_env.design.tree import HEADINGS, Box, Tree, ancestors, box_of, kin
 from colbench_env.design.words import (
     PLURALS,
     compared_size,
+    join_names,
     letters_sentence,
-    listed,
     made_of,
     name_of,
-    number,
+    number_word,
     pixels,
-    quoted,
+    quote,
     with_article,
 )  # fmt: skip
 
@@ -120,7 +120,7 @@ class Compared:
                 loud = 0.6 if wanted.tag in HEADINGS or wanted.tag in ("a", "button") else 0.2
                 other = 0.3 if theirs in self._pairs[0] else 1.0
                 what = "heading" if wanted.tag in HEADINGS else wanted.tag if wanted.tag == "button" else "text"
-                sentence = f"The {what} {quoted(seen.text)} should say {quoted(wanted.text)}."
+                sentence = f"The {what} {quote(seen.text)} should say {quote(wanted.text)}."
                 yield Difference(
                     "text", name_of(self.theirs, wanted.path), sentence, self.share(box_of([wanted])) * loud * other,
                     wanted.path,
@@ -139,7 +139,7 @@ class Compared:
                 whole = path == "body"
                 name = "page's background" if whole else name_of(self.theirs, path)
                 box = Box(0, 0, self.reference.width, self.reference.height) if whole else self.theirs.box(path)
-                wanted, seen = colour.contrasted(wanted_colour, seen_colour)
+                wanted, seen = colour.contrast(wanted_colour, seen_colour)
                 gap = colour.distance(wanted_colour, seen_colour)
                 weight = self.share(box) * (0.3 + 0.7 * min(gap / 60, 1))
                 yield Difference("background", name, f"The {name} should be {wanted}, yours is {seen}.", weight, path)
@@ -213,7 +213,7 @@ class Compared:
         tags = {block.tag for block in blocks}
         if len(tags) == 1 and (plural := PLURALS.get(next(iter(tags)))):
             if len(blocks) <= 3:
-                return f"{plural} {listed([quoted(block.text) for block in blocks])}", True, common
+                return f"{plural} {join_names([quote(block.text) for block in blocks])}", True, common
             return f"{plural} in the {name_of(self.theirs, common)}", True, common
         return f"text in the {name_of(self.theirs, common)}", False, common
 
@@ -247,11 +247,11 @@ def arrangements_as_differences(compared: Compared) -> Iterator[Difference]:
         weight = compared.share(box_of([compared.theirs.blocks[n] for n in numbers]))
         sentence = {
             "swapped": f"The {names[0]} should be {found.side} the {names[-1]}, yours is the other way round.",
-            "stacked": f"The {listed(names[:4])} should stand side by side in {number(len(names))} columns, "
+            "stacked": f"The {join_names(names[:4])} should stand side by side in {number_word(len(names))} columns, "
             "yours are one below the other.",
-            "unstacked": f"The {listed(names[:4])} should stand one below the other, yours are side by side.",
+            "unstacked": f"The {join_names(names[:4])} should stand one below the other, yours are side by side.",
         }[found.kind]
-        yield Difference(found.kind, listed(names[:4]), sentence, weight * 0.9 + 0.05, found.around)
+        yield Difference(found.kind, join_names(names[:4]), sentence, weight * 0.9 + 0.05, found.around)
 
 
 def _painted(tree: Tree, number: int) -> str:

@@ -49,7 +49,7 @@ class Network:
         another."""
         if self._sheet is None:
             self._sheet = Trimmer(read_stylesheet(self.stylesheet, assets_directory(self.assets)).decode())
-        return self._sheet.trimmed(html)
+        return self._sheet.trim(html)
 
     def script(self) -> str:
         """Return the script that brings a page the stylesheet."""
@@ -106,7 +106,7 @@ class Visit:
         if (picture := placeholder(url)) and not navigates:
             if not self.network.online_images:
                 return await route.fulfill(body=picture.svg(), content_type="image/svg+xml")
-            body, kind = await self._fetched(route, url) or (picture.svg(), "image/svg+xml")
+            body, kind = await self._fetch(route, url) or (picture.svg(), "image/svg+xml")
             return await route.fulfill(body=body, content_type=kind)
         self.refused += 1
         styles = kind == "stylesheet" or (kind == "script" and "tailwind" in url)
@@ -118,7 +118,7 @@ class Visit:
             return await route.fulfill(status=204)  # the page stays where it is
         return await route.fulfill(body=EMPTY_FRAME, content_type="text/html")
 
-    async def _fetched(self, route: Any, url: str) -> tuple[bytes | str, str] | None:
+    async def _fetch(self, route: Any, url: str) -> tuple[bytes | str, str] | None:
         """Fetch the photograph, None where its host has none."""
         from playwright.async_api import Error
 

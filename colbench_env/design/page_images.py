@@ -17,7 +17,7 @@ MOST_SIDES = 12  # dialogues that stand side by side in a report
 
 @dataclass(frozen=True)
 class SideBySide:
-    """The answers about one task beside the reference. names, images: of each policy, in order."""
+    """The answers about one task, to be shown with the reference. names, images: of each policy, in order."""
 
     description: str
     names: tuple[str, ...]

@@ -46,7 +46,7 @@ class Trimmer:
             for name in {name for need in rule.needs for name in need or {""}}:
                 self._of_class.setdefault(name, []).append(place)
 
-    def trimmed(self, html: str) -> str:
+    def trim(self, html: str) -> str:
         """Keep the rules, in their order, of which a selector may match in a page of this text."""
         if _BEYOND_TEXT.search(html):
             return self.sheet
@@ -73,10 +73,10 @@ def _rules(sheet: str) -> Iterator[_Rule]:
 def _needs(selectors: str) -> frozenset[frozenset[str]]:
     """Collect the classes of each selector; those in brackets may be what an element must not have."""
     bare = _IN_BRACKETS.sub("", _COMMENT.sub("", selectors))
-    return frozenset(frozenset(map(_unescaped, _CLASS.findall(one))) for one in bare.split(","))
+    return frozenset(frozenset(map(_unescape, _CLASS.findall(one))) for one in bare.split(","))
 
 
-def _unescaped(name: str) -> str:
+def _unescape(name: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], name).lower()
 
 

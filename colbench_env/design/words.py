@@ -10,19 +10,19 @@ MAX_QUOTE = 40
 PLURALS = {tag: "headings" for tag in HEADINGS} | {"a": "links", "button": "buttons", "p": "texts", "li": "list items"}
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """Quote the words of a text, at most MAX_QUOTE characters of them."""
     if len(text) > MAX_QUOTE:
         text = text[: MAX_QUOTE - 3].rsplit(" ", 1)[0].rstrip(" ,.;:") + "..."
     return f"'{text}'"
 
 
-def number(count: int) -> str:
+def number_word(count: int) -> str:
     """Write the count as a word, up to ten."""
     return NUMBERS[count] if count < len(NUMBERS) else str(count)
 
 
-def listed(names: list[str]) -> str:
+def join_names(names: list[str]) -> str:
     """Join the names to a list in a sentence.
 
     In: ["a", "b", "c"]   Out: "a, b and c"
@@ -37,12 +37,12 @@ def pixels(box: Box) -> str:
 
 def name_of(tree: Tree, path: str) -> str:
     """Name the element at the path, without an article: "header", "heading 'Menu'", "section 'Our team'"."""
-    tag, number = tag_of(path), tree.at.get(path)
-    block = tree.blocks[number] if number is not None else None
+    tag, number_word = tag_of(path), tree.at.get(path)
+    block = tree.blocks[number_word] if number_word is not None else None
     title = _title(tree, path)
     if tag in PLACES:
         alike = [other for other in tree.under if tag_of(other) == tag]
-        return PLACES[tag] if len(alike) == 1 or not title else f"{PLACES[tag]} with {quoted(title)}"
+        return PLACES[tag] if len(alike) == 1 or not title else f"{PLACES[tag]} with {quote(title)}"
     if block is not None and (name := _own_name(tree, block)):
         return name
     texts = [n for n in tree.under[path] if tree.blocks[n].text]
@@ -51,12 +51,12 @@ def name_of(tree: Tree, path: str) -> str:
     if tag == "main":
         return "main part"
     if tag == "form":
-        return f"form {quoted(title)}" if title else "form"
+        return f"form {quote(title)}" if title else "form"
     if tag in ("ul", "ol"):
-        return f"list that begins with {quoted(title)}" if title else "list"
+        return f"list that begins with {quote(title)}" if title else "list"
     kind = "section" if tag in ("section", "article") or _has_heading(tree, path) else "part"
     if title:
-        return f"{kind} {quoted(title)}"
+        return f"{kind} {quote(title)}"
     if pictures := [n for n in tree.under[path] if _own_name(tree, tree.blocks[n]).startswith("picture")]:
         return "picture" if len(pictures) == 1 else "row of pictures"
     around = parent_of(path)
@@ -64,11 +64,11 @@ def name_of(tree: Tree, path: str) -> str:
 
 
 def _own_name(tree: Tree, block: Block) -> str:
-    tag, text = block.tag, quoted(block.text)
+    tag, text = block.tag, quote(block.text)
     if tag in ("img", "svg", "video", "canvas", "iframe", "object", "embed"):
         what = {"video": "video", "iframe": "frame", "svg": "icon"}.get(tag, "picture")
         near = tree.context(block.path)
-        return f"{what} with {quoted(near)}" if near else what
+        return f"{what} with {quote(near)}" if near else what
     if tag in ("input", "textarea", "select"):
         return f"input field {text}" if block.text else "input field"
     if not block.text or block.path == "body":
@@ -100,15 +100,15 @@ def made_of(tree: Tree, path: str) -> str:
         "button": sum(block.tag == "button" for block in inside),
         "input field": sum(kind_of(block) == "control" for block in inside),
     }
-    parts = [f"{number(count)} {what}{'s' if count > 1 else ''}" for what, count in counts.items() if count]
-    return f" (it has {listed(parts)})" if parts and len(inside) > 1 else ""
+    parts = [f"{number_word(count)} {what}{'s' if count > 1 else ''}" for what, count in counts.items() if count]
+    return f" (it has {join_names(parts)})" if parts and len(inside) > 1 else ""
 
 
 def letters_sentence(kind: str, wanted: object, seen: object, name: str, many: bool) -> tuple[float, str]:
     """How severe a change of the letters is, and the sentence; `many` where the name is plural."""
     yours = "yours are" if many else "yours is"
     if kind == "colour":
-        names = colour.contrasted(str(wanted), str(seen))
+        names = colour.contrast(str(wanted), str(seen))
         gap = min(colour.distance(str(wanted), str(seen)) / 60, 1)
         subject = name if name.startswith("text in") else f"letters of the {name}"
         return 0.3 + 0.5 * gap, f"The {subject} should be {names[0]}, yours are {names[1]}."

@@ -1,6 +1,6 @@
 """How a value crosses from the sandbox to the grader: plain data only, in an encoding of our own.
 
-This file runs on both sides. `encode` runs in the worker beside hostile code, so it looks at exact types and never
+This file runs on both sides. `encode` runs in the worker with hostile code, so it looks at exact types and never
 calls a method that an answer could have defined; `decode` runs in the grader on bytes that may be forged, so it checks
 every bound and builds nothing but the values named here.
 

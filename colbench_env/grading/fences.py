@@ -56,7 +56,7 @@ class Block:
     @property
     def source(self) -> str:
         """Its code: dedented, the prompts of a doctest taken off; of a block without an end also the prose after."""
-        text = "\n".join(_dedented(self.lines)).lstrip("\ufeff")
+        text = "\n".join(_dedent(self.lines)).lstrip("\ufeff")
         return without_prompts(text) if self.closed else without_prose(without_prompts(text))
 
 
@@ -102,7 +102,7 @@ def without_prompts(text: str) -> str:
     return "\n".join(line[prompt.end() :] for line in text.split("\n") if (prompt := _PROMPT.match(line)))
 
 
-def _dedented(lines: list[str]) -> list[str]:
+def _dedent(lines: list[str]) -> list[str]:
     """As textwrap.dedent, which compiles the indentation, however long, as a regular expression."""
     margin = os.path.commonprefix([line[: -len(text)] for line in lines if (text := line.lstrip(" \t"))])
     return [line[len(margin) :] if line.strip(" \t") else "" for line in lines]

@@ -45,7 +45,7 @@ def escapes(path, pid):
     import os
     return {
         "read a file of the user": attempt(lambda: read(path)),
-        "write beside it": attempt(lambda: open(path + ".new", "w").close()),
+        "write next to it": attempt(lambda: open(path + ".new", "w").close()),
         "change the rights of a file": attempt(lambda: os.chmod(path, 0o666)),
         "reach the network": attempt(connect),
         "signal the grader": attempt(lambda: os.kill(pid, 0)),
@@ -55,7 +55,7 @@ def escapes(path, pid):
 
 
 @dataclass(frozen=True)
-class _Bench:
+class WorkerPair:
     """The two workers of one thread: what runs references never runs answers."""
 
     references: Sandbox
@@ -99,12 +99,12 @@ class Grader:
         self._day: object = None
         self._lock = threading.Lock()
         off = frozenset(without)
-        self._all = [_Bench(Sandbox(self.limits, off), Sandbox(self.limits, off)) for _ in range(workers)]
-        self._benches: queue.LifoQueue[_Bench] = queue.LifoQueue()
-        for bench in reversed(self._all):
-            self._benches.put(bench)
+        self._pairs = [WorkerPair(Sandbox(self.limits, off), Sandbox(self.limits, off)) for _ in range(workers)]
+        self._free: queue.LifoQueue[WorkerPair] = queue.LifoQueue()
+        for pair in reversed(self._pairs):
+            self._free.put(pair)
         try:
-            self.layers, escapes = _examine(self._all[0].answers)
+            self.layers, escapes = _examine(self._pairs[0].answers)
         except SandboxError as error:
             self.close()
             raise BadInput(f"the grader's worker process cannot run here: {error}") from None
@@ -124,9 +124,9 @@ class Grader:
 
     def close(self) -> None:
         """End all worker processes and everything in them."""
-        for bench in self._all:
-            bench.references.close()
-            bench.answers.close()
+        for pair in self._pairs:
+            pair.references.close()
+            pair.answers.close()
 
     def layers_text(self) -> str:
         """One line that says which layers hold on this machine and which do not."""
@@ -146,16 +146,16 @@ class Grader:
         if word is not None:
             detail = f"the released block-list has {word!r}"
             return Grade(tuple(TestVerdict(case.name, Verdict.WRONG, detail) for case in cases))
-        with self._bench() as bench:
-            expected = self._expected(bench.references, task, cases)
+        with self._free_pair() as pair:
+            expected = self._expected(pair.references, task, cases)
             # a test whose reference failed is not run: nothing could pass it
             known = tuple(case for case in cases if expected.outcomes[case.name].verdict == Verdict.PASS)
             if self.mode == "official":
-                got = self._run_all(bench.answers, answers.official_source(answer), known, RELEASED_SECONDS)
+                got = self._run_all(pair.answers, answers.official_source(answer), known, RELEASED_SECONDS)
             else:
-                got = self._run_all(bench.answers, answers.strict_source(answer, cases), known)
+                got = self._run_all(pair.answers, answers.strict_source(answer, cases), known)
             outcomes = dict(zip((case.name for case in known), got, strict=True))
-            return Grade(tuple(self._judge(bench, task, case, expected, outcomes.get(case.name)) for case in cases))
+            return Grade(tuple(self._judge(pair, task, case, expected, outcomes.get(case.name)) for case in cases))
 
     def grade_many(
         self, items: Iterable[tuple[Task, str]], on_done: Callable[[int, Grade], None] | None = None
@@ -185,30 +185,30 @@ class Grader:
     def run_reference(self, task: Task) -> tuple[Outcome, ...]:
         """Run each test of the task with its reference, now. Raises BadInput as `grade` does."""
         cases = _cases(task)
-        with self._bench() as bench:
-            return self._run_all(bench.references, task.ground_truth, cases)
+        with self._free_pair() as pair:
+            return self._run_all(pair.references, task.ground_truth, cases)
 
     def expected(self, task: Task) -> tuple[Outcome, ...]:
         """Return what each test of the task gives with its reference, as answers are compared with it: run when it
         is first asked for, by `grade` or here. Raises BadInput as `grade` does."""
         cases = _cases(task)
-        with self._bench() as bench:
-            return tuple(self._expected(bench.references, task, cases).outcomes[case.name] for case in cases)
+        with self._free_pair() as pair:
+            return tuple(self._expected(pair.references, task, cases).outcomes[case.name] for case in cases)
 
     @contextmanager
-    def _bench(self) -> Iterator[_Bench]:
-        bench = self._benches.get()
+    def _free_pair(self) -> Iterator[WorkerPair]:
+        pair = self._free.get()
         try:
-            yield bench
+            yield pair
         finally:
-            self._benches.put(bench)
+            self._free.put(pair)
 
-    def _judge(self, bench: _Bench, task: Task, case: Case, expected: _Expected, got: Outcome | None) -> TestVerdict:
+    def _judge(self, pair: WorkerPair, task: Task, case: Case, expected: _Expected, got: Outcome | None) -> TestVerdict:
         """Judge one test. Nothing is wrong before it differs from a reference that had its own process too."""
         wanted = expected.outcomes[case.name]
         verdict = judge(case, wanted, got or wanted, self.mode)
         if verdict.verdict == Verdict.WRONG and case.name not in expected.alone:
-            wanted = self._run(bench.references, task.ground_truth, case.call, self.limits.test_seconds, 0.0)
+            wanted = self._run(pair.references, task.ground_truth, case.call, self.limits.test_seconds, 0.0)
             expected.outcomes[case.name] = wanted
             expected.alone.add(case.name)
             verdict = judge(case, wanted, got, self.mode)

@@ -23,7 +23,7 @@ _SCOPE_SINCE, _SCOPE = 6, 0b11  # abstract sockets, signals
 
 def version(libc: ctypes.CDLL) -> int:
     """Return the kernel's Landlock version. Raises OSError where there is none."""
-    return _checked(libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION))
+    return _check(libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION))
 
 
 def ruleset(libc: ctypes.CDLL, rules: Iterable[tuple[str, int]]) -> int:
@@ -37,7 +37,7 @@ def ruleset(libc: ctypes.CDLL, rules: Iterable[tuple[str, int]]) -> int:
     if known >= _SCOPE_SINCE:
         words.append(_SCOPE)
     attributes = struct.pack(f"<{len(words)}Q", *words)
-    rule_set = _checked(libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
+    rule_set = _check(libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
     for path, rights in rules:
         if rights & 1 << 1:
             rights |= _REFER | _TRUNCATE
@@ -45,17 +45,17 @@ def ruleset(libc: ctypes.CDLL, rules: Iterable[tuple[str, int]]) -> int:
         if not os.path.isdir(path):
             rights &= _FILE_ONLY
         rule = struct.pack("<Qi", rights & handled, place)
-        _checked(libc.syscall(_ADD_RULE, rule_set, _PATH_BENEATH, rule, 0))
+        _check(libc.syscall(_ADD_RULE, rule_set, _PATH_BENEATH, rule, 0))
         os.close(place)
     return rule_set
 
 
 def restrict(libc: ctypes.CDLL, rule_set: int) -> None:
     """Binds this process to the rule set for good. Needs no_new_privs. Raises OSError."""
-    _checked(libc.syscall(_RESTRICT_SELF, rule_set, 0))
+    _check(libc.syscall(_RESTRICT_SELF, rule_set, 0))
 
 
-def _checked(result: int) -> int:
+def _check(result: int) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), "landlock")
     return result

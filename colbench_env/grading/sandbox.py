@@ -94,7 +94,7 @@ class Sandbox:
         outcomes, rest = [], ended.data[LENGTH.size + 1 :]
         while rest:
             (length,) = LENGTH.unpack_from(rest)
-            outcomes.append(_claimed(rest[LENGTH.size : LENGTH.size + length]))
+            outcomes.append(_read_claim(rest[LENGTH.size : LENGTH.size + length]))
             rest = rest[LENGTH.size + length :]
         return tuple(outcomes)
 
@@ -203,12 +203,12 @@ class Sandbox:
         if status == NO_FORK or (not data and os.WIFEXITED(status) and os.WEXITSTATUS(status) == NOT_CONFINED):
             raise SandboxError("no process could be made for the test")
         if not data:
-            return self._silent(status, ended.cpu_seconds)
+            return self._explain_silence(status, ended.cpu_seconds)
         if not _is_one_message(data):
             return Outcome(Verdict.CRASH, detail="there is not exactly one message from the test")
-        return _claimed(data[LENGTH.size :])
+        return _read_claim(data[LENGTH.size :])
 
-    def _silent(self, status: int, cpu_seconds: float) -> Outcome:
+    def _explain_silence(self, status: int, cpu_seconds: float) -> Outcome:
         """Explain a child that ended without a message."""
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
@@ -236,7 +236,7 @@ def _is_one_message(data: bytes) -> bool:
     return len(data) > LENGTH.size and LENGTH.unpack_from(data)[0] == len(data) - LENGTH.size
 
 
-def _claimed(body: bytes) -> Outcome:
+def _read_claim(body: bytes) -> Outcome:
     """Read what the body of a message claims."""
     kind, content = body[:1], body[1:]
     if kind == KINDS["value"]:
@@ -251,7 +251,7 @@ def installed_packages() -> dict[str, str]:
     """Where each allowed package that is installed here lies: its folder, or its file."""
     places = {}
     for name in PACKAGES:
-        if name.endswith(".libs"):  # shared libraries beside a wheel's package
+        if name.endswith(".libs"):  # shared libraries next to a wheel's package
             folder = places.get(name.removesuffix(".libs"), "") + ".libs"
             if os.path.isdir(folder):
                 places[name] = folder

@@ -27,7 +27,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 
-if __name__ == "__main__":  # the files beside this one, as a package without the project around it
+if __name__ == "__main__":  # the files next to this one, as a package without the project around it
     _package = types.ModuleType("grader_worker")
     _package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules["grader_worker"] = _package
@@ -97,7 +97,7 @@ def _lies_in(path: str, folders: Iterable[str]) -> bool:
 
 
 class PackageFinder:
-    """Imports the allowed packages from where they are installed, and nothing that lies beside them."""
+    """Imports the allowed packages from where they are installed, and nothing that lies next to them."""
 
     def __init__(self, places: dict[str, str]):
         self.places = places
@@ -235,7 +235,7 @@ def _outcome(source: str, call: str, scope: bytes, alarm: float) -> bytes:
     """Make the call after the source has run, and return the body of the one message about it."""
     text, encode = _text, encoding.encode  # an answer can replace what is looked up later
     try:
-        code = _compiled(source)
+        code = _compile(source)
     except (SyntaxError, ValueError) as error:
         return KINDS["syntax-error"] + text(error)
     except MemoryError:
@@ -267,7 +267,7 @@ def _outcome(source: str, call: str, scope: bytes, alarm: float) -> bytes:
 
 
 @functools.cache
-def _compiled(source: str) -> types.CodeType:
+def _compile(source: str) -> types.CodeType:
     return compile(source, "<answer>", "exec", dont_inherit=True)
 
 

@@ -1,4 +1,4 @@
-"""Who answers the agent: one asynchronous protocol for scripted humans, models and endpoints."""
+"""Who answers the agent: one asynchronous protocol for scripted simulators, models and endpoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,11 +9,12 @@ from colbench_env.types import BadInput, Message, Task, replace_lone_surrogates
 
 
 @dataclass(frozen=True)
-class HumanRequest:
-    """One reply that is wanted: `messages` is the dialogue as the human sees it and ends with the agent's turn.
+class SimulatorRequest:
+    """One reply that is wanted: `messages` is the dialogue as the user simulator sees it and ends with the agent's
+    turn.
 
     `seed` alone decides what is random in the reply, so that it does not depend on the rest of the batch. Whatever the
-    human writes into `notes`, as plain JSON values, is kept beside the reply in the row.
+    human writes into `notes`, as plain JSON values, is kept with the reply in the row.
     """
 
     task: Task
@@ -32,8 +33,8 @@ class HumanRequest:
 
 
 @runtime_checkable
-class Human(Protocol):
-    """Someone who answers. `name` and `settings` are stored in every row that this human has taken part in."""
+class UserSimulator(Protocol):
+    """Someone who answers. `name` and `settings` are stored in every row that this user simulator has taken part in."""
 
     @property
     def name(self) -> str:
@@ -45,15 +46,15 @@ class Human(Protocol):
         """Everything that the replies depend on besides the requests, as plain JSON values."""
         ...
 
-    async def reply(self, request: HumanRequest) -> str:
+    async def reply(self, request: SimulatorRequest) -> str:
         """Return the reply, never empty. Raises where it cannot be had, and invents none.
 
-        BadInput ends the run, NoReply the episode; after any other error the human is asked again.
+        BadInput ends the run, NoReply the episode; after any other error the user simulator is asked again.
         """
         ...
 
 
-def human_prompt(request: HumanRequest, prompt: Prompt = BACKEND_HUMAN) -> str:
+def simulator_prompt(request: SimulatorRequest, prompt: Prompt = BACKEND_HUMAN) -> str:
     """Write the prompt of a language model as user simulator: its part, the hidden information and the dialogue so far.
 
     The hidden information is the task's own, else its reference solution.

@@ -1,16 +1,16 @@
-"""A human played by a language model that someone else runs: an endpoint, another library, a function."""
+"""A user simulator played by a language model that someone else runs: an endpoint, another library, a function."""
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from colbench_env.humans import HumanRequest, human_prompt
+from colbench_env.humans import SimulatorRequest, simulator_prompt
 
 
 @dataclass(frozen=True)
-class ChatHuman:
-    """A human whose words come from `chat`, a function of chat messages and a seed to the text of the reply.
+class ChatSimulator:
+    """A user simulator whose words come from `chat`, a function of chat messages and a seed to the text of the reply.
 
     It is told the prompt `backend_human`: its part, the hidden information and the dialogue, as one user message.
     `model` is what the rows say about it (a model's name, temperature, ...), as plain JSON values.
@@ -29,9 +29,9 @@ class ChatHuman:
         """The prompt, and what `model` says."""
         return {"prompt": "backend_human", **self.model}
 
-    async def reply(self, request: HumanRequest) -> str:
+    async def reply(self, request: SimulatorRequest) -> str:
         """One reply, from a call of `chat` in a thread of its own. Raises what `chat` raises."""
-        messages = [{"role": "user", "content": human_prompt(request)}]
+        messages = [{"role": "user", "content": simulator_prompt(request)}]
         text = await asyncio.to_thread(self.chat, messages, request.seed)
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"the simulated human said {text!r} about task {request.task.task_id}, expected some text")

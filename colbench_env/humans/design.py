@@ -1,4 +1,4 @@
-"""A human for pages that needs no model: compares the agent's rendered page with the wanted one."""
+"""A user simulator for pages that needs no model: compares the agent's rendered page with the wanted one."""
 
 import asyncio
 from collections import OrderedDict
@@ -10,7 +10,7 @@ from colbench_env.design.differences import Difference, differences
 from colbench_env.design.html import extract_html
 from colbench_env.design.page import Page
 from colbench_env.dialogue import FRONTEND_REPLY_LIMIT
-from colbench_env.humans import HumanRequest
+from colbench_env.humans import SimulatorRequest
 from colbench_env.types import BadInput, NoReply, Task
 
 OPENINGS = ("", "Not quite yet. ", "Thank you. ", "I see. ")
@@ -26,7 +26,7 @@ class Renders(Protocol):
 
 
 @dataclass(frozen=True)
-class DesignHuman:
+class DesignSimulator:
     """Looks at the page of the agent's last turn and at the task's reference through `renderer`; a `CachedRenderer`
     renders a reference once.
 
@@ -57,7 +57,7 @@ class DesignHuman:
         """How much it says."""
         return {"looks": "at both pages", "most": self.most, "plain": self.plain}
 
-    async def reply(self, request: HumanRequest) -> str:
+    async def reply(self, request: SimulatorRequest) -> str:
         """Say what differs from the wanted page. Raises as `wanted_page`."""
         seed = request.seed
         html, wanted_html = extract_html(request.question), request.task.ground_truth

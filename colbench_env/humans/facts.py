@@ -1,4 +1,4 @@
-"""A fact that a human knows, and the words by which somebody may ask for it."""
+"""A fact that a user simulator knows, and the words by which somebody may ask for it."""
 
 import re
 from dataclasses import dataclass

@@ -1,15 +1,15 @@
-"""A human played by a model behind an endpoint that speaks OpenAI's protocol."""
+"""A user simulator played by a model behind an endpoint that speaks OpenAI's protocol."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from colbench_env.endpoint import Endpoint
-from colbench_env.humans import HumanRequest, human_prompt
+from colbench_env.humans import SimulatorRequest, simulator_prompt
 from colbench_env.prompts import BACKEND_HUMAN, Prompt
 
 
 @dataclass(frozen=True)
-class OpenAIHuman:
+class OpenAISimulator:
     """Asks `endpoint` with `prompt` filled in, as one user message."""
 
     endpoint: Endpoint
@@ -25,9 +25,9 @@ class OpenAIHuman:
         """The prompt, the model and how it is sampled."""
         return {"prompt": self.prompt.name, **self.endpoint.settings.in_rows}
 
-    async def reply(self, request: HumanRequest) -> str:
+    async def reply(self, request: SimulatorRequest) -> str:
         """One reply; `sent` is noted, with what parameters. Raises what `Endpoint.complete` raises."""
-        told = [{"role": "user", "content": human_prompt(request, self.prompt)}]
+        told = [{"role": "user", "content": simulator_prompt(request, self.prompt)}]
         reply = await self.endpoint.complete(told, request.seed)
         request.notes["sent"] = self.endpoint.parameters(request.seed)
         return reply

@@ -1,4 +1,5 @@
-"""A human for real tasks that needs no model: answers from the reference by rules, in plain sentences, never code.
+"""A user simulator for real tasks that needs no model: answers from the reference by rules, in plain sentences, never
+code.
 
 Each question of the agent's turn is given the fact about the function that it asks for (`knowledge`); a question about
 which nothing is known gets a shrug. What is said depends on the task and the dialogue alone, without chance, and gives
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from colbench_env.dialogue import BACKEND_REPLY_LIMIT
-from colbench_env.humans import HumanRequest
+from colbench_env.humans import SimulatorRequest
 from colbench_env.humans.facts import Fact, stems
 from colbench_env.humans.knowledge import read_knowledge
 from colbench_env.python_source import NotPython
@@ -50,7 +51,7 @@ _CUES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
 
 
 @dataclass(frozen=True)
-class RulesHuman:
+class RulesSimulator:
     """Answers questions about backend tasks from their references. called: the name in rows."""
 
     called: str = "rules"
@@ -65,7 +66,7 @@ class RulesHuman:
         """The version of the rules."""
         return {"answers": "from the reference by rules", "version": VERSION}
 
-    async def reply(self, request: HumanRequest) -> str:
+    async def reply(self, request: SimulatorRequest) -> str:
         """Reply with facts. Raises BadInput for a task without a reference; NoReply where the reference is not
         Python."""
         task = request.task
@@ -92,8 +93,8 @@ def answer(said: str, facts: Sequence[Fact], told: str = "") -> str:
     asked = questions if len(questions) > 1 else questions * MOST  # a single question may be a wide one
     chosen: list[str] = []
     for question in asked:
-        left = [fact for fact in new if fact.sentence not in chosen]
-        fact = _best(question, left, facts)
+        remaining = [fact for fact in new if fact.sentence not in chosen]
+        fact = _best(question, remaining, facts)
         if fact is None and not chosen:
             fact = _best(question, facts, facts)  # said before, and asked for again
         if fact is None or fact.sentence in chosen:

@@ -1,4 +1,4 @@
-"""A human that needs no model: answers from the hidden facts of a task, and from nothing else.
+"""A user simulator that needs no model: answers from the hidden facts of a task, and from nothing else.
 
 The task's `hidden_information` has one fact a line, `topic: sentence`, e.g. `rounding: Round down.`
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from colbench_env.humans import HumanRequest
+from colbench_env.humans import SimulatorRequest
 from colbench_env.types import BadInput, Task
 
 SHRUGS = (
@@ -58,8 +58,9 @@ def first_topic(question: str, keywords: Mapping[str, Sequence[str]]) -> str | N
 
 
 @dataclass(frozen=True)
-class ScriptedHuman:
-    """A human who knows `keywords`, the words by which a question mentions each topic that could be asked about.
+class ScriptedSimulator:
+    """A user simulator who knows `keywords`, the words by which a question mentions each topic that could be asked
+    about.
 
     One question a turn is answered, the first. A topic that is no hidden fact of the task gets one of the `shrugs`.
     """
@@ -95,7 +96,7 @@ class ScriptedHuman:
         topic = first_topic(question, self.keywords)
         return facts[topic] if topic in facts else self.shrugs[seed % len(self.shrugs)]
 
-    async def reply(self, request: HumanRequest) -> str:
+    async def reply(self, request: SimulatorRequest) -> str:
         """Reply to what the agent has just said; see `say`."""
         return self.say(request.task, request.question, request.seed)
 

@@ -1,4 +1,5 @@
-"""A human played by a model that sees: two pictures, of the agent's page and of the wanted one, go to an endpoint."""
+"""A user simulator played by a model that sees: two pictures, of the agent's page and of the wanted one, go to an
+endpoint."""
 
 import asyncio
 import base64
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from colbench_env.design.html import extract_html
-from colbench_env.humans import HumanRequest
+from colbench_env.humans import SimulatorRequest
 from colbench_env.humans.design import Renders, not_shown, wanted_page
 from colbench_env.prompts import DESIGN_HUMAN, Prompt
 
@@ -23,10 +24,10 @@ class Completes(Protocol):
 
 
 @dataclass(frozen=True)
-class VisionHuman:
+class VisionSimulator:
     """Asks `endpoint` with `prompt` filled in and two screenshots: of the agent's last page, and of the reference.
 
-    A turn without a page, or whose page does not show, is answered without the model, as `DesignHuman` does.
+    A turn without a page, or whose page does not show, is answered without the model, as `DesignSimulator` does.
     """
 
     endpoint: Completes
@@ -43,7 +44,7 @@ class VisionHuman:
         """The prompt, the model and how it is sampled."""
         return {"prompt": self.prompt.name, "looks": "at both pages", **self.endpoint.settings.in_rows}
 
-    async def reply(self, request: HumanRequest) -> str:
+    async def reply(self, request: SimulatorRequest) -> str:
         """One reply; `sent` is noted, with what parameters. Raises as `Endpoint.complete` and `wanted_page`."""
         html = extract_html(request.question)
         if html is None:
@@ -52,14 +53,14 @@ class VisionHuman:
         if page.problem is not None:
             return not_shown(page, request.seed)
         content = [
-            {"type": "text", "text": self._told(request)},
+            {"type": "text", "text": self._prompt_text(request)},
             *({"type": "image_url", "image_url": {"url": data_url(side.png)}} for side in (page, reference)),
         ]
         reply = await self.endpoint.complete([{"role": "user", "content": content}], request.seed)
         request.notes["sent"] = dict(self.endpoint.parameters(request.seed))
         return reply
 
-    def _told(self, request: HumanRequest) -> str:
+    def _prompt_text(self, request: SimulatorRequest) -> str:
         speakers = {"user": "You", "assistant": "Designer"}
         lines = [f"{speakers[message.role]}: {_without_page(message.content)}" for message in request.messages]
         dialogue = "\n".join(lines)

@@ -43,26 +43,26 @@ class Wording:
     def condition(self, node: ast.AST, holds: bool = True) -> str:
         """Say what has to be so for the expression to be true, or with `holds` False for it to be false; or ""."""
         try:
-            words = self._condition(node, holds)
+            words = self._say_condition(node, holds)
         except (_Unsaid, RecursionError):
             return ""
         return words if len(words.split()) <= MAX_WORDS else ""
 
-    def _condition(self, node: ast.AST, holds: bool) -> str:
+    def _say_condition(self, node: ast.AST, holds: bool) -> str:
         match node:
             case ast.UnaryOp(op=ast.Not()):
-                return self._condition(node.operand, not holds)
+                return self._say_condition(node.operand, not holds)
             case ast.BoolOp():
                 together = isinstance(node.op, ast.And) == holds
-                parts = [self._condition(value, holds) for value in node.values]
+                parts = [self._say_condition(value, holds) for value in node.values]
                 nested = [isinstance(value, ast.BoolOp) for value in node.values]
                 shown = [f"({part})" if inner else part for part, inner in zip(parts, nested, strict=True)]
                 return (" and " if together else " or ").join(shown)
             case ast.Compare(ops=[op], left=left, comparators=[right]):
-                return self._relation(left, op, right, holds)
+                return self._say_relation(left, op, right, holds)
             case ast.Compare(ops=[first, second], left=low, comparators=[middle, high]) if holds:
-                above = self._relation(middle, _turned(first), low, True)
-                below = self._relation(middle, second, high, True)
+                above = self._say_relation(middle, _mirror(first), low, True)
+                below = self._say_relation(middle, second, high, True)
                 return f"{above} and {below}"
             case ast.Name() | ast.Attribute() | ast.Subscript():
                 thing = self._say(node)
@@ -72,7 +72,7 @@ class Wording:
         words = self._say(node)
         return words if holds else f"it is not so that {words}"
 
-    def _relation(self, left: ast.AST, op: ast.AST, right: ast.AST, holds: bool) -> str:
+    def _say_relation(self, left: ast.AST, op: ast.AST, right: ast.AST, holds: bool) -> str:
         if isinstance(op, ast.In | ast.NotIn):
             inside = isinstance(op, ast.In) == holds
             if isinstance(right, ast.List | ast.Tuple | ast.Set):
@@ -80,7 +80,7 @@ class Wording:
             return f"{self._say(right)} {'contains' if inside else 'does not contain'} {self._say(left)}"
         word = (RELATIONS if holds else OPPOSITE)[type(op)]
         if isinstance(left, ast.Constant) and not isinstance(right, ast.Constant):
-            word = RELATIONS[type(_turned(op))] if holds else OPPOSITE[type(_turned(op))]
+            word = RELATIONS[type(_mirror(op))] if holds else OPPOSITE[type(_mirror(op))]
             left, right = right, left
         return f"{self._say(left)} {word} {self._say(right)}"
 
@@ -95,7 +95,7 @@ class Wording:
             case ast.Attribute(attr=name, value=thing):
                 return f"the {name_in_words(name)} of {self._say(thing)}"
             case ast.Subscript():
-                return self._entry(node)
+                return self._say_entry(node)
             case ast.UnaryOp(op=ast.USub(), operand=thing):
                 return f"-{thing.value!r}" if isinstance(thing, ast.Constant) else f"minus {self._part(thing)}"
             case ast.UnaryOp(op=ast.UAdd(), operand=thing):
@@ -113,22 +113,22 @@ class Wording:
                 ]
                 return "the text " + ", then ".join(parts) if parts else "an empty text"
             case ast.List() | ast.Tuple() | ast.Set():
-                return self._listed(node.elts)
+                return self._say_list(node.elts)
             case ast.Dict():
-                return self._dictionary(node)
+                return self._say_dictionary(node)
             case ast.GeneratorExp() | ast.ListComp() | ast.SetComp():
-                return self._every(node)
+                return self._say_loop(node)
             case ast.Call():
-                return self._call(node)
+                return self._say_call(node)
             case ast.Starred(value=thing):
                 return self._say(thing)
         raise _Unsaid
 
-    def _part(self, node: ast.AST) -> str:
+    def _say_part(self, node: ast.AST) -> str:
         words = self._say(node)
         return f"({words})" if isinstance(node, ast.BinOp | ast.IfExp | ast.BoolOp | ast.Compare) else words
 
-    def _entry(self, node: ast.Subscript) -> str:
+    def _say_entry(self, node: ast.Subscript) -> str:
         thing, place = self._say(node.value), node.slice
         if isinstance(place, ast.Slice):
             if place.step is not None or (place.lower and place.upper):
@@ -136,8 +136,8 @@ class Wording:
                     return f"{thing} in reverse"
                 raise _Unsaid
             if place.upper is not None:
-                return self._beginning(thing, place.upper)
-            return self._ending(thing, place.lower) if place.lower else thing
+                return self._say_beginning(thing, place.upper)
+            return self._say_ending(thing, place.lower) if place.lower else thing
         number = _value(place)
         if isinstance(number, int) and not isinstance(number, bool):
             return f"the {PLACES[number]} entry of {thing}" if number in PLACES else f"entry {number} of {thing}"
@@ -145,14 +145,14 @@ class Wording:
             return f"the {text_in_quotes(number)} of {thing}"
         return f"the entry of {thing} for {self._say(place)}"
 
-    def _beginning(self, thing: str, end: ast.AST) -> str:
+    def _say_beginning(self, thing: str, end: ast.AST) -> str:
         """Say a text or list up to a place: in "a[:3]" and "a[:-1]", what is cut off is counted from the end."""
         count = _whole_number(end)
         if count is None:
             return f"the first {self._say(end)} entries of {thing}"
         return f"{'all but the last' if count < 0 else 'the first'} {_entries(abs(count))} of {thing}"
 
-    def _ending(self, thing: str, begin: ast.AST) -> str:
+    def _say_ending(self, thing: str, begin: ast.AST) -> str:
         """Say a text or list from a place on, as in "a[2:]" and "a[-1:]"."""
         count = _whole_number(begin)
         if count is None:
@@ -161,7 +161,7 @@ class Wording:
             return thing
         return f"{'the last' if count < 0 else 'all but the first'} {_entries(abs(count))} of {thing}"
 
-    def _listed(self, entries: Sequence[ast.AST]) -> str:
+    def _say_list(self, entries: Sequence[ast.AST]) -> str:
         if not entries:
             return "an empty list"
         words = [entry.value if _is_plain_word(entry) else self._say(entry) for entry in entries[:MAX_LISTED]]
@@ -170,7 +170,7 @@ class Wording:
         numbers = inner or all(isinstance(_value(entry), int | float) for entry in entries)
         return ("; " if numbers else ", ").join(words) + (" and more" if len(entries) > MAX_LISTED else "")
 
-    def _dictionary(self, node: ast.Dict) -> str:
+    def _say_dictionary(self, node: ast.Dict) -> str:
         if not node.keys:
             return "an empty dictionary"
         if len(node.keys) > MAX_LISTED or None in node.keys:
@@ -178,13 +178,13 @@ class Wording:
         pairs = (f"{self._say(key)} for {self._say(value)}" for key, value in zip(node.keys, node.values, strict=True))
         return "a dictionary: " + "; ".join(f"key {pair}".replace(" for ", " holds ", 1) for pair in pairs)
 
-    def _every(self, node: ast.GeneratorExp | ast.ListComp | ast.SetComp) -> str:
+    def _say_loop(self, node: ast.GeneratorExp | ast.ListComp | ast.SetComp) -> str:
         if len(node.generators) != 1:
             raise _Unsaid
         loop = node.generators[0]
         source, where = self._say(loop.iter), ""
         if loop.ifs:
-            where = " where " + " and ".join(self._condition(test, True) for test in loop.ifs)
+            where = " where " + " and ".join(self._say_condition(test, True) for test in loop.ifs)
         if isinstance(node.elt, ast.Compare | ast.BoolOp) or (
             isinstance(node.elt, ast.UnaryOp) and isinstance(node.elt.op, ast.Not)
         ):
@@ -195,13 +195,13 @@ class Wording:
             return f"the {self._say(loop.target)} entries in {source}{where}"
         return f"{self._say(node.elt)}, for each {self._say(loop.target)} in {source}{where}"
 
-    def _call(self, node: ast.Call) -> str:
+    def _say_call(self, node: ast.Call) -> str:
         """Say a call of which every argument is said; for one that has others there are no words."""
-        name, arguments, options = self._taken_apart(node)
+        name, arguments, options = self._split_call(node)
         if name == "sorted" and len(arguments) == 1:
             return f"{self._say(arguments[0])} sorted{self._order(node)}"
         if name in ("max", "min"):
-            return self._extreme(name, arguments, options)
+            return self._say_extreme(name, arguments, options)
         if name == "enumerate" and len(arguments) == 1 and set(options) == {"start"}:
             arguments.append(options.pop("start"))
         if name == "round" and len(arguments) == 1 and set(options) == {"ndigits"}:
@@ -217,7 +217,7 @@ class Wording:
         if len(arguments) == 1:
             (only,) = arguments
             if name == "sum" and isinstance(only, ast.GeneratorExp) and _value(only.elt) == 1:
-                return "the number of " + self._every(only).removeprefix("1 for each ")
+                return "the number of " + self._say_loop(only).removeprefix("1 for each ")
             if name == "range":
                 return f"the whole numbers below {self._say(only)}, from 0"
         words = [self._say(argument) for argument in arguments]
@@ -227,7 +227,7 @@ class Wording:
             return pattern.format(*words).replace("to 1 decimals", "to 1 decimal")
         raise _Unsaid
 
-    def _taken_apart(self, node: ast.Call) -> tuple[str, list[ast.AST], dict[str, ast.AST]]:
+    def _split_call(self, node: ast.Call) -> tuple[str, list[ast.AST], dict[str, ast.AST]]:
         """Split a call into the name of what is called, its arguments in order, of a method its object first, and those
         with names.
 
@@ -256,7 +256,7 @@ class Wording:
             raise _Unsaid
         return function.attr, arguments, options
 
-    def _extreme(self, name: str, arguments: Sequence[ast.AST], options: Mapping[str, ast.AST]) -> str:
+    def _say_extreme(self, name: str, arguments: Sequence[ast.AST], options: Mapping[str, ast.AST]) -> str:
         """Say a call of max or min, with its key and default."""
         if not arguments or not options.keys() <= {"key", "default"}:
             raise _Unsaid
@@ -319,7 +319,7 @@ class _Unsaid(Exception):
     """Something for which there are no words here."""
 
 
-def _turned(op: ast.AST) -> ast.AST:
+def _mirror(op: ast.AST) -> ast.AST:
     turned: dict[type[ast.AST], Callable[[], ast.AST]] = {
         ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""ColBench backend in miniature: procedural tasks, a scripted human's words, scripted dialogues of mixed quality."""
+"""Toy ColBench, backend: procedural tasks, a scripted simulator's words, scripted dialogues of mixed quality."""
 
 from colbench_env.mini.behaviour import behaviour_dialogue, behaviour_dialogues
 from colbench_env.mini.tasks import SPLITS, keywords, make_tasks

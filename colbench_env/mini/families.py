@@ -1,4 +1,4 @@
-"""Function templates of the miniature: what is asked for in the open, and which topics may be hidden behind it."""
+"""Function templates of toy ColBench: what is asked for in the open, and which topics may be hidden behind it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Chosen:
 
     @property
     def sentence(self) -> str:
-        """What the human says when asked."""
+        """What the user simulator says when asked."""
         return self._fill(self.option.sentences[self.wording % len(self.option.sentences)])
 
     @property

@@ -56,7 +56,7 @@ class Draft:
 
     @property
     def hidden_information(self) -> str:
-        """What the scripted human knows: one `topic: sentence` line a fact."""
+        """What the scripted simulator knows: one `topic: sentence` line a fact."""
         return "\n".join(f"{fact.topic.name}: {fact.sentence}" for fact in self.facts)
 
 

@@ -1,4 +1,4 @@
-"""What a miniature task can hide: topics, the options of each, and how people ask and answer about them.
+"""What a toy task can hide: topics, the options of each, and how people ask and answer about them.
 
 A *topic* is one thing that a function may have to respect ("duplicates"), an *option* is one way to respect it ("count
 repeated values once") together with the line of Python that does so. A task hides two to four (topic, option) facts;
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Option:
-    """One way to decide a topic: the human's `sentences` (any of them) and the `line` that it adds to the function."""
+    """One way to decide a topic: the user simulator's `sentences` (any of them) and the `line` that it adds to the
+    function."""
 
     name: str
     sentences: tuple[str, ...]
@@ -23,7 +24,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Topic:
-    """Something worth asking about. `keywords` are what the scripted human listens for in a question."""
+    """Something worth asking about. `keywords` are what the scripted simulator listens for in a question."""
 
     name: str
     questions: tuple[str, ...]
@@ -296,5 +297,5 @@ DISTRACTORS = (
     "Which letter is it for?",
     "Who will use it?",
 )
-#: What the scripted human says about anything that is not among the hidden facts.
+#: What the scripted simulator says about anything that is not among the hidden facts.
 UNKNOWN_REPLIES = ("I don't know.", "No idea.", "I did not think of that.", "Up to you.")

@@ -1,4 +1,4 @@
-"""What the agent and a simulated human are told, one text file each.
+"""What the agent and a user simulator are told, one text file each.
 
 A field is `$name`, as in the files here, or `{name}`, as in the released ones (where `{{` stands for a brace). A file
 has fields of one kind. A value is put in as it is, so source code with dollar signs or braces is safe.
@@ -70,7 +70,7 @@ def read_human_prompt(name: str, hidden: bool = True) -> Prompt:
     """Read the prompt of this name here, else of this file, for a user simulator: it has to show the dialogue, and what
     is hidden.
 
-    hidden: False where what is hidden is a picture that is shown beside the prompt.
+    hidden: False where what is hidden is a picture that is shown with the prompt.
     """
     prompt = _read(name, "--human-prompt")
     blank = {field: f"\0{field}\0" for field in HUMAN_FIELDS}

@@ -1,6 +1,6 @@
 """The builder `colbench` with the configurations backend, frontend and offline.
 
-An example holds `row`, the JSON object of the row as `tasks.write_rows` writes it, and beside it typed fields to see
+An example holds `row`, the JSON object of the row as `tasks.write_rows` writes it, and also typed fields to see
 and filter by. A row is read back from `row`: it alone has the keys that other tools have added, and tells what is
 empty from what is not there, so the round trip is exact. Examples stay in the order of the file.
 """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from colbench_env.design import mini as frontend_mini
 from colbench_env.design.dialogue import DesignRules
 from colbench_env.dialogue import MAX_TURNS, BackendRules, Rules
-from colbench_env.humans import Human
+from colbench_env.humans import UserSimulator
 from colbench_env.mini import MINI_TURNS
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.reporting.metric_names import METRIC_NAMES, MetricNames
@@ -67,7 +67,7 @@ class Benchmark(Protocol):
         """Say why answers to the task cannot be graded, "" where they can."""
         ...
 
-    def human(self, simulator: Simulator) -> Human:
+    def human(self, simulator: Simulator) -> UserSimulator:
         """Make the user simulator, unless it is the run's own model."""
         ...
 
@@ -121,17 +121,17 @@ class Backend(Benchmark):
             return "the task has no reference"
         return "" if task.test_cases else "the task has no 'test_cases', expected a backend task with call expressions"
 
-    def human(self, simulator: Simulator) -> Human:
-        from colbench_env.humans.rules import RulesHuman
-        from colbench_env.humans.scripted import ScriptedHuman
+    def human(self, simulator: Simulator) -> UserSimulator:
+        from colbench_env.humans.rules import RulesSimulator
+        from colbench_env.humans.scripted import ScriptedSimulator
         from colbench_env.mini import UNKNOWN_REPLIES, keywords
 
         match simulator.human:
             case "openai":
                 return simulator.behind_endpoint()
             case "scripted":
-                return ScriptedHuman(keywords(), UNKNOWN_REPLIES)
-        return RulesHuman(simulator.human)
+                return ScriptedSimulator(keywords(), UNKNOWN_REPLIES)
+        return RulesSimulator(simulator.human)
 
     def grader(self) -> contextlib.AbstractContextManager[AnswerGrader]:
         from colbench_env.grading import Grader
@@ -221,9 +221,9 @@ class Frontend(Benchmark):
 
     def scripted_dialogues(self, count: int, seed: int) -> Iterator[Trajectory]:
         from colbench_env.design.mini import page_behaviour_dialogues
-        from colbench_env.humans.design import DesignHuman
+        from colbench_env.humans.design import DesignSimulator
 
-        human = DesignHuman(self.renderer, plain=True)
+        human = DesignSimulator(self.renderer, plain=True)
         return (dialogue.trajectory() for dialogue in page_behaviour_dialogues("train", count, seed, human))
 
     def grading_error(self, task: Task) -> str:
@@ -233,14 +233,14 @@ class Frontend(Benchmark):
             return "the task has no reference"
         return "" if extract_html(task.ground_truth) else "the reference is no HTML page, expected a frontend task"
 
-    def human(self, simulator: Simulator) -> Human:
+    def human(self, simulator: Simulator) -> UserSimulator:
         if simulator.human == "openai":
-            from colbench_env.humans.vision import VisionHuman
+            from colbench_env.humans.vision import VisionSimulator
 
-            return VisionHuman(simulator.endpoint(), self.renderer, simulator.vision_prompt)
-        from colbench_env.humans.design import DesignHuman
+            return VisionSimulator(simulator.endpoint(), self.renderer, simulator.vision_prompt)
+        from colbench_env.humans.design import DesignSimulator
 
-        return DesignHuman(self.renderer, plain=simulator.human_plain, called=simulator.human)
+        return DesignSimulator(self.renderer, plain=simulator.human_plain, called=simulator.human)
 
     @contextlib.contextmanager
     def grader(self) -> Iterator[AnswerGrader]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from colbench_env.dialogue import MAX_TURNS
 from colbench_env.endpoint import Endpoint, EndpointSettings
-from colbench_env.humans.openai import OpenAIHuman
+from colbench_env.humans.openai import OpenAISimulator
 from colbench_env.prompts import Prompt, read_human_prompt
 from colbench_env.types import BadInput, BenchmarkName
 from launch.common.settings import check_drawing
@@ -102,9 +102,9 @@ class Simulator:
         name = "design_human" if self.human_prompt == "default" else self.human_prompt
         return read_human_prompt(name, hidden=False)
 
-    def behind_endpoint(self) -> OpenAIHuman:
+    def behind_endpoint(self) -> OpenAISimulator:
         """The human of `--human=openai` who answers questions."""
-        return OpenAIHuman(self.endpoint(), self.prompt)
+        return OpenAISimulator(self.endpoint(), self.prompt)
 
     def endpoint(self) -> Endpoint:
         """Where `--human=openai` is."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import requests
 
-from colbench_env.design.assets import TAILWIND, Stylesheet, assets_directory, checked
+from colbench_env.design.assets import TAILWIND, Stylesheet, assets_directory, check_hash
 from colbench_env.replace_file import replace_file
 from colbench_env.types import BadInput
 from launch.common import cli
@@ -42,7 +42,7 @@ def fetch_assets(config: AssetsConfig, sheet: Stylesheet = TAILWIND, say: Callab
     directory = assets_directory(config.assets_dir)
     path = directory / sheet.name
     if path.exists():
-        checked(sheet, path.read_bytes(), f"{path} (remove it to fetch it again)")
+        check_hash(sheet, path.read_bytes(), f"{path} (remove it to fetch it again)")
         say(f"{path} is there already")
         return path
     registry = (config.registry or npm_registry()).rstrip("/")
@@ -50,7 +50,7 @@ def fetch_assets(config: AssetsConfig, sheet: Stylesheet = TAILWIND, say: Callab
     failed = []
     for url, unpacked in sources.items():
         try:
-            content = checked(sheet, unpacked(_get(url)), url)
+            content = check_hash(sheet, unpacked(_get(url)), url)
         except (requests.RequestException, tarfile.TarError, KeyError, BadInput) as error:
             failed.append(f"{url} ({_reason(error)})")
             continue

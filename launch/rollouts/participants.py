@@ -11,10 +11,10 @@ from typing import Any
 
 from colbench_env.dialogue import Episode
 from colbench_env.endpoint import Endpoint
-from colbench_env.episodes import EpisodeFailed, Settings, finished, play_on, seed_of
-from colbench_env.humans import Human
-from colbench_env.humans.openai import OpenAIHuman
-from colbench_env.humans.vision import VisionHuman
+from colbench_env.episodes import EpisodeFailed, Settings, make_trajectory, play_async, seed_of
+from colbench_env.humans import UserSimulator
+from colbench_env.humans.openai import OpenAISimulator
+from colbench_env.humans.vision import VisionSimulator
 from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.common.benchmarks import Benchmark
@@ -46,7 +46,7 @@ def seated(config: RolloutConfig, benchmark: Benchmark) -> Iterator[Sides]:
     sampling = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
     sampling |= {"max_new_tokens": config.max_new_tokens, "quirks": list(config.quirks)}
     human = None if simulator.human == "model" else benchmark.human(simulator)  # whose words the agent's engine draws
-    endpoints = (human.endpoint,) if isinstance(human, OpenAIHuman | VisionHuman) else ()
+    endpoints = (human.endpoint,) if isinstance(human, OpenAISimulator | VisionSimulator) else ()
     if config.agent_url:
         assert human is not None  # no --human=model beside --agent-url
         yield _with_endpoint(config, settings, sampling, human, endpoints)
@@ -56,12 +56,16 @@ def seated(config: RolloutConfig, benchmark: Benchmark) -> Iterator[Sides]:
 
 
 def _with_endpoint(
-    config: RolloutConfig, settings: Settings, sampling: dict[str, Any], human: Human, endpoints: tuple[Endpoint, ...]
+    config: RolloutConfig,
+    settings: Settings,
+    sampling: dict[str, Any],
+    human: UserSimulator,
+    endpoints: tuple[Endpoint, ...],
 ) -> Sides:
     agent = Endpoint(config.agent_settings())
     told = agent.settings.in_rows
     further = {name: told[name] for name in ("omit", "body") if name in told}
-    about = settings.about(human) | {"sampling": sampling | {"url": config.agent_url} | further}
+    about = settings.run_metadata(human) | {"sampling": sampling | {"url": config.agent_url} | further}
 
     async def play(task: Task, sample: int) -> Trajectory:
         async def turn(episode: Episode) -> Episode:
@@ -74,8 +78,8 @@ def _with_endpoint(
             except Exception as problem:
                 raise EpisodeFailed("agent", episode, sample, f"{type(problem).__name__}: {problem}") from problem
 
-        episode = await play_on(settings.begin(task), turn, human, settings, sample)
-        row = finished(episode, human, settings, sample)
+        episode = await play_async(settings.begin(task), turn, human, settings, sample)
+        row = make_trajectory(episode, human, settings, sample)
         row.extra["sampling"] = about["sampling"]
         return row
 
@@ -86,7 +90,7 @@ def _with_engine(
     config: RolloutConfig,
     settings: Settings,
     sampling: dict[str, Any],
-    human: Human | None,
+    human: UserSimulator | None,
     endpoints: tuple[Endpoint, ...],
     held: contextlib.ExitStack,
 ) -> Sides:
@@ -95,7 +99,7 @@ def _with_engine(
     from sweet_jax.generation.batch_sampler import Sampling
     from sweet_jax.generation.load import start_drawing
     from sweet_jax.mesh import parse_mesh
-    from sweet_jax.rollout.agent import Drawn, ModelHuman, Table
+    from sweet_jax.rollout.agent import Drawn, ModelSimulator, Table
 
     simulator, directory = config.simulator, start_model(config.played, Path())
     shape = parse_mesh(config.mesh).folded()
@@ -120,8 +124,8 @@ def _with_engine(
     if human is None:
         spoken = Sampling(simulator.human_temperature, 0, 1.0, simulator.human_max_tokens)
         prompt, room = simulator.prompt, engine.max_length - simulator.human_max_tokens
-        human = ModelHuman(chat, Drawn(engine, spoken), config.played, prompt, spoken, room)
-    about = settings.about(human) | {"sampling": sampling | {"max_length": engine.max_length}}
+        human = ModelSimulator(chat, Drawn(engine, spoken), config.played, prompt, spoken, room)
+    about = settings.run_metadata(human) | {"sampling": sampling | {"max_length": engine.max_length}}
     drawn = Drawn(engine, Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens))
     table = Table(chat, drawn, human, settings, longest, "double-bos" in config.quirks)
 

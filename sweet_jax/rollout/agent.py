@@ -13,8 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from colbench_env.dialogue import Episode, chat_messages
-from colbench_env.episodes import Settings, finished, play_on, seed_of
-from colbench_env.humans import Human, HumanRequest, human_prompt
+from colbench_env.episodes import Settings, make_trajectory, play_async, seed_of
+from colbench_env.humans import SimulatorRequest, UserSimulator, simulator_prompt
 from colbench_env.prompts import Prompt
 from colbench_env.thoughts import opened_thought
 from colbench_env.types import BadInput, NoReply, Task, Trajectory
@@ -62,7 +62,7 @@ class Table:
 
     chat: Chat
     source: Source
-    human: Human
+    human: UserSimulator
     settings: Settings
     max_prompt: int
     double_bos: bool = False
@@ -72,10 +72,10 @@ class Table:
         player, episode = Player(self, task, sample), self.settings.begin(task)
         try:
             player.open(episode)
-            episode = await play_on(episode, player.turn, self.human, self.settings, sample)
+            episode = await play_async(episode, player.turn, self.human, self.settings, sample)
         finally:
             self.source.forget(id(player))
-        row = finished(episode, self.human, self.settings, sample)
+        row = make_trajectory(episode, self.human, self.settings, sample)
         row.extra.update(player.in_row())
         return row
 
@@ -131,7 +131,7 @@ class Player:
 
 
 @dataclass(frozen=True)
-class ModelHuman:
+class ModelSimulator:
     """A human played by a Llama of ours, drawn from `source` with `sampling`. max_prompt: tokens of its prompt."""
 
     chat: Chat
@@ -154,13 +154,13 @@ class ModelHuman:
             "max_new_tokens": self.sampling.max_new_tokens,
         }
 
-    async def reply(self, request: HumanRequest) -> str:
+    async def reply(self, request: SimulatorRequest) -> str:
         """One reply; a blank one is an error, after which the episode asks again with another seed.
 
         Where the chat template opens a thought for the model, the reply begins with its mark, so that what is thought
         can be told from what is said.
         """
-        ids = self.chat.prompt_ids([{"role": "user", "content": human_prompt(request, self.prompt)}])
+        ids = self.chat.prompt_ids([{"role": "user", "content": simulator_prompt(request, self.prompt)}])
         if len(ids) > self.max_prompt:
             raise NoReply(f"the human's prompt has {len(ids)} tokens, more than {self.max_prompt}")
         sample = await self.source.draw(ids, request.seed, None)

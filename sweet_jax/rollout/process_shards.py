@@ -7,20 +7,20 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from colbench_env.rollouts import Result, Wanted, play_into
+from colbench_env.rollouts import Result, RolloutPlan, play_into
 from colbench_env.types import BadInput, Task, Trajectory
 from sweet_jax import processes
 
 
 @contextlib.contextmanager
-def alone(wanted: Wanted) -> Iterator[None]:
+def alone(wanted: RolloutPlan) -> Iterator[None]:
     """Inside, the first process holds the lock of the file; every process has to call this."""
     with contextlib.ExitStack() as held:
         processes.broadcast_from_process_0(lambda: held.enter_context(wanted.locked()))
         yield
 
 
-def share(wanted: Wanted) -> list[tuple[Task, int]]:
+def share(wanted: RolloutPlan) -> list[tuple[Task, int]]:
     """This process's part of what the file has not yet; every process has to call this.
 
     What a run that was killed has left in parts, of whatever number of processes, goes to the file first.
@@ -36,7 +36,7 @@ def share(wanted: Wanted) -> list[tuple[Task, int]]:
 
 
 async def play_share(
-    wanted: Wanted,
+    wanted: RolloutPlan,
     episodes: list[tuple[Task, int]],
     play_one: Callable[[Task, int], Awaitable[Trajectory]],
     in_flight: int,
@@ -47,7 +47,7 @@ async def play_share(
     await play_into(output, episodes, play_one, in_flight, on_done)
 
 
-def gather(wanted: Wanted) -> int:
+def gather(wanted: RolloutPlan) -> int:
     """Waits for all processes and brings their parts together; how many episodes have failed. All have to call this."""
     sizes = processes.gather(_size(wanted.part(processes.index())))
 

@@ -1,4 +1,4 @@
-"""Pages made by hand for the tests of the design human and the structural similarity."""
+"""Pages made by hand for the tests of the design simulator and the structural similarity."""
 
 from dataclasses import replace
 

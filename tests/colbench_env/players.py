@@ -1,11 +1,11 @@
 """Tasks, agents and humans for the tests of episodes."""
 
 from colbench_env.episodes import Settings
-from colbench_env.humans.scripted import ScriptedHuman
+from colbench_env.humans.scripted import ScriptedSimulator
 from colbench_env.types import Task
 
 TASKS = [Task(f"Task {name}.", "def f(x): return x", {"test1": "f(1)"}, "unit: Euros.") for name in "abcd"]
-HUMAN = ScriptedHuman({"unit": ("unit",)}, ("I don't know.",))
+HUMAN = ScriptedSimulator({"unit": ("unit",)}, ("I don't know.",))
 NOW = Settings(retry_seconds=0.0)
 
 
@@ -17,7 +17,7 @@ def asks_then_answers(messages):
 
 
 class Human:
-    """A human who does what `reply` does with a request and the number of the call (from 1)."""
+    """A user simulator who does what `reply` does with a request and the number of the call (from 1)."""
 
     name, settings = "own", {}
 

@@ -133,7 +133,7 @@ def _is_setup(node):
 
 
 class Completions:
-    """Stands for OpenAI's client: the agent is down for tasks about texts, the human busy once."""
+    """Stands for OpenAI's client: the agent is down for tasks about texts, the user simulator busy once."""
 
     def __init__(self):
         self.human_calls = 0

@@ -103,8 +103,8 @@ def test_tags_with_quotes_of_any_number_are_no_error():
 def played(*turns, max_turns=10):
     episode = Episode(TASK, max_turns, DesignRules())
     for turn in turns:
-        if episode.human_is_next:
-            episode = episode.step_human("Make it blue.")
+        if episode.user_is_next:
+            episode = episode.step_user("Make it blue.")
         episode = episode.step_agent(turn)
     return episode
 
@@ -136,4 +136,4 @@ def test_whoever_never_shows_a_page_has_no_answer():
 
 
 def test_a_reply_may_have_a_thousand_characters():
-    assert len(played(ONE).step_human("b" * 1200).history[-1].content) == 1000
+    assert len(played(ONE).step_user("b" * 1200).history[-1].content) == 1000

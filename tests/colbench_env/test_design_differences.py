@@ -1,4 +1,5 @@
-"""What the design human says about pages made by hand: the right thing, in words, and the most outstanding first."""
+"""What the design simulator says about pages made by hand: the right thing, in words, and the most outstanding
+first."""
 
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 from colbench_env.design.arrangement import relation
 from colbench_env.design.differences import differences
 from colbench_env.design.tree import Box
-from colbench_env.design.words import quoted
+from colbench_env.design.words import quote
 from tests.colbench_env.design_pages import FOOTER, HEADER, SHOP, block, changed, moved, page, without
 
 
@@ -132,7 +133,7 @@ def test_boxes_stand_to_each_other_as_the_eye_sees_them(second, stands):
 
 
 def test_long_texts_are_quoted_by_their_first_words():
-    assert quoted("Our fields are waiting for you to come and see") == "'Our fields are waiting for you to...'"
+    assert quote("Our fields are waiting for you to come and see") == "'Our fields are waiting for you to...'"
 
 
 def test_nothing_that_is_said_is_source():

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from colbench_env.design.cache import CachedRenderer, bytes_of
-from colbench_env.humans import HumanRequest
-from colbench_env.humans.design import DesignHuman
-from colbench_env.humans.vision import VisionHuman, data_url
+from colbench_env.humans import SimulatorRequest
+from colbench_env.humans.design import DesignSimulator
+from colbench_env.humans.vision import VisionSimulator, data_url
 from colbench_env.simulator_health import leaks
 from colbench_env.types import BadInput, Message, NoReply, Task
 from tests.colbench_env.design_pages import SHOP, changed, page, without
@@ -40,7 +40,7 @@ class ByHeart:
 
 
 def request(turn, seed=0, task=TASK):
-    return HumanRequest(task, (Message("user", task.problem_description), Message("assistant", turn)), seed)
+    return SimulatorRequest(task, (Message("user", task.problem_description), Message("assistant", turn)), seed)
 
 
 def says(human, turn, seed=0, task=TASK):
@@ -48,22 +48,22 @@ def says(human, turn, seed=0, task=TASK):
 
 
 def test_the_human_names_what_differs_and_is_content_with_what_it_wants():
-    human = DesignHuman(ByHeart(), plain=True)
+    human = DesignSimulator(ByHeart(), plain=True)
     assert says(human, f"Here: ```html\n{BLUE}\n```") == "The header should be dark green, yours is blue."
     assert says(human, WANTED) == "That is just what I want."
 
 
 def test_the_seed_decides_how_many_differences_are_told_and_the_same_seed_the_same():
-    human = DesignHuman(ByHeart())
+    human = DesignSimulator(ByHeart())
     replies = [says(human, POOR, seed) for seed in range(12)]
-    assert replies == [says(DesignHuman(ByHeart()), POOR, seed) for seed in range(12)]
+    assert replies == [says(DesignSimulator(ByHeart()), POOR, seed) for seed in range(12)]
     assert {reply.count("missing") + reply.count("should be") for reply in replies} == {1, 2, 3}
     assert replies[0] == "A section 'Our cakes' is missing (it has one picture) below the section 'Fresh bread'."
     assert len(set(replies)) == 12 and all(len(reply) <= 1000 and not leaks(TASK, reply) for reply in replies)
 
 
 def test_a_page_that_did_not_show_is_told_so_and_no_page_brings_the_first_wish():
-    human = DesignHuman(ByHeart())
+    human = DesignSimulator(ByHeart())
     assert says(human, BROKEN) == "Your page did not show: the script did not end in 5 s."
     assert says(human, "Which colours do you like?") == (
         "I see no page yet. The main part is missing (it has one picture)."
@@ -72,7 +72,7 @@ def test_a_page_that_did_not_show_is_told_so_and_no_page_brings_the_first_wish()
 
 def test_the_same_page_is_compared_once():
     renderer = ByHeart()
-    human = DesignHuman(renderer)
+    human = DesignSimulator(renderer)
     for seed in range(3):
         says(human, BLUE, seed)
     assert sorted(renderer.asked) == [BLUE, WANTED]
@@ -80,9 +80,9 @@ def test_the_same_page_is_compared_once():
 
 def test_a_task_whose_reference_is_no_page_ends_the_run_and_one_that_does_not_show_its_episode():
     with pytest.raises(BadInput, match="has no page as ground_truth, expected <html>...</html>"):
-        says(DesignHuman(ByHeart()), BLUE, task=Task("Make it.", "def f(): pass"))
+        says(DesignSimulator(ByHeart()), BLUE, task=Task("Make it.", "def f(): pass"))
     with pytest.raises(NoReply, match="the reference cannot be shown: the script did not end"):
-        says(DesignHuman(ByHeart()), BLUE, task=Task("Make it.", BROKEN))
+        says(DesignSimulator(ByHeart()), BLUE, task=Task("Make it.", BROKEN))
 
 
 class Sees:
@@ -104,7 +104,7 @@ class Sees:
 
 def test_a_model_that_sees_gets_both_pictures_and_no_source():
     endpoint = Sees()
-    human = VisionHuman(endpoint, ByHeart())
+    human = VisionSimulator(endpoint, ByHeart())
     assert says(human, f"Here it is: {BLUE}", seed=7) == "Make it green."
     [([message], seed)] = endpoint.sent
     text, ours, theirs = message["content"]
@@ -118,7 +118,7 @@ def test_a_model_that_sees_gets_both_pictures_and_no_source():
 
 def test_a_model_that_sees_is_not_asked_about_no_page_or_one_that_did_not_show():
     endpoint = Sees()
-    human = VisionHuman(endpoint, ByHeart())
+    human = VisionSimulator(endpoint, ByHeart())
     assert says(human, "What shall it be?") == "I see no page yet."
     assert says(human, BROKEN) == "Your page did not show: the script did not end in 5 s."
     assert endpoint.sent == []

@@ -1,4 +1,4 @@
-"""The miniature of frontend design: few pages, a vague wish, dialogues in which listening pays."""
+"""Toy frontend ColBench: few pages, a vague wish, dialogues in which listening pays."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ from colbench_env.design.mini.pages import ATTRIBUTES, SITES, draw_look, draw_of
 from colbench_env.design.renderer import Renderer
 from colbench_env.design.similarity import structural_similarity
 from colbench_env.dialogue import ANSWER_MARKER
-from colbench_env.humans.design import DesignHuman
+from colbench_env.humans.design import DesignSimulator
 from colbench_env.prompts import load_prompt
 from colbench_env.types import BadInput
 from tests.colbench_env.chromium import chromium_or_skip
@@ -87,7 +87,7 @@ def test_the_prompt_tells_the_agent_how_many_turns_it_has():
 @pytest.mark.slow
 def test_each_attribute_decided_otherwise_is_named_first_and_lowers_the_similarity(renderer):
     wanted = draw_look(random.Random(1), SITES[1])
-    human = DesignHuman(renderer, most=1, plain=True)
+    human = DesignSimulator(renderer, most=1, plain=True)
 
     async def look_at(seen):
         page, reference = await asyncio.gather(renderer.render(seen.html), renderer.render(wanted.html))
@@ -102,7 +102,7 @@ def test_each_attribute_decided_otherwise_is_named_first_and_lowers_the_similari
 
 @pytest.mark.slow
 def test_who_listens_gets_the_page_and_who_does_not_stays_where_he_was(renderer):
-    human = DesignHuman(renderer, most=2, plain=True)
+    human = DesignSimulator(renderer, most=2, plain=True)
     rng = random.Random(2)
     looks = [draw_of_split(rng, "train") for _ in range(4)]
 

@@ -35,9 +35,9 @@ def test_colours_have_the_names_that_people_say(value, name):
 
 
 def test_two_colours_of_one_name_are_told_apart():
-    assert colour.contrasted("#10b981", "#3b82f6") == ("green", "blue")
-    assert colour.contrasted("#3b82f6", "#2563eb") == ("a lighter blue", "too dark")
-    assert colour.contrasted("#2563eb", "#3b82f6") == ("a darker blue", "too light")
+    assert colour.contrast("#10b981", "#3b82f6") == ("green", "blue")
+    assert colour.contrast("#3b82f6", "#2563eb") == ("a lighter blue", "too dark")
+    assert colour.contrast("#2563eb", "#3b82f6") == ("a darker blue", "too light")
 
 
 def test_texts_are_alike_by_the_pairs_of_characters_that_they_share():

@@ -13,14 +13,14 @@ def played(*texts, **settings):
     """The episode after these texts, agent and human in turn."""
     episode = Episode(TASK, **settings)
     for position, text in enumerate(texts):
-        episode = episode.step_human(text) if position % 2 else episode.step_agent(text)
+        episode = episode.step_user(text) if position % 2 else episode.step_agent(text)
     return episode
 
 
 def test_an_episode_opens_with_the_problem_and_waits_for_the_agent():
     episode = Episode(TASK)
     assert episode.messages == (Message("user", "Round a price."),)
-    assert (episode.agent_is_next, episode.human_is_next, episode.done, episode.turns) == (True, False, False, 0)
+    assert (episode.agent_is_next, episode.user_is_next, episode.done, episode.turns) == (True, False, False, 0)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_the_human_sees_what_follows_the_output_marker(raw, shown):
 def test_the_answer_stands_between_the_first_marker_and_a_second(raw, answer):
     assert marked_answer(raw) == answer
     episode = Episode(TASK).step_agent(raw)
-    assert (episode.answer, episode.done, episode.human_is_next) == (answer, answer is not None, answer is None)
+    assert (episode.answer, episode.done, episode.user_is_next) == (answer, answer is not None, answer is None)
 
 
 def test_the_agent_knows_its_thoughts_and_the_human_does_not():
@@ -93,14 +93,14 @@ def test_a_single_turn_episode_is_answered_at_once():
 
 def test_a_step_out_of_turn_is_refused():
     with pytest.raises(ValueError, match="the human cannot reply after 0 turns: it is the agent's turn"):
-        Episode(TASK).step_human("Hello?")
+        Episode(TASK).step_user("Hello?")
     with pytest.raises(ValueError, match="the agent cannot write after 1 turns: it is the human's turn"):
         played("Why?", max_turns=3).step_agent("And?")
     done = played("I WANT TO ANSWER: x")
     with pytest.raises(ValueError, match="the agent cannot write after 1 turns: the episode is done"):
         done.step_agent("And?")
     with pytest.raises(ValueError, match="the human cannot reply after 1 turns: the episode is done"):
-        done.step_human("Thanks.")
+        done.step_user("Thanks.")
     with pytest.raises(ValueError, match="cannot be given up: the episode is done"):
         done.give_up()
 
@@ -113,19 +113,17 @@ def test_a_step_leaves_the_state_before_it_as_it_was():
 
 def test_an_empty_human_reply_never_becomes_a_turn():
     with pytest.raises(ValueError, match="the human's reply is empty"):
-        played("Why?").step_human(" \n")
+        played("Why?").step_user(" \n")
 
 
 def test_a_reply_of_which_the_limit_leaves_only_blanks_is_empty_too():
     with pytest.raises(ValueError, match="the human's reply is empty"):
-        Episode(TASK).step_agent("Which sign?").step_human(" " * 400 + "Plus.")
+        Episode(TASK).step_agent("Which sign?").step_user(" " * 400 + "Plus.")
 
 
 def test_half_characters_are_replaced_wherever_text_comes_in():
     episode = (
-        Episode(Task("Sum \ud83d up.", "x"))
-        .step_agent("Which \udc00? OUTPUT: \ud800?")
-        .step_human("Plus \udfff\ud83d.")
+        Episode(Task("Sum \ud83d up.", "x")).step_agent("Which \udc00? OUTPUT: \ud800?").step_user("Plus \udfff\ud83d.")
     )
     assert [message.content for message in episode.history] == ["Sum \ufffd up.", "\ufffd?", "Plus \ufffd\ufffd."]
     assert episode.history[1].output == "Which \ufffd? OUTPUT: \ufffd?"
@@ -141,7 +139,7 @@ def test_a_limit_below_one_is_refused():
 
 def test_the_trajectory_has_the_released_layout():
     episode = Episode(TASK).step_agent("Sign? OUTPUT: Up?", prompt="<s>user: Round", extra={"token_ids": [5, 6]})
-    episode = episode.step_human("Down.").step_agent("I WANT TO ANSWER: int")
+    episode = episode.step_user("Down.").step_agent("I WANT TO ANSWER: int")
     trajectory = episode.to_trajectory(extra={"human": "scripted"})
     assert trajectory.to_json() == {
         "task": TASK.to_json(),

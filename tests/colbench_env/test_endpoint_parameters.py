@@ -8,7 +8,7 @@ import pytest
 from colbench_env.endpoint import TRIAL, Endpoint, EndpointSettings
 from colbench_env.endpoint_settings import check_sampling
 from colbench_env.episodes import Settings, play
-from colbench_env.humans.openai import OpenAIHuman
+from colbench_env.humans.openai import OpenAISimulator
 from colbench_env.types import BadInput, NoReply
 from tests.colbench_env.endpoints import Served, completion
 from tests.colbench_env.players import TASKS
@@ -230,7 +230,7 @@ def test_a_trial_has_a_picture_where_the_request_has_one(serve):
 
 def test_rows_keep_what_was_sent(serve):
     server = serve(without("max_tokens", "top_p"))
-    human = OpenAIHuman(endpoint(server.url, omit=("seed",), body={"reasoning_effort": "low"}, max_tokens=7))
+    human = OpenAISimulator(endpoint(server.url, omit=("seed",), body={"reasoning_effort": "low"}, max_tokens=7))
     row = play(
         TASKS[0], lambda told: "Which unit?" if len(told) < 3 else "I WANT TO ANSWER: 1", human, Settings(system="")
     )

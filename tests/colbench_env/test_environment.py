@@ -11,12 +11,12 @@ from colbench_env.environment import Environment
 from colbench_env.episodes import Settings, play
 from colbench_env.grading import Grade, Grader, TestVerdict, Verdict
 from colbench_env.gym import AnyText, GymEnvironment
-from colbench_env.humans.scripted import ScriptedHuman
+from colbench_env.humans.scripted import ScriptedSimulator
 from colbench_env.types import BadInput, Task
 
 CALLS = {"test1": "f(1)", "test2": "f(-1)"}
 TASKS = [Task(f"Task {name}.", "def f(x): return abs(x)", CALLS, "sign: No sign.") for name in "abcd"]
-HUMAN = ScriptedHuman({"sign": ("sign",)}, ("I don't know.",))
+HUMAN = ScriptedSimulator({"sign": ("sign",)}, ("I don't know.",))
 NOW = Settings(max_turns=3, retry_seconds=0.0)
 
 

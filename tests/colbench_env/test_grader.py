@@ -274,7 +274,7 @@ def test_fewer_layers_still_hold_and_are_named(off):
 
 
 def test_a_machine_that_isolates_nothing_is_refused_unless_told(monkeypatch):
-    with pytest.raises(BadInput, match="read a file of the user, write beside it, change the rights.*unsafe"):
+    with pytest.raises(BadInput, match="read a file of the user, write next to it, change the rights.*unsafe"):
         Grader(without=LAYERS)
     with Grader(workers=1, without=LAYERS, unsafe=True) as grader:
         assert "read a file of the user" in grader.escapes

@@ -1,12 +1,12 @@
-"""A human whose words come from a function of chat messages."""
+"""A user simulator whose words come from a function of chat messages."""
 
 import asyncio
 
 import pytest
 from players import TASKS
 
-from colbench_env.humans import HumanRequest
-from colbench_env.humans.chat import ChatHuman
+from colbench_env.humans import SimulatorRequest
+from colbench_env.humans.chat import ChatSimulator
 from colbench_env.types import Message
 
 
@@ -17,8 +17,8 @@ def test_a_chat_human_is_told_its_part_and_its_words_are_trimmed():
         calls.append((messages, seed))
         return " Euros.\n"
 
-    human = ChatHuman(chat, {"model": "m"})
-    request = HumanRequest(TASKS[0], (Message("user", "Task a."), Message("assistant", "Which unit?")), 5)
+    human = ChatSimulator(chat, {"model": "m"})
+    request = SimulatorRequest(TASKS[0], (Message("user", "Task a."), Message("assistant", "Which unit?")), 5)
     assert asyncio.run(human.reply(request)) == "Euros."
     ((message,), seed) = calls[0]
     assert (message["role"], seed) == ("user", 5)
@@ -28,6 +28,6 @@ def test_a_chat_human_is_told_its_part_and_its_words_are_trimmed():
 
 @pytest.mark.parametrize("said", [None, " \n"])
 def test_a_chat_human_without_words_has_failed(said):
-    request = HumanRequest(TASKS[0], (Message("user", "Task a."), Message("assistant", "Which unit?")), 5)
+    request = SimulatorRequest(TASKS[0], (Message("user", "Task a."), Message("assistant", "Which unit?")), 5)
     with pytest.raises(ValueError, match="expected some text"):
-        asyncio.run(ChatHuman(lambda messages, seed: said).reply(request))
+        asyncio.run(ChatSimulator(lambda messages, seed: said).reply(request))

@@ -11,12 +11,12 @@ import pytest
 
 from colbench_env.endpoint import Endpoint, EndpointSettings
 from colbench_env.episodes import EpisodeFailed, Settings, play
-from colbench_env.humans import HumanRequest
-from colbench_env.humans.openai import OpenAIHuman
+from colbench_env.humans import SimulatorRequest
+from colbench_env.humans.openai import OpenAISimulator
 from colbench_env.types import BadInput, Message, NoReply, Task
 
 TASK = Task("Task a.", "def f(x): return x", {"test1": "f(1)"}, "unit: Euros.")
-REQUEST = HumanRequest(TASK, (Message("user", "Task a."), Message("assistant", "Which unit?")), 5)
+REQUEST = SimulatorRequest(TASK, (Message("user", "Task a."), Message("assistant", "Which unit?")), 5)
 
 
 class Server:
@@ -83,7 +83,7 @@ def server():
 
 
 def human(server, **changed):
-    return OpenAIHuman(Endpoint(EndpointSettings(**{"url": server.url, "model": "m", "retries": 1} | changed)))
+    return OpenAISimulator(Endpoint(EndpointSettings(**{"url": server.url, "model": "m", "retries": 1} | changed)))
 
 
 def say(who):

@@ -9,7 +9,7 @@ import pytest
 from players import HUMAN, NOW, TASKS, Human, asks_then_answers, raise_
 
 from colbench_env.episodes import Settings, failures_file, play, play_many
-from colbench_env.humans.scripted import ScriptedHuman
+from colbench_env.humans.scripted import ScriptedSimulator
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Trajectory
 
@@ -141,7 +141,7 @@ def test_more_samples_are_added_to_a_file_and_two_equal_tasks_are_two(tmp_path):
         (TASKS, Settings(agent_name="x"), HUMAN, r"row 1 was played with \{'agent': 'agent'\}, this run has"),
         (TASKS, Settings(max_turns=9), HUMAN, r"row 1 was played with \{'rules': \{'max_turns': 10,"),
         (TASKS, Settings(system=""), HUMAN, r"row 1 was played with \{'rules': "),
-        (TASKS, Settings(), ScriptedHuman({"unit": ("unit",)}), r"row 1 was played with \{'human': "),
+        (TASKS, Settings(), ScriptedSimulator({"unit": ("unit",)}), r"row 1 was played with \{'human': "),
         (TASKS[1:], Settings(), HUMAN, r"row 1 is sample 0 of task \w{12}, which this run does not play"),
     ],
     ids=["seed", "agent", "turns", "system prompt", "human", "tasks"],

@@ -1,4 +1,4 @@
-"""The miniature: real task rows, hidden facts that matter, a scripted human that knows only those."""
+"""Toy ColBench: real task rows, hidden facts that matter, a scripted simulator that knows only those."""
 
 import random
 from collections import Counter
@@ -7,7 +7,7 @@ import pytest
 
 from colbench_env.dialogue import ANSWER_MARKER
 from colbench_env.grading import Grader
-from colbench_env.humans.scripted import ScriptedHuman, first_topic
+from colbench_env.humans.scripted import ScriptedSimulator, first_topic
 from colbench_env.mini import UNKNOWN_REPLIES, behaviour_dialogue, behaviour_dialogues, keywords, make_tasks
 from colbench_env.mini.behaviour import Habits
 from colbench_env.mini.families import FAMILIES
@@ -78,7 +78,7 @@ def test_references_pass_their_tests_and_plain_functions_fail_some():
 
 
 def test_the_scripted_agent_is_told_what_the_scripted_human_would_say():
-    human, rng = ScriptedHuman(keywords(), UNKNOWN_REPLIES), random.Random(2)
+    human, rng = ScriptedSimulator(keywords(), UNKNOWN_REPLIES), random.Random(2)
     for task in make_tasks("train", 5, 11):
         assert human.say(task, "Should I add a comment?", seed=rng.randrange(1000)) in UNKNOWN_REPLIES
         for line in task.hidden_information.splitlines():

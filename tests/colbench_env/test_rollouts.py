@@ -7,7 +7,7 @@ import pytest
 from players import HUMAN, TASKS
 
 from colbench_env.episodes import EpisodeFailed, Settings, failures_file, play
-from colbench_env.rollouts import FailedInARow, Wanted, play_all
+from colbench_env.rollouts import FailedInARow, RolloutPlan, play_all
 from colbench_env.tasks import append_rows, read_rows
 from colbench_env.types import BadInput, Task, Trajectory
 
@@ -16,7 +16,7 @@ MANY = [Task(f"Task {number}.", "def f(x): return x", {"test1": "f(1)"}, "unit: 
 
 
 def wanted(folder, tasks=TASKS):
-    return Wanted(folder / "rows.jsonl", tasks, 2, SETTINGS.about(HUMAN))
+    return RolloutPlan(folder / "rows.jsonl", tasks, 2, SETTINGS.run_metadata(HUMAN))
 
 
 def played(task, sample):

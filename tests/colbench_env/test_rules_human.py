@@ -1,4 +1,5 @@
-"""A human for real tasks that needs no model: facts from the reference in plain words, and never the reference."""
+"""A user simulator for real tasks that needs no model: facts from the reference in plain words, and never the
+reference."""
 
 import ast
 import asyncio
@@ -6,9 +7,9 @@ import asyncio
 import pytest
 
 from colbench_env.episodes import EpisodeFailed, Settings, play
-from colbench_env.humans import HumanRequest
+from colbench_env.humans import SimulatorRequest
 from colbench_env.humans.knowledge import read_knowledge
-from colbench_env.humans.rules import NO_QUESTION, SHRUG, RulesHuman, answer
+from colbench_env.humans.rules import NO_QUESTION, SHRUG, RulesSimulator, answer
 from colbench_env.humans.wording import Wording, text_in_quotes
 from colbench_env.simulator_health import leaks
 from colbench_env.types import BadInput, Message, Task
@@ -32,7 +33,7 @@ TASK = Task("Compute a fine. The signature of the function is: def fine(years, a
 
 def said(question, task=TASK, before=()):
     messages = (Message("user", task.problem_description), *before, Message("assistant", question))
-    return asyncio.run(RulesHuman().reply(HumanRequest(task, messages, 0)))
+    return asyncio.run(RulesSimulator().reply(SimulatorRequest(task, messages, 0)))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_a_dialogue_is_the_same_every_time_and_its_row_names_the_rules():
     def agent(messages):
         return "How do I round?" if len(messages) < 3 else "I WANT TO ANSWER: 1"
 
-    rows = [play(TASK, agent, RulesHuman("standard-v1"), Settings(seed=seed)) for seed in (0, 1)]
+    rows = [play(TASK, agent, RulesSimulator("standard-v1"), Settings(seed=seed)) for seed in (0, 1)]
     assert rows[0].dialogue_history == rows[1].dialogue_history
     assert rows[0].extra["human"] == {
         "name": "standard-v1", "settings": {"answers": "from the reference by rules", "version": 2},
@@ -276,7 +277,7 @@ def test_a_task_without_a_reference_ends_the_run_and_one_that_is_not_python_its_
         said("What?", Task("Do it."))
     for source in ("function f(x) { return 1 }", "x = 1"):
         with pytest.raises(EpisodeFailed, match="is not Python"):
-            play(Task("Do it.", source), lambda messages: "What?", RulesHuman(), Settings(system=""))
+            play(Task("Do it.", source), lambda messages: "What?", RulesSimulator(), Settings(system=""))
 
 
 def test_a_deeply_nested_or_unreachable_reference_is_read_as_far_as_it_can_be_said():

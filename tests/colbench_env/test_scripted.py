@@ -4,8 +4,8 @@ import dataclasses
 import pytest
 
 from colbench_env.dialogue import Episode
-from colbench_env.humans import Human, HumanRequest, human_prompt
-from colbench_env.humans.scripted import SHRUGS, ScriptedHuman, first_topic, read_facts
+from colbench_env.humans import SimulatorRequest, UserSimulator, simulator_prompt
+from colbench_env.humans.scripted import SHRUGS, ScriptedSimulator, first_topic, read_facts
 from colbench_env.types import BadInput, Message, Task
 
 KEYWORDS = {
@@ -18,11 +18,11 @@ KEYWORDS = {
 TASK = Task(
     "Add up prices.", "def f(x): return 0", {}, "rounding: Round down.\n\nempty:  An empty list gives 3: three. \n"
 )
-HUMAN = ScriptedHuman(KEYWORDS)
+HUMAN = ScriptedSimulator(KEYWORDS)
 
 
 def asked(question, seed=0, task=TASK):
-    return HumanRequest(task, (Message("user", task.problem_description), Message("assistant", question)), seed)
+    return SimulatorRequest(task, (Message("user", task.problem_description), Message("assistant", question)), seed)
 
 
 def reply(request):
@@ -70,7 +70,7 @@ def test_only_the_first_question_of_a_turn_is_answered():
 def test_anything_else_gets_a_shrug_that_the_seed_chooses():
     for question in ("Which unit?", "Hello?"):
         assert [HUMAN.say(TASK, question, seed) for seed in range(5)] == [*SHRUGS, SHRUGS[0]]
-    own = ScriptedHuman(KEYWORDS, shrugs=("No idea.", "Up to you."))
+    own = ScriptedSimulator(KEYWORDS, shrugs=("No idea.", "Up to you."))
     assert [own.say(TASK, "Hello?", seed) for seed in (0, 1, 2**63)] == ["No idea.", "Up to you.", "No idea."]
 
 
@@ -110,39 +110,39 @@ def test_a_task_without_fact_lines_is_refused(hidden, reason):
 def test_keywords_and_shrugs_must_say_something():
     for words in ((), ("",), "round"):
         with pytest.raises(BadInput, match="topic 'rounding' has keywords"):
-            ScriptedHuman({"rounding": words})
+            ScriptedSimulator({"rounding": words})
     with pytest.raises(BadInput, match="the shrugs are"):
-        ScriptedHuman(KEYWORDS, shrugs=())
+        ScriptedSimulator(KEYWORDS, shrugs=())
 
 
 def test_the_settings_change_with_anything_that_replies_depend_on():
     others = [
-        ScriptedHuman(KEYWORDS | {"unit": ("unit",)}),
-        ScriptedHuman(dict(reversed(KEYWORDS.items()))),
-        ScriptedHuman(KEYWORDS, shrugs=("No.",)),
+        ScriptedSimulator(KEYWORDS | {"unit": ("unit",)}),
+        ScriptedSimulator(dict(reversed(KEYWORDS.items()))),
+        ScriptedSimulator(KEYWORDS, shrugs=("No.",)),
     ]
     assert HUMAN.settings["topics"] == ["rounding", "unit", "empty", "negative", "negative zero"]
-    assert len({human.settings["hash"] for human in [HUMAN, ScriptedHuman(dict(KEYWORDS)), *others]}) == 4
+    assert len({human.settings["hash"] for human in [HUMAN, ScriptedSimulator(dict(KEYWORDS)), *others]}) == 4
 
 
 def test_a_scripted_human_plays_an_episode_through_the_common_protocol():
-    human: Human = HUMAN
+    human: UserSimulator = HUMAN
     episode = Episode(TASK).step_agent("Unit is my secret thought. OUTPUT: Round?")
-    said = asyncio.run(human.reply(HumanRequest(TASK, episode.shown_messages, seed=0)))
-    assert episode.step_human(said).messages[-1] == Message("user", "Round down.")
+    said = asyncio.run(human.reply(SimulatorRequest(TASK, episode.shown_messages, seed=0)))
+    assert episode.step_user(said).messages[-1] == Message("user", "Round down.")
     assert human.name == "scripted"
 
 
 def test_a_request_ends_with_the_agents_turn():
     with pytest.raises(ValueError, match="ends with the agent's turn"):
-        HumanRequest(TASK, (Message("user", "Add up prices."),), 0)
+        SimulatorRequest(TASK, (Message("user", "Add up prices."),), 0)
 
 
 def test_a_model_in_the_humans_place_is_told_the_hidden_information_and_the_dialogue():
-    text = human_prompt(asked("Round?"))
+    text = simulator_prompt(asked("Round?"))
     assert "<hidden>\nrounding: Round down." in text
     assert "<conversation>\nYou: Add up prices.\nProgrammer: Round?\n</conversation>" in text
     reference_only = dataclasses.replace(TASK, hidden_information=None)
-    assert "<hidden>\ndef f(x): return 0\n</hidden>" in human_prompt(asked("Round?", task=reference_only))
+    assert "<hidden>\ndef f(x): return 0\n</hidden>" in simulator_prompt(asked("Round?", task=reference_only))
     with pytest.raises(ValueError, match="neither hidden information nor a reference"):
-        human_prompt(asked("Round?", task=Task("Add up prices.")))
+        simulator_prompt(asked("Round?", task=Task("Add up prices.")))

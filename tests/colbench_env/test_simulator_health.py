@@ -1,4 +1,4 @@
-"""How the simulated human did, from what it said."""
+"""How the user simulator did, from what it said."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a reasoning model thinks aloud is no part of a simulated human's reply."""
+"""What a reasoning model thinks aloud is no part of a user simulator's reply."""
 
 import asyncio
 import time
@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from colbench_env.dialogue import Episode
-from colbench_env.episodes import EpisodeFailed, answered, play
-from colbench_env.humans.chat import ChatHuman
+from colbench_env.episodes import EpisodeFailed, play, user_turn_async
+from colbench_env.humans.chat import ChatSimulator
 from colbench_env.simulator_health import simulator_health
 from colbench_env.thoughts import Spoken, UnfinishedThought, opened_thought, without_thoughts
 from tests.colbench_env.players import NOW, TASKS, Human, asks_then_answers
@@ -90,7 +90,7 @@ def test_the_mark_with_which_a_prompt_opens_a_thought_is_known():
 
 def asked(reply, settings=NOW):
     episode = Episode(TASKS[0]).step_agent("Which unit?")
-    return asyncio.run(answered(episode, Human(reply), settings, 0)).history[-1]
+    return asyncio.run(user_turn_async(episode, Human(reply), settings, 0)).history[-1]
 
 
 def test_the_row_of_a_human_that_thinks_aloud_counts_it():
@@ -109,9 +109,9 @@ def test_a_human_that_only_thinks_has_failed_and_so_has_one_that_says_nothing_af
 
 
 def test_a_function_in_the_humans_place_may_think_aloud_too():
-    human = ChatHuman(lambda messages, seed: "So.</think>Euros.")
+    human = ChatSimulator(lambda messages, seed: "So.</think>Euros.")
     episode = Episode(TASKS[0]).step_agent("Which unit?")
-    assert asyncio.run(answered(episode, human, NOW, 0)).history[-1].content == "Euros."
+    assert asyncio.run(user_turn_async(episode, human, NOW, 0)).history[-1].content == "Euros."
 
 
 def test_an_agents_thoughts_are_its_own():

@@ -46,7 +46,7 @@ FONT = "@font-face{font-family:x}"
     ],
 )
 def test_rules_whose_classes_a_page_holds_are_kept_and_all_without_a_class(body, before, after):
-    assert Trimmer(SHEET).trimmed(f"<html><body>{body}</html>") == ALWAYS + before + TURN + after + FONT
+    assert Trimmer(SHEET).trim(f"<html><body>{body}</html>") == ALWAYS + before + TURN + after + FONT
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_rules_whose_classes_a_page_holds_are_kept_and_all_without_a_class(body,
     ],
 )  # fmt: skip
 def test_a_page_that_could_make_up_classes_or_checks_the_sheet_gets_it_whole(html):
-    assert Trimmer(SHEET).trimmed(html) == SHEET
+    assert Trimmer(SHEET).trim(html) == SHEET
 
 
 def test_a_browser_draws_the_same_with_the_rules_that_are_kept(tmp_path, monkeypatch):
@@ -68,8 +68,8 @@ def test_a_browser_draws_the_same_with_the_rules_that_are_kept(tmp_path, monkeyp
     head = "<html><link rel=stylesheet href=https://sheets.test/cut.css><body>"
     pages = [head + f"<p class='{name}'>words<b class=b>bold</b></p>" for name in ("", "a", "sm:a", "A 2xl:p", "e")]
     drawn = []
-    for trimmed in (Trimmer.trimmed, lambda self, html: self.sheet):
-        monkeypatch.setattr(Trimmer, "trimmed", trimmed)
+    for trim in (Trimmer.trim, lambda self, html: self.sheet):
+        monkeypatch.setattr(Trimmer, "trim", trim)
         with Renderer(2, assets=tmp_path, stylesheet=sheet) as renderer:
             drawn.append(renderer.render_many(pages))
     assert drawn[0] == drawn[1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from colbench_env.episodes import EpisodeFailed, Settings, seed_of
-from colbench_env.humans.scripted import ScriptedHuman
+from colbench_env.humans.scripted import ScriptedSimulator
 from colbench_env.mini import keywords, make_tasks
 from colbench_env.prompts import BACKEND_HUMAN
 from colbench_env.types import NO_ANSWER, BadInput
@@ -18,7 +18,7 @@ from models.parameters import inference_shardings
 from sweet_jax.data.chat import Chat
 from sweet_jax.generation.batch_sampler import Sample, Sampler, Sampling
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.rollout.agent import ModelHuman, Table
+from sweet_jax.rollout.agent import ModelSimulator, Table
 from sweet_jax.rollout.lockstep import Step, Wave, play_wave
 
 SHRUG = "No idea."
@@ -52,7 +52,7 @@ def tasks():
 def played(chat, sampler, episodes, max_turns=3, max_prompt=400, seed=5):
     """What a wave of these episodes comes to."""
     settings, step = Settings(max_turns, system="", seed=seed), Step(sampler)
-    human = ScriptedHuman(keywords(), (SHRUG,))
+    human = ScriptedSimulator(keywords(), (SHRUG,))
     return play_wave(Table(chat, Wave(step, sampler), human, settings, max_prompt), step, episodes)
 
 
@@ -166,7 +166,7 @@ def test_turns_are_drawn_in_the_order_of_the_episodes_whoever_is_answered_first(
 def with_model(chat, agent, speaker, episodes):
     """What a wave comes to whose human is played by `speaker`."""
     step = Step(agent, speaker)
-    human = ModelHuman(chat, Wave(step, speaker), "a model", BACKEND_HUMAN, Scripted.sampling, 4000)
+    human = ModelSimulator(chat, Wave(step, speaker), "a model", BACKEND_HUMAN, Scripted.sampling, 4000)
     settings = Settings(3, system="", seed=5, retry_seconds=0.0)
     return play_wave(Table(chat, Wave(step, agent), human, settings, 400), step, episodes)
 

@@ -112,10 +112,10 @@ def several(*flags):
 
 
 def test_failed_episodes_are_recorded_left_out_and_played_again(in_process, flags, tmp_path, monkeypatch):
-    from colbench_env.humans.scripted import ScriptedHuman
+    from colbench_env.humans.scripted import ScriptedSimulator
     from colbench_env.types import NoReply
 
-    output, say = tmp_path / "rows.jsonl", ScriptedHuman.reply
+    output, say = tmp_path / "rows.jsonl", ScriptedSimulator.reply
 
     async def sometimes(self, request):
         if request.task.problem_description == first:
@@ -125,7 +125,7 @@ def test_failed_episodes_are_recorded_left_out_and_played_again(in_process, flag
     from colbench_env.mini import make_tasks
 
     first = make_tasks("test", 4, 42)[0].problem_description
-    monkeypatch.setattr(ScriptedHuman, "reply", sometimes)
+    monkeypatch.setattr(ScriptedSimulator, "reply", sometimes)
     ended = in_process(rollout.main, *flags, f"--output={output}")
     assert ended.status == 1 and "2 episodes failed" in ended.errors[0]
     assert len(read_rows(output, Trajectory)) == 6

@@ -1,4 +1,4 @@
-"""Frontend design in miniature: procedural pages with a vague description, and scripted dialogues of mixed quality."""
+"""Toy ColBench, frontend: procedural pages with a vague description, and scripted dialogues of mixed quality."""
 
 from colbench_env.design.mini.behaviour import MINI_TURNS, Habits, page_behaviour_dialogues
 from colbench_env.design.mini.pages import SPLITS, Look, make_page_tasks

@@ -1,8 +1,8 @@
 """Scripted dialogues about pages, of mixed quality: the behaviour that the start policy imitates.
 
 The scripted agent knows no more than it is told, so a policy can imitate it exactly: it begins with a page of its own
-taste; each turn it mends what the human has just named, or does not listen, mends the wrong thing, breaks another, or
-stops early. The human is a real one: it looks at the rendered pages.
+taste; each turn it mends what the user simulator has just named, or does not listen, mends the wrong thing, breaks
+another, or stops early. The user simulator is a real one: it looks at the rendered pages.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from colbench_env.design.mini.pages import ATTRIBUTES, Look, describe, draw_look, draw_of_split
 from colbench_env.dialogue import ANSWER_MARKER
-from colbench_env.humans import Human, HumanRequest
+from colbench_env.humans import SimulatorRequest, UserSimulator
 from colbench_env.mini.behaviour import Dialogue
 from colbench_env.types import Message, Task
 
@@ -68,13 +68,13 @@ def next_look(look: Look, reply: str, rng: random.Random, habits: Habits) -> Loo
     return look
 
 
-async def _dialogue(wanted: Look, human: Human, rng: random.Random, habits: Habits) -> Dialogue:
+async def _dialogue(wanted: Look, human: UserSimulator, rng: random.Random, habits: Habits) -> Dialogue:
     task = Task(describe(wanted, rng), wanted.html)
     messages = [Message("user", task.problem_description)]
     look = draw_look(rng, wanted.site)
     for turn in range(habits.max_turns):
         if turn:
-            reply = await human.reply(HumanRequest(task, tuple(messages), rng.getrandbits(31)))
+            reply = await human.reply(SimulatorRequest(task, tuple(messages), rng.getrandbits(31)))
             messages.append(Message("user", reply))
             if look == wanted or rng.random() < habits.stop:
                 messages.append(Message("assistant", ANSWER_MARKER))
@@ -85,7 +85,7 @@ async def _dialogue(wanted: Look, human: Human, rng: random.Random, habits: Habi
     return Dialogue(said, look.html, wanted.html, look == wanted)
 
 
-async def page_dialogues(looks: Sequence[Look], human: Human, seed: int, habits: Habits) -> list[Dialogue]:
+async def page_dialogues(looks: Sequence[Look], human: UserSimulator, seed: int, habits: Habits) -> list[Dialogue]:
     """Play a dialogue about each of the looks, all at once; the seed and the place alone decide what is random in
     it."""
     slots = asyncio.Semaphore(64)
@@ -98,11 +98,11 @@ async def page_dialogues(looks: Sequence[Look], human: Human, seed: int, habits:
 
 
 def page_behaviour_dialogues(
-    split: str, count: int, seed: int, human: Human, habits: Habits = Habits()
+    split: str, count: int, seed: int, human: UserSimulator, habits: Habits = Habits()
 ) -> list[Dialogue]:
     """`count` scripted dialogues about pages of the split; the same seed gives the same dialogues.
 
-    `human` is a `DesignHuman` with `plain`, on a `CachedRenderer`.
+    `human` is a `DesignSimulator` with `plain`, on a `CachedRenderer`.
     """
     rng = random.Random(f"pages behaviour {split} {seed}")
     looks = [draw_of_split(rng, split) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""The pages of the miniature: a site's words, and a look that the description does not tell.
+"""The pages of toy ColBench: a site's words, and a look that the description does not tell.
 
 A page is nine short lines, one for each thing that varies or never does, so that a tokenizer made of such pages has a
 token for nearly every line. Splits are disjoint by site and look: a page belongs to exactly one of train, validation
@@ -22,7 +22,7 @@ BUTTONS = {"black": "#000", "orange": "#ea580c", "pink": "#ec4899"}
 SIZES = {"28": "28px", "90": "90px"}
 COLUMNS = {"side by side": "flex", "one below the other": "block"}
 ORDERS = {"as said": (0, 1), "turned round": (1, 0)}
-#: What varies, with all that it can be, by the names that the human uses.
+#: What varies, with all that it can be, by the names that the user simulator uses.
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "header": tuple(HEADERS),
     "ground": tuple(GROUNDS),
@@ -53,7 +53,7 @@ SITES = (
 
 @dataclass(frozen=True)
 class Look:
-    """A page of the miniature: a site and a value for each of the ATTRIBUTES, in their order."""
+    """A page of toy ColBench: a site and a value for each of the ATTRIBUTES, in their order."""
 
     site: Site
     values: tuple[str, ...]

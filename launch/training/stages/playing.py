@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from colbench_env.episodes import EpisodeFailed, Settings, already_played, failures_file
-from colbench_env.rollouts import FailedInARow, Result, Wanted
+from colbench_env.rollouts import FailedInARow, Result, RolloutPlan
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.common.cli import Stopped
 from launch.common.run_dir import append_rows, write_rows
@@ -20,7 +20,7 @@ from launch.training.run import Run
 from sweet_jax import processes
 from sweet_jax.generation.batch_sampler import Sampling
 from sweet_jax.rollout import process_shards as shares
-from sweet_jax.rollout.agent import Drawn, ModelHuman, Table
+from sweet_jax.rollout.agent import Drawn, ModelSimulator, Table
 from sweet_jax.rollout.lockstep import Step, Wave, play_wave
 from sweet_jax.train.metrics import CollapseWatch
 
@@ -67,7 +67,7 @@ def _in_waves(
     sampler = run.sampler(agent.params, run.sampling(agent.temperature))
     human, step = _waves_human(run, sampler)
     table = Table(run.chat, Wave(step, sampler), human, settings, _longest(run))
-    wanted = Wanted(path, tasks, samples, settings.about(human))
+    wanted = RolloutPlan(path, tasks, samples, settings.run_metadata(human))
     episodes, wave = wanted.episodes, WAVE * run.config.rollouts.rows
     done, watch = processes.broadcast_from_process_0(lambda: _whole_waves(wanted, wave)), CollapseWatch(len(episodes))
     while done < len(episodes):
@@ -86,12 +86,12 @@ def _in_waves(
     return processes.broadcast_from_process_0(lambda: len(wanted.missing()))
 
 
-def _whole_waves(wanted: Wanted, wave: int) -> int:
+def _whole_waves(wanted: RolloutPlan, wave: int) -> int:
     """How many episodes an interrupted stage has played in whole waves; rows after them are removed.
 
     A wave whose last episode has failed counts as half played, and is played again with the same results.
     """
-    found = already_played(wanted.output, wanted.episodes, dict(wanted.about))
+    found = already_played(wanted.output, wanted.episodes, dict(wanted.run_metadata))
     last = max((place for place, row in enumerate(found, start=1) if row is not None), default=0)
     done = last if last == len(found) else last // wave * wave
     if any(row is not None for row in found[done:]):
@@ -106,7 +106,7 @@ def _waves_human(run: Run, sampler: Any) -> tuple[Any, Step]:
     sampling = Sampling(simulator.human_temperature, 0, 1.0, simulator.human_max_tokens)
     speaker = run.sampler(run.start_params, sampling)  # the start policy, whoever the agent is
     step, longest = Step(sampler, speaker), run.max_length - simulator.human_max_tokens
-    return ModelHuman(run.chat, Wave(step, speaker), run.config.model, simulator.prompt, sampling, longest), step
+    return ModelSimulator(run.chat, Wave(step, speaker), run.config.model, simulator.prompt, sampling, longest), step
 
 
 def _one_by_one(
@@ -114,7 +114,7 @@ def _one_by_one(
 ) -> int:
     """Plays as `launch.rollout` does: every episode on its own, and in the file as soon as it is over."""
     simulator, human = run.config.simulator, run.benchmark.human(run.config.simulator)
-    wanted = Wanted(path, tasks, samples, settings.about(human))
+    wanted = RolloutPlan(path, tasks, samples, settings.run_metadata(human))
     episodes, total = shares.share(wanted), len(tasks) * samples
     done = total - len(episodes)
 
