@@ -24,7 +24,20 @@ TIE = 1e-6  # rewards that are closer are equal
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Figures:
+    """Numbers that go into a JSON file."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as a JSON object, null for NaN."""
+        return asdict(self, dict_factory=_without_nan)
+
+
+def _without_nan(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in items}
+
+
+@dataclass(frozen=True)
+class Estimate(Figures):
     """A mean and its 95 % interval; all three NaN where nothing was counted."""
 
     mean: float
@@ -34,10 +47,6 @@ class Estimate:
     def overlaps(self, other: Self) -> bool:
         """Whether the intervals have a point in common; also true where one of them is unknown."""
         return not (self.high < other.low or other.high < self.low)
-
-    def to_json(self) -> dict[str, float | None]:
-        """Return the numbers as a JSON object, null for NaN."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, float | None]) -> Self:
@@ -64,7 +73,7 @@ class TurnCount:
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(Figures):
     """What the dialogues of one policy are worth.
 
     reward, success: the reward (backend: share of the tests passed; frontend: similarity) and the share of the answers
@@ -88,11 +97,6 @@ class Summary:
     out_of_turns: int = 0
     out_of_turns_verdicts: dict[str, int] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the numbers as a JSON object."""
-        estimates = {"reward": self.reward.to_json(), "success": self.success.to_json()}
-        return asdict(self) | estimates
-
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Read the summary that `to_json` wrote."""
@@ -101,7 +105,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Figures):
     """After minus before, on the `tasks` tasks that count for both.
 
     p_reward, p_success: of the exact paired test `sign_flip_p`. wins: share of the pairs of dialogues about one task in
@@ -120,10 +124,6 @@ class Difference:
     gained: int
     lost: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the numbers as a JSON object."""
-        return asdict(self) | {name: getattr(self, name).to_json() for name in ("reward", "success", "wins")}
-
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Read the difference that `to_json` wrote."""
@@ -131,7 +131,16 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class BestOf:
+class Bin:
+    """How many whole numbers lie from `low` to `high`, both included."""
+
+    low: int
+    high: int
+    count: int
+
+
+@dataclass(frozen=True)
+class BestOf(Figures):
     """What the best of `k` samples of a task is worth, a mean over the `tasks` tasks that have so many.
 
     reward: that sample's reward (best-of-k). success: whether it is 1 (pass@k).
@@ -141,10 +150,6 @@ class BestOf:
     tasks: int
     reward: Estimate
     success: Estimate
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the numbers as a JSON object."""
-        return asdict(self) | {"reward": self.reward.to_json(), "success": self.success.to_json()}
 
 
 def bootstrap(values: Iterable[float], resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -254,6 +259,21 @@ def expected_best(values: Sequence[float], k: int) -> float:
     """
     n = len(values)
     return sum(value * (math.comb(i, k - 1) / math.comb(n, k)) for i, value in enumerate(sorted(values)))
+
+
+def histogram(values: Iterable[int]) -> tuple[Bin, ...]:
+    """Count whole numbers from 0 in bins that begin at 0, 1, 2, 5, 10, 20, 50, ...; from the first bin that has any to
+    the last.
+
+    In: [3, 4, 12]   Out: Bin(2, 4, 2), Bin(5, 9, 0), Bin(10, 19, 1)
+    """
+    numbers = np.fromiter(values, np.int64)
+    powers = 10 ** np.arange(len(str(numbers.max(initial=0))) + 1)
+    edges = [0, *np.outer(powers, [1, 2, 5]).flatten().tolist()]
+    counts, _ = np.histogram(numbers, edges)
+    held = np.flatnonzero(counts)
+    bins = [Bin(low, after - 1, int(count)) for low, after, count in zip(edges, edges[1:], counts, strict=False)]
+    return tuple(bins[held[0] : held[-1] + 1]) if len(held) else ()
 
 
 def rewards_by_task(trajectories: Iterable[Trajectory]) -> dict[str, list[float]]:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from colbench_env.design.page_images import SideBySide
 from colbench_env.flags import Flag
-from colbench_env.histogram import Bin, histogram
 from colbench_env.samples import Layout
 from colbench_env.simulator_health import SimulatorHealth, is_spoilt, simulator_health
-from colbench_env.statistics import BestOf, Estimate, best_of, bootstrap, compare, summarise
+from colbench_env.statistics import BestOf, Bin, Estimate, best_of, bootstrap, compare, histogram, summarise
 from colbench_env.types import Trajectory
 from launch.common.benchmarks import Benchmark
 from launch.evaluation.reference_audit import ReferenceAudit

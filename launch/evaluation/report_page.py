@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from colbench_env.histogram import Bin
+from colbench_env.statistics import Bin
 from launch.evaluation import report_text as text
 from launch.evaluation.report_data import Evaluation
 from launch.reporting.html import template

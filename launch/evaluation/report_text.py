@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from colbench_env.histogram import Bin
 from colbench_env.simulator_health import OVERLAP, SimulatorHealth
-from colbench_env.statistics import Difference
+from colbench_env.statistics import Bin, Difference
 from colbench_env.terminal_text import printable_line
 from launch.evaluation.report_data import BASELINE, Evaluation
 from launch.reporting.metric_names import duration, p_value, percent, points, share

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from colbench_env.histogram import Bin, histogram
 from colbench_env.statistics import (
     BestOf,
+    Bin,
     Difference,
     Estimate,
     Summary,
@@ -17,6 +17,7 @@ from colbench_env.statistics import (
     bootstrap,
     compare,
     expected_best,
+    histogram,
     rewards_by_task,
     sign_flip_p,
     summarise,
