@@ -234,7 +234,9 @@ def play_many(
         raise BadInput(f"{samples} samples of each task in {threads} threads, expected at least 1 and 1")
     tasks = list(tasks)
     wanted = [(task, sample) for sample in range(samples) for task in tasks]
-    results = already_played(output, wanted, settings.run_metadata(human)) if output else [None] * len(wanted)
+    results: list[Trajectory | EpisodeFailed | None] = [None] * len(wanted)
+    if output:
+        results = [*already_played(output, wanted, settings.run_metadata(human))]
     missing = [place for place, result in enumerate(results) if result is None]
     if on_begin is not None:
         on_begin(len(wanted) - len(missing), len(wanted))
@@ -264,7 +266,7 @@ def play_many(
             raise
     if output and missing:
         write_rows(output, [result for result in results if isinstance(result, Trajectory)])
-    return results
+    return [result for result in results if result is not None]
 
 
 def failures_file(output: str | Path) -> Path:
@@ -276,18 +278,18 @@ def already_played(
     output: str | Path, wanted: Sequence[tuple[Task, int]], about: dict[str, Any]
 ) -> list[Trajectory | None]:
     """For each wanted episode its trajectory in the file, or None. Raises BadInput for rows of another run."""
-    places = defaultdict(list)
+    places: dict[tuple[str, Any], list[int]] = defaultdict(list)
     for place, (task, sample) in enumerate(wanted):
         places[task.task_id, sample].append(place)
     results: list[Trajectory | None] = [None] * len(wanted)
     for number, row in enumerate(read_complete(output, Trajectory), start=1):
-        sample, other = row.extra.get("sample"), [key for key in about if row.extra.get(key) != about[key]]
+        played, other = row.extra.get("sample"), [key for key in about if row.extra.get(key) != about[key]]
         if other:
             was, now = ({key: place.get(key) for key in other} for place in (row.extra, about))
             raise BadInput(f"{output}: row {number} was played with {was}, this run has {now}: use another output file")
-        free = places[row.task.task_id, sample]
+        free = places[row.task.task_id, played]
         if not free:
-            what = f"sample {sample} of task {row.task.task_id}"
+            what = f"sample {played} of task {row.task.task_id}"
             raise BadInput(f"{output}: row {number} is {what}, which this run does not play: use another output file")
         results[free.pop(0)] = row
     return results

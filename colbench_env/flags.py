@@ -51,7 +51,7 @@ def source_flags(task: Task) -> frozenset[Flag]:
     flags = {flag for tree in calls for flag in _tree_flags(tree)}
     if (reference := _parse(task.ground_truth, "exec")) is not None:
         flags.update(_tree_flags(reference))
-    if any(_compares_with_literal(tree.body) for tree in calls):
+    if any(isinstance(tree, ast.Expression) and _compares_with_literal(tree.body) for tree in calls):
         flags.add(Flag.COMPARISON)
     return frozenset(flags)
 

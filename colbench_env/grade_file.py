@@ -63,8 +63,10 @@ def grade_rows(
     grader: may be None where no row is wanted. progress: is told how many of the wanted rows are done, and how many
     there are. BadInput where `target` holds something else than a beginning of the result.
     """
-    done = read_complete(target, Trajectory) if target is not None else []
-    _check_begins(target, done, rows, wanted, grader)
+    mode = "" if grader is None else grader.mode
+    done = [] if target is None else read_complete(target, Trajectory)
+    if target is not None:
+        _check_begins(target, done, rows, wanted, mode)
     found: dict[int, Trajectory] = dict(enumerate(done))
     found |= {index: rows[index] for index in range(len(done), len(rows)) if not wanted[index]}
     remaining = [index for index in range(len(done), len(rows)) if wanted[index]]
@@ -82,25 +84,21 @@ def grade_rows(
     def keep(position: int, grade: Grade) -> None:
         nonlocal graded
         index = remaining[position]
-        found[index] = with_grade(rows[index], grade, grader.mode)
+        found[index] = with_grade(rows[index], grade, mode)
         graded += 1
         write_ready()
         progress(graded, total)
 
     write_ready()
-    if remaining:
+    if remaining and grader is not None:
         grader.grade_many([(rows[index].task, rows[index].answer) for index in remaining], on_done=keep)
     return [found[index] for index in range(len(rows))]
 
 
 def _check_begins(
-    target: Path | None,
-    done: Sequence[Trajectory],
-    rows: Sequence[Trajectory],
-    wanted: Sequence[bool],
-    grader: AnswerGrader | None,
+    target: Path, done: Sequence[Trajectory], rows: Sequence[Trajectory], wanted: Sequence[bool], mode: str
 ) -> None:
-    """BadInput with the first row of `target` that is not the row that would be written there."""
+    """Raise BadInput with the first row of `target` that is not the row that would be written there."""
     if len(done) > len(rows):
         raise BadInput(f"{_place(target, len(rows) + 1)}: the file has more rows than there are to grade, {len(rows)}")
     for number, (found, row, grade) in enumerate(zip(done, rows, wanted, strict=False), start=1):
@@ -111,10 +109,9 @@ def _check_begins(
                 f"{_place(target, number)}: this is not row {number} of what is graded here, so the file belongs to "
                 "another run: name another file, or remove it"
             )
-        mode = done[number - 1].extra.get("grader")
-        if grade and mode != grader.mode:
-            place = _place(target, number)
-            raise BadInput(f"{place}: the row was graded by {mode!r}, not {grader.mode!r}: name another file")
+        by = done[number - 1].extra.get("grader")
+        if grade and by != mode:
+            raise BadInput(f"{_place(target, number)}: the row was graded by {by!r}, not {mode!r}: name another file")
 
 
 def _place(path: Path, number: int) -> str:

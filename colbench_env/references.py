@@ -11,7 +11,8 @@ from .grading.verdicts import Outcome, equal
 from .python_source import NotPython, parse
 from .types import Task, Verdict
 
-Key, Result = TypeVar("Key"), TypeVar("Result")
+Key = TypeVar("Key")
+Result = TypeVar("Result")
 
 USELESS = {
     Verdict.TIMEOUT: "runs for too long",
@@ -58,7 +59,7 @@ def outcome_defect(task: Task, outcomes: Sequence[Outcome]) -> str:
 def run_each(
     tasks: Mapping[Key, Task], run: Callable[[Task], Result], workers: int, on_done: Callable[[Key, Result], None]
 ) -> None:
-    """Nothing; `on_done` is given, in this thread, the key of each task and what `run` gave for it, as it is done.
+    """Run every task and give its key and result to `on_done`, in this thread, as soon as it is done.
 
     `run` is called in `workers` threads. What it or `on_done` raises ends everything that has not begun.
     """

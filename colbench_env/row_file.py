@@ -18,7 +18,7 @@ class RowFile(Generic[RowT]):
 
     def __init__(self, path: str | Path, kind: type[RowT]):
         self.path = path
-        self.kind = kind
+        self.kind: type[RowT] = kind
         self._offsets, self._numbers = array("q"), array("q")
         digest = hashlib.sha256()
         for line in scan_lines(path):

@@ -126,5 +126,6 @@ def _first_wrong(tasks: Sequence[str | None]) -> int:
 
 
 def _shown(row: Trajectory | BadInput) -> str:
+    assert isinstance(row, Trajectory)  # a row that could not be read is in no wrong place
     text = " ".join(row.task.problem_description[: 4 * MAX_SHOWN].split())
     return repr(text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "...")

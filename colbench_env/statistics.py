@@ -51,7 +51,8 @@ class Estimate(Figures):
     @classmethod
     def from_json(cls, row: Mapping[str, float | None]) -> Self:
         """Read the estimate that `to_json` wrote."""
-        return cls(*(math.nan if row[name] is None else row[name] for name in ("mean", "low", "high")))
+        values = (row[name] for name in ("mean", "low", "high"))
+        return cls(*(math.nan if value is None else value for value in values))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Generic, NoReturn, TypeVar
+from typing import Any, BinaryIO, Generic, NoReturn, Protocol, TypeVar
 
 from colbench_env.replace_file import replace_file
 from colbench_env.types import (
@@ -21,7 +21,6 @@ from colbench_env.types import (
     Candidates,
     Pair,
     Ranked,
-    Row,
     Task,
     Trajectory,
     replace_lone_surrogates,
@@ -32,6 +31,12 @@ FoundT = TypeVar("FoundT", covariant=True)
 
 BOM = b"\xef\xbb\xbf"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class JsonRow(Protocol):
+    """What can be a line of a file: the rows of `colbench_env.types`, or the record of a failed episode."""
+
+    def to_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,12 @@ def read_rows(path: str | Path, kind: type[RowT]) -> list[RowT]:
 
 def read_located_rows(path: str | Path, kind: type[RowT]) -> list[Located[RowT]]:
     """As `read_rows`, each row with its place: what is said of a row later can name the line it came from."""
-    rows = []
+    rows: list[Located[RowT]] = []
     for found in scan_located_rows(path, kind):
-        if isinstance(found.row, BadInput):
-            raise found.row
-        rows.append(found)
+        row = found.row
+        if isinstance(row, BadInput):
+            raise row
+        rows.append(Located(found.where, found.line, row))
     return rows
 
 
@@ -112,7 +118,7 @@ def read_complete(path: str | Path, kind: type[RowT]) -> list[RowT]:
     return rows
 
 
-def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
+def write_rows(path: str | Path, rows: Iterable[JsonRow]) -> None:
     """Replace the file by these rows, all at once: a reader sees the old file or the new one. Raises BadInput."""
     target = Path(path).resolve()  # a link stays a link: what it points to is replaced
     try:
@@ -125,7 +131,7 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
         _fail(path, "write", problem)
 
 
-def append_rows(path: str | Path, rows: Iterable[Row]) -> None:
+def append_rows(path: str | Path, rows: Iterable[JsonRow]) -> None:
     """Append these rows, on the disk when it returns. Raises BadInput, and then has added none of them."""
     block = b"".join(encode_row(row, f"{path}: new row {number}") for number, row in enumerate(rows, start=1))
     if not block:
@@ -203,7 +209,7 @@ def holds_half_characters(line: bytes) -> bool:
     return bool(_SURROGATE_ESCAPE.search(line)) and json.loads(line) != decode_line(line, "")
 
 
-def encode_row(row: Row, where: str) -> bytes:
+def encode_row(row: JsonRow, where: str) -> bytes:
     """Encode the row as a line of a file, line end included. Raises BadInput for values that JSON does not have."""
     # ASCII escapes keep line separators and lone surrogates out of the file.
     try:

@@ -5,22 +5,31 @@ know are kept in `extra`, so a row of another tool survives a round trip. `where
 """
 
 import hashlib
-import itertools
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal, Self
 
+from colbench_env.errors import BadInput
+from colbench_env.errors import NoReply as NoReply
+from colbench_env.json_fields import (
+    quote,
+    read_filled_text,
+    read_list,
+    read_number,
+    read_numbers,
+    read_object,
+    read_optional_text,
+    read_required,
+    read_test_cases,
+    read_text,
+    read_texts,
+)
+
 NO_ANSWER = "No answer"
-MAX_NAMES, MAX_QUOTED = 12, 60  # keys of a row, and characters of one string of it, in a sentence
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class BadInput(ValueError):
-    """Input that a user can put right: one sentence with the place, what is wrong, and what was expected."""
 
 
 def replace_lone_surrogates(text: str) -> str:
@@ -74,19 +83,19 @@ class Task:
         """Read a task of a tasks file, reference included. Raises BadInput."""
         task = cls.from_trajectory_json(row, where)
         if not task.ground_truth.strip():
-            state = "is empty" if "ground_truth" in _object(row, where) else "is missing"
+            state = "is empty" if "ground_truth" in read_object(row, where) else "is missing"
             raise BadInput(f"{where}: 'ground_truth' {state}, expected the reference solution as a string")
         return task
 
     @classmethod
     def from_trajectory_json(cls, row: object, where: str) -> Self:
         """Read the task inside a trajectory, whose reference and tests may be unknown. Raises BadInput."""
-        row = _object(row, where)
+        row = read_object(row, where)
         return cls(
-            problem_description=_filled_text(row, "problem_description", where),
-            ground_truth=_optional_text(row, "ground_truth", where) or "",
-            test_cases=_test_cases(row, where),
-            hidden_information=_optional_text(row, "hidden_information", where),
+            problem_description=read_filled_text(row, "problem_description", where),
+            ground_truth=read_optional_text(row, "ground_truth", where) or "",
+            test_cases=read_test_cases(row, where),
+            hidden_information=read_optional_text(row, "hidden_information", where),
             extra=_extra(row, cls),
         )
 
@@ -119,15 +128,15 @@ class Message:
     @classmethod
     def from_json(cls, row: object, where: str) -> Self:
         """Read a message from a JSON object. Raises BadInput."""
-        row = _object(row, where)
-        role = _text(row, "role", where)
+        row = read_object(row, where)
+        role = read_text(row, "role", where)
         if role not in ("system", "user", "assistant"):
-            raise BadInput(f"{where}: 'role' is {_quoted(role)}, expected 'user', 'assistant' or 'system'")
+            raise BadInput(f"{where}: 'role' is {quote(role)}, expected 'user', 'assistant' or 'system'")
         return cls(
             role=role,
-            content=_text(row, "content", where),
-            input=_optional_text(row, "input", where),
-            output=_optional_text(row, "output", where),
+            content=read_text(row, "content", where),
+            input=read_optional_text(row, "input", where),
+            output=read_optional_text(row, "output", where),
             extra=_extra(row, cls),
         )
 
@@ -161,12 +170,12 @@ class Trajectory:
     @classmethod
     def from_json(cls, row: object, where: str) -> Self:
         """Read a trajectory from a JSON object. Raises BadInput."""
-        row = _object(row, where)
+        row = read_object(row, where)
         return cls(
-            task=Task.from_trajectory_json(_required(row, "task", where), f"{where}: task"),
+            task=Task.from_trajectory_json(read_required(row, "task", where), f"{where}: task"),
             dialogue_history=_alternating(_messages(row, "dialogue_history", where), where),
-            answer=_text(row, "answer", where),
-            reward=None if row.get("reward") is None else _number(row["reward"], f"{where}: 'reward'"),
+            answer=read_text(row, "answer", where),
+            reward=None if row.get("reward") is None else read_number(row["reward"], f"{where}: 'reward'"),
             extra=_extra(row, cls),
         )
 
@@ -197,10 +206,10 @@ class Pair:
     @classmethod
     def from_json(cls, row: object, where: str) -> Self:
         """Read a pair from a JSON object. Raises BadInput."""
-        row = _object(row, where)
+        row = read_object(row, where)
         return cls(
-            chosen=_filled_text(row, "chosen", where),
-            rejected=_filled_text(row, "rejected", where),
+            chosen=read_filled_text(row, "chosen", where),
+            rejected=read_filled_text(row, "rejected", where),
             extra=_extra(row, cls),
         )
 
@@ -231,19 +240,19 @@ class Candidates:
     @classmethod
     def from_json(cls, row: object, where: str) -> Self:
         """Read candidates from a JSON object. Raises BadInput."""
-        row = _object(row, where)
-        outputs = _texts(row, "additional_outputs", where)
+        row = read_object(row, where)
+        outputs = read_texts(row, "additional_outputs", where)
         count = len(outputs)
         return cls(
-            input=_filled_text(row, "input", where),
-            input_with_ground_truth=_filled_text(row, "input_with_ground_truth", where),
-            older_output=_text(row, "older_output", where),
-            reward=_number(_required(row, "reward", where), f"{where}: 'reward'"),
-            ground_truth=_text(row, "ground_truth", where),
+            input=read_filled_text(row, "input", where),
+            input_with_ground_truth=read_filled_text(row, "input_with_ground_truth", where),
+            older_output=read_text(row, "older_output", where),
+            reward=read_number(read_required(row, "reward", where), f"{where}: 'reward'"),
+            ground_truth=read_text(row, "ground_truth", where),
             messages=_messages(row, "messages", where),
             additional_outputs=outputs,
-            additional_reference_logprobs=_numbers(row, "additional_reference_logprobs", count, where),
-            additional_reference_logprobs_sum=_numbers(row, "additional_reference_logprobs_sum", count, where),
+            additional_reference_logprobs=read_numbers(row, "additional_reference_logprobs", count, where),
+            additional_reference_logprobs_sum=read_numbers(row, "additional_reference_logprobs_sum", count, where),
             extra=_extra(row, cls),
         )
 
@@ -272,9 +281,9 @@ class Ranked:
     @classmethod
     def from_json(cls, row: object, where: str) -> Self:
         """Read a ranked row from a JSON object. Raises BadInput."""
-        row = _object(row, where)
+        row = read_object(row, where)
         candidates = Candidates.from_json({key: row[key] for key in row if key != "judge_result"}, where)
-        return cls(candidates, _numbers(row, "judge_result", len(candidates.additional_outputs), where))
+        return cls(candidates, read_numbers(row, "judge_result", len(candidates.additional_outputs), where))
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as a JSON object."""
@@ -283,72 +292,11 @@ class Ranked:
 
 Row = Task | Trajectory | Pair | Candidates | Ranked
 
-
-# Readers of one key. Each names the place, what it found and what it wanted.
-
-
-def _object(row: object, where: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise BadInput(f"{where}: found {_kind(row)}, expected a JSON object")
-    return row
-
-
-def _required(row: Mapping[str, Any], key: str, where: str) -> Any:
-    if key not in row:
-        raise BadInput(f"{where}: {_quoted(key)} is missing, the row has {_names(row)}")
-    return row[key]
-
-
-def _text(row: Mapping[str, Any], key: str, where: str) -> str:
-    value = _required(row, key, where)
-    if not isinstance(value, str):
-        raise BadInput(f"{where}: {_quoted(key)} is {_kind(value)}, expected a string")
-    return value
-
-
-def _filled_text(row: Mapping[str, Any], key: str, where: str) -> str:
-    value = _text(row, key, where)
-    if not value.strip():
-        raise BadInput(f"{where}: {_quoted(key)} is empty, expected some text")
-    return value
-
-
-def _optional_text(row: Mapping[str, Any], key: str, where: str) -> str | None:
-    return None if row.get(key) is None else _text(row, key, where)
-
-
-def _list(row: Mapping[str, Any], key: str, where: str) -> list[Any]:
-    value = _required(row, key, where)
-    if not isinstance(value, list):
-        raise BadInput(f"{where}: {key!r} is {_kind(value)}, expected a list")
-    return value
-
-
-def _texts(row: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    values = _list(row, key, where)
-    for position, value in enumerate(values):
-        if not isinstance(value, str):
-            raise BadInput(f"{where}: {key!r}[{position}] is {_kind(value)}, expected a string")
-    return tuple(values)
-
-
-def _number(value: object, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadInput(f"{place} is {_kind(value)}, expected a number")
-    if not abs(value) < math.inf or (isinstance(value, int) and abs(value) > 2**1023):
-        raise BadInput(f"{place} is not a finite number")
-    return float(value)
-
-
-def _numbers(row: Mapping[str, Any], key: str, count: int, where: str) -> tuple[float, ...]:
-    values = _list(row, key, where)
-    if len(values) != count:
-        raise BadInput(f"{where}: {key!r} has {len(values)} numbers for {count} candidates in 'additional_outputs'")
-    return tuple(_number(value, f"{where}: {key!r}[{position}]") for position, value in enumerate(values))
+BenchmarkName = Literal["backend", "frontend"]
 
 
 def _messages(row: Mapping[str, Any], key: str, where: str) -> tuple[Message, ...]:
-    entries = _list(row, key, where)
+    entries = read_list(row, key, where)
     return tuple(Message.from_json(entry, f"{where}: {key}[{position}]") for position, entry in enumerate(entries))
 
 
@@ -365,42 +313,6 @@ def _alternating(messages: tuple[Message, ...], where: str) -> tuple[Message, ..
     return messages
 
 
-def _test_cases(row: Mapping[str, Any], where: str) -> dict[str, str]:
-    cases = row.get("test_cases")
-    if cases is None:
-        return {}
-    if not isinstance(cases, dict):
-        raise BadInput(f"{where}: 'test_cases' is {_kind(cases)}, expected an object of call expressions")
-    for name in cases:
-        _filled_text(cases, name, f"{where}: test_cases")
-    return dict(cases)
-
-
 def _extra(row: Mapping[str, Any], cls: type) -> dict[str, Any]:
     known = {entry.name for entry in fields(cls)} - {"extra"}
     return {key: value for key, value in row.items() if key not in known}
-
-
-def _names(row: Mapping[str, Any]) -> str:
-    more = [f"{len(row) - MAX_NAMES} more"] if len(row) > MAX_NAMES else []
-    return ", ".join([*map(_quoted, itertools.islice(row, MAX_NAMES)), *more]) or "no keys"
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 1]}…")
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
-    return names.get(type(value), type(value).__name__)
-
-
-BenchmarkName = Literal["backend", "frontend"]
-
-
-class NoReply(Exception):
-    """A reply that cannot be had, and that it is useless to ask for again: the context is full, for instance."""

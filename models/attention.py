@@ -123,7 +123,7 @@ def _make_splash(tokens: int, heads: int, mesh: Mesh) -> _LocalKernel:
     parts = mesh.shape.get("sequence", 1)
     padded = -(-tokens // LANES) * LANES
     block = next(size for size in BLOCKS if (padded // parts) % size == 0)
-    sizes = {
+    sizes: dict[str, Any] = {
         f"block_{name}": block
         for name in ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
     }

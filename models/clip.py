@@ -34,7 +34,8 @@ def embed_images(
 
     Raises ModelError where the rows do not divide over mesh axis "data".
     """
-    return VisionTower(config, mesh, compute_dtype).apply({"params": params["vision"]}, pixels_bcyx)
+    embeddings_be: Any = VisionTower(config, mesh, compute_dtype).apply({"params": params["vision"]}, pixels_bcyx)
+    return embeddings_be
 
 
 def embed_texts(
@@ -49,7 +50,8 @@ def embed_texts(
 
     Raises ModelError where the rows do not divide over mesh axis "data".
     """
-    return TextTower(config, mesh, compute_dtype).apply({"params": params["text"]}, tokens_bt, mask_bt)
+    embeddings_be: Any = TextTower(config, mesh, compute_dtype).apply({"params": params["text"]}, tokens_bt, mask_bt)
+    return embeddings_be
 
 
 def image_text_logits(

@@ -141,7 +141,7 @@ def _side(raw: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dic
 
 
 def _tower(settings: Mapping[str, Any], side: str) -> TowerConfig:
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_size": count(settings, f"{side}.hidden_size"),
         "intermediate_size": count(settings, f"{side}.intermediate_size"),
         "num_layers": count(settings, f"{side}.num_hidden_layers", most=MAX_LAYERS),

@@ -91,8 +91,8 @@ def pixels(image: Image.Image, steps: Preprocessing) -> Float32[np.ndarray, "C Y
     values_yxc = values_yxc.astype(np.float32)
     if steps.scale is not None:
         values_yxc *= np.float32(steps.scale)
-    if steps.mean is not None:
-        values_yxc = (values_yxc - np.float32(steps.mean)) / np.float32(steps.deviation)
+    if steps.mean is not None and steps.deviation is not None:
+        values_yxc = (values_yxc - np.array(steps.mean, np.float32)) / np.array(steps.deviation, np.float32)
     return np.ascontiguousarray(values_yxc.transpose(2, 0, 1))
 
 
@@ -153,9 +153,10 @@ def preprocessing_from_hf(source: str | Path | Mapping[str, Any]) -> Preprocessi
     raw = read_object(path)
     try:
         if path.name == PROCESSOR_FILE:
-            raw = raw.get("image_processor")
-            if not isinstance(raw, Mapping):
-                raise ModelError(f"image_processor is {format_value(raw)}, expected an object")
+            nested = raw.get("image_processor")
+            if not isinstance(nested, Mapping):
+                raise ModelError(f"image_processor is {format_value(nested)}, expected an object")
+            return _from_dict(nested)
         return _from_dict(raw)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error

@@ -10,6 +10,7 @@ from models.json_settings import ModelError, count, flag, format_value, number, 
 from models.rope_config import Llama3RopeScaling, rope_from_hf
 
 Config = TypeVar("Config")
+Default = TypeVar("Default", int, None)
 
 MAX_LAYERS = 10_000  # a name is made for every tensor of every layer
 DEFAULTS: Mapping[str, Any] = {
@@ -165,7 +166,7 @@ def _from_dict(raw: Mapping[str, Any]) -> LlamaConfig:
     return config
 
 
-def _count_or(settings: Mapping[str, Any], name: str, other: int | None, least: int = 1) -> int | None:
+def _count_or(settings: Mapping[str, Any], name: str, other: Default, least: int = 1) -> int | Default:
     """Read a count, or return `other` where the setting is null or missing."""
     return other if settings.get(name) is None else count(settings, name, least)
 

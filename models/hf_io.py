@@ -217,6 +217,7 @@ def write_llama(
 def on_host(value: Any) -> np.ndarray:
     """Gather the whole array on the host; on several hosts all processes call this and all get it."""
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        assert isinstance(value.sharding, NamedSharding)
         value = jax.jit(lambda x: x, out_shardings=NamedSharding(value.sharding.mesh, PartitionSpec()))(value)
         return np.asarray(value.addressable_data(0))
     return np.asarray(value)
@@ -276,7 +277,8 @@ def _transpose_last(axes: tuple[Any, ...] | PartitionSpec) -> tuple[Any, ...]:
 def _rows_a_piece(tensors: HfTensors, slices: Mapping[str, Any], sharding: NamedSharding) -> int:
     """How many rows of each shard make a piece: the same number in every process, as they place it together."""
     distinct: dict[int, set[str]] = {}
-    for device, index in sharding.devices_indices_map(tensors.file_shape).items():
+    indices: Mapping[Any, Any] = sharding.devices_indices_map(tensors.file_shape)
+    for device, index in indices.items():
         distinct.setdefault(device.process_index, set()).add(str(index))
     local, *rest = sharding.shard_shape(tensors.file_shape)
     sizes = {FILE_DTYPES[slices[name].get_dtype()].itemsize for name in tensors.names}
@@ -288,7 +290,7 @@ def _make_array(shape: tuple[int, ...], sharding: NamedSharding, read: Callable[
     """Make the array whose shards `read` returns; a shard that several devices hold is read once."""
     shards: dict[str, np.ndarray] = {}
 
-    def shard(index: Index) -> np.ndarray:
+    def shard(index: Any) -> np.ndarray:
         if str(index) not in shards:
             shards[str(index)] = read(index)
         return shards[str(index)]

@@ -57,7 +57,8 @@ def lora_table(config: LlamaConfig, lora: LoraConfig) -> dict[str, ParamSpec]:
 
     The deviation is that of PEFT's uniform initialisation. Raises ModelError for a rank above a weight's own.
     """
-    table, specs = parameter_table(config), {}
+    table = parameter_table(config)
+    specs: dict[str, ParamSpec] = {}
     for name in lora.targets:
         (layers, rows, columns), (_, row_axis, column_axis) = table[TARGETS[name]].shape, table[TARGETS[name]].axes
         if lora.rank > min(rows, columns):

@@ -56,9 +56,9 @@ def _among(around: str, units: list[tuple[str, Box, Box]]) -> Iterator[Arrangeme
                 stacked[kind] += [path for path in (first, second) if path not in stacked[kind]]
     if swapped is not None:
         yield swapped
-    for kind, paths in stacked.items():
-        if paths:
-            yield Arrangement(kind, tuple(paths), "", around)
+    for kind, moved in stacked.items():
+        if moved:
+            yield Arrangement(kind, tuple(moved), "", around)
 
 
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}

@@ -139,10 +139,10 @@ class Compared:
                 whole = path == "body"
                 name = "page's background" if whole else name_of(self.theirs, path)
                 box = Box(0, 0, self.reference.width, self.reference.height) if whole else self.theirs.box(path)
-                wanted, seen = colour.contrast(wanted_colour, seen_colour)
+                right, wrong = colour.contrast(wanted_colour, seen_colour)
                 gap = colour.distance(wanted_colour, seen_colour)
                 weight = self.share(box) * (0.3 + 0.7 * min(gap / 60, 1))
-                yield Difference("background", name, f"The {name} should be {wanted}, yours is {seen}.", weight, path)
+                yield Difference("background", name, f"The {name} should be {right}, yours is {wrong}.", weight, path)
 
     def _stands_on(self, n: int, root: str, wanted_colour: str) -> bool:
         block = self.reference.blocks[n]
@@ -180,11 +180,11 @@ class Compared:
                 groups["size", wanted.font_size, seen.font_size].append(wanted)
             if wanted.bold != seen.bold:
                 groups["weight", wanted.bold, seen.bold].append(wanted)
-        for (kind, wanted, seen), blocks in groups.items():
+        for (kind, right, wrong), blocks in groups.items():
             name, many, path = self._together(blocks)
             area = sum(min(b.width * b.height, len(b.text) * b.font_size**2 * 0.6) for b in blocks)
             share = min(area / (self.reference.width * self.reference.height), 1.0) ** 0.5
-            severity, sentence = letters_sentence(kind, wanted, seen, name, many)
+            severity, sentence = letters_sentence(kind, right, wrong, name, many)
             yield Difference(kind, name, sentence, share * severity + (0.03 if blocks[0].tag in HEADINGS else 0), path)
 
     def boxes(self, told: list[str]) -> Iterator[Difference]:

@@ -49,7 +49,8 @@ async def draw(browser: Any, html: str, network: Network, limits: Limits) -> Pag
     visit = Visit(network, html)
     async with _fresh_tab(browser, visit, limits) as (tab, crashed):
         work = asyncio.ensure_future(_drawn(tab, visit, limits))
-        await asyncio.wait({work, crashed}, timeout=limits.seconds, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {work, crashed}
+        await asyncio.wait(either, timeout=limits.seconds, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             work.cancel()
             await asyncio.wait({work})
@@ -99,8 +100,8 @@ async def _fresh_tab(browser: Any, visit: Visit, limits: Limits) -> AsyncIterato
         await context.clock.pause_at(1)
         await context.add_init_script(_script("freeze.js"))
         tab = await context.new_page()
-        crashed = asyncio.get_running_loop().create_future()
-        tab.on("crash", lambda _: crashed.done() or crashed.set_result(None))
+        crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        tab.on("crash", lambda _: None if crashed.done() else crashed.set_result(None))
         yield tab, crashed
     finally:
         await context.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageStat
 
-from colbench_env.design.grading import check_pairs, has_failed
+from colbench_env.design.grading import check_pairs
 from colbench_env.design.matching import likeness, match
 from colbench_env.design.page import Page
 
@@ -90,4 +90,4 @@ class StructuralSimilarity:
         """See `grading.Similarity`."""
         check_pairs(pages, references)
         pairs = zip(pages, references, strict=True)
-        return [0.0 if has_failed(page) else structural_similarity(page, reference).score for page, reference in pairs]
+        return [0.0 if page is None else structural_similarity(page, reference).score for page, reference in pairs]

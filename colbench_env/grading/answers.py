@@ -100,7 +100,7 @@ def _with_helpers(sources: Sequence[str], place: int) -> str:
 
 def _defined_names(source: str) -> Iterator[str]:
     for match in _DEFINED.finditer(source):
-        yield from re.findall(r"\w+", match[match.lastindex])
+        yield from re.findall(r"\w+", match[match.lastindex or 0])
 
 
 def parse_case(name: str, expression: str) -> Case:

@@ -26,6 +26,7 @@ import zoneinfo
 from collections import Counter, OrderedDict, defaultdict
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 MAX_BYTES = 1 << 20  # one encoded value
 MAX_DEPTH = 64  # containers inside containers
@@ -50,7 +51,6 @@ class Array:
     """A numpy array as plain data: its shape and its items in nested lists. Equal only to an array like it."""
 
     __slots__ = ("items", "shape")
-    __hash__ = None
 
     def __init__(self, shape: tuple[int, ...], items: object):  # no dataclass: importing those makes a worker heavy
         self.shape, self.items = shape, items
@@ -64,7 +64,7 @@ class Array:
 
 BUILTIN_TYPES = {name: kind for name, kind in vars(builtins).items() if type(kind) is type} | {"NoneType": type(None)}
 TYPE_NAMES = {kind: name for name, kind in BUILTIN_TYPES.items()}
-SEQUENCES = {list: b"l", tuple: b"t", set: b"S", frozenset: b"Z"}
+SEQUENCES: dict[type, bytes] = {list: b"l", tuple: b"t", set: b"S", frozenset: b"Z"}
 DICTS = (dict, defaultdict)
 
 _HEAP_TYPE = 1 << 9  # set in the flags of every class that Python code made
@@ -92,7 +92,7 @@ def encode(value: object) -> bytes:
         put_sized(b"", name.encode())
         write(arguments, depth + 1)
 
-    def put_items(tag: bytes, items: object, count: int, depth: int) -> None:
+    def put_items(tag: bytes, items: Any, count: int, depth: int) -> None:
         if tag in b"SZd":
             left[2] -= count
             if left[2] < 0:
@@ -105,7 +105,7 @@ def encode(value: object) -> bytes:
             else:
                 write(item, depth + 1)
 
-    def write(value: object, depth: int) -> None:
+    def write(value: Any, depth: int) -> None:
         left[1] -= 1
         if depth > MAX_DEPTH or left[1] < 0:
             raise Unsupported(f"the result is deeper than {MAX_DEPTH} or has more than {MAX_NODES} parts")
@@ -137,7 +137,7 @@ def encode(value: object) -> bytes:
     return b"".join(parts)
 
 
-def _as_object(value: object, kind: type) -> tuple[str, tuple]:
+def _as_object(value: Any, kind: type) -> tuple[str, tuple]:
     """Name the one of BUILDERS that makes a value without a tag of its own, and its arguments. Raises Unsupported."""
     if kind is type and value in TYPE_NAMES:
         return "type", (TYPE_NAMES[value],)
@@ -267,12 +267,12 @@ def _decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
-def _datetime(*fields: object) -> datetime.datetime:
+def _datetime(*fields: Any) -> datetime.datetime:
     *clock, fold = fields
     return datetime.datetime(*clock, fold=fold)
 
 
-def _time(*fields: object) -> datetime.time:
+def _time(*fields: Any) -> datetime.time:
     *clock, fold = fields
     return datetime.time(*clock, fold=fold)
 
@@ -282,7 +282,7 @@ _ZONE = (type(None), datetime.timezone, zoneinfo.ZoneInfo)
 _ANY = None
 
 # name: (the exact types that each argument may have, what builds the value)
-BUILDERS = {
+BUILDERS: dict[str, tuple[tuple, Any]] = {
     "type": ((_STR,), lambda name: BUILTIN_TYPES[name]),
     "range": ((_INT, _INT, _INT), range),
     "Decimal": ((_STR,), _decimal),

@@ -73,7 +73,8 @@ def without_prose(text: str) -> str:
 
     A text that is Python stays as it is. So does one of which nothing would be left.
     """
-    kept, source = [], _Source()
+    kept: list[str] = []
+    source = _Source()
     base: int | None = None  # the indentation of the statements since the last prose
     open_brackets, continued = 0, False
     for line in text.split("\n"):
@@ -88,7 +89,7 @@ def without_prose(text: str) -> str:
                 base, source.quote = None, None
                 continue
             base, open_brackets = indent, 0
-        kept.append(line[min(base, indent) :])
+        kept.append(line[indent if base is None else min(base, indent) :])
         open_brackets += sum(1 if bracket in "([{" else -1 for bracket in _BRACKETS.findall(bare))
         continued = bare.endswith("\\")
     return "\n".join(kept) if any(map(str.strip, kept)) else text
@@ -116,7 +117,8 @@ def _is_prose(bare: str) -> bool:
     if _NO_PYTHON.search(bare) or (bare[0] in "iIpP" and _PYTHON.fullmatch(bare)):
         return True
     if bare.endswith(":") and not _BRACKETS.search(bare):
-        return _WORD.match(bare)[0] not in _COMPOUND
+        word = _WORD.match(bare)
+        return word is not None and word[0] not in _COMPOUND
     return (" " in bare or "\t" in bare) and any(
         _KEYWORDS.isdisjoint(sides.groups()) for sides in _OPERANDS.finditer(bare)
     )
@@ -134,7 +136,8 @@ class _Source:
             return line
         if self.quote is None and line.lstrip().startswith("#"):
             return ""
-        parts, position = [], 0
+        parts: list[str] = []
+        position = 0
         for kind, start, end in self._tokens(line, 0):
             if kind in ("triple", "string", "comment"):
                 parts += line[position:start], '"' * (end - start if kind != "comment" else 0)
@@ -186,45 +189,47 @@ class _Reader:
         if not line or (self._open is None and not _FENCE.search(line)):
             (self.outside if self._open is None else self._open.lines).append(line)
             return
-        if self._open is not None:
+        if (block := self._open) is not None:
             if quoted := self._quoted.match(line):
                 line = line[quoted.end() :]
                 own, indent = line.strip(), len(line) - len(line.lstrip())
                 if len(own) >= 3 and not own.strip(self._fence) and indent <= self._indent:
-                    self._close()
+                    self._close(block)
                     return
             else:  # the quotation has ended, and the block with it
-                self._close()
-        self._prefix = _PREFIX.match(line).end()
+                self._close(block)
+        prefix = _PREFIX.match(line)
+        self._prefix = prefix.end() if prefix else 0
         position: int | None = 0
         while position is not None and len(self.blocks) <= MAX_BLOCKS:
-            position = self._outside(line, position) if self._open is None else self._inside(line, position)
+            block = self._open
+            position = self._outside(line, position) if block is None else self._inside(block, line, position)
 
     def _outside(self, line: str, position: int) -> int | None:
         """Read on outside of blocks, and return where the line goes on in one, None where it does not."""
-        start: int = position
+        start = position
         while fence := _FENCE.search(line, position):
             after = self._open_block(line, *fence.span(), reopen=False)
-            if self._open is not None:
+            if self._open is not None or after is None:
                 self.outside.append(line[start : fence.start()])
                 return after
             position = after
         self.outside.append(line[start:])
         return None
 
-    def _inside(self, line: str, position: int) -> int | None:
+    def _inside(self, block: Block, line: str, position: int) -> int | None:
         """Read on in the open block, and return where the line goes on behind its end, None where it does not."""
         comment = position == 0 and line[:1] == "#" and "```" not in line
         if self._source.quote is None and (comment or not _MARKED.search(line, position)):
-            self._open.lines.append(line[position:])
+            block.lines.append(line[position:])
             return None
         fence = self._source.fence(line, position, self._fence == "~")
         code = line[position : fence[0] if fence else len(line)]
         if fence is None or code.strip():
-            self._open.lines.append(code)
+            block.lines.append(code)
         if fence is None:
             return None
-        self._close()
+        self._close(block)
         return self._open_block(line, *fence, reopen=True) if _TEXT.search(line, fence[1]) else None
 
     def _open_block(self, line: str, start: int, end: int, reopen: bool) -> int | None:
@@ -254,6 +259,6 @@ class _Reader:
         self._fence = line[start]
         return code.end() if code else None
 
-    def _close(self) -> None:
-        self._open.closed = True
+    def _close(self, block: Block) -> None:
+        block.closed = True
         self._open = None

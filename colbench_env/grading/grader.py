@@ -168,7 +168,7 @@ class Grader:
         places: dict[object, list[int]] = {}
         for index, (task, answer) in enumerate(items):
             places.setdefault((_key(task), answer), []).append(index)
-        grades: list[Grade | None] = [None] * len(items)
+        grades: dict[int, Grade] = {}
         with ThreadPoolExecutor(self.workers) as pool:
             waiting = {pool.submit(self.grade, *items[indices[0]]): indices for indices in places.values()}
             try:
@@ -180,7 +180,7 @@ class Grader:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        return grades
+        return [grades[index] for index in range(len(items))]
 
     def run_reference(self, task: Task) -> tuple[Outcome, ...]:
         """Run each test of the task with its reference, now. Raises BadInput as `grade` does."""
@@ -206,7 +206,8 @@ class Grader:
     def _judge(self, pair: WorkerPair, task: Task, case: Case, expected: _Expected, got: Outcome | None) -> TestVerdict:
         """Judge one test. Nothing is wrong before it differs from a reference that had its own process too."""
         wanted = expected.outcomes[case.name]
-        verdict = judge(case, wanted, got or wanted, self.mode)
+        got = got or wanted
+        verdict = judge(case, wanted, got, self.mode)
         if verdict.verdict == Verdict.WRONG and case.name not in expected.alone:
             wanted = self._run(pair.references, task.ground_truth, case.call, self.limits.test_seconds, 0.0)
             expected.outcomes[case.name] = wanted
@@ -292,6 +293,7 @@ def _examine(sandbox: Sandbox) -> tuple[dict[str, bool], list[str]]:
     if outcome.verdict != Verdict.PASS:
         raise SandboxError(f"a first test ended with {outcome.verdict}: {outcome.detail}")
     found = encoding.decode(outcome.encoded)
+    assert isinstance(found, dict)
     if "pid" in sandbox.layers:  # a process may be started there: it ends with the test
         del found["leave a process behind"]
     return {name: name in sandbox.layers for name in LAYERS}, [what for what, worked in found.items() if worked]

@@ -100,8 +100,7 @@ class Sandbox:
 
     def _serve(self, source: str, calls: list[str], scope: str, seconds: float, alarm: float) -> _Ended | None:
         """How a process ended that ran the calls, None if it was killed after `seconds`. Raises SandboxError."""
-        if self._process is None:
-            self.start()
+        control = self._control or self.start()
         content = source.encode("utf-8", "surrogatepass")
         header = REQUEST.pack(SCOPES[scope], alarm, len(content))
         names = BETWEEN_CALLS.join(call.encode("utf-8", "surrogatepass") for call in calls)
@@ -110,10 +109,10 @@ class Sandbox:
             with os.fdopen(os.memfd_create("request"), "wb") as file:
                 file.write(header + content + names)
                 file.seek(0)
-                socket.send_fds(self._control, [RUN], [file.fileno(), theirs])
+                socket.send_fds(control, [RUN], [file.fileno(), theirs])
             os.close(theirs)
             theirs = -1
-            return self._watch(ours, time.monotonic() + seconds)
+            return self._watch(control, ours, time.monotonic() + seconds)
         except OSError as error:
             self.close()
             raise SandboxError(f"the worker is gone: {error}") from None
@@ -125,8 +124,8 @@ class Sandbox:
             if theirs >= 0:
                 os.close(theirs)
 
-    def start(self) -> None:
-        """Start the worker and learn which layers hold. Raises SandboxError."""
+    def start(self) -> socket.socket:
+        """Start the worker, learn which layers hold, and return its control socket. Raises SandboxError."""
         self.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -155,6 +154,7 @@ class Sandbox:
             self.close()
             raise SandboxError(f"the worker did not start ({report.get('why', 'it ended at once')})")
         self.layers = frozenset(report["active"])
+        return ours
 
     def close(self) -> None:
         """Kills the worker and everything in it."""
@@ -169,11 +169,10 @@ class Sandbox:
             self._process.wait()
             self._process = None
 
-    def _watch(self, result: int, deadline: float) -> _Ended | None:
+    def _watch(self, control: socket.socket, result: int, deadline: float) -> _Ended | None:
         """How the child ended and all it wrote, or None if it had to be killed. Never waits for an end-of-file."""
         data, most = bytearray(), encoding.MAX_BYTES + EXTRA_BYTES
         os.set_blocking(result, False)
-        control = self._control.fileno()
         poll = select.poll()
         poll.register(result, select.POLLIN)
         poll.register(control, select.POLLIN)
@@ -183,8 +182,8 @@ class Sandbox:
             if not ready:
                 break
             names = {descriptor for descriptor, _ in ready}
-            if control in names:
-                status, cpu_seconds = ENDED.unpack(self._control.recv(ENDED.size) or self._gone())
+            if control.fileno() in names:
+                status, cpu_seconds = ENDED.unpack(control.recv(ENDED.size) or self._gone())
                 while piece := _read(result, most + 1 - len(data)):
                     data += piece
                 return _Ended(bytes(data), status, cpu_seconds)
@@ -249,7 +248,7 @@ def _read_claim(body: bytes) -> Outcome:
 
 def installed_packages() -> dict[str, str]:
     """Where each allowed package that is installed here lies: its folder, or its file."""
-    places = {}
+    places: dict[str, str] = {}
     for name in PACKAGES:
         if name.endswith(".libs"):  # shared libraries next to a wheel's package
             folder = places.get(name.removesuffix(".libs"), "") + ".libs"

@@ -141,7 +141,7 @@ def equal(value: object, wanted: object, mode: str) -> bool:
         return False
 
 
-def _released_equal(a: object, b: object) -> bool:
+def _released_equal(a: Any, b: Any) -> bool:
     if isinstance(a, encoding.Array) or isinstance(b, encoding.Array):
         left, right = _items(a), _items(b)
         return len(left) == len(right) == 1 and bool(left[0] == right[0])

@@ -25,7 +25,10 @@ import struct
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+if typing.TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 if __name__ == "__main__":  # the files next to this one, as a package without the project around it
     _package = types.ModuleType("grader_worker")
@@ -102,13 +105,17 @@ class PackageFinder:
     def __init__(self, places: dict[str, str]):
         self.places = places
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> "ModuleSpec | None":
         """Find the import specification of an allowed package, or None."""
         from importlib.util import spec_from_file_location
 
         place = self.places.get(name)
-        if place is None or place.endswith(".py"):
-            return place and spec_from_file_location(name, place)
+        if place is None:
+            return None
+        if place.endswith(".py"):
+            return spec_from_file_location(name, place)
         return spec_from_file_location(name, os.path.join(place, "__init__.py"), submodule_search_locations=[place])
 
 
@@ -170,7 +177,8 @@ def _holds(confine: Callable[[set[str]], isolation.Confinement], layers: set[str
 def _wait(child: int, control: socket.socket) -> tuple[int, float]:
     """Wait for the child and return its wait status and CPU seconds. Ends this process if the grader is gone first."""
     handle = os.pidfd_open(child)
-    ready, _, _ = select.select([handle, control], [], [])
+    watched: list[int | socket.socket] = [handle, control]
+    ready, _, _ = select.select(watched, [], [])
     os.close(handle)
     if control in ready:  # nothing is sent while a test runs: this is the end of the socket
         os.kill(child, signal.SIGKILL)

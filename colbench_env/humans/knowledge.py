@@ -186,8 +186,8 @@ class _Reader:
                         "rounding", (), "decimals are cut off, not rounded", "round decimal integer precision"
                     )
                 case ast.FormattedValue(format_spec=ast.JoinedStr(values=[ast.Constant(value=str(spec))])):
-                    if digits := re.search(r"\.(\d)f", spec):
-                        yield from self._fact("rounding", (), f"show {digits[1]} decimals", "round decimal format")
+                    if shown := re.search(r"\.(\d)f", spec):
+                        yield from self._fact("rounding", (), f"show {shown[1]} decimals", "round decimal format")
 
     def _error(self, node: ast.Raise) -> str:
         match node.exc:

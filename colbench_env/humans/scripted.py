@@ -93,8 +93,8 @@ class ScriptedSimulator:
         for topic in facts:
             if topic not in self.keywords:
                 raise _no_facts(task, f"nobody can ask about {topic!r}, the topics are {', '.join(self.keywords)}")
-        topic = first_topic(question, self.keywords)
-        return facts[topic] if topic in facts else self.shrugs[seed % len(self.shrugs)]
+        asked = first_topic(question, self.keywords)
+        return facts[asked] if asked in facts else self.shrugs[seed % len(self.shrugs)]
 
     async def reply(self, request: SimulatorRequest) -> str:
         """Reply to what the agent has just said; see `say`."""

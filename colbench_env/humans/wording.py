@@ -2,13 +2,15 @@
 
 import ast
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from colbench_env.humans.phrases import FUNCTIONS, METHODS, OPERATORS, OPPOSITE, PLACES, RELATIONS, TWO
+from colbench_env.humans.syntax import Unsaid, literal_value, mirror, plain_word, split_call, whole_number
 
 MAX_WORDS = 45  # of one expression; what takes more is not said
 PIECES = 8  # words of a text that are quoted in one go
 MAX_LISTED = 12
+_KEYS = {"len": "length", "abs": "absolute value"}  # functions by which something is sorted
 
 
 def name_in_words(name: str) -> str:
@@ -36,7 +38,7 @@ class Wording:
         """Put the expression into words, "" for what cannot be said, or not in MAX_WORDS."""
         try:
             words = self._say(node)
-        except (_Unsaid, RecursionError):
+        except (Unsaid, RecursionError):
             return ""
         return words if len(words.split()) <= MAX_WORDS else ""
 
@@ -44,7 +46,7 @@ class Wording:
         """Say what has to be so for the expression to be true, or with `holds` False for it to be false; or ""."""
         try:
             words = self._say_condition(node, holds)
-        except (_Unsaid, RecursionError):
+        except (Unsaid, RecursionError):
             return ""
         return words if len(words.split()) <= MAX_WORDS else ""
 
@@ -61,14 +63,14 @@ class Wording:
             case ast.Compare(ops=[op], left=left, comparators=[right]):
                 return self._say_relation(left, op, right, holds)
             case ast.Compare(ops=[first, second], left=low, comparators=[middle, high]) if holds:
-                above = self._say_relation(middle, _mirror(first), low, True)
+                above = self._say_relation(middle, mirror(first), low, True)
                 below = self._say_relation(middle, second, high, True)
                 return f"{above} and {below}"
             case ast.Name() | ast.Attribute() | ast.Subscript():
                 thing = self._say(node)
                 return f"{thing} is {'given and true' if holds else 'empty, zero or false'}"
             case ast.Constant() | ast.Compare() | ast.UnaryOp():
-                raise _Unsaid
+                raise Unsaid
         words = self._say(node)
         return words if holds else f"it is not so that {words}"
 
@@ -80,7 +82,7 @@ class Wording:
             return f"{self._say(right)} {'contains' if inside else 'does not contain'} {self._say(left)}"
         word = (RELATIONS if holds else OPPOSITE)[type(op)]
         if isinstance(left, ast.Constant) and not isinstance(right, ast.Constant):
-            word = RELATIONS[type(_mirror(op))] if holds else OPPOSITE[type(_mirror(op))]
+            word = RELATIONS[type(mirror(op))] if holds else OPPOSITE[type(mirror(op))]
             left, right = right, left
         return f"{self._say(left)} {word} {self._say(right)}"
 
@@ -97,15 +99,15 @@ class Wording:
             case ast.Subscript():
                 return self._say_entry(node)
             case ast.UnaryOp(op=ast.USub(), operand=thing):
-                return f"-{thing.value!r}" if isinstance(thing, ast.Constant) else f"minus {self._part(thing)}"
+                return f"-{thing.value!r}" if isinstance(thing, ast.Constant) else f"minus {self._say_part(thing)}"
             case ast.UnaryOp(op=ast.UAdd(), operand=thing):
                 return self._say(thing)
             case ast.BinOp(op=op) if type(op) in OPERATORS:
-                return f"{self._part(node.left)} {OPERATORS[type(op)]} {self._part(node.right)}"
+                return f"{self._say_part(node.left)} {OPERATORS[type(op)]} {self._say_part(node.right)}"
             case ast.UnaryOp() | ast.BoolOp() | ast.Compare():
-                return f"whether {self._condition(node, True)}"
+                return f"whether {self._say_condition(node, True)}"
             case ast.IfExp():
-                chosen = f"{self._say(node.body)} if {self._condition(node.test, True)}"
+                chosen = f"{self._say(node.body)} if {self._say_condition(node.test, True)}"
                 return f"{chosen}, otherwise {self._say(node.orelse)}"
             case ast.JoinedStr():
                 parts = [
@@ -122,7 +124,7 @@ class Wording:
                 return self._say_call(node)
             case ast.Starred(value=thing):
                 return self._say(thing)
-        raise _Unsaid
+        raise Unsaid
 
     def _say_part(self, node: ast.AST) -> str:
         words = self._say(node)
@@ -132,13 +134,13 @@ class Wording:
         thing, place = self._say(node.value), node.slice
         if isinstance(place, ast.Slice):
             if place.step is not None or (place.lower and place.upper):
-                if place.lower is None and place.upper is None and _value(place.step) == -1:
+                if place.lower is None and place.upper is None and literal_value(place.step) == -1:
                     return f"{thing} in reverse"
-                raise _Unsaid
+                raise Unsaid
             if place.upper is not None:
                 return self._say_beginning(thing, place.upper)
             return self._say_ending(thing, place.lower) if place.lower else thing
-        number = _value(place)
+        number = literal_value(place)
         if isinstance(number, int) and not isinstance(number, bool):
             return f"the {PLACES[number]} entry of {thing}" if number in PLACES else f"entry {number} of {thing}"
         if isinstance(number, str):
@@ -147,14 +149,14 @@ class Wording:
 
     def _say_beginning(self, thing: str, end: ast.AST) -> str:
         """Say a text or list up to a place: in "a[:3]" and "a[:-1]", what is cut off is counted from the end."""
-        count = _whole_number(end)
+        count = whole_number(end)
         if count is None:
             return f"the first {self._say(end)} entries of {thing}"
         return f"{'all but the last' if count < 0 else 'the first'} {_entries(abs(count))} of {thing}"
 
     def _say_ending(self, thing: str, begin: ast.AST) -> str:
         """Say a text or list from a place on, as in "a[2:]" and "a[-1:]"."""
-        count = _whole_number(begin)
+        count = whole_number(begin)
         if count is None:
             return f"{thing} from place {self._say(begin)} on"
         if count == 0:
@@ -164,23 +166,24 @@ class Wording:
     def _say_list(self, entries: Sequence[ast.AST]) -> str:
         if not entries:
             return "an empty list"
-        words = [entry.value if _is_plain_word(entry) else self._say(entry) for entry in entries[:MAX_LISTED]]
+        words = [plain_word(entry) or self._say(entry) for entry in entries[:MAX_LISTED]]
         inner = any(isinstance(entry, ast.List | ast.Tuple | ast.Set) for entry in entries)
         words = [word.replace("; ", " / ") for word in words] if inner else words
-        numbers = inner or all(isinstance(_value(entry), int | float) for entry in entries)
+        numbers = inner or all(isinstance(literal_value(entry), int | float) for entry in entries)
         return ("; " if numbers else ", ").join(words) + (" and more" if len(entries) > MAX_LISTED else "")
 
     def _say_dictionary(self, node: ast.Dict) -> str:
         if not node.keys:
             return "an empty dictionary"
         if len(node.keys) > MAX_LISTED or None in node.keys:
-            raise _Unsaid
-        pairs = (f"{self._say(key)} for {self._say(value)}" for key, value in zip(node.keys, node.values, strict=True))
+            raise Unsaid
+        entries = ((key, value) for key, value in zip(node.keys, node.values, strict=True) if key is not None)
+        pairs = (f"{self._say(key)} for {self._say(value)}" for key, value in entries)
         return "a dictionary: " + "; ".join(f"key {pair}".replace(" for ", " holds ", 1) for pair in pairs)
 
     def _say_loop(self, node: ast.GeneratorExp | ast.ListComp | ast.SetComp) -> str:
         if len(node.generators) != 1:
-            raise _Unsaid
+            raise Unsaid
         loop = node.generators[0]
         source, where = self._say(loop.iter), ""
         if loop.ifs:
@@ -188,8 +191,8 @@ class Wording:
         if isinstance(node.elt, ast.Compare | ast.BoolOp) or (
             isinstance(node.elt, ast.UnaryOp) and isinstance(node.elt.op, ast.Not)
         ):
-            return f"{self._condition(node.elt, True)}, for the {self._say(loop.target)} in {source}{where}"
-        if _value(node.elt) == 1:
+            return f"{self._say_condition(node.elt, True)}, for the {self._say(loop.target)} in {source}{where}"
+        if literal_value(node.elt) == 1:
             return f"1 for each {self._say(loop.target)} in {source}{where}"
         if ast.dump(node.elt) == ast.dump(loop.target).replace("Store", "Load"):
             return f"the {self._say(loop.target)} entries in {source}{where}"
@@ -197,7 +200,7 @@ class Wording:
 
     def _say_call(self, node: ast.Call) -> str:
         """Say a call of which every argument is said; for one that has others there are no words."""
-        name, arguments, options = self._split_call(node)
+        name, arguments, options = split_call(node)
         if name == "sorted" and len(arguments) == 1:
             return f"{self._say(arguments[0])} sorted{self._order(node)}"
         if name in ("max", "min"):
@@ -207,7 +210,7 @@ class Wording:
         if name == "round" and len(arguments) == 1 and set(options) == {"ndigits"}:
             arguments.append(options.pop("ndigits"))
         if options:
-            raise _Unsaid
+            raise Unsaid
         if name == "get" and len(arguments) in (2, 3):
             fallback = f" ({self._say(arguments[2])} if there is none)" if len(arguments) == 3 else ""
             return f"the {self._say(arguments[1])} of {self._say(arguments[0])}{fallback}"
@@ -216,7 +219,7 @@ class Wording:
             return f"{thing} with {new} in place of {old}"
         if len(arguments) == 1:
             (only,) = arguments
-            if name == "sum" and isinstance(only, ast.GeneratorExp) and _value(only.elt) == 1:
+            if name == "sum" and isinstance(only, ast.GeneratorExp) and literal_value(only.elt) == 1:
                 return "the number of " + self._say_loop(only).removeprefix("1 for each ")
             if name == "range":
                 return f"the whole numbers below {self._say(only)}, from 0"
@@ -225,46 +228,17 @@ class Wording:
             return pattern.format(words[0])
         if len(words) == 2 and (pattern := TWO.get(name)):
             return pattern.format(*words).replace("to 1 decimals", "to 1 decimal")
-        raise _Unsaid
-
-    def _split_call(self, node: ast.Call) -> tuple[str, list[ast.AST], dict[str, ast.AST]]:
-        """Split a call into the name of what is called, its arguments in order, of a method its object first, and those
-        with names.
-
-        Raises _Unsaid where it is not known which argument is which, as in `f(*xs)`, or where the same name stands for
-        something else in a module: `np.max(x, 0)` is no larger one of two, and `re.split` has its text second.
-        """
-        arguments, function = list(node.args), node.func
-        options = {option.arg: option.value for option in node.keywords if option.arg is not None}
-        starred = any(isinstance(argument, ast.Starred) for argument in arguments)
-        if len(options) < len(node.keywords) or (starred and len(arguments) > 1):
-            raise _Unsaid
-        if isinstance(function, ast.Name):
-            if starred and function.id not in ("max", "min"):
-                raise _Unsaid
-            return function.id, arguments, options
-        if not isinstance(function, ast.Attribute) or starred:
-            raise _Unsaid
-        module = function.value.id if isinstance(function.value, ast.Name) else None
-        if module not in _MODULES:
-            if arguments and function.attr in _NO_METHODS:
-                raise _Unsaid
-            return function.attr, [function.value, *arguments], options
-        if (module == "re" and function.attr != "search") or (
-            module in ("np", "numpy") and len(arguments) > 1 and function.attr != "round"
-        ):
-            raise _Unsaid
-        return function.attr, arguments, options
+        raise Unsaid
 
     def _say_extreme(self, name: str, arguments: Sequence[ast.AST], options: Mapping[str, ast.AST]) -> str:
         """Say a call of max or min, with its key and default."""
         if not arguments or not options.keys() <= {"key", "default"}:
-            raise _Unsaid
+            raise Unsaid
         words = [self._say(argument) for argument in arguments]
         said = TWO[name].format(*words) if len(words) == 2 else FUNCTIONS[name].format(", ".join(words))
         if keys := self._keys(options.get("key")):
             if any(negated for _, negated in keys):
-                raise _Unsaid
+                raise Unsaid
             said += _by([words for words, _ in keys])
         return said + (f" ({self._say(options['default'])} if there is none)" if "default" in options else "")
 
@@ -272,14 +246,14 @@ class Wording:
         """How a call of sort or sorted orders, e.g. " by the second entry, the largest first"; or ""."""
         try:
             return self._order(call)
-        except (_Unsaid, RecursionError):
+        except (Unsaid, RecursionError):
             return ""
 
     def _order(self, call: ast.Call) -> str:
         options = {option.arg: option.value for option in call.keywords}
         reverse = options.get("reverse", ast.Constant(False))
         if not options.keys() <= {"key", "reverse"} or not isinstance(reverse, ast.Constant):
-            raise _Unsaid
+            raise Unsaid
         backwards = bool(reverse.value)
         keys = [(words, negated != backwards) for words, negated in self._keys(options.get("key"))]
         ways = {True: ", the largest first", False: ", the smallest first"}
@@ -299,49 +273,14 @@ class Wording:
             case ast.Lambda(args=ast.arguments(posonlyargs=[], args=[owner], kwonlyargs=[], vararg=None, kwarg=None)):
                 parts = key.body.elts if isinstance(key.body, ast.Tuple) else [key.body]
                 return [self._key(part, name_in_words(owner.arg)) for part in parts]
-        raise _Unsaid
+        raise Unsaid
 
     def _key(self, part: ast.AST, owner: str) -> tuple[str, bool]:
-        negated = isinstance(part, ast.UnaryOp) and isinstance(part.op, ast.USub)
-        compared = part.operand if negated else part
+        compared = part.operand if isinstance(part, ast.UnaryOp) and isinstance(part.op, ast.USub) else part
         words = self._say(compared)
         # "the absolute value of x minus 3" without its x would be another thing
         whole = any(isinstance(inner, ast.BinOp) for inner in ast.walk(compared))
-        return (words if whole else _without_owner(words, owner)), negated
-
-
-_MODULES = ("math", "np", "numpy", "statistics", "re", "collections", "datetime", "os", "json", "random")
-_NO_METHODS = ("isinstance", "log", "max", "min", "range", "zip")  # of the names in TWO
-_KEYS = {"len": "length", "abs": "absolute value"}  # functions by which something is sorted
-
-
-class _Unsaid(Exception):
-    """Something for which there are no words here."""
-
-
-def _mirror(op: ast.AST) -> ast.AST:
-    turned: dict[type[ast.AST], Callable[[], ast.AST]] = {
-        ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE,
-    }  # fmt: skip
-    return turned.get(type(op), type(op))()
-
-
-def _value(node: ast.AST | None) -> object:
-    try:
-        return ast.literal_eval(node) if node is not None else None
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
-
-
-def _whole_number(node: ast.AST) -> int | None:
-    """Read the number where it stands there; None for an expression. Raises _Unsaid for one that is negative, as
-    "-n"."""
-    number = _value(node)
-    if isinstance(number, int) and not isinstance(number, bool):
-        return number
-    if isinstance(node, ast.UnaryOp) or isinstance(node, ast.Constant):
-        raise _Unsaid
-    return None
+        return (words if whole else _without_owner(words, owner)), compared is not part
 
 
 def _entries(count: int) -> str:
@@ -351,10 +290,6 @@ def _entries(count: int) -> str:
 
 def _by(keys: Sequence[str]) -> str:
     return " by " + ", then by ".join(keys) if keys else ""
-
-
-def _is_plain_word(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.replace("_", "").isalnum()
 
 
 def _without_owner(words: str, owner: str) -> str:

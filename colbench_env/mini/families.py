@@ -74,7 +74,7 @@ class Family:
     def code(self, function: str, purpose: Purpose, facts: tuple[Chosen, ...]) -> str:
         """Write the function that respects exactly `facts`: one line per fact, in the order of `steps`."""
         by_topic = dict(self.plain) | {fact.topic.name: fact.line for fact in facts}
-        lines = [purpose.line if step is BASE else by_topic.get(step.name) for step in self.steps]
+        lines = [by_topic.get(step.name) if isinstance(step, Topic) else purpose.line for step in self.steps]
         body = "".join(f"    {line}\n" for line in lines if line)
         return f"def {function}({self.argument}):\n{body}    return {self.result}"
 

@@ -5,7 +5,6 @@ and filter by. A row is read back from `row`: it alone has the keys that other t
 empty from what is not there, so the round trip is exact. Examples stay in the order of the file.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,14 @@ HUB_FILES = {
     "frontend": {"train": "frontend_tasks/train.jsonl", "test": "frontend_tasks/test.jsonl"},
     "offline": {"train": "colbench_code_offline_15k_llama8b.jsonl"},
 }
-KINDS = {"backend": Task, "frontend": Task, "offline": Trajectory}
+KINDS: Mapping[str, Any] = {"backend": Task, "frontend": Task, "offline": Trajectory}
 DESCRIPTIONS = {
     "backend": "Backend programming: a description, a reference in Python, ten calls.",
     "frontend": "Frontend design: a description and a reference page in HTML.",
     "offline": "Dialogues about backend tasks with their rewards, collected for training.",
 }
 
-Source = str | os.PathLike[str]
+Source = str | Path
 
 
 def find_files(config: str, folder: Source) -> dict[str, Path]:
@@ -146,9 +145,8 @@ def _check_config(config: str) -> None:
 def _example(row: Task | Trajectory, where: str) -> dict[str, Any]:
     """All fields of a row, of which a configuration takes its own."""
     example: dict[str, Any] = {"row": encode_row(row, where).strip()}
-    task = row
+    task = row.task if isinstance(row, Trajectory) else row
     if isinstance(row, Trajectory):
-        task = row.task
         example["dialogue_history"] = [_message(message) for message in row.dialogue_history]
         example["answer"] = _utf8(row.answer)
         example["reward"] = np.nan if row.reward is None else row.reward
