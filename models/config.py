@@ -152,7 +152,7 @@ def _from_dict(raw: Mapping[str, Any]) -> LlamaConfig:
         num_layers=count(settings, "num_hidden_layers", most=MAX_LAYERS),
         num_heads=num_heads,
         num_kv_heads=_count_or(settings, "num_key_value_heads", num_heads),
-        head_size=_count_or(settings, "head_dim", None) or _even_share(hidden_size, num_heads),
+        head_size=_count_or(settings, "head_dim", 0) or _even_share(hidden_size, num_heads),
         max_position_embeddings=count(settings, "max_position_embeddings"),
         rms_norm_eps=number(settings, "rms_norm_eps", above=0.0),
         rope_theta=rope.theta,

@@ -166,7 +166,7 @@ class Layer(nn.Module):
         x_mi = x_bti.reshape(-1, x_bti.shape[-1])
         y_mo = x_mi @ self.weight(name, path).astype(x_bti.dtype)
         if self.lora is not None and self.has_variable(LORA, name):
-            adapter = self.get_variable(LORA, name)
+            adapter: Any = self.get_variable(LORA, name)
             a_ir, b_ro = adapter["a"].astype(x_bti.dtype), adapter["b"].astype(x_bti.dtype)
             y_mo = y_mo + (x_mi @ a_ir) @ b_ro * self.lora.scale
         return y_mo.reshape(*x_bti.shape[:-1], -1)
