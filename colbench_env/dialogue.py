@@ -99,6 +99,10 @@ def chat_messages(messages: Iterable[Message], system: str = "") -> list[dict[st
     """Turn messages into those of a chat template, after a system message if there is a system prompt.
 
     The system prompt is part of how a prompt is rendered, never of a dialogue.
+
+    Example:
+        >>> chat_messages([Message("user", "Round a price.")], system="Ask first.")
+        [{'role': 'system', 'content': 'Ask first.'}, {'role': 'user', 'content': 'Round a price.'}]
     """
     opening = [{"role": "system", "content": system}] if system else []
     return opening + [{"role": message.role, "content": message.content} for message in messages]
@@ -109,6 +113,14 @@ class Episode:
     """An episode in one of its states; every step returns the next state and leaves this one as it was.
 
     `answer` is None until the episode is done. A step that is not the next one's raises ValueError.
+
+    Example:
+        >>> episode = Episode(Task("Round a price.")).step_agent("They may want less. OUTPUT: Up or down?")
+        >>> episode.history[-1].content, episode.user_is_next
+        ('Up or down?', True)
+        >>> episode = episode.step_user("Down.").step_agent("I WANT TO ANSWER: from math import floor as f")
+        >>> episode.done, episode.turns, episode.answer
+        (True, 2, 'from math import floor as f')
     """
 
     task: Task

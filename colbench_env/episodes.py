@@ -134,6 +134,15 @@ def play(
 
     `sample` tells episodes about one task apart: the user simulator's seeds are made of the settings' seed, the task,
     the sample and the turn.
+
+    Example:
+        >>> simulator = ScriptedSimulator({"rounding": ("round",)})
+        >>> task = Task("Round a price.", "def f(x): return int(x)", {"test1": "f(1.5)"}, "rounding: Always down.")
+        >>> def agent(messages: list[dict[str, str]]) -> str:
+        ...     return "How do I round?" if len(messages) == 2 else "I WANT TO ANSWER: def f(x): return int(x)"
+        >>> row = play(task, agent, simulator)
+        >>> [message.content for message in row.dialogue_history[1:3]], row.answer, row.reward
+        (['How do I round?', 'Always down.'], 'def f(x): return int(x)', None)
     """
     episode = settings.begin(task)
     while not episode.done:

@@ -60,7 +60,13 @@ class Located(Generic[FoundT]):
 
 
 def read_rows(path: str | Path, kind: type[RowT]) -> list[RowT]:
-    """All rows of a file, as `kind` (a class of colbench_env.types); never an empty list. Raises BadInput."""
+    """All rows of a file, as `kind` (a class of colbench_env.types); never an empty list. Raises BadInput.
+
+    Example:
+        >>> write_rows("tasks.jsonl", [Task("Add one.", "def f(x): return x + 1", {"test1": "f(1)"})])
+        >>> [task.ground_truth for task in read_rows("tasks.jsonl", Task)]
+        ['def f(x): return x + 1']
+    """
     return [found.row for found in read_located_rows(path, kind)]
 
 
@@ -79,6 +85,12 @@ def scan_rows(path: str | Path, kind: type[RowT]) -> Iterator[RowT | BadInput]:
     """Every row of a file in order, or in its place the BadInput that says what is wrong with it.
 
     Blank lines, a byte order mark and Windows line ends are allowed. Raises BadInput where there is no row at all.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("some.jsonl").write_text('{"problem_description": "Add one."}\\n')
+        >>> list(scan_rows("some.jsonl", Task))
+        [BadInput("some.jsonl:1: 'ground_truth' is missing, expected the reference solution as a string")]
     """
     return (found.row for found in scan_located_rows(path, kind))
 
@@ -132,7 +144,14 @@ def write_rows(path: str | Path, rows: Iterable[JsonRow]) -> None:
 
 
 def append_rows(path: str | Path, rows: Iterable[JsonRow]) -> None:
-    """Append these rows, on the disk when it returns. Raises BadInput, and then has added none of them."""
+    """Append these rows, on the disk when it returns. Raises BadInput, and then has added none of them.
+
+    Example:
+        >>> for name in ("Add one.", "Add two."):
+        ...     append_rows("more.jsonl", [Task(name, "def f(x): ...")])
+        >>> len(read_complete("more.jsonl", Task))
+        2
+    """
     block = b"".join(encode_row(row, f"{path}: new row {number}") for number, row in enumerate(rows, start=1))
     if not block:
         return

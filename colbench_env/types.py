@@ -64,6 +64,11 @@ class Task:
     `ground_truth` is the reference: Python source (backend) or HTML (frontend). In a tasks file it is required; inside
     a trajectory collected elsewhere it may be unknown, and is then "". `test_cases` maps a test's name to a call
     expression and is empty for frontend tasks.
+
+    Example:
+        >>> task = Task("Add one.", "def f(x): return x + 1", {"test1": "f(1)"}, hidden_information="x is a number.")
+        >>> task == Task.from_json(task.to_json(), "tasks.jsonl:1") and len(task.task_id)
+        12
     """
 
     problem_description: str
@@ -117,6 +122,10 @@ class Message:
 
     `content` is what both sides see. An agent's message also has `input`, the prompt as formatted by the chat template,
     and `output`, the raw text of the model; either is None where it was not recorded.
+
+    Example:
+        >>> Message("assistant", "Which sign?").to_json()
+        {'role': 'assistant', 'content': 'Which sign?', 'input': None, 'output': None}
     """
 
     role: str
@@ -154,6 +163,12 @@ class Trajectory:
     """One finished episode: user and agent alternate, the user opens, the agent has the last word.
 
     `reward` is None until it is graded. `answer` is what is graded, "No answer" when there is none.
+
+    Example:
+        >>> dialogue = (Message("user", "Add one."), Message("assistant", "I WANT TO ANSWER: def f(x): return x + 1"))
+        >>> row = Trajectory(Task("Add one."), dialogue, answer="def f(x): return x + 1", reward=1.0)
+        >>> [message.content[:8] for message in row.agent_turns]
+        ['I WANT T']
     """
 
     task: Task

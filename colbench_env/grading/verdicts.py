@@ -63,7 +63,14 @@ class TestVerdict:
 
 @dataclass(frozen=True)
 class Grade:
-    """The grade of one answer. Tests that failed for reasons of the machine are not counted, but `excluded`."""
+    """The grade of one answer. Tests that failed for reasons of the machine are not counted, but `excluded`.
+
+    Example:
+        >>> from colbench_env.grading.verdicts import TestVerdict
+        >>> grade = Grade((TestVerdict("test1", Verdict.PASS), TestVerdict("test2", Verdict.WRONG)))
+        >>> grade.reward, grade.success, grade.passed, grade.total
+        (0.5, False, 1, 2)
+    """
 
     verdicts: tuple[TestVerdict, ...]
 

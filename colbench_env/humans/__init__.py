@@ -34,7 +34,17 @@ class SimulatorRequest:
 
 @runtime_checkable
 class UserSimulator(Protocol):
-    """Someone who answers. `name` and `settings` are stored in every row that this user simulator has taken part in."""
+    """Someone who answers. `name` and `settings` are stored in every row that this user simulator has taken part in.
+
+    Example:
+        >>> class Silent:
+        ...     name, settings = "shrug", {}
+        ...
+        ...     async def reply(self, request: SimulatorRequest) -> str:
+        ...         return "I do not mind."
+        >>> isinstance(Silent(), UserSimulator)
+        True
+    """
 
     @property
     def name(self) -> str:
@@ -58,6 +68,12 @@ def simulator_prompt(request: SimulatorRequest, prompt: Prompt = BACKEND_HUMAN) 
     """Write the prompt of a language model as user simulator: its part, the hidden information and the dialogue so far.
 
     The hidden information is the task's own, else its reference solution.
+
+    Example:
+        >>> dialogue = (Message("user", "Round a price."), Message("assistant", "Up or down?"))
+        >>> request = SimulatorRequest(Task("Round a price.", hidden_information="Always down."), dialogue, seed=0)
+        >>> [line for line in simulator_prompt(request).splitlines() if "down" in line]
+        ['Always down.', 'Programmer: Up or down?']
     """
     hidden = request.task.hidden_information or request.task.ground_truth
     if not hidden:

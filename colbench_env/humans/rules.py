@@ -52,7 +52,15 @@ _CUES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
 
 @dataclass(frozen=True)
 class RulesSimulator:
-    """Answers questions about backend tasks from their references. called: the name in rows."""
+    """Answers questions about backend tasks from their references. called: the name in rows.
+
+    Example:
+        >>> import asyncio
+        >>> task = Task("Add up prices.", "def f(prices): return round(sum(prices), 2)", {"test1": "f([1.234])"})
+        >>> dialogue = (Message("user", task.problem_description), Message("assistant", "How do I round the total?"))
+        >>> asyncio.run(RulesSimulator().reply(SimulatorRequest(task, dialogue, seed=0)))
+        'Round to 2 decimals. The result is the sum of prices rounded to 2 decimals.'
+    """
 
     called: str = "rules"
 

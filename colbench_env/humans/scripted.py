@@ -63,6 +63,11 @@ class ScriptedSimulator:
     about.
 
     One question a turn is answered, the first. A topic that is no hidden fact of the task gets one of the `shrugs`.
+
+    Example:
+        >>> task = Task("Round a price.", "def f(x): return int(x)", hidden_information="rounding: Always down.")
+        >>> ScriptedSimulator({"rounding": ("round", "decimal")}).say(task, "How do I round?", seed=0)
+        'Always down.'
     """
 
     keywords: Mapping[str, tuple[str, ...]]

@@ -20,6 +20,10 @@ def load_prompt(name: str, **values: object) -> str:
     """Load the text of `NAME.txt` with its fields filled in.
 
     Every field of the file must be given and no other: else ValueError names both.
+
+    Example:
+        >>> "10" in load_prompt("backend_agent", max_turns=10)
+        True
     """
     template = Template(_own_text(name))
     if set(template.get_identifiers()) != set(values):
