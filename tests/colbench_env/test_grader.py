@@ -242,7 +242,7 @@ def test_a_failing_machine_is_tried_again_then_excluded_and_counted(monkeypatch)
 def test_a_worker_killed_from_outside_is_started_again(strict):
     some = task(REFERENCE, "f(1)")
     assert strict.grade(some, REFERENCE).success
-    sandbox = strict._all[0].answers
+    sandbox = strict._pairs[0].answers
     os.killpg(sandbox._process.pid, 9)
     assert strict.grade(some, REFERENCE + "\n").success
 
