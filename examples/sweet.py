@@ -59,7 +59,7 @@ import sweet_jax
 from colbench_env.dialogue import Episode
 from colbench_env.episodes import seed_of
 from colbench_env.grading import Grader
-from colbench_env.humans.scripted import ScriptedHuman
+from colbench_env.humans.scripted import ScriptedSimulator
 from colbench_env.mini import UNKNOWN_REPLIES, keywords, make_tasks
 from colbench_env.statistics import Estimate, bootstrap
 from colbench_env.types import Task
@@ -164,7 +164,7 @@ def generate(
     num_prompts, length = prompt_bt.shape
     cache = init_cache(model.config, num_prompts, length + max_new, model.mesh)
     position_bt = jnp.broadcast_to(jnp.arange(length), prompt_bt.shape)
-    output = model.apply(variables(params), prompt_bt, position_bt, cache, fresh=True)
+    output = model.apply(variables(params), prompt_bt, position_bt, cache, cache_is_empty=True)
     last_b1d = jnp.take_along_axis(output.hidden_btd, (length_b - 1)[:, None, None], axis=1)
     logits_bv = logits(last_b1d, params, model.config, model.mesh)[:, 0]
 
@@ -222,7 +222,7 @@ class Dialogue:
 
 def play(lab: Lab, params: Any, tasks: Sequence[Task], seed: int) -> list[Dialogue]:
     """Play a dialogue about each task, all of them side by side, turn by turn; then grade the answers."""
-    user = ScriptedHuman(keywords(), UNKNOWN_REPLIES)
+    user = ScriptedSimulator(keywords(), UNKNOWN_REPLIES)
     episodes = [Episode(task, lab.settings.max_turns) for task in tasks]
     dialogues = [Dialogue(episode, lab.chat.prompt_ids(episode.messages)) for episode in episodes]
     for turn in range(lab.settings.max_turns):

@@ -248,17 +248,16 @@ def _check_tied(directory: Path, slices: Mapping[str, Any]) -> None:
 def load_parameter(
     tensors: HfTensors, slices: Mapping[str, Any], sharding: NamedSharding, dtype: np.dtype
 ) -> jax.Array:
-    """Load a parameter onto its sharding. A small one is transposed on the host and needs no compilation; a larger
-    one is filled piece by piece, where the last piece may cover rows that are there already."""
+    """Load a parameter onto its sharding: a small one transposed on the host, which needs no compilation, a larger one
+    piece by piece, where the last piece may cover rows that are there already."""
     spec, turned = sharding.spec, tensors.transposed
     shape = _transpose_last(tensors.file_shape) if turned else tensors.file_shape
     in_file = NamedSharding(sharding.mesh, PartitionSpec(*(_transpose_last(spec) if turned else spec)))
     local = in_file.shard_shape(tensors.file_shape)[0]
     rows = _rows_a_piece(tensors, slices, in_file)
     if rows == local:
-        return jax.block_until_ready(
-            _make_array(shape, sharding, lambda index: _read_transposed(tensors, slices, index, dtype))
-        )
+        array = _make_array(shape, sharding, lambda index: _read_transposed(tensors, slices, index, dtype))
+        return jax.block_until_ready(array)
     whole = _zeros(shape, dtype, sharding)
     for start in range(0, local, rows):
         start = min(start, local - rows)
@@ -277,8 +276,8 @@ def _transpose_last(axes: tuple[Any, ...] | PartitionSpec) -> tuple[Any, ...]:
 def _rows_a_piece(tensors: HfTensors, slices: Mapping[str, Any], sharding: NamedSharding) -> int:
     """How many rows of each shard make a piece: the same number in every process, as they place it together."""
     distinct: dict[int, set[str]] = {}
-    indices: Mapping[Any, Any] = sharding.devices_indices_map(tensors.file_shape)
-    for device, index in indices.items():
+    device: Any
+    for device, index in sharding.devices_indices_map(tensors.file_shape).items():
         distinct.setdefault(device.process_index, set()).add(str(index))
     local, *rest = sharding.shard_shape(tensors.file_shape)
     sizes = {FILE_DTYPES[slices[name].get_dtype()].itemsize for name in tensors.names}
