@@ -17,6 +17,7 @@ setup(
         "colbench_env.design": ["*.js"],
         "launch": ["py.typed"],
         "launch.reporting": ["templates/*"],
+        "launch.training.presets": ["*.yaml"],
         "models": ["py.typed"],
         "sweet_jax": ["py.typed", "start_policy/*", "frontend_start_policy/*"],
     },
@@ -43,6 +44,7 @@ setup(
         "pygments>=2.19",
         "rich>=14.0",
         "requests>=2.32",
+        "pyyaml>=6.0",
         "platformdirs>=4.3",
     ],
     extras_require={

@@ -39,7 +39,7 @@ def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> Non
         server.handle_exit(number, frame)
 
     # In place of uvicorn's handlers, after which it would send the process the signal once more.
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     host, port = listener.getsockname()[:2]

@@ -46,6 +46,7 @@ def main() -> None:
     from launch.viewer.viewer_page import page
 
     episodes = read_episodes(config, groups, console.progress)
+    assert config.output is not None  # ShowConfig sees to it
     text = page(episodes, groups, Pieces(chat))
     write_text(config.output, text)
     print(f"{config.output}: {len(episodes)} episodes, {len(text) / 2**20:.1f} MiB; open it in a browser")

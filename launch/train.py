@@ -6,22 +6,18 @@ import os
 import platform
 import sys
 import time
-from importlib import metadata
 
 from launch.common import cli
 from launch.common.console import Console, peak_memory_gib
 from launch.common.distributed import join_processes
 from launch.common.stopping import Terminated
 from launch.training.config import TrainConfig, settings_of
-from launch.training.presets import presets_for
+from launch.training.presets import PRESETS
 
 
 def main() -> None:
     """Parse the flags and run the stages that are not finished yet."""
-    argv = sys.argv[1:]
-    named = (cli.flag_value(argv, name, "") for name in ("benchmark", "human"))
-    presets = presets_for(cli.flag_value(argv, "algorithm", "sweet"), *named)
-    config: TrainConfig = cli.parse(TrainConfig, argv, presets, "embedded")
+    config: TrainConfig = cli.parse(TrainConfig, sys.argv[1:], PRESETS, TrainConfig().preset)
 
     with join_processes(config.hosts):
         _train(config)
@@ -94,6 +90,8 @@ def _short(value: object) -> str:
 
 def _header(run: object) -> None:
     """Print versions, devices, mesh, network, memory, seeds and the sandbox."""
+    from importlib import metadata
+
     from launch.common.settings import SCRATCH
     from launch.training.run import Run
     from models.parameters import count_params, replicated_share

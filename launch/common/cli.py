@@ -8,13 +8,19 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from launch.common import stopping
-from launch.common.flags import check_values, prefix_of
+from launch.common.flags import check_values, settings, spread, with_prefix
+from launch.common.help import help_text, is_asked
 from launch.common.old_names import current_flags
 
+if TYPE_CHECKING:
+    from launch.common.config_file import Entry
+
+CHOOSE = ("algorithm", "benchmark", "human")  # what defaults depend on, beside the preset
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the grader forks
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -24,7 +30,7 @@ class Stopped(Exception):
 
 
 def run(command: Callable[[], None]) -> NoReturn:
-    """Runs the command as this process, and ends it with `exit_status`."""
+    """Run the command as this process, and end it with `exit_status`."""
     stopping.watch_for_sigterm()
     # None where the shell has closed it. Escapes stand for what an encoding lacks.
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
@@ -43,8 +49,10 @@ def run(command: Callable[[], None]) -> NoReturn:
 
 
 def exit_status(command: Callable[[], None]) -> int:
-    """Runs the command: 0 when done, 2 for bad input (one sentence on standard error), 143 where SIGTERM has ended it,
-    1 for anything else."""
+    """Run the command and return its exit status.
+
+    0 when done, 2 for bad input (one sentence on standard error), 143 where SIGTERM has ended it, 1 for anything else.
+    """
     _hush_late_writes()
     try:
         command()
@@ -66,7 +74,7 @@ def _tell(error: BaseException) -> int:
 
 
 def verdict(error: BaseException) -> tuple[int, str]:
-    """The exit status for an error and its sentence, which is empty where only a traceback will do."""
+    """Return the exit status for an error and its sentence, which is empty where only a traceback will do."""
     from colbench_env.terminal_text import printable
     from colbench_env.types import BadInput
     from models.config import ModelError
@@ -97,7 +105,7 @@ def verdict(error: BaseException) -> tuple[int, str]:
 
 
 def _hush_late_writes() -> None:
-    """Keeps one sentence one sentence: of a checkpoint that a full disk refuses, the first failed write is the error.
+    """Keep one sentence one sentence: of a checkpoint that a full disk refuses, the first failed write is the error.
 
     tensorstore's other writes fail after it and report, each with a traceback, to an event loop that is closed by then.
     """
@@ -111,7 +119,7 @@ def _hush_late_writes() -> None:
 
 
 def flag_value(argv: Sequence[str], name: str, default: str) -> str:
-    """The last value of --NAME in the arguments, for what has to be known before the other flags get their defaults."""
+    """Return the last value of --NAME in the arguments, for what decides about the defaults of other flags."""
     found = default
     for index, argument in enumerate(argv):
         if argument == f"--{name}" and index + 1 < len(argv):
@@ -121,47 +129,111 @@ def flag_value(argv: Sequence[str], name: str, default: str) -> str:
     return found
 
 
-def parse(kind: type[Any], argv: Sequence[str], presets: dict[str, Callable[[], Any]], default_preset: str) -> Any:
-    """As `parse_plain`, for launch.train: what the arguments leave open has the value of the preset."""
-    name = flag_value(argv, "preset", default_preset)
-    if name not in presets:
-        raise bad_input(f"--preset={name}: there is no such preset, expected one of {', '.join(presets)}")
-    return _parsed(kind, argv, "launch.train", default=presets[name]())
+def parse(kind: type[Any], argv: Sequence[str], presets: Mapping[str, Callable[..., Any]], default_preset: str) -> Any:
+    """Parse as `parse_plain` does, for launch.train: what arguments and config file leave open is as in the preset.
+
+    presets: name -> a function that gets what was said of CHOOSE by name and returns the defaults.
+    """
+
+    def preset(said: Callable[[str], str]) -> Any:
+        name = said("preset") or default_preset
+        if name not in presets:
+            raise bad_input(f"--preset={name}: there is no such preset, expected one of {', '.join(presets)}")
+        return presets[name](**{choice: said(choice) for choice in CHOOSE if said(choice)})
+
+    return _parsed(kind, argv, "launch.train", preset)
 
 
 def parse_plain(kind: type[Any], argv: Sequence[str], command: str) -> Any:
-    """The configuration that the arguments of `python -m COMMAND` describe.
+    """Return the configuration that the arguments of `python -m COMMAND` and their config file describe.
 
     BadInput for values that make no sense; `--help` and mistakes in the flags themselves end the process with status 0
     and 2.
     """
-    return _parsed(kind, argv, command)
+    from launch.common.config_file import defaults
+
+    return _parsed(kind, argv, command, lambda said: defaults(kind))
 
 
-def _parsed(kind: type[Any], argv: Sequence[str], command: str, **default: Any) -> Any:
+def _parsed(kind: type[Any], argv: Sequence[str], command: str, base: Callable[[Callable[[str], str]], Any]) -> Any:
+    from colbench_env.types import BadInput
+    from launch.common.config_file import read_config
+
+    argv = current_flags(argv)
+    path, argv = _without_config(argv)
+    entries = read_config(path, kind, command) if path else []
+    try:
+        return _made(kind, argv, command, base, entries)
+    except BadInput as error:
+        for entry in entries:  # the first of those that the sentence names without which it would not be said
+            if not entry.is_named_in(str(error)):
+                continue
+            try:
+                with contextlib.redirect_stderr(io.StringIO()):
+                    _made(kind, argv, command, base, [other for other in entries if other is not entry])
+            except BadInput as other:
+                if str(other) == str(error):
+                    continue
+            except SystemExit:  # it was needed
+                pass
+            raise BadInput(f"{path}:{entry.line}: {error}") from None
+        raise
+
+
+def _made(
+    kind: type[Any],
+    argv: Sequence[str],
+    command: str,
+    base: Callable[[Callable[[str], str]], Any],
+    entries: Sequence[Entry],
+) -> Any:
+    from colbench_env.types import BadInput
+    from launch.common.config_file import checked, with_entries
+
+    def said(name: str) -> str:
+        return flag_value(argv, name, next((str(entry.value) for entry in entries if entry.setting.name == name), ""))
+
+    default = with_entries(base(said), entries)
+    if is_asked(argv):
+        chosen = {setting.name: said(setting.name) or setting.value(default) for setting in settings(kind)}
+        print(help_text(default, command, chosen, everything="--help-all" in argv))
+        raise SystemExit(0)
+
     import tyro
 
-    from colbench_env.types import BadInput
-
-    prog, said = f"python -m {command}", io.StringIO()
-    argv = current_flags(argv)
+    told = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
-            config = tyro.cli(kind, prog=prog, args=list(argv), description=kind.__doc__, **default)
+        with contextlib.redirect_stderr(told):
+            config = tyro.cli(kind, prog=f"python -m {command}", args=spread(kind, argv), default=default)
     except SystemExit as end:
         refused = _refused(end, kind)
-        if end.code and not (argv and refused):
+        if end.code and not (refused and (argv or entries)):
             print(usage(command), file=sys.stderr)
         if refused:
             raise BadInput(refused) from None
-        print(said.getvalue(), end="", file=sys.stderr)
+        print(told.getvalue(), end="", file=sys.stderr)
         raise
     check_values(config, argv)
-    return config
+    return checked(config) if entries else config
+
+
+def _without_config(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Return the file that the last `--config` names, and the other arguments."""
+    path, rest, words = None, [], iter(argv)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag != "--config":
+            rest.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if not value:
+            raise bad_input("--config is empty, expected a path")
+        path = Path(value)
+    return path, rest
 
 
 def _refused(end: SystemExit, kind: type[Any]) -> str:
-    """The sentence of a configuration that would not be made, which tyro has put into a box; empty for other ends."""
+    """Return the sentence of a configuration that would not be made, out of tyro's box; empty for other ends."""
     from colbench_env.types import BadInput
 
     error: BaseException | None = end
@@ -171,17 +243,16 @@ def _refused(end: SystemExit, kind: type[Any]) -> str:
         error = error.__context__
     if error is None:
         return ""
-    prefix, sentence = prefix_of(kind, part), str(error)
-    return sentence if prefix in sentence or sentence.startswith("--") else f"{prefix}{sentence}"
+    return with_prefix(kind, part, str(error))
 
 
 def usage(command: str, arguments: str = "[FLAGS]") -> str:
-    """The line that begins what is said of flags that cannot be read."""
+    """Return the line that begins what is said of flags that cannot be read."""
     return f"usage: python -m {command} {arguments}; --help explains them"
 
 
 def bad_input(sentence: str) -> Exception:
-    """The error of bad input, for code that runs before the packages are imported."""
+    """Return the error of bad input, for code that runs before the packages are imported."""
     from colbench_env.types import BadInput
 
     return BadInput(sentence)

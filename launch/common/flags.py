@@ -1,23 +1,155 @@
-"""What holds for the values of all flags of all commands, whatever they mean."""
+"""Settings of commands: dataclass fields with their names on the command line and in config files, marks and help."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
+import inspect
 import math
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import tyro
 
+from sweet_jax.train.settings import ADVANCED as ADVANCED
+
 FLAT = tyro.conf.arg(name="")
 """Marks a dataclass within another whose flags have no prefix of their own."""
+FILE_ONLY = tyro.conf.Suppress
+"""Marks what a config file may set and the command line may not."""
+SHARED = "training"
+"""Marks a FLAT block whose settings `--training.NAME` sets in every block that has it."""
 MOST = 2**31 - 1  # numpy's and jax's 32-bit integers hold no more
 
 
+class Only:
+    """Mark of a setting that means something only where other settings have these values: Only(algorithm="sweet")."""
+
+    def __init__(self, **values: str | tuple[str, ...]):
+        self.values = {name: (value,) if isinstance(value, str) else value for name, value in values.items()}
+
+    def holds(self, chosen: Mapping[str, Any]) -> bool:
+        """Return whether the settings have these values."""
+        return all(chosen.get(name) in allowed for name, allowed in self.values.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One field of a configuration or of a block in it."""
+
+    name: str
+    """As in a config file: "critic.learning_rate"."""
+    path: tuple[str, ...]
+    """Names of the fields that lead to it: ("critic", "training", "learning_rate")."""
+    type: Any
+    marks: tuple[Any, ...]
+    """Its marks and those of the blocks that it is in."""
+    owner: type[Any]
+    """The dataclass that has the field."""
+
+    @property
+    def flag(self) -> str:
+        """Return the flag: "--critic.learning-rate"."""
+        return f"--{self.name}".replace("_", "-")
+
+    @property
+    def help(self) -> str:
+        """Return the docstring under the field; empty where there is none."""
+        return " ".join(_docstrings(self.owner).get(self.path[-1], "").split())
+
+    @property
+    def shared_name(self) -> str:
+        """Return the name that sets it and its like in other blocks, "training.learning_rate"; empty: none."""
+        return f"{SHARED}.{self.path[-1]}" if SHARED in self.marks else ""
+
+    def value(self, config: Any) -> Any:
+        """Return the value in a configuration."""
+        return functools.reduce(getattr, self.path, config)
+
+
+_SETTINGS: dict[type[Any], tuple[Setting, ...]] = {}
+_DOCSTRINGS: dict[type[Any], dict[str, str]] = {}
+
+
+def settings(kind: type[Any]) -> tuple[Setting, ...]:
+    """Return every setting of a configuration, in order."""
+    if kind not in _SETTINGS:
+        _SETTINGS[kind] = tuple(_walk(kind, "", (), ()))
+    return _SETTINGS[kind]
+
+
+def _walk(kind: type[Any], prefix: str, path: tuple[str, ...], marks: tuple[Any, ...]) -> Iterator[Setting]:
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        own: tuple[Any, ...] = getattr(hint, "__metadata__", ())
+        of = hint.__origin__ if own else hint
+        name = next((mark.name for mark in own if getattr(mark, "name", None) is not None), field.name)
+        if dataclasses.is_dataclass(of):
+            inner = f"{prefix}{name}." if name else prefix
+            yield from _walk(of, inner, (*path, field.name), (*marks, *own))  # type: ignore[arg-type]
+        else:
+            yield Setting(prefix + name, (*path, field.name), of, (*marks, *own), kind)
+
+
+def _docstrings(kind: type[Any]) -> dict[str, str]:
+    """Return the string under each field of a dataclass."""
+    if kind not in _DOCSTRINGS:
+        _DOCSTRINGS[kind] = _read_docstrings(kind)
+    return _DOCSTRINGS[kind]
+
+
+def _read_docstrings(kind: type[Any]) -> dict[str, str]:
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
+    return {
+        field.target.id: text.value.value
+        for field, text in zip(body, body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
+
+
+def flags_of(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every flag of the configuration with its value: ("--critic.batch-size", 8)."""
+    for setting in settings(type(config)):
+        yield setting.flag, setting.value(config)
+
+
+def with_prefix(kind: type[Any], block: str, sentence: str) -> str:
+    """Return what a block says of its settings with their whole names: "policy." in front for "policy.training"."""
+    inside = next((each.name for each in settings(kind) if ".".join(each.path[:-1]) == block), "")
+    prefix = inside.removesuffix(inside.split(".")[-1])
+    return sentence if prefix in sentence or sentence.startswith("--") else f"{prefix}{sentence}"
+
+
+def spread(kind: type[Any], argv: Sequence[str]) -> list[str]:
+    """Return the arguments with `--training.NAME` as the flags that it stands for, in front of all others: they win."""
+    shared: dict[str, list[str]] = {}
+    for setting in settings(kind):
+        if setting.shared_name:
+            shared.setdefault(f"--{setting.shared_name}".replace("_", "-"), []).append(setting.flag)
+    front, rest, words = [], [], iter(argv)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        flags = shared.get(flag.replace("_", "-"))
+        if flags is None:
+            rest.append(word)
+        elif equals or (value := next(words, "")):
+            front += [f"{each}={value}" for each in flags]
+        else:
+            rest += flags[:1]  # without a value, as the parser will say
+    return [*front, *rest]
+
+
 def check_values(config: Any, argv: Sequence[str]) -> None:
-    """BadInput for a number that is not finite or beyond what 32 bits hold, for a negative seed, for text that is not
-    UTF-8 (a path may be), and for a path that was given and is empty (which would be the current directory)."""
+    """Raise BadInput for values that no setting may have.
+
+    These are a number that is not finite or beyond 32 bits, a negative seed, text that is not UTF-8 (a path may be),
+    and a path that was given and is empty (which would be the current directory).
+    """
     from colbench_env.types import BadInput, replace_lone_surrogates
 
     empty = _given_empty(argv)
@@ -33,39 +165,6 @@ def check_values(config: Any, argv: Sequence[str]) -> None:
             raise BadInput(f"{flag}={value}: the bytes are no UTF-8")
         if isinstance(value, Path) and flag in empty:
             raise BadInput(f"{flag} is empty, expected a path")
-
-
-def flags_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every flag of the configuration with its value, as tyro names them: ("--critic.batch-size", 8)."""
-    for field, name, _ in named_fields(type(config)):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from flags_of(value, f"{prefix}{name}." if name else prefix)
-        else:
-            yield f"--{prefix}{name}".replace("_", "-"), value
-
-
-def named_fields(kind: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], str, Any]]:
-    """Every field of a dataclass, its name on the command line ("" for a block that is FLAT), and its type."""
-    hints = get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
-        renamed = [mark.name for mark in getattr(hints[field.name], "__metadata__", ()) if hasattr(mark, "name")]
-        name = next((name for name in renamed if name is not None), field.name)
-        yield field, name, plain_type(hints[field.name])
-
-
-def plain_type(hint: Any) -> Any:
-    """The type without its marks."""
-    return hint.__origin__ if hasattr(hint, "__metadata__") else hint
-
-
-def prefix_of(kind: type[Any], block: str) -> str:
-    """The prefix that flags of a block have: "policy." for "policy.training", which is FLAT."""
-    prefix = ""
-    for part in block.split(".") if block else ():
-        name, kind = next((name, hint) for field, name, hint in named_fields(kind) if field.name == part)
-        prefix += f"{name}." if name else ""
-    return prefix
 
 
 def _given_empty(argv: Sequence[str]) -> set[str]:

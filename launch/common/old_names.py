@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,13 +10,18 @@ RENAMED = {
     "beta2": "adam_beta2", "held_out_share": "held_out_fraction",
 }  # fmt: skip
 """Of the settings of `Training`: the name before, the name now."""
-
-_OLD = re.compile(r"^(critic|policy)\.training\.(?:hyper\.)?(\w+)$")
+STAGES = ("critic", "policy", "start")
+OLD_BLOCKS = tuple(f"{stage}.training.hyper" for stage in STAGES)
 
 
 def current_name(name: str) -> str:
     """In: "critic.training.hyper.clip"   Out: "critic.max_grad_norm" """
-    return _OLD.sub(lambda found: f"{found[1]}.{RENAMED.get(found[2], found[2])}", name)
+    match name.split("."):
+        case [stage, "training", *_, last] if stage in STAGES:
+            return f"{stage}.{RENAMED.get(last, last)}"
+        case ["start", "privileged_share"]:
+            return "start.privileged_fraction"
+    return name
 
 
 def current_flags(argv: Sequence[str]) -> list[str]:
@@ -36,15 +40,12 @@ def current_flags(argv: Sequence[str]) -> list[str]:
 def current_settings(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run directory, as its config.json has them, by their names of today."""
 
-    def training(before: Mapping[str, Any]) -> dict[str, Any]:
-        flat = {**before, **before["hyper"]} if isinstance(before.get("hyper"), dict) else dict(before)
-        return {RENAMED.get(name, name): value for name, value in flat.items() if name != "hyper"}
+    def block(stage: str, before: Mapping[str, Any]) -> dict[str, Any]:
+        training = before.get("training", {})
+        flat = {**training, **training.get("hyper", {})}
+        now = {current_name(f"{stage}.{name}").removeprefix(f"{stage}."): value for name, value in before.items()}
+        if "training" in before:
+            now["training"] = {RENAMED.get(name, name): value for name, value in flat.items() if name != "hyper"}
+        return now
 
-    now: dict[str, Any] = dict(found)
-    for name, block in found.items():
-        if isinstance(block, dict) and isinstance(block.get("training"), dict):
-            block = dict(block) | {"training": training(block["training"])}
-        if name == "start" and isinstance(block, dict) and "privileged_share" in block:
-            block = {("privileged_fraction" if key == "privileged_share" else key): block[key] for key in block}
-        now[name] = block
-    return now
+    return {name: block(name, value) if name in STAGES else value for name, value in found.items()}

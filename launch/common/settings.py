@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
-from launch.common.flags import FLAT
+from launch.common.flags import ADVANCED, FLAT, SHARED
 from sweet_jax.train.settings import Training
 
 PROMPT_DATE = "2024-07-26"  # what Llama 3's templates show where nothing tells them the date
@@ -18,7 +18,7 @@ EMBEDDED, EMBEDDED_FRONTEND, SCRATCH = "embedded", "embedded-frontend", "scratch
 
 
 def check_date(name: str, value: str) -> None:
-    """Raises BadInput unless the value is a date as 2024-07-26."""
+    """Raise BadInput unless the value is a date as 2024-07-26."""
     try:
         datetime.date.fromisoformat(value)
     except ValueError as error:
@@ -47,21 +47,17 @@ def _check_loss(prefix: str, beta: float, nll_coef: float, label_smoothing: floa
 
 @dataclass(frozen=True)
 class Start:
-    """Making the start policy of the miniature from scripted dialogues (only with --model=scratch).
-
-    dialogues: how many are written. privileged_fraction: part of them that begins with the reference solution, as the
-    critic's rows do; the agent in them does not know it either, but the human's replies follow from it, so the model
-    learns to read it. training: on all tokens of each.
-    """
+    """Training of the miniature's base policy on scripted dialogues (only with --model=scratch)."""
 
     dialogues: int = 12_800
+    """Dialogues that are written and trained on, all their tokens."""
     privileged_fraction: float = 0.5
+    """Fraction of them that begins with the reference solution, as the critic's rows do, so that the model reads it."""
     training: Annotated[Training, FLAT] = field(
         default_factory=lambda: Training(
-            batch_size=32, epochs=4, max_length=256, log_every=20, save_every=200,
-            learning_rate=2e-3,
+            batch_size=32, epochs=4, max_length=256, log_every=20, save_every=200, learning_rate=2e-3
         )
-    )  # fmt: skip
+    )
 
     def __post_init__(self) -> None:
         if self.dialogues < 1:
@@ -74,17 +70,19 @@ class Start:
 
 @dataclass(frozen=True)
 class Lora:
-    """Training of low-rank adapters in place of all weights (arXiv:2106.09685), for critic and policy.
+    """Low-rank adapters in place of all weights (arXiv:2106.09685), for critic and policy.
 
-    rank: 0 trains all weights. alpha: adapters are scaled by alpha / rank. targets: which weights have adapters. The
-    frozen network is held in compute_dtype and is the reference as well: no second copy.
+    The frozen network is held in compute_dtype and is the reference as well: no second copy.
     """
 
     rank: int = 0
-    alpha: float = 32.0
-    targets: tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...] = (
+    """Rank of the adapters; 0: all weights are trained."""
+    alpha: Annotated[float, ADVANCED] = 32.0
+    """Adapters are scaled by alpha / rank."""
+    targets: Annotated[tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...], ADVANCED] = (
         "q", "k", "v", "o", "gate", "up", "down",
     )  # fmt: skip
+    """Weights that have adapters."""
 
     def __post_init__(self) -> None:
         if self.rank < 0 or not self.alpha > 0:
@@ -95,20 +93,22 @@ class Lora:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Dialogues of the start policy with the simulated human.
-
-    samples: dialogues about each task. max_turns: agent turns at most; a preset of the miniature has 8 (backend) or 4
-    (frontend), any other the paper's 10. max_new_tokens: longest agent turn.
-    rows: dialogues that are sampled side by side. temperature, top_k, top_p: how tokens are drawn (0 and 1: off).
-    """
+    """Dialogues of the base policy with the user simulator."""
 
     samples: int = 3
+    """Dialogues about each task."""
     max_turns: int = 10
+    """Agent turns at most; presets of the miniature have 8 (backend) or 4 (frontend), others the paper's 10."""
     max_new_tokens: int = 1024
+    """Tokens of an agent turn at most."""
     rows: int = 32
+    """Dialogues that are sampled side by side."""
     temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    """Sampling temperature; 0: greedy."""
+    top_k: Annotated[int, ADVANCED] = 0
+    """Sample among the k likeliest tokens; 0: all."""
+    top_p: Annotated[float, ADVANCED] = 1.0
+    """Sample among the likeliest tokens of this probability together; 1: all."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "max_turns", "rows"):
@@ -119,23 +119,23 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Critic:
-    """The step-level critic (section 4.1 of the paper).
-
-    aggregation: how a turn's log-ratios become its advantage. parameterisation: the LM head, or a regression head.
-    privileged: it sees the reference solution. beta, nll_coef, label_smoothing: of its loss. without_pairs: what
-    happens where no task has a sample that passes all tests and a worse one: "stop", or "hindsight": no critic is
-    trained, and a turn's advantage is how much likelier the start model finds it when it sees the reference solution (a
-    privileged critic only).
-    """
+    """The step-level critic (section 4.1 of the paper)."""
 
     aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean"
+    """How the log-ratios of a turn's tokens become its advantage."""
     parameterisation: Literal["log-ratio", "value-head"] = "log-ratio"
+    """Log-ratios of the LM head, or a regression head."""
     privileged: bool = True
+    """The critic sees the reference solution."""
     beta: float = 0.1
-    nll_coef: float = 0.01
-    label_smoothing: float = 0.0
-    without_pairs: Literal["stop", "hindsight"] = "stop"
-    training: Annotated[Training, FLAT] = field(default_factory=lambda: Training(epochs=4, max_length=8192))
+    """Scale of the log-ratios in the loss."""
+    nll_coef: Annotated[float, ADVANCED] = 0.01
+    """Weight of the chosen rows' negative log-likelihood; 0 with a value head."""
+    label_smoothing: Annotated[float, ADVANCED] = 0.0
+    """Probability that a preference is the wrong way round, 0 to 0.5."""
+    without_pairs: Annotated[Literal["stop", "hindsight"], ADVANCED] = "stop"
+    """Where no task has a better and a worse sample: stop, or score turns by a base policy that sees the reference."""
+    training: Annotated[Training, FLAT, SHARED] = field(default_factory=lambda: Training(epochs=4, max_length=8192))
 
     def __post_init__(self) -> None:
         _check_loss("critic.", self.beta, self.nll_coef, self.label_smoothing)
@@ -143,17 +143,16 @@ class Critic:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Candidates for each agent turn and the pairs among them (section 4.2).
-
-    candidates: turns sampled in each position. data_fraction: share of the trajectories whose turns are used.
-    num_pairs: pairs drawn among the candidates of a turn. reference_context: whether the frozen reference sees the
-    reference solution as well when candidates are scored ("public": as the released code).
-    """
+    """Candidates for each agent turn and the pairs among them (section 4.2 of the paper)."""
 
     candidates: int = 16
+    """Turns sampled in each position."""
     data_fraction: float = 0.1
-    num_pairs: int = 4
-    reference_context: Literal["privileged", "public"] = "privileged"
+    """Fraction of the dialogues, the first ones, whose turns are used."""
+    num_pairs: Annotated[int, ADVANCED] = 4
+    """Pairs drawn among the candidates of a turn."""
+    reference_context: Annotated[Literal["privileged", "public"], ADVANCED] = "privileged"
+    """Whether the frozen reference model sees the reference solution; public, as in the released code: no."""
 
     def __post_init__(self) -> None:
         if self.candidates < 2:
@@ -166,16 +165,17 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Policy:
-    """The policy's training: DPO on turn pairs (sweet), DPO on trajectory pairs (mtdpo), or imitation (rft).
-
-    nll_mask: which tokens of the chosen row the NLL term covers.
-    """
+    """Training of the policy (section 4.2 of the paper)."""
 
     beta: float = 0.1
-    nll_coef: float = 0.01
-    nll_mask: Literal["turn", "all"] = "turn"
-    label_smoothing: float = 0.0
-    training: Annotated[Training, FLAT] = field(default_factory=Training)
+    """Scale of the log-ratios in the DPO loss."""
+    nll_coef: Annotated[float, ADVANCED] = 0.01
+    """Weight of the chosen rows' negative log-likelihood."""
+    nll_mask: Annotated[Literal["turn", "all"], ADVANCED] = "turn"
+    """Tokens of that term: the agent's turns, or all."""
+    label_smoothing: Annotated[float, ADVANCED] = 0.0
+    """Probability that a preference is the wrong way round, 0 to 0.5."""
+    training: Annotated[Training, FLAT, SHARED] = field(default_factory=Training)
 
     def __post_init__(self) -> None:
         _check_loss("policy.", self.beta, self.nll_coef, self.label_smoothing)
@@ -183,10 +183,12 @@ class Policy:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Start and trained policy on held-out tasks, with the same seeds. temperature: 0 is greedy."""
+    """Base and trained policy on held-out tasks, with the same seeds."""
 
     num_tasks: int = 300
-    temperature: float = 1.0
+    """Held-out tasks."""
+    temperature: Annotated[float, ADVANCED] = 1.0
+    """Sampling temperature; 0: greedy."""
 
     def __post_init__(self) -> None:
         if self.num_tasks < 1:
@@ -196,21 +198,20 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Design:
-    """How pages are rendered and compared (frontend).
-
-    clip: a Hugging Face directory of CLIP, "openai/clip-vit-base-patch32" being the paper's; without it a structural
-    similarity, which is not the paper's metric. failed: what a page is worth that could not be shown or is missing:
-    "zero", or "black": as much as a black picture, as the released code has it (with clip).
-    chromium: the browser, found where none is named. assets: where `launch.data assets` has put what pages load.
-    online_images: real pictures in place of placeholders. pages: rendered side by side.
-    """
+    """How pages are rendered and compared (frontend)."""
 
     clip: Path | None = None
+    """Hugging Face directory of CLIP (the paper's: openai/clip-vit-base-patch32); none: a structural similarity."""
     failed: FailedRule = "zero"
-    chromium: Path | None = None
-    assets: Path | None = None
-    online_images: bool = False
-    pages: int = 4
+    """Worth of a page that cannot be shown: nothing, or as much as a black picture, as released (with clip)."""
+    chromium: Annotated[Path | None, ADVANCED] = None
+    """The browser; none: one that is found."""
+    assets: Annotated[Path | None, ADVANCED] = None
+    """Directory in which `launch.data assets` has put what pages load; none: its usual place."""
+    online_images: Annotated[bool, ADVANCED] = False
+    """Load real pictures in place of placeholders."""
+    pages: Annotated[int, ADVANCED] = 4
+    """Pages rendered side by side."""
 
     def __post_init__(self) -> None:
         if self.pages < 1:
@@ -223,7 +224,7 @@ EMBEDDED_DIRECTORIES = {EMBEDDED: EMBEDDED_DIRECTORY, EMBEDDED_FRONTEND: _PACKAG
 
 
 def start_model(model: str, run: Path) -> Path:
-    """The Hugging Face directory of the start policy, which a run calls `model` (see `TrainConfig`)."""
+    """Return the Hugging Face directory of the base policy, which a run calls `model` (see `TrainConfig`)."""
     if model == SCRATCH:
         return run / "start" / "model"
     return EMBEDDED_DIRECTORIES.get(model) or Path(model)
@@ -231,22 +232,20 @@ def start_model(model: str, run: Path) -> Path:
 
 @dataclass(frozen=True)
 class Hosts:
-    """Several processes that train together, each started with the same command; see docs/several-hosts.md.
-
-    mode: "auto": several where the environment says so (a SLURM step of more than one task, a Cloud TPU slice of more
-    than one host); "single": this process alone, whatever the environment says.
-    coordinator: HOST:PORT at which all processes reach process 0, for any other cluster; processes: how many there are;
-    process: which one this is, from 0. The three are given together.
-    connect_seconds: how long the processes wait for one another at the start. heartbeat_seconds: a process that has
-    been silent for so long counts as dead, and all others end.
-    """
+    """Several processes that train together, each started with the same command; see docs/several-hosts.md."""
 
     mode: Literal["auto", "single"] = "auto"
+    """Several where the environment says so (SLURM, a Cloud TPU slice of several hosts), or this process alone."""
     coordinator: str = ""
+    """HOST:PORT at which all processes reach process 0, on any other cluster; given with processes and process."""
     processes: int = 0
+    """How many processes there are; 0: not said."""
     process: int = -1
+    """Which one this is, from 0; -1: not said."""
     connect_seconds: int = 300
+    """Seconds that the processes wait for one another at the start."""
     heartbeat_seconds: int = 30
+    """Seconds of silence after which a process counts as dead, and all others end."""
 
     def __post_init__(self) -> None:
         given = [bool(self.coordinator), self.processes != 0, self.process != -1]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from colbench_env.dialogue import MAX_TURNS
 from colbench_env.endpoint import Endpoint, EndpointSettings
 from colbench_env.humans.openai import OpenAISimulator
 from colbench_env.prompts import Prompt, read_human_prompt
 from colbench_env.types import BadInput, BenchmarkName
+from launch.common.flags import ADVANCED, Only
 from launch.common.settings import check_drawing
 
 STANDARD = "standard-v1"
@@ -18,35 +19,40 @@ STANDARD = "standard-v1"
 
 @dataclass(frozen=True)
 class Simulator:
-    """Who answers the agent.
-
-    human: "scripted" needs tasks of the miniature, "rules" answers about any backend task from its reference, without
-    a model; "model" is played by the same model, "openai" by human_model at human_url ("": OpenAI's own). "standard-v1"
-    is a fixed setting by which scores can be compared (docs/rollout.md). human_prompt: "default" (backend_human, or
-    design_human for pages), a prompt of colbench_env/prompts, or a file. human_timeout: seconds for one request;
-    human_retries: of a request, by the client. human_template: chat_template_kwargs as a JSON object. human_omit:
-    parameters that the endpoint is not sent, e.g. seed,temperature; human_body: further fields of each request, as a
-    JSON object. human_key: the environment variable with the API key. human_plain: the scripted human of pages says no
-    more than the differences. no_leaks: replies that give the solution away are asked for again.
-    attempts: of the human for one reply. in_flight: episodes under way at once, and so requests to an endpoint.
-    """
+    """Who answers the agent."""
 
     human: Literal["scripted", "rules", "model", "openai", "standard-v1"] = "scripted"
-    human_url: str = ""
-    human_model: str = ""
-    human_key: str = "OPENAI_API_KEY"
-    human_prompt: str = "default"
-    human_temperature: float = 1.0
-    human_max_tokens: int = 256
-    human_timeout: float = 120.0
-    human_retries: int = 2
-    human_template: str = "{}"
-    human_omit: str = ""
-    human_body: str = "{}"
-    human_plain: bool = False
-    no_leaks: bool = False
-    attempts: int = 3
-    in_flight: int = 64
+    """User simulator: the miniature's, rules from references, the model, an endpoint, or docs/rollout.md's standard."""
+    human_url: Annotated[str, Only(human="openai")] = ""
+    """URL of the endpoint; empty: OpenAI's own."""
+    human_model: Annotated[str, Only(human="openai")] = ""
+    """Name of the model behind the endpoint."""
+    human_key: Annotated[str, ADVANCED, Only(human="openai")] = "OPENAI_API_KEY"
+    """Environment variable with the API key."""
+    human_prompt: Annotated[str, ADVANCED] = "default"
+    """Prompt of colbench_env/prompts, or a file; "default": backend_human, or design_human for pages."""
+    human_temperature: Annotated[float, ADVANCED] = 1.0
+    """Sampling temperature of the user simulator; 0: greedy."""
+    human_max_tokens: Annotated[int, ADVANCED] = 256
+    """Tokens of a reply at most."""
+    human_timeout: Annotated[float, ADVANCED, Only(human="openai")] = 120.0
+    """Seconds for one request."""
+    human_retries: Annotated[int, ADVANCED, Only(human="openai")] = 2
+    """Times that the client repeats a request."""
+    human_template: Annotated[str, ADVANCED] = "{}"
+    """Arguments of the chat template (chat_template_kwargs), a JSON object."""
+    human_omit: Annotated[str, ADVANCED, Only(human="openai")] = ""
+    """Parameters that the endpoint is not sent, as in seed,temperature."""
+    human_body: Annotated[str, ADVANCED, Only(human="openai")] = "{}"
+    """Further fields of each request, a JSON object."""
+    human_plain: Annotated[bool, ADVANCED, Only(benchmark="frontend")] = False
+    """The scripted user simulator of pages says no more than the differences."""
+    no_leaks: Annotated[bool, ADVANCED] = False
+    """Replies that give the solution away are asked for again."""
+    attempts: Annotated[int, ADVANCED] = 3
+    """Times that the user simulator is asked for one reply."""
+    in_flight: Annotated[int, ADVANCED] = 64
+    """Episodes under way at once, and so requests to an endpoint."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1 or self.in_flight < 1 or self.human_max_tokens < 1:
@@ -69,7 +75,7 @@ class Simulator:
             self.endpoint_settings()
 
     def check_for(self, benchmark: BenchmarkName, turns: int, human_limit: int = 0) -> None:
-        """Raises BadInput for a human who cannot see the pages of a frontend run, and for a standard that is changed.
+        """Raise BadInput for a human who cannot see the pages of a frontend run, and for a standard that is changed.
 
         turns: of the agent at most; human_limit: characters kept of a reply, 0 for those of the benchmark.
         """
@@ -103,7 +109,7 @@ class Simulator:
         return read_human_prompt(name, hidden=False)
 
     def behind_endpoint(self) -> OpenAISimulator:
-        """The human of `--human=openai` who answers questions."""
+        """Return the user simulator of `--human=openai` who answers questions."""
         return OpenAISimulator(self.endpoint(), self.prompt)
 
     def endpoint(self) -> Endpoint:
@@ -134,7 +140,7 @@ def names(flag: str) -> tuple[str, ...]:
 
 
 def json_object(text: str, flag: str) -> dict[str, Any]:
-    """The JSON object that is the value of a flag. Raises BadInput."""
+    """Return the JSON object that is the value of a flag. Raises BadInput."""
     try:
         value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as problem:

@@ -15,22 +15,23 @@ Kind = Literal["backend", "frontend", "trajectories", "critic-pairs", "turn-pair
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Names each defective row of a file (FILE:LINE: what) and prints what the file holds. Exit status 2 if one is.
+    """Name each defective row of a file (FILE:LINE: what) and print what the file holds; exit status 2 if one is.
 
-    file: JSON Lines. kind: of its rows; without it the first row that is of a known kind tells. Pairs whose text begins
-    as the released critic rows do, with the reference, are critic pairs, all other pairs turn pairs.
-    model: a Hugging Face directory; lengths are then counted in its tokens as well.
-    run: tasks with tests have their reference run twice in the grader's sandbox; --no-run only reads.
-    workers: references run side by side. json: print one JSON object instead of text.
     A task that is flagged (random, nan, comparison, missing-module) is not defective.
     """
 
     file: tyro.conf.Positional[Path]
+    """JSON Lines of rows."""
     kind: Kind | None = None
+    """Kind of the rows; none: the first row that is of a known kind tells."""
     model: Path | None = None
+    """Hugging Face directory in whose tokens lengths are counted as well."""
     run: bool = True
+    """Run each reference of tasks with tests twice in the grader's sandbox."""
     workers: int = 2
+    """References run side by side."""
     json: bool = False
+    """Print one JSON object instead of text."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:

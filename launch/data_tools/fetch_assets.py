@@ -26,15 +26,12 @@ TIMEOUT = 60  # seconds without a byte
 
 @dataclass(frozen=True)
 class AssetsConfig:
-    """Fetches the Tailwind 2.2.19 stylesheet that the frontend pages ask for, checks its sha256 and keeps it.
-
-    assets_dir: where it is kept; $COLBENCH_ASSETS, else the user's cache directory.
-    registry: the npm registry that is asked after the CDN; $npm_config_registry, else the one of `npm config`, else the
-    public one.
-    """
+    """Fetch the Tailwind 2.2.19 stylesheet that the frontend pages ask for, check its sha256 and keep it."""
 
     assets_dir: Path | None = None
+    """Directory that it is kept in; none: $COLBENCH_ASSETS, else the user's cache directory."""
     registry: str | None = None
+    """npm registry that is asked after the CDN; none: $npm_config_registry, that of `npm config`, or the public one."""
 
 
 def fetch_assets(config: AssetsConfig, sheet: Stylesheet = TAILWIND, say: Callable[[str], None] = print) -> Path:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from colbench_env.types import BadInput, BenchmarkName
+from launch.common.flags import Only
 from launch.common.settings import Design
 
 STDOUT = Path("-")
@@ -14,43 +15,43 @@ STDOUT = Path("-")
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Grades the answers of dialogues, programs in a sandbox or pages in a browser, and reports what they are worth.
-
-    trajectories: JSON Lines of trajectories. A row that has a reward keeps it, unless `regrade`. tasks: tasks that
-    supply reference and tests to trajectories without them, found by problem_description.
-    grader: "strict", or "official": as the released grader scores. workers: answers graded side by side. unsafe: grade
-    even where nothing isolates the answers. references: run the references as well, for the chance level, the flags of
-    doubtful tasks and the references that never end.
-    benchmark: "backend" (Python functions) or "frontend" (web pages, rendered and compared as `design` says: grader,
-    workers, unsafe and references are then of no use).
-    samples: the file has so many samples of each task, sample-major; 0: found out.
-    output: the graded rows, appended as they are graded; the same command again goes on where it was killed. json: all
-    numbers, "-" for standard output (the text then goes to standard error). html: the report as one page.
-    baseline: trajectories of another policy on the same tasks, to compare with.
-    pairs: trajectory pairs in the released layout, with the reference in front unless --no-privileged.
-    model: a Hugging Face directory whose tokenizer counts tokens where rows have no counts, and writes the prompts of
-    pairs where rows have none.
-    fail_under: exit with status 1 if the share of tasks solved (frontend: the mean similarity) is below this.
-    """
+    """Grade the answers of dialogues, programs in a sandbox or pages in a browser, and report what they are worth."""
 
     trajectories: Path
+    """JSON Lines of dialogues; a row that has a reward keeps it, unless regrade."""
     benchmark: BenchmarkName = "backend"
+    """Python functions, or web pages, which are rendered and compared."""
     tasks: Path | None = None
-    grader: Literal["strict", "official"] = "strict"
+    """Tasks that supply reference and tests to dialogues without them, found by problem_description."""
+    grader: Annotated[Literal["strict", "official"], Only(benchmark="backend")] = "strict"
+    """Answers are run as modules, or as the released grader does."""
     regrade: bool = False
-    workers: int = 2
-    unsafe: bool = False
-    references: bool = True
+    """Grade rows that have a reward, too."""
+    workers: Annotated[int, Only(benchmark="backend")] = 2
+    """Answers graded side by side."""
+    unsafe: Annotated[bool, Only(benchmark="backend")] = False
+    """Grade even where nothing isolates the answers."""
+    references: Annotated[bool, Only(benchmark="backend")] = True
+    """Run the references as well: chance level, doubtful tasks, references that never end."""
     samples: int = 0
+    """Samples of each task in the file, sample-major; 0: found out."""
     output: Path | None = None
+    """Graded rows, appended as they are graded; the same command again goes on where it was killed."""
     json: Path | None = None
+    """All numbers as JSON; "-" or no value: standard output (the text then goes to standard error)."""
     html: Path | None = None
+    """The report as one page."""
     baseline: Path | None = None
+    """Dialogues of another policy on the same tasks, to compare with."""
     pairs: Path | None = None
+    """Pairs of dialogues to write, in the released layout."""
     privileged: bool = True
+    """Put the reference in front of these pairs."""
     model: Path | None = None
+    """Hugging Face directory whose tokenizer counts tokens, and writes prompts of pairs, where rows have none."""
     fail_under: float | None = None
-    design: Design = field(default_factory=Design)
+    """Exit with status 1 if the fraction of tasks solved (frontend: the mean similarity) is below this."""
+    design: Annotated[Design, Only(benchmark="frontend")] = field(default_factory=Design)
 
     def __post_init__(self) -> None:
         if self.samples < 0 or self.workers < 1:

@@ -3,49 +3,56 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
+from launch.common.flags import Only
 
 LENGTHS = {"critic": 8192, "policy": 16_384, "score": 16_384, "sample": 4096}  # tokens of a row; of a prompt to sample
 
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """Compiles one stage of the pipeline for a TPU slice that need not be there, and says what it needs.
-
-    model: a shape by name (llama-3.1-8b, llama-3.1-70b, llama-3.2-1b, llama-3.2-3b), a config.json or its directory.
-    stage: "critic", "policy" (a training step), "score" (log-probs of a batch), "sample" (turns after prompts).
-    topology: GENERATION:LAYOUT with v4, v5e, v5p, v6e or tpu7x, as v5e:4x4; h100:8 estimates eight 80 GB GPUs.
-    mesh: DATAxTENSOR or data:4,sequence:2,tensor:2; its size is the slice's. search: try meshes and micro-batches
-    instead, compiling at most `tries`, and name the best that fits.
-    batch_size: pairs; a score batch has twice as many rows. max_length: tokens of a row (0: 8192 for the critic, 16,384
-    for policy and score) or of a prompt (sample; 0: 4096). rows, samples, new_tokens: of the sampler's batch: dialogues
-    side by side, how many of them share a prompt, and the longest turn.
-    compute_dtype, remat, attention: as in launch.train; sampling reads its prompts with the same attention.
-    moment_dtype: of Adam's moments. lora_rank: 0 trains all weights, more trains adapters of that rank on all matrices.
-    json, markdown: print one JSON object, or one row of a table, instead of text.
-    """
+    """Compile one stage of the pipeline for a TPU slice that need not be there, and say what it needs."""
 
     model: str = "llama-3.1-8b"
+    """llama-3.1-8b, llama-3.1-70b, llama-3.2-1b, llama-3.2-3b, a config.json, or its directory."""
     stage: Literal["critic", "policy", "score", "sample"] = "critic"
+    """A training step, log-probs of a batch, or turns after prompts."""
     topology: str = "v5e:4x4"
+    """GENERATION:LAYOUT with v4, v5e, v5p, v6e or tpu7x; h100:8 estimates eight 80 GB GPUs."""
     mesh: str = "8x2"
+    """DATAxTENSOR or data:4,sequence:2,tensor:2; its size is the slice's."""
     search: bool = False
+    """Try meshes and micro-batches instead, and name the best that fits."""
     tries: int = 8
+    """Programs that a search compiles at most."""
     batch_size: int = 8
+    """Pairs in a batch; a batch to score has twice as many rows."""
     micro_batches: int = 1
+    """Parts that a batch is computed in."""
     max_length: int = 0
-    rows: int = 64
-    samples: int = 1
-    new_tokens: int = 1024
+    """Tokens of a row (0: 8192 for the critic, 16,384 for policy and score) or of a prompt to sample (0: 4096)."""
+    rows: Annotated[int, Only(stage="sample")] = 64
+    """Dialogues that are sampled side by side."""
+    samples: Annotated[int, Only(stage="sample")] = 1
+    """Dialogues that share a prompt."""
+    new_tokens: Annotated[int, Only(stage="sample")] = 1024
+    """Tokens of a turn at most."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of activations."""
     remat: Literal["none", "full", "attention", "dots"] = "full"
+    """What the backward pass computes again: nothing, all, all but attention, all but products with weights."""
     attention: Literal["splash", "xla"] = "splash"
+    """Attention kernel, also of the prompts to sample."""
     moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of Adam's moments."""
     lora_rank: int = 0
+    """Rank of adapters on all matrices; 0: all weights are trained."""
     json: bool = False
+    """Print one JSON object instead of text."""
     markdown: bool = False
+    """Print one row of a table instead of text."""
 
     def __post_init__(self) -> None:
         for name in ("tries", "batch_size", "micro_batches", "rows", "samples", "new_tokens"):

@@ -4,49 +4,56 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
+from launch.common.flags import ADVANCED
 from launch.common.settings import Hosts, check_drawing
 
 
 @dataclass(frozen=True)
 class RankConfig:
-    """Candidates for each agent turn of graded dialogues, the critic's scores, and pairs of a better and a worse turn.
-
-    critic: a run directory of launch.train with a trained critic, its stage (runs/x/critic), or a Hugging Face
-    directory. model: the Hugging Face directory of the start policy, which samples candidates and is the reference;
-    a critic of a run knows its own.
-    trajectories: graded dialogues; candidates: a file of candidates instead, in our layout or the released one.
-    output: a directory that will hold candidates/, ranking/ and turn-pairs/; run again to continue.
-    samples: candidates of each turn; pairs: drawn among them. data_fraction: share of the trajectories, from the first
-    on, whose turns are used.
-    aggregation, privileged, max_length: of a critic in a Hugging Face directory ("" and 0: as the run was told, else
-    turn-mean, with the reference solution, 8192 tokens). reference_context: whether the reference sees the reference
-    solution, too. max_new_tokens, rows, temperature: of the sampler; 0 new tokens is as the critic's run had it, else
-    1024.
-    """
+    """Sample candidates for each turn of graded dialogues, score them by the critic, pair better and worse turns."""
 
     critic: Path
+    """Run directory of launch.train with a trained critic, its stage (runs/x/critic), or a Hugging Face directory."""
     output: Path
+    """Directory that will hold candidates/, ranking/ and turn-pairs/; run again to continue."""
     model: str = ""
+    """Hugging Face directory of the base policy, which samples and is the reference; empty: the critic's run's."""
     trajectories: Path | None = None
+    """Graded dialogues."""
     candidates: Path | None = None
+    """A file of candidates instead, in our layout or the released one."""
     samples: int = 16
+    """Candidates of each turn."""
     pairs: int = 4
+    """Pairs drawn among the candidates of a turn."""
     data_fraction: float = 1.0
+    """Fraction of the dialogues, the first ones, whose turns are used."""
     aggregation: Literal["", "turn-mean", "token-mean", "sum"] = ""
+    """How log-ratios become an advantage, for a critic in a Hugging Face directory; empty: as its run or turn-mean."""
     privileged: Literal["", "yes", "no"] = ""
+    """Whether such a critic sees the reference solution; empty: as in its run, else yes."""
     max_length: int = 0
+    """Tokens of a row at most, for such a critic; 0: as in its run, else 8192."""
     reference_context: Literal["privileged", "public"] = "privileged"
+    """Whether the reference sees the reference solution, too."""
     agent_prompt: str = "none"
+    """System prompt of the agent: none, a name in colbench_env/prompts, or a file."""
     mesh: str = "1x1"
+    """DATAxTENSOR devices."""
     max_new_tokens: int = 0
+    """Tokens of a candidate at most; 0: as in the critic's run, else 1024."""
     rows: int = 32
+    """Candidates that are sampled side by side."""
     temperature: float = 1.0
+    """Sampling temperature; 0: greedy."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations."""
     seed: int = 42
-    hosts: Hosts = field(default_factory=Hosts)
+    """Seed of sampling and of the pairs."""
+    hosts: Annotated[Hosts, ADVANCED] = field(default_factory=Hosts)
 
     def __post_init__(self) -> None:
         if (self.trajectories is None) == (self.candidates is None):

@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 from colbench_env.endpoint_settings import EndpointSettings
 from colbench_env.types import BadInput, BenchmarkName
-from launch.common.benchmarks import default_turns
-from launch.common.flags import FLAT
+from launch.common.flags import ADVANCED, FLAT, Only
 from launch.common.settings import EMBEDDED, EMBEDDED_FRONTEND, PROMPT_DATE, Design, Hosts, check_date, check_drawing
 from launch.common.simulator import Simulator, json_object, names
 
@@ -20,58 +19,65 @@ MINI_TASKS = 40
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Dialogues of a policy with a simulated human, one row a dialogue; run again to continue.
-
-    benchmark: "backend" (Python functions) or "frontend" (web pages, rendered as `design` says).
-    model: "embedded" (the small start policy that comes with the package, or for pages "embedded-frontend") or a
-    Hugging Face directory of a Llama model.
-    agent_url, agent_model: instead of it, an endpoint that speaks OpenAI's protocol; agent_key: the environment
-    variable with its API key; agent_timeout: seconds for one request; agent_retries: of a request, by the client;
-    agent_omit: parameters that it is not sent, e.g. seed,temperature; agent_body: further fields of each request, as a
-    JSON object.
-    agent_prompt: "default" ("none" for an embedded model, else "backend_agent" or "design_agent"), "none", a prompt of
-    colbench_env/prompts, or a file. prompt_date: what chat templates show that ask for today's date; the same on every
-    day, so that prompts are. simulator: who answers the agent.
-    tasks: JSON Lines; without it the miniature makes its own. num_tasks: how many, 0 for all (40 of the miniature).
-    samples: dialogues about each task. max_turns: agent turns at most; 0: as the benchmark has it, 10, and with the
-    miniature's own tasks 8 (backend) or 4 (frontend), as in launch.train. human_limit: characters kept of a reply; 0:
-    as the benchmark has it, 400 (backend) or 1000 (frontend).
-    quirks: of the released roll-out, off by default; "double-bos" begins prompts with two begin-of-text tokens.
-    rows: turns that are drawn side by side. max_length: tokens of a dialogue; 0: 2048, or what the network was made for
-    where that is less. output: failures go beside it, to OUTPUT.failures.jsonl.
-    hosts: several processes that play a share each; then mesh counts the devices of all, and rows are of each.
-    """
+    """Play dialogues of a policy with a user simulator, one row a dialogue; run again to continue."""
 
     benchmark: BenchmarkName = "backend"
+    """Python functions, or web pages."""
     model: str = EMBEDDED
+    """embedded (small, in the package; for pages embedded-frontend), or a Hugging Face directory of a Llama model."""
     mesh: str = "1x1"
+    """DATAxTENSOR devices, of all processes together."""
     agent_url: str = ""
+    """URL of an endpoint that speaks OpenAI's protocol and plays the agent; empty: the model does."""
     agent_model: str = ""
-    agent_key: str = "OPENAI_API_KEY"
-    agent_timeout: float = 120.0
-    agent_retries: int = 2
-    agent_omit: str = ""
-    agent_body: str = "{}"
+    """Name of the model behind that endpoint."""
+    agent_key: Annotated[str, ADVANCED] = "OPENAI_API_KEY"
+    """Environment variable with its API key."""
+    agent_timeout: Annotated[float, ADVANCED] = 120.0
+    """Seconds for one request to it."""
+    agent_retries: Annotated[int, ADVANCED] = 2
+    """Times that the client repeats a request to it."""
+    agent_omit: Annotated[str, ADVANCED] = ""
+    """Parameters that it is not sent, as in seed,temperature."""
+    agent_body: Annotated[str, ADVANCED] = "{}"
+    """Further fields of each request to it, a JSON object."""
     agent_prompt: str = "default"
-    prompt_date: str = PROMPT_DATE
+    """none, a name in colbench_env/prompts, or a file; default: none if embedded, else backend_ or design_agent."""
+    prompt_date: Annotated[str, ADVANCED] = PROMPT_DATE
+    """Date that chat templates show which ask for today's; the same on every day, so that prompts are."""
     tasks: Path | None = None
+    """JSON Lines of tasks; none: the miniature makes its own."""
     num_tasks: int = 0
+    """Tasks to play; 0: all (40 of the miniature)."""
     samples: int = 1
+    """Dialogues about each task."""
     simulator: Annotated[Simulator, FLAT] = field(default_factory=Simulator)
     max_turns: int = 0
-    human_limit: int = 0
+    """Agent turns at most; 0: 10, with the miniature's own tasks 8 (backend) or 4 (frontend), as in launch.train."""
+    human_limit: Annotated[int, ADVANCED] = 0
+    """Characters kept of a reply; 0: 400 (backend) or 1000 (frontend)."""
     temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    """Sampling temperature of the agent; 0: greedy."""
+    top_k: Annotated[int, ADVANCED] = 0
+    """Sample among the k likeliest tokens; 0: all."""
+    top_p: Annotated[float, ADVANCED] = 1.0
+    """Sample among the likeliest tokens of this probability together; 1: all."""
     max_new_tokens: int = 512
-    max_length: int = 0
-    quirks: tuple[Literal["double-bos"], ...] = ()
+    """Tokens of an agent turn at most."""
+    max_length: Annotated[int, ADVANCED] = 0
+    """Tokens of a dialogue at most; 0: 2048, or what the network was made for where that is less."""
+    quirks: Annotated[tuple[Literal["double-bos"], ...], ADVANCED] = ()
+    """Quirks of the released roll-out; double-bos begins prompts with two begin-of-text tokens."""
     rows: int = 32
+    """Turns that are sampled side by side, in each process."""
     seed: int = 42
+    """Seed of tasks and sampling."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations."""
     output: Path = Path("rollouts.jsonl")
-    hosts: Hosts = field(default_factory=Hosts)
-    design: Design = field(default_factory=Design)
+    """JSON Lines of dialogues; failures go beside it, to OUTPUT.failures.jsonl."""
+    hosts: Annotated[Hosts, ADVANCED] = field(default_factory=Hosts)
+    design: Annotated[Design, Only(benchmark="frontend")] = field(default_factory=Design)
 
     def __post_init__(self) -> None:
         for least, fields in (
@@ -117,6 +123,8 @@ class RolloutConfig:
     @property
     def turns(self) -> int:
         """The agent's turns at most, the default spelled out."""
+        from launch.common.benchmarks import default_turns  # numpy comes with it, for which --help need not wait
+
         scripted = self.benchmark == "backend" and self.simulator.human == "scripted"  # who knows no other tasks
         return self.max_turns or default_turns(self.benchmark, miniature=self.tasks is None or scripted)
 
@@ -136,6 +144,6 @@ class RolloutConfig:
 
 
 def settings_of(config: RolloutConfig) -> dict[str, object]:
-    """What all processes have to be told alike, as plain JSON values."""
+    """Return what all processes have to be told alike, as plain JSON values."""
     plain = dataclasses.asdict(dataclasses.replace(config, hosts=Hosts(), max_turns=config.turns))
     return json.loads(json.dumps(plain, default=str))

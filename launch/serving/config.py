@@ -13,14 +13,20 @@ from launch.common.settings import PROMPT_DATE, check_date
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may take of the server; times in seconds. `ServeConfig` says what each is."""
+    """What a client may take of the server; an answer that is read may take as long as it takes."""
 
     header_timeout: float = 20.0
+    """Seconds for the head of a request, from the connection or the request's first byte on."""
     body_timeout: float = 60.0
+    """Seconds for the body of a request."""
     keep_alive_timeout: float = 30.0
+    """Seconds for the next request of a connection to begin."""
     unread_timeout: float = 120.0
+    """Seconds in which a client may read nothing of an answer."""
     max_connections: int = 512
+    """Connections at once."""
     max_body_bytes: int = 4 * 2**20
+    """Bytes of a body at most."""
 
     def __post_init__(self) -> None:
         for name, value in ((field.name, getattr(self, field.name)) for field in fields(self)):
@@ -30,33 +36,32 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Serves a model to clients of OpenAI's chat completions.
-
-    model: "embedded" (the small start policy that comes with the package) or a Hugging Face directory of a Llama model.
-    mesh: DATAxTENSOR devices. name: what clients call the model; by default its directory's name.
-    host, port: where to listen; port 0 takes a free one. rows: turns that are drawn side by side.
-    max_length: tokens of a prompt and its turn together; 0: 2048, or what the network was made for where that is less.
-    prompt_date: what chat templates show that ask for today's date; the same on every day, so that answers are.
-    seed: requests without a seed of their own are given seeds that follow from it.
-    api_key_env: an environment variable with the key that clients must send; without it nobody is asked for one.
-    header_timeout: seconds for the head of a request, from the connection or the request's first byte on.
-    body_timeout: seconds for its body, which may have max_body_bytes. keep_alive_timeout: seconds for the next request
-    of a connection to begin. unread_timeout: seconds in which a client may read nothing of an answer. max_connections:
-    at once. An answer that is read may take as long as it takes.
-    """
+    """Serve a model to clients of OpenAI's chat completions."""
 
     model: str = "embedded"
+    """embedded (small, in the package), or a Hugging Face directory of a Llama model."""
     mesh: str = "1x1"
+    """DATAxTENSOR devices."""
     name: str = ""
+    """What clients call the model; empty: the name of its directory."""
     host: str = "127.0.0.1"
+    """Address to listen at."""
     port: int = 8000
+    """Port to listen at; 0: a free one."""
     rows: int = 32
+    """Turns that are sampled side by side."""
     max_length: int = 0
+    """Tokens of a prompt and its turn together; 0: 2048, or what the network was made for where that is less."""
     prompt_date: str = PROMPT_DATE
+    """Date that chat templates show which ask for today's; the same on every day, so that answers are."""
     seed: int = 0
+    """Requests without a seed of their own are given seeds that follow from it."""
     api_key_env: str = ""
+    """Environment variable with the key that clients must send; empty: nobody is asked for one."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations."""
     attention: Literal["xla", "splash", "cudnn"] = "xla"
+    """Kernel that reads prompts."""
     limits: Annotated[Limits, FLAT] = Limits()
 
     def __post_init__(self) -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from launch.common.flags import FLAT
+from launch.common.flags import FILE_ONLY, settings
 from launch.common.settings import Hosts
 from launch.training.config import TrainConfig
 from launch.training.presets import PRESETS
 
 
 def next_commands(config: TrainConfig) -> list[str]:
-    """What to try after this run: the same with another seed, and with another algorithm, from its own files on."""
+    """Return what to try after this run: the same with another seed, and another algorithm from its files on."""
     base = re.sub(r"-(sweet|mtdpo|rft|zero-shot)-seed\d+$", "", str(config.run_dir))
     other = "mtdpo" if config.algorithm == "sweet" else "sweet"
     changes = (
@@ -26,30 +24,38 @@ def next_commands(config: TrainConfig) -> list[str]:
     )
     configs = [dataclasses.replace(config, **change) for change in changes]
     return [
-        command_line(dataclasses.replace(one, run_dir=Path(f"{base}-{one.algorithm}-seed{one.seed}")))
+        command_line(dataclasses.replace(one, run_dir=Path(f"{base}-{one.algorithm}-seed{one.seed}")), config)
         for one in configs
     ]
 
 
-def command_line(config: TrainConfig) -> str:
-    """The command that makes this run with all its stages: the flags in which it differs from its preset."""
-    preset = PRESETS[config.preset]
+def command_line(config: TrainConfig, source: TrainConfig | None = None) -> str:
+    """Return the command that makes this run with all its stages: the flags in which it differs from its preset.
+
+    source: the run whose config.json is named where only a file can say what differs; `config` itself if None.
+    """
     named = [] if config.preset == TrainConfig().preset else [f"--preset={config.preset}"]
-    if config.benchmark != preset(config.algorithm).benchmark:
+    preset = PRESETS[config.preset](config.algorithm)
+    if config.benchmark != preset.benchmark:
         named.append(f"--benchmark={config.benchmark}")
-    flags = _flags(dataclasses.replace(config, stage="all", hosts=Hosts()), preset(config.algorithm, config.benchmark))
+        preset = PRESETS[config.preset](config.algorithm, config.benchmark)
+    if config.start != preset.start:
+        source = source or config
+        named = [f"--config={source.run_dir / 'config.json'}"]
+        preset = dataclasses.replace(source, run_dir=TrainConfig().run_dir, stage="all", hosts=Hosts())
+    flags = _flags(dataclasses.replace(config, stage="all", hosts=Hosts()), preset)
     return shlex.join(["python", "-m", "launch.train", *named, *flags])
 
 
-def _flags(config: Any, default: Any, prefix: str = "") -> Iterator[str]:
-    hints = typing.get_type_hints(type(config), include_extras=True)
-    for field in dataclasses.fields(config):
-        value, usual = getattr(config, field.name), getattr(default, field.name)
-        name = field.name.replace("_", "-")
-        if dataclasses.is_dataclass(value):
-            flat = FLAT in getattr(hints[field.name], "__metadata__", ())
-            yield from _flags(value, usual, prefix if flat else f"{prefix}{name}.")
-        elif isinstance(value, bool) and value != usual:
-            yield f"--{prefix}{name}" if value else f"--{prefix}no-{name}"
-        elif value != usual:
-            yield f"--{prefix}{name}={value}"
+def _flags(config: TrainConfig, default: TrainConfig) -> Iterator[str]:
+    for setting in settings(TrainConfig):
+        value = setting.value(config)
+        if FILE_ONLY in setting.marks or value == setting.value(default):
+            continue
+        block, dot, name = setting.flag.rpartition(".") if "." in setting.flag else ("", "--", setting.flag[2:])
+        if isinstance(value, bool):
+            yield f"{block}{dot}{'' if value else 'no-'}{name}"
+        elif isinstance(value, tuple):
+            yield from (setting.flag, *value)
+        else:
+            yield f"{setting.flag}={value}"

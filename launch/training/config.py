@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from colbench_env.types import BadInput, BenchmarkName
-from launch.common.flags import FLAT
+from launch.common.flags import ADVANCED, FILE_ONLY, FLAT, Only
 from launch.common.settings import (
     EMBEDDED,
     EMBEDDED_FRONTEND,
@@ -76,62 +76,66 @@ MINI_TASKS = 800  # of the miniature, to train on
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """SWEET-RL from dialogues to a trained policy; without flags the embedded miniature of ColBench.
-
-    benchmark: "backend" (Python functions) or "frontend" (web pages).
-    mesh: DATAxTENSOR devices, or data:2,sequence:2,tensor:2, which also splits the tokens of a row. run_dir: where
-    everything goes; run again to continue.
-    model: "embedded" or "embedded-frontend" (the small start policies that come with the package), "scratch" (train
-    that start policy here), or a Hugging Face directory of a Llama model. preset: where the defaults below come from.
-    stage: all of them, or one whose inputs are in the run directory.
-    tasks, eval_tasks: JSON Lines of tasks; without them the miniature makes its own. num_tasks: how many of the tasks
-    are used, 0 for all of the file. trajectories, pairs, candidates, turn_pairs: start from this file, in our layout or
-    the released one, in place of the stage that would write it (rollouts, pairs, candidates, turn-pairs).
-    simulator: who answers the agent.
-    agent_prompt: "none", the name of a prompt in colbench_env/prompts, or a file with the system prompt. prompt_date:
-    what chat templates show that ask for today's date; the same on every day, so that prompts are.
-    compute_dtype: of activations; parameters and optimiser are float32. attention: the kernel in training, scoring and
-    prefill; "auto" is splash on TPU, cudnn on GPU in bfloat16, else xla. remat: what the backward pass computes again:
-    all of a layer ("full"), all but attention, all but products with weights ("dots"), nothing ("none").
-    sampler_mesh: "same" samples on the training mesh with weights split over its tensor axis; "rows" gives every device
-    the whole model and rows of its own (small models).
-    grader_workers: answers graded side by side. unsafe: grade even where nothing isolates the answers.
-    """
+    """Train by SWEET-RL, from dialogues to a policy; without flags the embedded miniature of ColBench."""
 
     benchmark: BenchmarkName = "backend"
+    """Python functions, or web pages."""
     mesh: str = "1x1"
+    """DATAxTENSOR devices, or data:2,sequence:2,tensor:2, which also splits the tokens of a row."""
     run_dir: Path = Path("runs/default")
+    """Directory of the run; the same command again goes on where it was."""
     model: str = EMBEDDED
+    """embedded or embedded-frontend (small, in the package), scratch (trained here), or a Hugging Face directory."""
     algorithm: Algorithm = "sweet"
+    """SWEET-RL, multi-turn DPO, rejection fine-tuning, or the base policy alone."""
     stage: StageName = "all"
+    """All stages, or one whose inputs are in the run directory."""
     preset: PresetName = "embedded"
+    """Where the defaults of all other settings come from."""
     seed: int = 42
+    """Seed of tasks, sampling and batches."""
     tasks: Path | None = None
+    """JSON Lines of tasks to train on; none: the miniature makes its own."""
     eval_tasks: Path | None = None
+    """JSON Lines of held-out tasks; none: the rows of the tasks after the first num_tasks."""
     trajectories: Path | None = None
-    pairs: Path | None = None
-    candidates: Path | None = None
-    turn_pairs: Path | None = None
+    """Dialogues to start from in place of own ones, in our layout or the released one."""
+    pairs: Annotated[Path | None, ADVANCED, Only(algorithm=("sweet", "mtdpo"))] = None
+    """Pairs of dialogues to start from, in our layout or the released one."""
+    candidates: Annotated[Path | None, ADVANCED, Only(algorithm="sweet")] = None
+    """Candidates of turns to start from, in our layout or the released one."""
+    turn_pairs: Annotated[Path | None, ADVANCED, Only(algorithm="sweet")] = None
+    """Pairs of turns to start from, in our layout or the released one."""
     num_tasks: int = 0
+    """Tasks to train on; 0: all of the file."""
     simulator: Annotated[Simulator, FLAT] = field(default_factory=Simulator)
     agent_prompt: str = "none"
-    prompt_date: str = PROMPT_DATE
+    """System prompt of the agent: none, a name in colbench_env/prompts, or a file."""
+    prompt_date: Annotated[str, ADVANCED] = PROMPT_DATE
+    """Date that chat templates show which ask for today's; the same on every day, so that prompts are."""
     grader: Literal["strict", "official"] = "strict"
-    grader_workers: int = 2
-    unsafe: bool = False
+    """Answers are run as modules, or as the released grader does."""
+    grader_workers: Annotated[int, ADVANCED] = 2
+    """Answers graded side by side."""
+    unsafe: Annotated[bool, ADVANCED] = False
+    """Grade even where nothing isolates the answers."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+    """Type of activations; parameters and optimiser are float32."""
+    attention: Annotated[Literal["auto", "xla", "splash", "cudnn"], ADVANCED] = "auto"
+    """Kernel in training, scoring and prefill; auto: splash on TPU, cudnn on GPU in bfloat16, else xla."""
     remat: Literal["none", "full", "attention", "dots"] = "full"
-    sampler_mesh: Literal["same", "rows"] = "same"
-    hosts: Hosts = field(default_factory=Hosts)
-    lora: Lora = field(default_factory=Lora)
-    start: Start = field(default_factory=Start)
+    """What the backward pass computes again: nothing, all, all but attention, all but products with weights."""
+    sampler_mesh: Annotated[Literal["same", "rows"], ADVANCED] = "same"
+    """Sample on the training mesh, or with the whole model on every device and rows of its own (small models)."""
+    hosts: Annotated[Hosts, ADVANCED] = field(default_factory=Hosts)
+    lora: Annotated[Lora, Only(algorithm=("sweet", "mtdpo", "rft"))] = field(default_factory=Lora)
+    start: Annotated[Start, FILE_ONLY] = field(default_factory=Start)
     rollouts: Rollouts = field(default_factory=Rollouts)
-    critic: Critic = field(default_factory=Critic)
-    ranking: Ranking = field(default_factory=Ranking)
-    policy: Policy = field(default_factory=Policy)
+    critic: Annotated[Critic, Only(algorithm="sweet")] = field(default_factory=Critic)
+    ranking: Annotated[Ranking, Only(algorithm="sweet")] = field(default_factory=Ranking)
+    policy: Annotated[Policy, Only(algorithm=("sweet", "mtdpo", "rft"))] = field(default_factory=Policy)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    design: Design = field(default_factory=Design)
+    design: Annotated[Design, Only(benchmark="frontend")] = field(default_factory=Design)
 
     def __post_init__(self) -> None:
         if self.num_tasks < 0 or self.grader_workers < 1:
@@ -161,7 +165,7 @@ class TrainConfig:
             )
 
     def given(self, stage: str) -> Path | None:
-        """The file that the user gave in place of what the stage would write."""
+        """Return the file that the user gave in place of what the stage would write."""
         files = {
             "rollouts": self.trajectories, "pairs": self.pairs, "candidates": self.candidates,
             "turn-pairs": self.turn_pairs,
@@ -169,7 +173,7 @@ class TrainConfig:
         return files.get(stage)
 
     def reads(self, stage: str) -> tuple[str, ...]:
-        """The stages whose files this one reads; none where it takes a file of the user's."""
+        """Return the stages whose files this one reads; none where it takes a file of the user's."""
         if self.given(stage) is not None:
             return ()
         trains_on = {"sweet": "turn-pairs", "mtdpo": "pairs", "rft": "grading", "zero-shot": "tasks"}[self.algorithm]
@@ -186,7 +190,7 @@ class TrainConfig:
 
 
 def settings_of(config: TrainConfig) -> dict[str, object]:
-    """The configuration as plain JSON values, without what may differ between two starts of the same run."""
+    """Return the configuration as plain JSON values, without what may differ between two starts of the same run."""
     plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     for name in ("run_dir", "stage", "grader_workers", "hosts"):
         del plain[name]

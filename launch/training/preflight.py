@@ -17,7 +17,7 @@ from sweet_jax.mesh import MeshShape
 
 
 def check_mesh(config: TrainConfig, shape: MeshShape, stages: Sequence[str]) -> None:
-    """Raises BadInput where the mesh does not divide a batch of one of the stages."""
+    """Raise BadInput where the mesh does not divide a batch of one of the stages."""
     for stage, part in (("start", config.start), ("critic", config.critic), ("policy", config.policy)):
         if stage in stages:
             training = part.training
@@ -41,8 +41,10 @@ def _check_divides(name: str, size: int, parts: int, devices: int, shape: MeshSh
 
 
 def check_inputs(config: TrainConfig, directory: RunDir, stages: Sequence[str]) -> None:
-    """Raises BadInput where a file or directory that a stage will read is not there, and where a single stage is asked
-    for and one whose files it reads has not finished; nothing is written or read in full before."""
+    """Raise BadInput where what a stage will read is not there; nothing is written or read in full before.
+
+    That is a file, a directory, or what a stage writes that has not finished where a single stage is asked for.
+    """
     left = [stage for stage in stages if directory.note(stage) is None]
     if config.stage != "all":
         model = ("start",) if config.model == SCRATCH and config.stage not in ("tasks", "start", "grading") else ()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 from colbench_env.types import BadInput
+from launch.common.flags import settings
 from launch.training.config import TrainConfig
 from launch.training.presets import PAPER_HUMAN, PRESETS
 
@@ -22,7 +22,7 @@ _NOT_COMPARED = {
 
 
 def check_paper_run(config: TrainConfig, stages: tuple[str, ...]) -> None:
-    """Raises BadInput where a preset of the paper lacks the model, real tasks, or the human of the stages that play."""
+    """Raise BadInput where a preset of the paper lacks the model, real tasks, or the human of the stages that play."""
     if config.preset not in AS_IN_THE_PAPER:
         return
     if config.embedded:
@@ -47,7 +47,7 @@ def check_paper_run(config: TrainConfig, stages: tuple[str, ...]) -> None:
 
 
 def preset_differences(config: TrainConfig) -> list[str]:
-    """A sentence for each difference; none for a preset that is not the paper's."""
+    """Return a sentence for each difference; none for a preset that is not the paper's."""
     if config.preset not in AS_IN_THE_PAPER:
         return []
     preset = PRESETS[config.preset](config.algorithm, human=config.simulator.human)
@@ -66,12 +66,8 @@ def preset_differences(config: TrainConfig) -> list[str]:
     return told
 
 
-def _changed(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    for entry in dataclasses.fields(ours):
-        if entry.name in _NOT_COMPARED:
-            continue
-        mine, other = getattr(ours, entry.name), getattr(theirs, entry.name)
-        if dataclasses.is_dataclass(mine):
-            yield from _changed(mine, other, f"{prefix}{entry.name}.")
-        elif mine != other:
-            yield f"{prefix}{entry.name}", mine, other
+def _changed(ours: TrainConfig, theirs: TrainConfig) -> Iterator[tuple[str, Any, Any]]:
+    for setting in settings(TrainConfig):
+        mine, other = setting.value(ours), setting.value(theirs)
+        if mine != other and not _NOT_COMPARED & set(setting.path):
+            yield setting.name, mine, other

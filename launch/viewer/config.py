@@ -4,48 +4,48 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
+from launch.common.flags import ADVANCED
 from launch.common.settings import Design
 
 
 @dataclass(frozen=True)
 class ShowConfig:
-    """Shows dialogues as one self-contained page, or one of them in the terminal, or the tokens of a training row.
-
-    trajectories: JSON Lines of trajectories, or a folder of `launch.train`, which is the same as run_dir.
-    run_dir: a folder of `launch.train`: where it has them, its graded and evaluated dialogues, ranked candidates, turn
-    pairs and trajectory pairs are shown; with `trajectories` only the latter three, which must be about those.
-    ranked, turn_pairs, pairs: candidates with the critic's advantages, turn pairs, trajectory pairs about the
-    trajectories. baseline: trajectories of another policy on the same tasks.
-    model: "embedded", "embedded-frontend" or a Hugging Face directory whose tokenizer has the texts of the tokens; the
-    default is the model of the run directory, given or above the file. Without one, token ids stand as numbers.
-    pictures: of frontend dialogues, render the pages (as `design` says) and show them.
-    grade: grade every row without a reward, or without a record of what its tests expected and got; pages without a
-    reward as `design` says.
-    limit: show the first so many trajectories of each file only; 0: all.
-    output: the page. terminal: one episode in the terminal, of line `row` (from 1).
-    tokens: a file of trajectories, pairs, candidates or ranked rows, of which line `row` is shown token by token.
-    counted: of a pair that has text only, whether "all" agent turns count or the "last" alone (turn pairs).
-    """
+    """Show dialogues as one self-contained page, or one of them in the terminal, or the tokens of a training row."""
 
     trajectories: Path | None = None
+    """JSON Lines of dialogues, or a folder of launch.train, which is the same as run_dir."""
     run_dir: Path | None = None
+    """Folder of launch.train whose dialogues, candidates and pairs are shown; with trajectories only the last two."""
     ranked: Path | None = None
+    """Candidates with the critic's advantages, about the dialogues."""
     turn_pairs: Path | None = None
+    """Pairs of turns, about the dialogues."""
     pairs: Path | None = None
+    """Pairs of dialogues, about the dialogues."""
     baseline: Path | None = None
+    """Dialogues of another policy on the same tasks."""
     model: str | None = None
+    """embedded, embedded-frontend or a Hugging Face directory that has the texts of tokens; none: the run's model."""
     grade: bool = False
+    """Grade rows without a reward, or without a record of what their tests expected and got."""
     pictures: bool = False
+    """Render the pages of frontend dialogues and show them."""
     limit: int = 0
+    """Dialogues of each file that are shown, the first ones; 0: all."""
     output: Path | None = None
+    """The page to write."""
     terminal: bool = False
+    """Print one dialogue, of line `row`."""
     tokens: Path | None = None
+    """File of dialogues, pairs, candidates or ranked rows, of which line `row` is printed token by token."""
     row: int = 1
+    """Line of the file, from 1."""
     counted: Literal["all", "last"] = "all"
-    design: Design = field(default_factory=Design)
+    """Turns that count in a pair that has text only; last: that of turn pairs."""
+    design: Annotated[Design, ADVANCED] = field(default_factory=Design)
 
     def __post_init__(self) -> None:
         if self.limit < 0 or self.row < 1:

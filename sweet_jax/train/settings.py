@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
 
 Truncation = Literal["raise", "drop-pair", "left"]
+ADVANCED = "advanced"
+"""Marks a setting that `--help` leaves to `--help-all`: Annotated[int, ADVANCED]."""
 
 
 @dataclass(frozen=True)
@@ -29,29 +31,29 @@ class Training:
     """Limit on the updates; 0: none."""
     max_length: int = 16384
     """Tokens of a row at most."""
-    truncation: Truncation = "raise"
+    truncation: Annotated[Truncation, ADVANCED] = "raise"
     """Longer rows: "raise" refuses them, "drop-pair" leaves the pair out, "left" keeps the newest tokens."""
-    warmup_ratio: float = 0.03
+    warmup_ratio: Annotated[float, ADVANCED] = 0.03
     """Fraction of the updates in which the learning rate rises."""
-    min_lr_ratio: float = 0.1
+    min_lr_ratio: Annotated[float, ADVANCED] = 0.1
     """Learning rate of the last update, as a fraction of the peak."""
-    adam_beta1: float = 0.9
+    adam_beta1: Annotated[float, ADVANCED] = 0.9
     """Decay of Adam's first moment."""
-    adam_beta2: float = 0.95
+    adam_beta2: Annotated[float, ADVANCED] = 0.95
     """Decay of Adam's second moment."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, ADVANCED] = 0.0
     """AdamW's weight decay; 0: none."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, ADVANCED] = 1.0
     """Largest global norm of the gradient; longer gradients are scaled down to it."""
-    moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    moment_dtype: Annotated[Literal["float32", "bfloat16"], ADVANCED] = "float32"
     """Type that Adam's moments are stored in; parameters are float32."""
-    log_every: int = 1
+    log_every: Annotated[int, ADVANCED] = 1
     """Updates between two lines of metrics."""
-    save_every: int = 100
+    save_every: Annotated[int, ADVANCED] = 100
     """Updates between two checkpoints; what is saved is logged, too."""
-    length_window: int = 1
+    length_window: Annotated[int, ADVANCED] = 1
     """Batches among which rows are sorted by length: less padding, but rows of a batch are alike; 1: not at all."""
-    held_out_fraction: float = 0.0
+    held_out_fraction: Annotated[float, ADVANCED] = 0.0
     """Fraction of the rows, the first ones, that is not trained on (the released trainer: 0.03)."""
 
     def __post_init__(self) -> None:

@@ -75,7 +75,16 @@ def test_a_preset_sets_what_the_flags_leave_open():
 def test_help_explains_the_flags(start):
     ended = start("--help")
     assert (ended.status, ended.stderr) == (0, "")
-    for flag in ("--mesh", "--run-dir", "--model", "--algorithm", "--stage", "--rollouts.samples", "--critic.beta"):
+    for flag in (
+        "--mesh",
+        "--run-dir",
+        "--model",
+        "--algorithm",
+        "--stage",
+        "--rollouts.samples",
+        "--critic.beta",
+        "--config",
+    ):
         assert flag in ended.stdout
 
 

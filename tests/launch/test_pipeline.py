@@ -395,8 +395,9 @@ def test_a_model_that_solves_nothing_stops_at_the_pairs_or_goes_on_in_hindsight(
 
 def test_the_start_policy_is_made_from_dialogues_a_part_of_which_shows_the_reference(start, tmp_path):
     run_dir = tmp_path / "run"
-    small = ("--start.dialogues=1500", "--start.training.batch-size=4", "--start.training.max-steps=1")
-    ended = start("--model=scratch", "--stage=start", f"--run-dir={run_dir}", *small)
+    (tmp_path / "small.yaml").write_text("start: {dialogues: 1500, batch_size: 4, max_steps: 1}")
+    small = f"--config={tmp_path / 'small.yaml'}"
+    ended = start("--model=scratch", "--stage=start", f"--run-dir={run_dir}", small)
     assert ended.status == 0, ended.stderr
     chat, dialogues = Chat.load(run_dir / "start" / "model"), rows(run_dir, "start/behaviour.jsonl", Trajectory)
     assert len(dialogues) == 1500 and all(d.task.ground_truth.startswith("def ") for d in dialogues)

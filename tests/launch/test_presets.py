@@ -10,12 +10,11 @@ from launch.common import cli
 from launch.common.settings import Lora
 from launch.training.config import TrainConfig
 from launch.training.preset_differences import preset_differences
-from launch.training.presets import PRESETS, presets_for
+from launch.training.presets import PRESETS
 
 
 def parsed(*flags: str) -> TrainConfig:
-    algorithm = cli.flag_value(flags, "algorithm", "sweet")
-    return cli.parse(TrainConfig, list(flags), presets_for(algorithm), "embedded")
+    return cli.parse(TrainConfig, list(flags), PRESETS, "embedded")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ def test_dialogues_and_candidates_are_as_many_as_in_the_paper():
 
 def test_another_human_than_the_papers_can_be_named():
     assert PRESETS["paper-backend"](human="model").simulator.human_model == ""
-    named = presets_for("sweet", "", "scripted")["released-backend"]().simulator
+    named = PRESETS["released-backend"](human="scripted").simulator
     assert (named.human, named.human_model) == ("scripted", "")
 
 
@@ -114,7 +113,7 @@ def test_what_still_differs_from_the_paper_is_told():
     assert "the human is rules, the paper's meta-llama/Llama-3.1-70B-Instruct" in preset_differences(other)
     assert preset_differences(PRESETS["embedded"]()) == []
     quiet = dataclasses.replace(paper, simulator=dataclasses.replace(paper.simulator, human_temperature=0.0))
-    assert "simulator.human_temperature is 0.0, the preset has 1.0" in preset_differences(quiet)
+    assert "human_temperature is 0.0, the preset has 1.0" in preset_differences(quiet)
     pages = PRESETS["paper-frontend"]()
     white = dataclasses.replace(pages, design=dataclasses.replace(pages.design, failed="zero"))
     assert "design.failed is 'zero', the preset has 'black'" in preset_differences(white)
@@ -158,7 +157,7 @@ EACH = [(case, differing["are"]) for differing in VALUES["differences"] for case
 def test_every_preset_has_the_values_that_it_always_had(case, differing):
     """As they were before presets became files: `base` is those of the embedded preset, the rest differs from it."""
     name, algorithm, *benchmark = case.split()
-    config = presets_for(algorithm, *benchmark)[name]()
+    config = PRESETS[name](algorithm, *benchmark)
     assert flat(json.loads(json.dumps(dataclasses.asdict(config), default=str))) == VALUES["base"] | differing
 
 
