@@ -196,3 +196,14 @@ def test_every_preset_is_a_file_that_is_shipped_and_can_be_given_as_one():
         path = FOLDER / f"{name}.yaml"
         assert yaml.safe_load(path.read_text())["preset"] == name
         assert cli.parse(TrainConfig, [f"--config={path}"], PRESETS, "embedded") == PRESETS[name]()
+
+
+def test_the_file_of_the_guide_is_taken_as_it_stands(trained):
+    guide = (ROOT / "docs" / "configuration.md").read_text()
+    config = trained(guide.partition("```yaml\n")[2].partition("```")[0])
+    training = config.critic.training, config.policy.training
+    assert [(each.batch_size, each.learning_rate, each.max_steps) for each in training] == [
+        (16, 4e-7, 0),
+        (16, 2e-7, 200),
+    ]
+    assert (config.preset, config.lora.targets, config.start.training.epochs) == ("paper-backend", ("q", "v"), 8)
