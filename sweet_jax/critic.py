@@ -1,7 +1,7 @@
-"""The turn-level critic: an advantage for every agent turn, [B, K], given the privileged information c (section 4.2 of
-arXiv 2503.15478).
+"""The turn-level critic of SWEET-RL (arXiv 2503.15478, section 4.2): an advantage for every agent turn, [B, K].
 
-Rows carry c as a prefix of tokens, so nothing here treats it apart. Two parameterisations:
+It sees the privileged information c, which rows carry as a prefix of tokens: nothing here treats it apart. It has two
+parameterisations:
 
     log-ratio   the language model itself: A = mean over the turn's tokens of log pi_theta - log pi_ref (eq. 3)
     value head  the paper's ablation: A = head(mean over the turn's tokens of the last hidden state)

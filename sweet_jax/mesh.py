@@ -148,8 +148,8 @@ def _check_processes(shape: MeshShape, devices: Sequence[Any], processes: int) -
 
 
 def _ask_for_cpu_devices(count: int) -> None:
-    # Only the CPU client reads this option, so it is harmless where an accelerator is found. XLA_FLAGS, where the user
-    # set the number there, goes first: jax refuses to be told twice.
+    # Only the CPU client reads this option, so it is harmless where an accelerator is found. If the user has set the
+    # number in XLA_FLAGS, that holds: jax refuses to get it twice.
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     if not jax.config.values["jax_num_cpu_devices"] < count <= MOST_EMULATED:

@@ -1,7 +1,7 @@
 """Rows and batches of tokens: ids with the turn of every action token, padded on the right to a few fixed lengths.
 
-Action tokens are those of the agent: what it said in a turn, and the turn's end-of-turn token. Everything here is numpy
-on the host. Turn numbers and masks are made together with the tokens (`chat.py`); no code compares a token with the pad
+Action tokens are those of the agent: the content of its turn, and the turn's end-of-turn token. Everything is numpy on
+the host. Turn numbers and masks are made together with the tokens (`chat.py`); no code compares a token with the pad
 id, so the pad id may equal an end-of-turn id.
 """
 

@@ -115,10 +115,11 @@ def nll_objective(model: Llama, chunk: int | None = None) -> Objective:
 
 
 def preference_objective(model: Llama, settings: PreferenceLoss, chunk: int | None = None) -> Objective:
-    """Make the preference loss on `PreferenceBatch`, eq. 2 to 4: mean over pairs of
-    -log sigmoid(beta * (score(chosen) - score(rejected))), plus `nll_coef` x NLL of the chosen rows.
+    """Make the preference loss on `PreferenceBatch`, eq. 2 to 4.
 
-    score(row) = sum over turns of the aggregated log-ratio, eq. 3. chunk: see `logprobs.token_logps`.
+    loss = mean over pairs of -log sigmoid(beta * (score(chosen) - score(rejected))) + nll_coef * NLL(chosen),
+    score(row) = sum over turns of the turn's aggregated log-ratio (eq. 3; `losses.turn_advantages`).
+    chunk: see `logprobs.token_logps`.
     """
 
     def counts(batch: PreferenceBatch) -> Counts:

@@ -163,12 +163,12 @@ class TrainStep:
         self.compilations = 0
         self._mesh, self._micro_batches, self._frozen = mesh, micro_batches, frozen
 
-        def counted(state: TrainState, frozen: PyTree, batch: PyTree) -> tuple[TrainState, Metrics]:
+        def counting_update(state: TrainState, frozen: PyTree, batch: PyTree) -> tuple[TrainState, Metrics]:
             self.compilations += 1  # this line runs while tracing only: once for every new shape
             return update(state, frozen, batch)
 
         self.jitted = jax.jit(
-            counted,
+            counting_update,
             in_shardings=(shardings, jax.tree.map(lambda x: x.sharding, frozen), rows_sharding(mesh)),
             out_shardings=(shardings, replicated(mesh)),
             donate_argnums=0,
