@@ -37,6 +37,7 @@ setup(
         "numpy>=2.4",
         "jaxtyping>=0.3",
         "tyro>=1.0",
+        "cattrs>=25.1",
         "tqdm>=4.67",
         "tensorboardX>=2.6",
         "jinja2>=3.1",

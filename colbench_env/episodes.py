@@ -23,6 +23,7 @@ from colbench_env.humans import SimulatorRequest, UserSimulator
 from colbench_env.prompts import load_prompt
 from colbench_env.simulator_health import leaks
 from colbench_env.tasks import append_rows, read_complete, write_rows
+from colbench_env.terminal_text import shorten
 from colbench_env.thoughts import UnfinishedThought, without_thoughts
 from colbench_env.types import BadInput, NoReply, Task, Trajectory, Verdict, replace_lone_surrogates
 
@@ -107,7 +108,7 @@ class EpisodeFailed(Exception):
         self.by = by
         self.episode = episode
         self.sample = sample
-        self.reason = replace_lone_surrogates(reason if len(reason) <= MAX_ERROR else reason[: MAX_ERROR - 1] + "…")
+        self.reason = replace_lone_surrogates(shorten(reason, MAX_ERROR))
 
     def __str__(self) -> str:
         place = f"task {self.episode.task.task_id}, sample {self.sample}, after {self.episode.turns} turns"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from colbench_env.errors import BadInput
+from colbench_env.terminal_text import shorten
 
 MAX_NAMES, MAX_QUOTED = 12, 60  # keys of a row, and characters of one string of it, in a sentence
 
@@ -87,7 +88,7 @@ def _list_names(row: Mapping[str, Any]) -> str:
 
 
 def quote(text: str) -> str:
-    return repr(text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 1]}…")
+    return repr(shorten(text, MAX_QUOTED))
 
 
 def name_kind(value: object) -> str:

@@ -21,6 +21,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from colbench_env.terminal_text import shorten
+
 _TOLD = ("message", "msg", "detail", "error", "description", "title", "errors", "details")  # where words are, by rank
 _LIMIT = "max_(?:new_|completion_|output_)?tokens|max(?:New|Completion|Output)?Tokens"
 _OTHER_NAMES = {"max_tokens": _LIMIT, "max_completion_tokens": _LIMIT, "top_p": "top[_-]?[pP]"}
@@ -149,4 +151,4 @@ def _one_line(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
+    return shorten(text, MAX_SHOWN)

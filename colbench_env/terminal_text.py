@@ -18,3 +18,11 @@ def printable(text: str) -> str:
 def printable_line(text: str) -> str:
     """As `printable`, in one line: a line end is a blank, a tab its escape."""
     return printable(text.replace("\n", " ")).replace("\t", "\\t")
+
+
+def shorten(text: str, most: int) -> str:
+    """Cut a text to at most `most` characters, the last of which is then an ellipsis.
+
+    In: "abcdef", 4   Out: "abc…"
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"

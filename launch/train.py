@@ -10,7 +10,6 @@ import time
 from launch.common import cli
 from launch.common.console import Console, peak_memory_gib
 from launch.common.distributed import join_processes
-from launch.common.stopping import Terminated
 from launch.training.config import TrainConfig, settings_of
 from launch.training.presets import PRESETS
 
@@ -31,16 +30,14 @@ def _train(config: TrainConfig) -> None:
     from launch.training.preset_differences import preset_differences
     from launch.training.report import write_report
     from launch.training.run import Run
-    from launch.training.stages import plan_stages, run_stage
+    from launch.training.stages import plan_stages, run_stages
     from sweet_jax import processes
     from sweet_jax.mesh import parse_mesh, start_devices
-    from sweet_jax.train.loop import Interrupted
-    from sweet_jax.train.metrics import Diverged
 
     started, console, directory = time.monotonic(), Console(audible=processes.is_process_0()), RunDir(config.run_dir)
-    everything = plan_stages(config)
-    stages = everything if config.stage == "all" else (config.stage,)
-    if config.stage != "all" and config.stage not in everything:
+    plan = plan_stages(config)
+    stages = plan if config.stage == "all" else (config.stage,)
+    if config.stage != "all" and config.stage not in plan:
         raise cli.bad_input(
             f"--stage={config.stage} is no stage of --algorithm={config.algorithm} --model={config.model}"
         )
@@ -50,42 +47,21 @@ def _train(config: TrainConfig) -> None:
     devices = start_devices(shape)
     with (
         directory.open(settings_of(config)),
-        console.logged_to(config.run_dir / "log.txt"),
+        console.logged_to(directory.log_file),
         open_benchmark(
             config.benchmark, config.design, config.grader, config.grader_workers, config.unsafe
         ) as benchmark,
     ):
         run = Run(config, directory, console, devices, shape, benchmark)
-        left = [stage for stage in stages if directory.note(stage) is None]
-        if left:
+        remaining = [stage for stage in stages if directory.note(stage) is None]
+        if remaining:
             _header(run)
             for sentence in preset_differences(config):
                 console.say(f"differs from the paper: {sentence}")
-        for stage in stages:
-            title = f"stage {everything.index(stage) + 1}/{len(everything)} {stage}"
-            if stage not in left:
-                console.say(f"{title}: already done")
-                continue
-            begun = time.monotonic()
-            console.say(f"{title}: starts")
-            try:
-                found = run_stage(run, stage)
-            except Diverged as error:
-                raise cli.Stopped(f"stage {stage}: {error}") from error
-            except Interrupted as interrupted:
-                raise Terminated(str(interrupted)) from interrupted
-            except Terminated as terminated:
-                raise Terminated(f"in stage {stage}") from terminated
-            note = dict(found) | {"seconds": round(time.monotonic() - begun, 1)}
-            run.finish(stage, note)
-            console.say(f"{title}: done " + " ".join(f"{name}={_short(value)}" for name, value in note.items()))
+        run_stages(run, stages, plan)
         if directory.note("evaluation") is not None:
-            seconds = time.monotonic() - started if left else None
+            seconds = time.monotonic() - started if remaining else None
             processes.broadcast_from_process_0(lambda: write_report(run, seconds))
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace(" ", "")
 
 
 def _header(run: object) -> None:

@@ -18,7 +18,9 @@ ALLOWED = {
         "models",
         *(
             f"colbench_env.{name}"
-            for name in "types dialogue episodes rollouts humans prompts tasks thoughts replace_file".split()
+            for name in (
+                "types dialogue episodes rollouts humans prompts tasks terminal_text thoughts replace_file"
+            ).split()
         ),
     },
     "models": {"models"},

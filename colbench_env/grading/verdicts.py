@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ..terminal_text import shorten
 from ..types import BadInput, Verdict
 from . import encoding
 from .answers import Case
@@ -188,4 +189,4 @@ def _value(outcome: Outcome, case: Case, mode: str) -> object:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+    return shorten(text, MAX_SHOWN)

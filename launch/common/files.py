@@ -1,5 +1,4 @@
-"""Files that are there whole or not at all, and whether files can be read and written, known before the work they are
-for."""
+"""Write files whole or not at all; check before long work that files can be read and written."""
 
 from __future__ import annotations
 
@@ -31,6 +30,17 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2) + "\n")
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; {} where there is no file. Raises BadInput for anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise BadInput(f"{path}: expected an object, found {type(found).__name__}")
+    return found
+
+
 def check_writable(path: Path) -> None:
     """Raise BadInput unless the file can be written: a new one in a writable folder, or an existing one."""
     try:
@@ -50,6 +60,11 @@ def check_readable(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and not path.is_fifo():
             open_rows(path).close()
+
+
+def is_model_directory(path: Path) -> bool:
+    """Say whether this is a Hugging Face directory: its config.json has a model_type."""
+    return "model_type" in read_object(path / "config.json")
 
 
 def check_model_directory(model: str | Path) -> None:

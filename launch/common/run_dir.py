@@ -1,6 +1,7 @@
 """A run directory: one configuration, one subfolder a stage, and a note in each finished stage.
 
-Of several processes the first one writes, and what is there is what the first one sees.
+Everything that reads or writes one finds its files here. Of several processes process 0 writes, and what is there is
+what process 0 sees.
 """
 
 from __future__ import annotations
@@ -13,15 +14,30 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cattrs
+
 from colbench_env import tasks
 from colbench_env.locking import locked
 from colbench_env.types import BadInput, Row
-from launch.common.files import write_json, write_text
+from launch.common.files import read_object, write_json, write_text
 from launch.common.old_names import current_settings
+from launch.common.settings import start_model
 from sweet_jax import processes
 
 AnyRow = TypeVar("AnyRow", bound=Row)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a file that is open does not tell its name
+ROW_FILES = {
+    "rollouts": "trajectories.jsonl",
+    "grading": "trajectories.jsonl",
+    "pairs": "trajectory_pairs.jsonl",
+    "candidates": "candidates.jsonl",
+    "ranking": "ranked.jsonl",
+    "turn-pairs": "pairs.jsonl",
+}
+"""Stage -> the file of the rows that it writes."""
+
+SettingsT = TypeVar("SettingsT")
+_SETTINGS = cattrs.Converter(forbid_extra_keys=True)
 
 
 class RunDir:
@@ -29,6 +45,50 @@ class RunDir:
 
     def __init__(self, path: Path):
         self.path = Path(path)
+
+    @property
+    def config_file(self) -> Path:
+        """The settings of the run, as JSON."""
+        return self.path / "config.json"
+
+    @property
+    def log_file(self) -> Path:
+        """What the console has shown, of all starts."""
+        return self.path / "log.txt"
+
+    def rows_file(self, stage: str) -> Path:
+        """Return the file of the rows that a stage writes."""
+        return self.path / stage / ROW_FILES[stage]
+
+    def note_file(self, stage: str) -> Path:
+        """Return the file that a stage writes when it has finished."""
+        return self.path / stage / "done.json"
+
+    def metrics_file(self, stage: str) -> Path:
+        """Return the file of the metrics of a stage that trains."""
+        return self.path / stage / "metrics.jsonl"
+
+    def evaluation_file(self, policy: str) -> Path:
+        """Return the file of a policy's graded held-out dialogues."""
+        return self.path / "evaluation" / f"{policy}.jsonl"
+
+    def read_config(self) -> dict[str, Any]:
+        """Read the settings, under their names of today; {} where there are none. Raises BadInput."""
+        return current_settings(read_object(self.config_file))
+
+    def read_settings(self, part: str, kind: type[SettingsT]) -> SettingsT:
+        """Read one block of the settings as a dataclass; what is missing has its default. Raises BadInput."""
+        try:
+            return _SETTINGS.structure(self.read_config()[part], kind)
+        except (KeyError, TypeError, cattrs.BaseValidationError) as error:
+            reasons = cattrs.transform_error(error) if isinstance(error, cattrs.BaseValidationError) else [str(error)]
+            text = "; ".join(reasons)
+            raise BadInput(f"{self.config_file}: the settings of {part!r} cannot be read: {text}") from error
+
+    def start_model(self) -> Path | None:
+        """Return the directory of the model that the run started with, None where its settings name none."""
+        named = self.read_config().get("model")
+        return start_model(named, self.path) if isinstance(named, str) else None
 
     @contextlib.contextmanager
     def open(self, settings: Mapping[str, Any]) -> Iterator[None]:
@@ -47,7 +107,7 @@ class RunDir:
             )
             processes.broadcast_from_process_0(lambda: held.enter_context(lock) or self._check(wanted))
             # A text that no earlier start can have left there.
-            processes.publish(self.path / ".hosts", lambda: self._tell_hosts())
+            processes.publish(self.path / ".hosts", lambda: self._write_hosts())
             try:
                 yield
             except OSError as error:
@@ -55,14 +115,14 @@ class RunDir:
                     raise
                 raise BadInput(f"{self.path}: a file of the run cannot be written: {error.strerror}") from error
 
-    def _tell_hosts(self) -> None:
+    def _write_hosts(self) -> None:
         if processes.count() > 1:
             write_text(
                 self.path / ".hosts", f"{processes.count()} processes, {processes.name()}, {secrets.token_hex(16)}\n"
             )
 
     def _check(self, wanted: Mapping[str, Any]) -> None:
-        path = self.path / "config.json"
+        path = self.config_file
         if not path.exists() or not self._begun():
             write_json(path, wanted)
             return
@@ -90,7 +150,7 @@ class RunDir:
 
     def note(self, name: str) -> dict[str, Any] | None:
         """Return the note of a finished stage, None where it has not finished. Every process has to call this."""
-        return processes.broadcast_from_process_0(lambda: self._read_note(self.path / name / "done.json"))
+        return processes.broadcast_from_process_0(lambda: self._read_note(self.note_file(name)))
 
     def _read_note(self, path: Path) -> dict[str, Any] | None:
         try:
@@ -100,8 +160,23 @@ class RunDir:
 
     def finish(self, name: str, note: Mapping[str, Any]) -> None:
         """Mark a stage as finished, for all processes to see; nothing is written in it after that."""
-        path = self.path / name / "done.json"
+        path = self.note_file(name)
         processes.publish(path, lambda: write_json(path, dict(note)))
+
+
+def stage_folder(source: Path, name: str) -> Path:
+    """Return the folder of a stage: `source` itself where it has checkpoints, else the stage `name` of that run."""
+    return source if (source / "checkpoints").is_dir() else source / name
+
+
+def enclosing_run(path: Path) -> RunDir | None:
+    """Find the run whose folder the file is in, itself or in a folder of a stage; None if in none."""
+    for folder in path.absolute().parents[:2]:
+        run = RunDir(folder)
+        with contextlib.suppress(BadInput):
+            if run.read_config().keys() >= {"model", "algorithm", "preset"}:
+                return run
+    return None
 
 
 def check_same(settings: Mapping[str, Any]) -> None:

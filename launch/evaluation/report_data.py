@@ -17,6 +17,7 @@ from colbench_env.statistics import BestOf, Bin, Estimate, best_of, bootstrap, c
 from colbench_env.types import Trajectory
 from launch.common.benchmarks import Benchmark
 from launch.evaluation.reference_audit import ReferenceAudit
+from launch.reporting.json_values import to_json_value
 from launch.reporting.paper_numbers import PAPER, paper_differences
 from launch.reporting.result_tables import Results
 
@@ -36,10 +37,6 @@ class Part:
     tasks: int
     reward: Estimate
     success: Estimate
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the numbers as a JSON object."""
-        return _plain(self)
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as a JSON object, with null for NaN and infinity."""
-        rest = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        rest = {field.name: to_json_value(getattr(self, field.name)) for field in dataclasses.fields(self)}
         del rest["results"], rest["sides"]
         table = PAPER[self.results.benchmark]
         paper = {
@@ -208,16 +205,3 @@ def _excluded(rows: Sequence[Trajectory], audit: ReferenceAudit, benchmark: Benc
             else:
                 reasons["sandbox failed" if benchmark.runs_answers else "reference cannot be shown"] += 1
     return dict(reasons)
-
-
-def _plain(value: Any) -> Any:
-    """Convert a field to a JSON value."""
-    if isinstance(value, Estimate | BestOf | SimulatorHealth):
-        return value.to_json()
-    if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, tuple | list):
-        return [_plain(part) for part in value]
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from colbench_env.simulator_health import OVERLAP, SimulatorHealth
 from colbench_env.statistics import Bin, Difference
-from colbench_env.terminal_text import printable_line
+from colbench_env.terminal_text import printable_line, shorten
 from launch.evaluation.report_data import BASELINE, Evaluation
 from launch.reporting.metric_names import duration, p_value, percent, points, share
 from launch.reporting.paper_numbers import PAPER
@@ -115,7 +115,7 @@ def turn_rows(evaluation: Evaluation) -> Rows:
 
 def health_rows(health: SimulatorHealth) -> Rows:
     """List rates over the replies of the user simulator."""
-    rows = [("simulator", f"{_short(name)} ({count} dialogues)") for name, count in health.simulators.items()]
+    rows = [("simulator", f"{shorten(name, 120)} ({count} dialogues)") for name, count in health.simulators.items()]
     if not health.replies:
         return [*rows, ("replies", "none")]
 
@@ -205,10 +205,6 @@ def bin_name(part: Bin) -> str:
     In: Bin(1000, 1999, 3)   Out: "1,000-1,999"
     """
     return f"{part.low:,}" if part.low == part.high else f"{part.low:,}-{part.high:,}"
-
-
-def _short(text: str, most: int = 120) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _bars(bins: Sequence[Bin]) -> Rows:

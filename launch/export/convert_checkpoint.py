@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from colbench_env.types import BadInput
-from launch.common.files import write_json
-from launch.common.settings import start_model
+from launch.common.files import is_model_directory, write_json
+from launch.common.run_dir import RunDir, stage_folder
 from launch.export.config import ConvertConfig
 from models.config import LlamaConfig, from_hf
 from models.hf_io import load_llama, open_llama
@@ -54,11 +53,11 @@ def convert(config: ConvertConfig) -> str:
 
 def find_stage(source: Path) -> Stage | None:
     """Find the stage that `--from` names; None for a Hugging Face directory. Raises BadInput for anything else."""
-    if "model_type" in _json(source / "config.json"):
+    if is_model_directory(source):
         return None
-    for directory in (source, source / "policy"):
-        if (directory / "checkpoints").is_dir():
-            return Stage(directory, _model_of(directory))
+    stage = stage_folder(source, "policy")
+    if (stage / "checkpoints").is_dir():
+        return Stage(stage, _model_of(stage))
     raise BadInput(
         f"--from={source}: neither a run directory with a trained policy (policy/checkpoints), nor one of its stages "
         "(checkpoints), nor a Hugging Face directory (config.json with a model_type)"
@@ -67,23 +66,13 @@ def find_stage(source: Path) -> Stage | None:
 
 def _model_of(stage: Path) -> Path:
     """Find the directory of a stage's network and tokenizer: the model its run started with, else its own `model`."""
-    named = _json(stage.parent / "config.json").get("model")
-    candidates = [*([start_model(named, stage.parent)] if isinstance(named, str) else []), stage / "model"]
+    started = RunDir(stage.parent).start_model()
+    candidates = [*([] if started is None else [started]), stage / "model"]
     for directory in candidates:
         if (directory / "config.json").is_file():
             return directory
     looked = " and ".join(str(directory / "config.json") for directory in candidates)
     raise BadInput(f"--from={stage}: the model that this stage trained is not there: looked for {looked}")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise BadInput(f"{path}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise BadInput(f"{path}: expected an object, found {type(found).__name__}")
-    return found
 
 
 def _export_stage(config: ConvertConfig, stage: Stage, mesh: Mesh) -> str:
@@ -142,13 +131,14 @@ def _merged(path: str, weight: jax.Array, adapters: Any, lora: LoraConfig) -> ja
 
 def _lora_of(stage: Stage) -> LoraConfig:
     """Read the adapters' settings from the configuration of the run that trained them."""
-    path = stage.directory.parent / "config.json"
-    settings = _json(path).get("lora")
+    run = RunDir(stage.directory.parent)
+    settings: Any = run.read_config().get("lora")
     try:
         return LoraConfig(int(settings["rank"]), float(settings["alpha"]), tuple(settings["targets"]))
     except (TypeError, KeyError, ValueError) as error:
         raise BadInput(
-            f"{path}: {stage.directory} holds LoRA adapters, but the settings 'lora' of its run are {settings!r}"
+            f"{run.config_file}: {stage.directory} holds LoRA adapters, but the settings 'lora' of its run are "
+            f"{settings!r}"
         ) from error
 
 

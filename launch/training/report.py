@@ -19,6 +19,7 @@ from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
 from launch.common.console import peak_memory_gib
 from launch.common.files import write_json, write_text
+from launch.common.run_dir import RunDir
 from launch.reporting.missing_sheets import missing_sheets
 from launch.reporting.result_tables import Results, TableRow, conclusion, remark, result_rows
 from launch.training.command_line import command_line, next_commands
@@ -42,12 +43,12 @@ def write_report(run: Run, seconds: float | None) -> None:
     Raises BadInput where a file cannot be read or written.
     """
     folder = run.directory.path
-    results = _told_before(folder) if seconds is None else None
+    results = _previous_results(run.directory) if seconds is None else None
     if results is None:
         from launch.training.report_page import page  # draws with matplotlib, for which a second start should not wait
 
         dialogues = _dialogues(run)
-        for note in _late_warnings(folder, dialogues):
+        for note in _late_warnings(run.directory, dialogues):
             run.console.warn(note)
         report = _collect(run, dialogues, seconds)
         # The page first: where there is a report.json, there is a whole page beside it.
@@ -56,15 +57,15 @@ def write_report(run: Run, seconds: float | None) -> None:
         )
         write_json(folder / "report.json", report.to_json())
         results = report.results
-    _tell(run, results)
+    _print_results(run, results)
 
 
-def _told_before(folder: Path) -> Results | None:
+def _previous_results(directory: RunDir) -> Results | None:
     """Read the results from report.json; None where there is none or a stage has finished since."""
-    row = _previous(folder)
+    folder, row = directory.path, _previous(directory.path)
     if not row or not (folder / "report.html").exists():
         return None
-    notes = [folder / stage / "done.json" for stage in STAGES]
+    notes = [directory.note_file(stage) for stage in STAGES]
     newest = max(note.stat().st_mtime_ns for note in notes if note.exists())
     return Results.from_json(row) if (folder / "report.json").stat().st_mtime_ns >= newest else None
 
@@ -81,7 +82,7 @@ def _previous(folder: Path) -> dict[str, Any]:
 def _dialogues(run: Run) -> dict[str, list[Trajectory]]:
     """Read the graded held-out dialogues of each policy, the start policy's first."""
     names = ("start",) if run.config.algorithm == "zero-shot" else ("start", "trained")
-    return {name: read_rows(run.directory.path / "evaluation" / f"{name}.jsonl", Trajectory) for name in names}
+    return {name: read_rows(run.directory.evaluation_file(name), Trajectory) for name in names}
 
 
 def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: float | None) -> Report:
@@ -98,7 +99,7 @@ def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: f
         settings=settings_of(run.config),
         stages={stage: note for stage, note in notes.items() if note is not None},
         last_start_seconds=before.get("last_start_seconds") if seconds is None else round(seconds, 1),
-        warnings=_warnings(run.directory.path / "log.txt", run.console.warnings),
+        warnings=_warnings(run.directory.log_file, run.console.warnings),
         peak_memory_gib=round(max(peak_memory_gib(), before.get("peak_memory_gib", 0.0)), 3),
         parameters=count_params(from_hf(network)) if network.exists() else None,
         max_turns=run.config.rollouts.max_turns,
@@ -110,10 +111,10 @@ def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: f
     )
 
 
-def _late_warnings(folder: Path, dialogues: Mapping[str, Sequence[Trajectory]]) -> Iterator[str]:
+def _late_warnings(directory: RunDir, dialogues: Mapping[str, Sequence[Trajectory]]) -> Iterator[str]:
     """Yield the warnings that are only known when stages have ended."""
     for stage in ("critic", "policy"):
-        accuracies = read_curves(folder / stage / "metrics.jsonl").get("rewards/accuracies", ())
+        accuracies = read_curves(directory.metrics_file(stage)).get("rewards/accuracies", ())
         if warning := mostly_perfect([accuracy for _, accuracy in accuracies]):
             yield f"stage {stage}: {warning}"
     for name, rows in dialogues.items():
@@ -130,7 +131,7 @@ def _warnings(log: Path, latest: Sequence[str]) -> list[str]:
 # --- the console and the commands it proposes ------------------------------------------------------------------------
 
 
-def _tell(run: Run, results: Results) -> None:
+def _print_results(run: Run, results: Results) -> None:
     say, folder = run.console.say, run.directory.path
     titles = TableRow(
         "95 % intervals in brackets", list(results.policies), "trained - start" if results.difference else ""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from launch.reporting.json_values import to_json_value
 from launch.reporting.result_tables import Results
 from launch.training.entropy import TurnEntropy
 
@@ -52,14 +52,5 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Return the report as a JSON object."""
         rest = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "results"}
-        rest["entropy"] = {name: [dataclasses.asdict(one) for one in found] for name, found in self.entropy.items()}
-        return {"format": FORMAT, **self.results.to_json(), "stage_seconds": self.stage_seconds, **_no_nan(rest)}
-
-
-def _no_nan(value: Any) -> Any:
-    """The same JSON value with null for what is no finite number, which JSON cannot say."""
-    if isinstance(value, Mapping):
-        return {name: _no_nan(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_no_nan(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        head = {"format": FORMAT, **self.results.to_json(), "stage_seconds": self.stage_seconds}
+        return head | to_json_value(rest)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from colbench_env.endings import OUT_OF_TURNS, ran_out_of_turns
 from colbench_env.types import Task, Trajectory, Verdict
+from launch.common.run_dir import RunDir
 from launch.reporting.html import template
 from launch.reporting.metric_names import MetricNames, percent
 from launch.reporting.paper_numbers import PAPER, paper_differences
@@ -131,7 +132,7 @@ def stage_curves(folder: Path) -> dict[str, list[Plot]]:
     """Plot each stage that trains: loss, accuracy and margins of pairs; the NLL where there are no pairs."""
     plots: dict[str, list[Plot]] = {}
     for stage in ("start", "critic", "policy"):
-        curves = read_curves(folder / stage / "metrics.jsonl")
+        curves = read_curves(RunDir(folder).metrics_file(stage))
         shown = PAIR_METRICS if "rewards/accuracies" in curves else ("nll",)
         ids = {name: f"{stage}-{name.replace('/', '-')}" for name in shown if name in curves}
         if ids:

@@ -220,7 +220,3 @@ class Run:
             self.console.progress(stage, done, total, line, short(done, total, values))
 
         return Reporter(progress, self.console.warn, defer_termination)
-
-    def finish(self, stage: str, note: Mapping[str, Any]) -> None:
-        """Marks the stage as finished."""
-        self.directory.finish(stage, note)

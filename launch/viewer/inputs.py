@@ -15,6 +15,7 @@ from colbench_env.grade_file import grade_rows
 from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput, BenchmarkName, Pair, Ranked, Row, Trajectory
 from launch.common.benchmarks import Frontend, open_benchmark
+from launch.common.run_dir import RunDir
 from launch.common.settings import Design
 from launch.viewer.config import ShowConfig
 from launch.viewer.episodes import Episode, Joined, broken_episode, episode
@@ -47,33 +48,34 @@ class Numbered:
 
 def find_groups(config: ShowConfig) -> list[Group]:
     """Find what there is to show. Raises BadInput where there is nothing."""
-    run = config.run_dir
-    if run is not None and not run.is_dir():
-        raise BadInput(f"{run}: no such directory, expected a folder of launch.train")
+    run = None if config.run_dir is None else RunDir(config.run_dir)
+    if run is not None and not run.path.is_dir():
+        raise BadInput(f"{run.path}: no such directory, expected a folder of launch.train")
 
-    def about(given: Path | None, *parts: str) -> Path | None:
-        found = run / Path(*parts) if run else None
-        return given or (found if found is not None and found.exists() else None)
+    def rows_of(stage: str, given: Path | None = None) -> Path | None:
+        if given is not None or run is None:
+            return given
+        return file if (file := run.rows_file(stage)).exists() else None
 
-    joined = {
-        "ranked": about(config.ranked, "ranking", "ranked.jsonl"),
-        "turn_pairs": about(config.turn_pairs, "turn-pairs", "pairs.jsonl"),
-        "pairs": about(config.pairs, "pairs", "trajectory_pairs.jsonl"),
-    }
+    ranked, turn_pairs = rows_of("ranking", config.ranked), rows_of("turn-pairs", config.turn_pairs)
+    pairs = rows_of("pairs", config.pairs)
     if config.trajectories is not None:
-        own = Group("episodes", config.trajectories, **joined, baseline="baseline" if config.baseline else None)
+        baseline = "baseline" if config.baseline else None
+        own = Group("episodes", config.trajectories, ranked, turn_pairs, pairs, baseline)
         return [own, Group("baseline", config.baseline)] if config.baseline else [own]
+    assert run is not None  # `ShowConfig` asks for one of the two
     groups = []
-    if graded := about(None, "grading", "trajectories.jsonl"):
-        groups.append(Group("training", graded, **joined))
-    elif played := about(None, "rollouts", "trajectories.jsonl"):
+    if graded := rows_of("grading"):
+        groups.append(Group("training", graded, ranked, turn_pairs, pairs))
+    elif played := rows_of("rollouts"):
         groups.append(Group("training", played))
-    names = [path.stem for path in sorted((run / "evaluation").glob("*.jsonl")) if not path.stem.endswith("_ungraded")]
-    for name in names:
-        baseline = "start" if name != "start" and "start" in names else None
-        groups.append(Group(name, run / "evaluation" / f"{name}.jsonl", baseline=baseline))
+    policies = [path.stem for path in sorted(run.evaluation_file("start").parent.glob("*.jsonl"))]
+    policies = [name for name in policies if not name.endswith("_ungraded")]
+    for name in policies:
+        baseline = "start" if name != "start" and "start" in policies else None
+        groups.append(Group(name, run.evaluation_file(name), baseline=baseline))
     if not groups:
-        raise BadInput(f"{run}: no dialogues in it, expected grading/trajectories.jsonl or evaluation/*.jsonl")
+        raise BadInput(f"{run.path}: no dialogues in it, expected grading/trajectories.jsonl or evaluation/*.jsonl")
     return groups
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from colbench_env.types import BadInput
+from launch.common.run_dir import RunDir, enclosing_run
+from launch.common.settings import EMBEDDED_DIRECTORIES
 from launch.viewer.config import ShowConfig
 from sweet_jax.data.batch import TokenRow
 from sweet_jax.data.chat import Chat
@@ -100,21 +100,17 @@ class Pieces:
 
 def find_chat(model: str | None, run_dir: Path | None) -> Chat | None:
     """Load the tokenizer that `model` names, else the run directory's own, else None. Raises BadInput if unreadable."""
-    from launch.common.settings import EMBEDDED_DIRECTORIES, start_model
-
     if model is not None:
         return Chat.load(EMBEDDED_DIRECTORIES.get(model, model))
     if run_dir is None:
         return None
-    path = run_dir / "config.json"
-    try:
-        named = _settings(path)["model"]
-        directory = start_model(named, run_dir)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = error.strerror if isinstance(error, OSError) else "not a run's configuration"
-        raise BadInput(f"{path}: {what}, expected a folder of launch.train with its config.json") from None
+    run = RunDir(run_dir)
+    directory = run.start_model() if run.config_file.is_file() else None
+    if directory is None:
+        what = "not a run's configuration" if run.config_file.is_file() else "No such file or directory"
+        raise BadInput(f"{run.config_file}: {what}, expected a folder of launch.train with its config.json")
     if not directory.is_dir():
-        raise BadInput(f"{path}: the run's model {named} is no directory here")
+        raise BadInput(f"{run.config_file}: the run's model {run.read_config()['model']} is no directory here")
     return Chat.load(directory)
 
 
@@ -125,29 +121,13 @@ def tokenizer_for(config: ShowConfig, path: Path | None) -> tuple[Chat | None, s
     """
     if config.model is not None or config.run_dir is not None or path is None:
         return find_chat(config.model, config.run_dir), ""
-    run = run_above(path)
+    run = enclosing_run(path)
     if run is None:
         return None, f"no --model was given, and {path} is in no folder of launch.train"
     try:
-        return find_chat(None, run), ""
+        return find_chat(None, run.path), ""
     except BadInput as problem:
         return None, f"{problem}; --model=DIR names one"
-
-
-def run_above(path: Path) -> Path | None:
-    """Find the folder of launch.train that the file is in, itself or in a folder of a stage; None if in none."""
-    for folder in path.absolute().parents[:2]:
-        try:
-            settings = _settings(folder / "config.json")
-        except (OSError, ValueError):
-            continue
-        if isinstance(settings, dict) and settings.keys() >= {"model", "algorithm", "preset"}:
-            return folder
-    return None
-
-
-def _settings(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def check_ratios(ratios: object, count: int, where: str) -> Sequence[float]:

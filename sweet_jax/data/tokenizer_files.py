@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from colbench_env.terminal_text import shorten
 from colbench_env.types import BadInput
 from models.config import check_config_file
 from models.json_settings import ModelError, read_object, token_ids
@@ -55,4 +56,4 @@ def _end_ids_of(path: Path) -> list[int]:
 def _reason(error: Exception) -> str:
     """Format the error in one line of at most 300 characters."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= 300 else f"{text[:299]}…"
+    return shorten(text, 300)

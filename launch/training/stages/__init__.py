@@ -15,14 +15,19 @@ evaluation   evaluation/start.jsonl, evaluation/trained.jsonl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from launch.common.cli import Stopped
 from launch.common.settings import SCRATCH
+from launch.common.stopping import Terminated
 from launch.training.config import STAGES, TrainConfig
 from launch.training.run import Run
 from launch.training.stages import critic, policy, ranking, rollouts, start
 from sweet_jax import processes
+from sweet_jax.train.loop import Interrupted
+from sweet_jax.train.metrics import Diverged
 
 STAGE_FUNCTIONS: Mapping[str, Callable[[Run], dict[str, Any]]] = {
     "tasks": start.tasks,
@@ -42,6 +47,36 @@ ON_THE_FIRST_PROCESS = ("tasks", "grading", "pairs", "turn-pairs")
 """Stages that compute nothing on devices: of several processes the first one does them, the others wait."""
 
 
+def run_stages(run: Run, stages: Sequence[str], plan: Sequence[str]) -> None:
+    """Run those of the stages that have not finished, each followed by its note. Every process has to call this.
+
+    plan: all stages of the run, which the console counts.
+    Raises Stopped where training diverges, Terminated where SIGTERM has come.
+    """
+    for stage in stages:
+        title = f"stage {plan.index(stage) + 1}/{len(plan)} {stage}"
+        if run.directory.note(stage) is not None:
+            run.console.say(f"{title}: already done")
+            continue
+        started = time.monotonic()
+        run.console.say(f"{title}: starts")
+        try:
+            found = run_stage(run, stage)
+        except Diverged as error:
+            raise Stopped(f"stage {stage}: {error}") from error
+        except Interrupted as interrupted:
+            raise Terminated(str(interrupted)) from interrupted
+        except Terminated as terminated:
+            raise Terminated(f"in stage {stage}") from terminated
+        note = found | {"seconds": round(time.monotonic() - started, 1)}
+        run.directory.finish(stage, note)
+        run.console.say(f"{title}: done " + " ".join(f"{name}={_note_text(value)}" for name, value in note.items()))
+
+
+def _note_text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace(" ", "")
+
+
 def run_stage(run: Run, stage: str) -> dict[str, Any]:
     """What the stage leaves to say. Every process has to call this."""
     if stage in ON_THE_FIRST_PROCESS:
@@ -56,9 +91,9 @@ def plan_stages(config: TrainConfig) -> tuple[str, ...]:
 
 def required_stages(config: TrainConfig, last: str) -> tuple[str, ...]:
     """The stage `last` and every one whose files it reads, directly or not, in order."""
-    wanted, left = set(), [last]
-    while left:
-        stage = left.pop()
+    wanted, remaining = set(), [last]
+    while remaining:
+        stage = remaining.pop()
         wanted.add(stage)
-        left += config.reads(stage)
+        remaining += config.reads(stage)
     return tuple(stage for stage in STAGES if stage in wanted)

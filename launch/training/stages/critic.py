@@ -37,7 +37,7 @@ def pairs(run: Run) -> dict[str, Any]:
     """Trajectory pairs, as the benchmark prefers samples of one task (section 4.1)."""
     if run.config.pairs is not None:
         return _given_pairs(run, run.config.pairs)
-    path = run.directory.path / "grading" / "trajectories.jsonl"
+    path = run.directory.rows_file("grading")
     samples = [Sample(found.where, found.row) for found in read_located_rows(path, Trajectory)]
     tasks = {sample.trajectory.task.task_id for sample in samples if sample.trajectory.reward is not None}
     if not tasks:
@@ -101,7 +101,7 @@ def critic(run: Run) -> dict[str, Any]:
     settings = run.config.critic
     if run.directory.note("pairs")["pairs"] == 0:  # type: ignore[index]
         return {"pairs": 0, "steps": 0}
-    path = run.directory.path / "pairs" / "trajectory_pairs.jsonl"
+    path = run.directory.rows_file("pairs")
     pairs = fitted_pairs(run, "critic", path, settings.training, last_turn_only=False)
     rows = both_sides(pairs)
     preference = PreferenceLoss(

@@ -38,7 +38,7 @@ def policy(run: Run) -> dict[str, Any]:
         count, counts = _imitate(run)
     else:
         per_turn = config.algorithm == "sweet"
-        path = run.directory.path / ("turn-pairs/pairs.jsonl" if per_turn else "pairs/trajectory_pairs.jsonl")
+        path = run.directory.rows_file("turn-pairs" if per_turn else "pairs")
         pairs = fitted_pairs(run, "policy", path, settings.training, last_turn_only=per_turn)
         turns = most_turns(both_sides(pairs))
         preference = PreferenceLoss("sum", settings.beta, settings.nll_coef, settings.label_smoothing, turns)
@@ -55,7 +55,7 @@ def _imitate(run: Run) -> tuple[int, dict[str, int]]:
     """Rejection fine-tuning on the agent's turns of every trajectory that the benchmark finds worth it; how many rows,
     and their `check_action_tokens`."""
     settings = run.config.policy
-    path = run.directory.path / "grading" / "trajectories.jsonl"
+    path = run.directory.rows_file("grading")
     given = read_located_rows(path, Trajectory)
     good = [given[index] for index in _demonstrations(run, [found.row for found in given])]
     rows = [(found.where, trajectory_row(found.row, run.chat, run.system, found.where)) for found in good]

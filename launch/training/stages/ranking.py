@@ -42,7 +42,7 @@ def candidates(run: Run) -> dict[str, Any]:
     if run.config.candidates is not None:
         return _given_candidates(run, run.config.candidates)
     settings = run.config.ranking
-    path = run.directory.path / "grading" / "trajectories.jsonl"
+    path = run.directory.rows_file("grading")
     located = read_located_rows(path, Trajectory)
     located = share_of(located, settings.data_fraction)
     used = [found.row for found in located]
@@ -158,7 +158,7 @@ def _candidates(
 
 def ranking(run: Run) -> dict[str, Any]:
     """The critic's advantage of every candidate, and of the turn that was played."""
-    found = read_rows(run.directory.path / "candidates" / "candidates.jsonl", Candidates)
+    found = read_rows(run.directory.rows_file("candidates"), Candidates)
     turns = [Turn(place, tuple(ids)) for place, row in enumerate(found) for ids in row.extra["output_ids"]]
     scores = iter(_scores(run, found, turns))
     played = _scores(run, found, [Turn(place, tuple(_played(run, row))) for place, row in enumerate(found)], "older")
@@ -212,7 +212,7 @@ def turn_pairs_stage(run: Run) -> dict[str, Any]:
     if run.config.turn_pairs is not None:
         return _given_turn_pairs(run, run.config.turn_pairs)
     rows: list[Pair] = []
-    for place, ranked in enumerate(read_rows(run.directory.path / "ranking" / "ranked.jsonl", Ranked)):
+    for place, ranked in enumerate(read_rows(run.directory.rows_file("ranking"), Ranked)):
         row, rng = ranked.candidates, random.Random(f"{run.config.seed} {place}")
         ids = [tuple(one) for one in row.extra["output_ids"]]
         prompt, prefix = row.extra["prompt_ids"], row.extra["prefix_length"]
@@ -229,9 +229,7 @@ def turn_pairs_stage(run: Run) -> dict[str, Any]:
             texts = [row.input + run.chat.decode(after) for _, after in sides]
             rows.append(Pair(texts[0], texts[1], extra))
     if not rows:
-        raise BadInput(
-            f"{run.directory.path / 'ranking' / 'ranked.jsonl'}: no turn has two different candidates to compare"
-        )
+        raise BadInput(f"{run.directory.rows_file('ranking')}: no turn has two different candidates to compare")
     write_rows(run.directory.stage("turn-pairs") / "pairs.jsonl", rows)
     return {"pairs": len(rows)}
 

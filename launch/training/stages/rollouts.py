@@ -53,7 +53,7 @@ def grade(run: Run, stage: str, source: Path, target: Path) -> list[Trajectory]:
 
 def grading(run: Run) -> dict[str, Any]:
     """Rewards of the rollouts: the share of a task's tests that the answer passes, or its similarity."""
-    source, folder = run.directory.path / "rollouts" / "trajectories.jsonl", run.directory.stage("grading")
+    source, folder = run.directory.rows_file("rollouts"), run.directory.stage("grading")
     graded = grade(run, "grading", source, folder / "trajectories.jsonl")
     return {"trajectories": len(graded), **outcome(graded)}
 
