@@ -48,6 +48,7 @@ def main() -> None:
     episodes = read_episodes(config, groups, console.progress)
     assert config.output is not None  # ShowConfig sees to it
     text = page(episodes, groups, Pieces(chat))
+    assert config.output is not None  # `ShowConfig` asks for one of the three
     write_text(config.output, text)
     print(f"{config.output}: {len(episodes)} episodes, {len(text) / 2**20:.1f} MiB; open it in a browser")
 

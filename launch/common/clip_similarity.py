@@ -81,7 +81,7 @@ class ClipSimilarity:
         """Compare pages with their references; see `Similarity`. Equal pictures score 1."""
         check_pairs(pages, references)
         instead = black_png() if self.failed == "black" else None
-        shown = [instead if has_failed(page) else page.png for page in pages]
+        shown = [instead if page is None or has_failed(page) else page.png for page in pages]
         wanted = [reference.png for reference in references]
         pictures = list(dict.fromkeys(png for png in (*shown, *wanted) if png is not None))
         unit_of = dict(zip(pictures, self.embed(pictures), strict=True))

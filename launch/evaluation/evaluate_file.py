@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from colbench_env.grade_file import AnswerGrader, grade_rows, why_ungraded, without_grade
 from colbench_env.grading.answers import MAX_CHARACTERS
 from colbench_env.tasks import write_rows
-from colbench_env.types import BadInput, Task, Trajectory
+from colbench_env.types import BadInput, Pair, Task, Trajectory
 from launch.common.benchmarks import Benchmark, open_benchmark
 from launch.common.console import Console
 from launch.evaluation.config import EvaluateConfig
@@ -88,7 +88,7 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
     for note in notes:
         console.warn(note)
     if config.pairs is not None:
-        for defect in _write_pairs(config, benchmark, own, graded[0], chat, console):
+        for defect in _write_pairs(config.pairs, config, benchmark, own, graded[0], chat, console):
             defects.append(defect)
             console.warn(defect)
     policies = ({BASELINE: graded[1].rows} if len(graded) == 2 else {}) | {EVALUATED: graded[0].rows}
@@ -256,8 +256,9 @@ def _kept(graded: Graded) -> dict[str, int]:
 
 
 def _write_pairs(
-    config: EvaluateConfig, benchmark: Benchmark, file: Dialogues, graded: Graded, chat: Chat | None, console: Console
-) -> list[str]:
+    target: Path, config: EvaluateConfig, benchmark: Benchmark, file: Dialogues, graded: Graded, chat: Chat | None,
+    console: Console,
+) -> list[str]:  # fmt: skip
     """Write the pairs that can be made; return a sentence for each dialogue that stands in the way of one."""
     from sweet_jax.trajectory_pairs import (  # takes seconds to import
         Sample,
@@ -266,7 +267,8 @@ def _write_pairs(
         tokenise_pair,
     )
 
-    pairs, defects = [], {}
+    pairs: list[Pair] = []
+    defects: dict[str, None] = {}
     preferred = select_pairs(
         (Sample(place, row) for place, row in zip(file.places, graded.rows, strict=True)), benchmark.preference_pairs
     )
@@ -287,12 +289,10 @@ def _write_pairs(
         except BadInput as problem:
             defects[str(problem)] = None
     if not preferred:
-        return [
-            f"{file.path}: {benchmark.no_preferences_message}, so there are no pairs and {config.pairs} is not written"
-        ]
+        return [f"{file.path}: {benchmark.no_preferences_message}, so there are no pairs and {target} is not written"]
     if pairs:
-        write_rows(config.pairs, pairs)  # type: ignore[arg-type]
-        console.say(f"{len(pairs)} trajectory pairs written to {config.pairs}")
+        write_rows(target, pairs)
+        console.say(f"{len(pairs)} trajectory pairs written to {target}")
     return list(defects)
 
 

@@ -94,7 +94,7 @@ def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
         _array(mesh, jnp.bool_, rows),
     )
     ends = network.eos_token_ids or (network.vocab_size - 1,)
-    generate = make_generate(model, ends, Sampling(max_new_tokens=config.new_tokens), config.samples)
+    generate: Any = make_generate(model, ends, Sampling(max_new_tokens=config.new_tokens), config.samples)
     return Program(lambda: generate.lower(params, *batch), params, {}, batch)
 
 

@@ -9,6 +9,7 @@ import io
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ MOST_POINTS = 100  # longer curves are drawn as means of equal stretches
 _INK, _GRID, _BEFORE, _AFTER = "#010101", "#020202", "#030303", "#040404"
 _COLOURS = {_INK: "var(--muted)", _GRID: "var(--line)", _BEFORE: "var(--start)", _AFTER: "var(--trained)"}
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 9,
     "text.color": _INK,
@@ -43,7 +44,7 @@ def curve(name: str, points: Sequence[tuple[int, float]]) -> str:
     with rc_context(_STYLE):
         marker = "o" if len(points) < 10 else ""  # a line of one point is not seen
         axes.plot(*zip(*_thin(points), strict=True), color=_AFTER, linewidth=1.6, marker=marker, markersize=3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]  # a MaxNLocator
         axes.set_xlabel("step")
     return _svg(figure, name)
 

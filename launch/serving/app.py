@@ -10,7 +10,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,11 +170,9 @@ class _Completion:
         self._drawn = 0
 
     async def whole(self) -> dict[str, Any]:
-        texts, logprobs, finishes = (
-            [""] * self._request.n,
-            [[] for _ in range(self._request.n)],
-            [None] * self._request.n,
-        )
+        texts = [""] * self._request.n
+        logprobs: list[list[dict[str, Any]]] = [[] for _ in texts]
+        finishes: list[str | None] = [None] * len(texts)
         async with contextlib.aclosing(self._pieces()) as pieces:
             async for piece in pieces:
                 texts[piece.choice] += piece.text
@@ -208,7 +206,7 @@ class _Completion:
         except EngineClosed as error:  # the status is sent already
             yield _event(APIError(503, str(error), "engine_closed").to_json())
 
-    async def _pieces(self) -> AsyncIterator[Piece]:
+    async def _pieces(self) -> AsyncGenerator[Piece, None]:
         """Yield the pieces of all choices as they come."""
         queue: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
 
@@ -222,25 +220,22 @@ class _Completion:
 
         tasks = [asyncio.ensure_future(put(choice, request)) for choice, request in enumerate(self._requests)]
         try:
-            left = len(tasks)
-            while left:
+            unfinished = len(tasks)
+            while unfinished:
                 piece = await queue.get()
                 if isinstance(piece, BaseException):
                     raise piece
-                left -= piece.finish is not None
+                unfinished -= piece.finish is not None
                 yield piece
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def _choice(self, choice: int, request: Request) -> AsyncIterator[Piece]:
-        end_ids, text, stop = (
-            self._served.chat.end_ids,
-            Detokenizer(self._token_bytes),
-            StopStrings(self._request.stop),
-        )
-        logprobs = LogProbs(self._token_bytes, end_ids)
-        shown, pending, finish = "", [], "length"
+    async def _choice(self, choice: int, request: Request) -> AsyncGenerator[Piece, None]:
+        end_ids, text = self._served.chat.end_ids, Detokenizer(self._token_bytes)
+        stop, logprobs = StopStrings(self._request.stop), LogProbs(self._token_bytes, end_ids)
+        shown, finish = "", "length"
+        pending: list[dict[str, Any]] = []
         async with contextlib.aclosing(self._served.engine.bursts(request)) as bursts:
             async for burst in bursts:
                 # A stop string ends the turn at the very token that completes it.
@@ -263,8 +258,8 @@ class _Completion:
         read = len(self._requests[0].ids)
         return {"prompt_tokens": read, "completion_tokens": self._drawn, "total_tokens": read + self._drawn}
 
-    def _logprobs(self, told: list[dict[str, Any]]) -> dict[str, Any] | None:
-        return {"content": told, "refusal": None} if self._request.logprobs else None
+    def _logprobs(self, tokens: list[dict[str, Any]]) -> dict[str, Any] | None:
+        return {"content": tokens, "refusal": None} if self._request.logprobs else None
 
 
 def _choice(index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None, finish: str | None) -> dict[str, Any]:

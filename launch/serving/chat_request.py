@@ -14,7 +14,7 @@ from colbench_env.types import BadInput, replace_lone_surrogates
 from sweet_jax.generation.batch_sampler import Sampling
 
 MOST_SAMPLES, MOST_STOPS, MOST_TOPS = 128, 4, 20
-EMPTY = (None, "", [], {})  # asks for nothing, whatever the name
+EMPTY: tuple[Any, ...] = (None, "", [], {})  # asks for nothing, whatever the name
 
 
 class APIError(Exception):

@@ -25,11 +25,11 @@ def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
         uvicorn.Config(
             app,
             loop="asyncio",  # uvloop would take the wakeup fd, through which `launch.common.stopping` hears of SIGTERM
-            http=functools.partial(LimitedProtocol, limits),
+            http=functools.partial(LimitedProtocol, limits),  # type: ignore[arg-type]  # any callable
             ws="none",
             lifespan="off",
             log_level="warning",
-            timeout_keep_alive=limits.keep_alive_timeout,
+            timeout_keep_alive=limits.keep_alive_timeout,  # type: ignore[arg-type]  # float seconds
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
@@ -44,10 +44,11 @@ class LimitedProtocol(H11Protocol):
 
     def __init__(self, limits: Limits, **settings: Any):
         super().__init__(**settings)
-        self._limits, self._timers = limits, {}
+        self._limits = limits
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]  # narrower than the base class
         if len(self.connections) > self._limits.max_connections:
             taken = f"all {self._limits.max_connections} connections are taken"
             self._refuse(APIError(503, taken, "too_many_connections"))

@@ -9,7 +9,7 @@ from typing import Any
 from sweet_jax.data.token_bytes import TokenBytes
 from sweet_jax.generation import Token
 
-LEAST_LOGPROB = -9999.0  # as OpenAI tells that of a token that cannot be drawn
+LEAST_LOGPROB = -9999.0  # OpenAI's value for a token that cannot be sampled
 
 
 class Detokenizer:
@@ -30,9 +30,9 @@ class Detokenizer:
 
 
 class LogProbs:
-    """The tokens of one reply as OpenAI tells them: the bytes, joined, are those of the reply's text.
+    """The tokens of one reply in OpenAI's format: the bytes, joined, are those of the reply's text.
 
-    Tokens that are no part of the text (special ones and `end_ids`) are told by their names, with no bytes.
+    Tokens outside the text (special ones and `end_ids`) are shown by their names, without bytes.
     """
 
     def __init__(self, token_bytes: TokenBytes, end_ids: Collection[int]):
@@ -41,12 +41,12 @@ class LogProbs:
     def add(self, tokens: Sequence[Token]) -> list[dict[str, Any]]:
         found = []
         for token in tokens:
-            tops = [self._told(*each) for each in token.top]
-            found.append(self._told(token.id, token.logp) | {"top_logprobs": tops})
+            tops = [self._token_json(*each) for each in token.top]
+            found.append(self._token_json(token.id, token.logp) | {"top_logprobs": tops})
             _, self._begun = self._token_bytes.convert([token.id], self._begun)
         return found
 
-    def _told(self, token: int, logp: float) -> dict[str, Any]:
+    def _token_json(self, token: int, logp: float) -> dict[str, Any]:
         content = b"" if token in self._end_ids else self._token_bytes.of(token, not self._begun)
         text = content.decode("utf-8", "replace") or self._token_bytes.name(token)
         return {"token": text, "logprob": max(logp, LEAST_LOGPROB), "bytes": list(content)}

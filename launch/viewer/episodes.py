@@ -148,12 +148,13 @@ def _dialogue_row(row: Trajectory, turns: Sequence[Turn], where: str) -> list[Sh
     """Return the dialogue's token row, with the log-ratios of the ranked turns; [] where it has no ids."""
     if TOKENS not in row.extra:
         return []
-    tokens, ratios = row_from_json(row.extra[TOKENS], where), []
+    tokens = row_from_json(row.extra[TOKENS], where)
+    ratios: list[float | None] = []
     for number, count in turn_counts(tokens).items():
         known = turns[number - 1].log_ratios if number <= len(turns) else None
         ratios += known if known is not None and len(known) == count else [None] * count
-    known = tuple(ratios) if any(one is not None for one in ratios) else None
-    return [ShownRows(DIALOGUE, (Shown(DIALOGUE, tokens, known),))]
+    recorded = tuple(ratios) if any(ratio is not None for ratio in ratios) else None
+    return [ShownRows(DIALOGUE, (Shown(DIALOGUE, tokens, recorded),))]
 
 
 def _pair_rows(pairs: Sequence[tuple[str, str, Pair]]) -> list[ShownRows]:

@@ -189,7 +189,8 @@ def _picks(path: Path | None) -> dict[int, list[Picked]] | None:
         two = isinstance(picked, list) and len(picked) == 2 and all(isinstance(i, int) and i >= 0 for i in picked)
         if not (two and isinstance(position, int)):
             raise BadInput(f"{one.where}: 'picked' and 'position' are no pair of numbers and a number")
-        found[position].append(Picked(one.where, *picked, one.row))
+        chosen, rejected = picked
+        found[position].append(Picked(one.where, chosen, rejected, one.row))
     return found
 
 
@@ -229,12 +230,13 @@ def _same_tasks(rows: Sequence[Numbered], others: Sequence[Numbered], name: str)
 
 def _failures(group: Group, rows: Sequence[Numbered], limit: int) -> list[Episode]:
     """Read the episodes that the machine spoilt, from the file of failures. Their lines follow the group's last."""
-    path, found = failures_file(group.path), []
+    path = failures_file(group.path)
+    found: list[Episode] = []
     if not path.exists():
         return []
     last = rows[-1].line if rows else 0
     for line in scan_lines(path):
-        record = decode_line(line.content, line.where)
+        record: Any = decode_line(line.content, line.where)
         try:
             found.append(broken_episode(group.name, last + line.number, line.where, record))
         except (KeyError, TypeError, IndexError, AttributeError):
