@@ -246,3 +246,19 @@ def test_a_reader_that_has_gone_is_one_sentence():
     done = subprocess.run(command, cwd=ROOT, stdout=writes, stderr=subprocess.PIPE, text=True, timeout=120)
     os.close(writes)
     assert (done.returncode, done.stderr) == (1, "error: standard output was closed before everything was printed\n")
+
+
+def test_the_help_of_convert_does_without_jax(python):
+    code = (
+        "import sys; from launch import convert; sys.argv = ['launch.convert', '--help']\n"
+        "try: convert.main()\n"
+        "finally: print(sorted({'jax', 'torch'} & set(sys.modules)))"
+    )
+    done = python("-c", code)
+    assert done.status == 0, done.stderr
+    assert "--from" in done.stdout and done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_flags_of_convert_are_named_as_in_the_documents():
+    config = cli.parse_plain(ConvertConfig, ["--from=a", "--to=b"], "launch.convert")
+    assert (str(config.source), str(config.to), config.dtype) == ("a", "b", "same")

@@ -13,9 +13,8 @@ from safetensors.numpy import load_file
 
 from launch import convert
 from launch.common import cli
-from launch.export.config import ConvertConfig
 from models import weight_files
-from models.config import ModelError, from_hf
+from models.config import from_hf
 from models.hf_io import load_llama
 from models.llama import Llama, logits, variables
 from models.lora import LoraConfig, lora_shapes, lora_shardings, merge_adapters
@@ -23,7 +22,6 @@ from models.parameters import flatten, init_params, param_shardings
 from models.peft_io import load_adapter
 from sweet_jax.critic import add_value_head
 from sweet_jax.data.chat import Chat
-from sweet_jax.export import generation_settings
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.train.checkpoint import Checkpoints
 from sweet_jax.train.optim import make_optimizer
@@ -294,27 +292,6 @@ def test_the_newest_whole_checkpoint_is_converted_where_the_newest_is_damaged(
     assert (folder / "4").is_dir()
 
 
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b'{"eos_token_id": "</s>"}', "eos_token_id is '</s>', expected a token id, a list of them, or null"),
-        (b'{"eos_token_id": [1, null]}', "eos_token_id is [1, None], expected a token id, a list of them, or null"),
-        (b"[]", "holds [], expected an object"),
-        (b'{"a": "\xe9"}', "not UTF-8: invalid continuation byte at byte 7"),
-    ],
-)
-def test_damaged_generation_settings_are_refused_with_their_file(tmp_path, content, sentence):
-    (tmp_path / "generation_config.json").write_bytes(content)
-    with pytest.raises(ModelError) as error:
-        generation_settings(tmp_path)
-    assert str(error.value) == f"{tmp_path}/generation_config.json: {sentence}"
-
-
-def test_a_null_among_generation_settings_is_read(tmp_path):
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": null, "top_k": 3}')
-    assert generation_settings(tmp_path) == {"eos_token_id": None, "top_k": 3}
-
-
 @pytest.mark.parametrize("named", [{}, {"eos_token_id": []}])
 def test_generation_settings_without_end_ids_get_those_of_the_network_and_the_template(
     converts, run_dir, tmp_path, tiny_model, named
@@ -359,22 +336,6 @@ def test_a_place_where_nothing_can_be_made_is_one_sentence(converts, run_dir, tm
     assert sentence == f"{tmp_path / 'file' / 'out'}: the model cannot be written: Not a directory"
 
 
-def test_help_does_without_jax(python):
-    code = (
-        "import sys; from launch import convert; sys.argv = ['launch.convert', '--help']\n"
-        "try: convert.main()\n"
-        "finally: print(sorted({'jax', 'torch'} & set(sys.modules)))"
-    )
-    done = python("-c", code)
-    assert done.status == 0, done.stderr
-    assert "--from" in done.stdout and done.stdout.splitlines()[-1] == "[]"
-
-
 def test_a_mesh_that_does_not_divide_the_network_is_refused(converts, run_dir, tmp_path):
     ended = converts(f"--from={run_dir}", f"--to={tmp_path / 'out'}", "--mesh=1x3")
     assert "does not divide over mesh axis 'tensor' of 3" in refusal(ended)
-
-
-def test_flags_are_named_as_in_the_documents():
-    config = cli.parse_plain(ConvertConfig, ["--from=a", "--to=b"], "launch.convert")
-    assert (str(config.source), str(config.to), config.dtype) == ("a", "b", "same")

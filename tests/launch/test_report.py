@@ -1,133 +1,37 @@
-"""The end of a run: the table on the console, report.json and report.html. No model is loaded."""
+"""The end of a run: the table on the console and report.json. No model is loaded."""
 
 import dataclasses
-import io
-import json
 import os
 import re
 import shlex
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from colbench_env.statistics import Estimate
 from colbench_env.tasks import read_rows, write_rows
-from colbench_env.types import NO_ANSWER, BadInput, Message, Task, Trajectory
+from colbench_env.types import NO_ANSWER, BadInput, Message, Trajectory
 from launch.common import cli
-from launch.common.benchmarks import Backend
-from launch.common.console import Console
 from launch.common.files import write_json
-from launch.common.run_dir import RunDir
-from launch.reporting.metric_names import METRIC_NAMES, duration, points, share
-from launch.training import report_page as page
+from launch.reporting.metric_names import duration, points, share
 from launch.training.command_line import command_line, next_commands
 from launch.training.config import TrainConfig
 from launch.training.presets import PRESETS
 from launch.training.report import write_report
-from launch.training.run import Run
-from models.config import LlamaConfig
-from sweet_jax.mesh import DeviceReport, MeshShape
-
-NETWORK = LlamaConfig(
-    vocab_size=16, hidden_size=8, intermediate_size=16, num_layers=1, num_heads=2, num_kv_heads=1, head_size=4,
-    max_position_embeddings=64, tie_word_embeddings=True,
-)  # fmt: skip
-EVIL = '<script>alert(1)</script> & "quoted"'
-NUM_TASKS = 20
-
-
-def trajectory(number, questions, passed, tokens, reward=None):
-    tests = {f"test{i}": f"f({i}) <b>" for i in range(1, 11)}
-    task = Task(f"Task {number}: {EVIL}", "def f(x):\n    return x < 3", tests)
-    history = [Message("user", task.problem_description)]
-    for question in range(questions):
-        history += [Message("assistant", f"Which {question}?", extra={"tokens": tokens}), Message("user", EVIL)]
-    history.append(Message("assistant", "I WANT TO ANSWER:\ndef f(x): ...", extra={"tokens": tokens}))
-    verdicts = {f"test{i}": "pass" if i <= passed else "wrong" for i in range(1, 11)}
-    reward = passed / 10 if reward is None else reward
-    return Trajectory(task, tuple(history), "def f(x): ...", reward, {"verdicts": verdicts})
-
-
-def metrics_rows(names, steps=250):
-    return [{"stage": "s", "step": s, "total": steps} | {name: 1 / s for name in names} for s in range(1, steps + 1)]
-
-
-def write_metrics(folder, rows):
-    folder.mkdir(exist_ok=True)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+from tests.launch.report_runs import (
+    make_run,
+    printed,
+    read_json,
+    trajectory,
+    write_metrics,
+)
 
 
 @pytest.fixture
 def run(tmp_path):
     """A finished run: the start policy solves tasks 1 to 5 of 20, the trained one 2 to 17."""
     return make_run(tmp_path / "runs" / "first")
-
-
-def make_run(folder, **changes):
-    folder.mkdir(parents=True)
-    config = TrainConfig(run_dir=folder, model="scratch", **changes)
-    directory = RunDir(folder)
-    write_json(folder / "start" / "model" / "config.json", NETWORK.to_hf())
-    write_metrics(folder / "start", metrics_rows(["loss", "nll", "grad_norm"]))
-    for stage in ("critic", "policy"):
-        write_metrics(folder / stage, metrics_rows(["loss", "rewards/accuracies", "rewards/margins", "nll"]))
-    (folder / "evaluation").mkdir()
-    numbers = range(1, NUM_TASKS + 1)
-    start = [trajectory(n, questions=0, passed=10 if n <= 5 else 5, tokens=20) for n in numbers]
-    trained = [trajectory(n, questions=2, passed=10 if 2 <= n <= 17 else 0, tokens=10) for n in numbers]
-    write_rows(folder / "evaluation" / "start.jsonl", start)
-    if config.algorithm != "zero-shot":
-        write_rows(folder / "evaluation" / "trained.jsonl", trained)
-    directory.finish("start", {"dialogues": 400, "complete": 0.4275, "seconds": 83.5})
-    directory.finish("critic", {"pairs": 120, "steps": 250, "seconds": 10.0})
-    directory.finish("evaluation", {"start": {"success": float("nan")}, "seconds": 6.5})
-    (folder / "log.txt").write_text("hello\nwarning: stage critic: an old one\nwarning: stage critic: an old one\n")
-    console = Console(io.StringIO())
-    console.warn("stage policy: a new <one>")
-    return Run(config, directory, console, DeviceReport("cpu", "cpu", 1, 1, False), MeshShape(), Backend())
-
-
-def said(run):
-    return run.console._stream.getvalue()
-
-
-def read_json(run):
-    def refuse(name):
-        raise AssertionError(f"{name} is no JSON")
-
-    return json.loads((run.directory.path / "report.json").read_text(), parse_constant=refuse)
-
-
-class Elements(HTMLParser):
-    """Every tag of a page with its attributes, and whether all are closed."""
-
-    VOID = {"meta", "path", "use", "rect", "br"}
-
-    def __init__(self, text):
-        super().__init__()
-        self.found, self.open = [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-
-@pytest.fixture
-def html(run):
-    write_report(run, 123.45)
-    return (run.directory.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_numbers_are_those_of_the_dialogues(run):
@@ -173,7 +77,7 @@ def test_pages_that_did_not_get_their_stylesheet_are_a_warning_of_the_report(run
     write_rows(path, [dataclasses.replace(first, extra=first.extra | {"page": page}), *rest])
     write_report(run, 123.45)
     told = "trained policy: 1 of 1 pages asked for a style sheet that they did not get: fonts.test/css2 (1)"
-    assert read_json(run)["warnings"][-1] == told and f"warning: {told}\n" in said(run)
+    assert read_json(run)["warnings"][-1] == told and f"warning: {told}\n" in printed(run)
 
 
 def test_dialogues_out_of_turns_have_a_verdict_of_their_own_and_keep_the_recorded_one_in_the_numbers(run):
@@ -192,7 +96,7 @@ def test_dialogues_out_of_turns_have_a_verdict_of_their_own_and_keep_the_recorde
     start = read_json(run)["policies"]["start"]
     assert start["verdicts"] == {"pass": 105, "wrong": 65, "syntax-error": 30}
     assert (start["out_of_turns"], start["out_of_turns_verdicts"]) == (3, {"syntax-error": 30})
-    table = {line[:28].strip(): line[28:].split() for line in said(run).splitlines()}
+    table = {line[:28].strip(): line[28:].split() for line in printed(run).splitlines()}
     assert table["dialogues out of turns"] == ["3", "of", "20", "0", "of", "20"]
     html = (run.directory.path / "report.html").read_text()
     assert "syntax-error" not in html and "<td>30 (15.0 %)</td>" in html
@@ -207,14 +111,7 @@ def test_a_critic_with_accuracy_1_at_most_logged_steps_is_a_warning_of_the_repor
     write_report(run, 1.0)
     (warning,) = [text for text in read_json(run)["warnings"] if "accuracy" in text]
     assert warning.startswith("stage critic: preference accuracy was 1.0 at 9 of 13 logged steps: ")
-    assert f"warning: {warning}\n" in said(run)
-
-
-def test_the_page_says_in_a_paragraph_what_the_run_did(html):
-    assert (
-        "<p>The start policy was trained on 400 scripted dialogues. The critic was trained on 120 such pairs in 250 "
-        "steps. All stages together took 1 min 40 s.</p>"
-    ) in html
+    assert f"warning: {warning}\n" in printed(run)
 
 
 def test_the_entropy_of_each_policy_stands_by_turn(run):
@@ -239,18 +136,9 @@ def test_the_entropy_of_each_policy_stands_by_turn(run):
     assert "Entropy of the policy by turn" in html and html.count("<svg") == 10
 
 
-def test_figures_of_the_miniature_stand_in_no_table_of_the_paper(run, tmp_path):
-    own = make_run(tmp_path / "own", tasks=Path("tasks.jsonl"))
-    for one in (run, own):
-        write_report(one, 1.0)
-    miniature, real = ((one.directory.path / "report.html").read_text() for one in (run, own))
-    assert "this run, start policy" in real and "this run, start policy" not in miniature
-    assert "8B SWEET-RL" in miniature and "do not stand here" in miniature
-
-
 def test_the_console_shows_the_table_the_files_and_what_to_try(run):
     write_report(run, 123.45)
-    folder, lines = run.directory.path, said(run).splitlines()
+    folder, lines = run.directory.path, printed(run).splitlines()
     table = {line[:28].strip(): line[28:].split() for line in lines}
     assert table["success"][:2] == ["25.0", "%"]
     assert table["success"][4:6] == ["80.0", "%"]
@@ -267,77 +155,16 @@ def test_the_console_shows_the_table_the_files_and_what_to_try(run):
     ]
 
 
-def test_the_page_loads_nothing_and_links_only_to_files_of_the_run(html, run):
-    elements = Elements(html)
-    assert elements.open == []
-    assert {tag for tag, _ in elements.found} & {"script", "link", "img", "iframe", "object"} == set()
-    assert "://" not in html
-    assert "@import" not in html
-    targets = {attrs[name] for _, attrs in elements.found for name in ("src", "href", "xlink:href") if name in attrs}
-    files = {target for target in targets if not target.startswith("#")}
-    assert {"report.json", "log.txt", "evaluation/start.jsonl", "critic/metrics.jsonl", "start/model/"} <= files
-    assert all((run.directory.path / file).exists() for file in files)
-
-
-def test_marks_inside_the_drawings_are_found_and_unique(html):
-    found = Elements(html).found
-    ids = [attrs["id"] for _, attrs in found if "id" in attrs]
-    used = {attrs["xlink:href"][1:] for _, attrs in found if "xlink:href" in attrs}
-    used |= set(re.findall(r"url\(#([^)]*)\)", html))
-    assert len(ids) == len(set(ids))
-    assert used and used <= set(ids)
-
-
-def test_text_of_dialogues_tasks_and_warnings_is_shown_not_run(html):
-    assert "<script" not in html and "<b>" not in html
-    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;quoted&#34;") == 12
-    assert "a new &lt;one&gt;" in html and "f(1) &lt;b&gt;" in html and "return x &lt; 3" in html
-
-
-def test_every_stage_that_trains_has_its_plots_in_the_colours_of_the_page(html):
-    figures = re.findall(r"<figcaption>(.*?)</figcaption>", html)
-    assert figures[2:] == ["nll", *2 * ["loss", "rewards/accuracies", "rewards/margins"]]
-    assert html.count("<svg") == 9
-    assert set(re.findall(r"(?:fill|stroke): (#\w+)", html)) == set()
-    assert "var(--trained)" in html and "prefers-color-scheme: dark" in html
-
-
-def test_what_keeps_figures_from_the_papers_is_told_of_ones_own_tasks_and_the_miniature_is_called_one(run, tmp_path):
-    own = make_run(tmp_path / "own", tasks=Path("tasks.jsonl"))
-    for one in (run, own):
-        write_report(one, 1.0)
-    miniature, real = ((one.directory.path / "report.html").read_text() for one in (run, own))
-    assert "its tasks are a miniature" in miniature and "nothing says that they are the same ones" not in miniature
-    assert "its tasks are a miniature" not in real
-    assert "<li>Tasks: 20 here, 1000 test tasks in the paper; nothing says that they are the same ones.</li>" in real
-
-
-def test_the_examples_are_the_first_of_each_kind(run):
-    dialogues = {
-        "start": [trajectory(n, 0, p, 1) for n, p in enumerate([3, 10, 10, 2, 1], start=1)],
-        "trained": [trajectory(n, 0, p, 1) for n, p in enumerate([4, 10, 10, 10, 10], start=1)],
-    }
-    found = page.examples(dialogues, METRIC_NAMES["backend"])
-    assert [(example.number, example.kind) for example in found] == [
-        (4, "solved only after training"),
-        (1, "solved neither before nor after training"),
-        (2, "solved before and after training"),
-    ]
-    assert [side.outcome for side in found[0].sides] == ["2 of 10 tests passed", "10 of 10 tests passed"]
-    alone = page.examples({"start": dialogues["start"][1:3]}, METRIC_NAMES["backend"])
-    assert [(example.number, example.kind) for example in alone] == [(1, "solved"), (2, "solved")]
-
-
 def test_a_second_start_only_tells_the_table_again(run, monkeypatch):
     write_report(run, 123.45)
-    first, files = said(run), [run.directory.path / name for name in ("report.json", "report.html")]
+    first, files = printed(run), [run.directory.path / name for name in ("report.json", "report.html")]
     times = [os.stat(file).st_mtime_ns for file in files]
     run.console._stream.truncate(0)
     run.console._stream.seek(0)
     (run.directory.path / "evaluation" / "start.jsonl").unlink()  # nothing is read again
     monkeypatch.setitem(sys.modules, "launch.training.report_page", None)  # nothing is drawn again: importing it fails
     write_report(run, None)
-    assert said(run) == first.removeprefix("warning: stage policy: a new <one>\n")
+    assert printed(run) == first.removeprefix("warning: stage policy: a new <one>\n")
     assert times == [os.stat(file).st_mtime_ns for file in files]
 
 
@@ -362,8 +189,8 @@ def test_a_zero_shot_run_has_one_policy_and_no_difference(tmp_path):
     write_report(run, 1.0)
     found = read_json(run)
     assert (list(found["policies"]), found["difference"], found["intervals_overlap"]) == (["start"], None, None)
-    assert "Success of the start policy on 20 held-out tasks: 25.0 %" in said(run)
-    assert "trained" not in said(run)
+    assert "Success of the start policy on 20 held-out tasks: 25.0 %" in printed(run)
+    assert "trained" not in printed(run)
     assert "trained policy" not in (run.directory.path / "report.html").read_text()
     write_report(run, None)
 
@@ -375,7 +202,7 @@ def test_answers_that_could_not_be_graded_are_told_and_left_out(run):
     write_report(run, 1.0)
     found = read_json(run)
     assert (found["policies"]["trained"]["excluded"], found["difference"]["tasks"]) == (2, 18)
-    assert re.search(r"excluded: not graded +0 of 20 +2 of 20", said(run))
+    assert re.search(r"excluded: not graded +0 of 20 +2 of 20", printed(run))
     assert "could not be graded" in (run.directory.path / "report.html").read_text()
 
 
@@ -385,7 +212,7 @@ def test_a_run_in_which_nothing_could_be_graded_still_has_a_report(run):
         write_rows(run.directory.path / "evaluation" / f"{name}.jsonl", rows)
     write_report(run, 1.0)
     assert read_json(run)["difference"]["success"] == {"mean": None, "low": None, "high": None}
-    assert "Success went from n/a to n/a" in said(run)
+    assert "Success went from n/a to n/a" in printed(run)
     write_report(run, None)
 
 
@@ -425,22 +252,6 @@ def test_numbers_are_written_for_people():
     assert share(Estimate(0.5, 0.25, 0.755)) == "50.0 % [25.0, 75.5]"
     assert points(Estimate(-0.5, -0.75, 0.25)) == "-50.0 points [-75.0, +25.0]"
     assert [duration(s) for s in (8.14, 59.7, 754.2, 7322)] == ["8.1 s", "1 min 00 s", "12 min 34 s", "2 h 02 min"]
-
-
-def test_the_smallest_runs_can_be_drawn():
-    from launch.reporting.plots import bars, curve
-
-    assert len(re.findall(r"<use [^>]*fill: var\(--trained\)", curve("one", [(1, 0.5)]))) == 1
-    assert curve("one", [(1, 0.5)]) == curve("one", [(1, 0.5)])
-    assert ">start</text>" in bars("failed", {"start": {10: (0.0, "2")}}, "success, %")
-
-
-def test_long_curves_are_drawn_as_means():
-    from launch.reporting.plots import _thin
-
-    assert _thin([(1, 2.0), (2, 4.0)]) == [(1, 2), (2, 4)]
-    assert _thin([(step, float(step)) for step in range(1, 151)])[:2] == [(1.5, 1.5), (3.5, 3.5)]
-    assert len(_thin([(step, 0.0) for step in range(1001)])) == 91
 
 
 def test_the_report_is_written_whole_or_not_at_all(run, monkeypatch):
