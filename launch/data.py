@@ -24,8 +24,8 @@ def check(argv: Sequence[str]) -> None:
     from launch.data_tools.check_file import check_file
     from launch.data_tools.report_text import to_text
 
-    said = (lambda sentence: None) if config.json else (lambda sentence: print(printable(sentence)))
-    report = check_file(config, Console(), said)
+    on_defect = (lambda sentence: None) if config.json else (lambda sentence: print(printable(sentence)))
+    report = check_file(config, Console(), on_defect)
     print(json.dumps(report.to_json()) if config.json else printable(to_text(report)))
     if report.defects:
         raise cli.bad_input(f"{config.file}: {len(report.defects)} of {report.rows} rows are defective")
@@ -53,8 +53,8 @@ def main() -> None:
         print(_USAGE, *(f"    {command}    {function.__doc__}" for command, function in COMMANDS.items()), sep="\n")
     else:
         print(_USAGE, file=sys.stderr)
-        said = f"{name!r} is no command of launch.data" if name else "no command of launch.data is named"
-        raise cli.bad_input(f"{said}, expected one of {', '.join(COMMANDS)}")
+        problem = f"{name!r} is no command of launch.data" if name else "no command of launch.data is named"
+        raise cli.bad_input(f"{problem}, expected one of {', '.join(COMMANDS)}")
 
 
 if __name__ == "__main__":

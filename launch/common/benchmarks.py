@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from sweet_jax.pairs import IndexPair
 
 
-def default_turns(benchmark: BenchmarkName, miniature: bool) -> int:
+def default_turns(benchmark: BenchmarkName, is_toy: bool) -> int:
     """Return the most agent turns of a dialogue by default: the paper's ten, fewer in the toy benchmarks."""
-    if not miniature:
+    if not is_toy:
         return MAX_TURNS
     return frontend_mini.MINI_TURNS if benchmark == "frontend" else MINI_TURNS
 

@@ -1,4 +1,4 @@
-"""What a person sees: a header, progress, one parsable line a step, warnings; also kept in the run's `log.txt`."""
+"""The console: a header, progress, one parsable line a step, warnings; kept in the run's `log.txt` as well."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Console:
 
 
 class ShortLine:
-    """The metrics of a training stage as a terminal shows them: below 80 columns, with the time that is left.
+    """The metrics of a training stage as a terminal shows them: below 80 columns, with the remaining time.
 
     In:  "critic", 120, 345, {"loss": 0.41234, "rewards/accuracies": 0.9375, "rewards/margins": 0.8251}
     Out: "critic 120/345  loss 0.412  accuracy 94%  margin 0.83  0.52 s/step  1:57 left"
@@ -112,7 +112,7 @@ class ShortLine:
 
     def __init__(self, stage: str, clock: Callable[[], float] = time.monotonic):
         self._stage, self._clock = stage, clock
-        self._first: tuple[int, float] | None = None  # the first update that was told, which has the compilation behind
+        self._first: tuple[int, float] | None = None  # the first update shown, after the compilation
 
     def __call__(self, done: int, total: int, values: Mapping[str, float]) -> str:
         """Format the metrics of an update; return "" where there are none."""

@@ -25,7 +25,7 @@ from launch.common.settings import start_model
 from sweet_jax import processes
 
 AnyRow = TypeVar("AnyRow", bound=Row)
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a file that is open does not tell its name
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # errors of an open file that do not name it
 ROW_FILES = {
     "rollouts": "trajectories.jsonl",
     "grading": "trajectories.jsonl",
@@ -106,7 +106,7 @@ class RunDir:
                 f"{self.path}: another process is working in this run directory",
             )
             processes.broadcast_from_process_0(lambda: held.enter_context(lock) or self._check(wanted))
-            # A text that no earlier start can have left there.
+            # A text that no earlier start can have written.
             processes.publish(self.path / ".hosts", lambda: self._write_hosts())
             try:
                 yield

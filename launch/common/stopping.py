@@ -46,7 +46,7 @@ def end_at_once(terminated: Terminated) -> None:
 
 
 on_silence: Callable[[Terminated], None] = end_at_once
-"""What the second thread does where the main thread does not answer; `distributed` tells the others first."""
+"""What the second thread does where the main thread does not answer; `distributed` tells the other processes first."""
 
 
 def watch_for_sigterm() -> None:
@@ -54,19 +54,19 @@ def watch_for_sigterm() -> None:
 
     libtpu answers SIGTERM with a stack dump where nobody has taken it over before.
     """
-    hears, wakes = socket.socketpair()
-    wakes.setblocking(False)
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
     signal.signal(signal.SIGTERM, _raise)
-    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_listen, args=(hears, wakes), daemon=True).start()
-    tell = sys.unraisablehook
+    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_listen, args=(receiver, sender), daemon=True).start()
+    report = sys.unraisablehook
 
     def raise_again(lost: sys.UnraisableHookArgs) -> None:
         """Raise again what Python has dropped because it was raised in a callback, of the garbage collector, say."""
         if isinstance(lost.exc_value, Terminated):
             threading.Timer(0.05, _send_again).start()  # when the callback is over
         else:
-            tell(lost)
+            report(lost)
 
     sys.unraisablehook = raise_again
 
@@ -111,12 +111,12 @@ def _send_again() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _listen(hears: socket.socket, _wakes: socket.socket) -> None:
-    """Wait for signals; each wakes this thread at once. `_wakes` is only kept open."""
+def _listen(receiver: socket.socket, _sender: socket.socket) -> None:
+    """Wait for signals; each wakes this thread at once. `_sender` is only kept open."""
     global _own
     first: float | None = None
     while True:
-        if hears.recv(1)[0] != signal.SIGTERM:
+        if receiver.recv(1)[0] != signal.SIGTERM:
             continue
         if _own:
             _own -= 1

@@ -19,10 +19,10 @@ from launch.data_tools.run_references import run_references
 TASK_KINDS, PAIR_KINDS = ("backend", "frontend"), ("critic-pairs", "turn-pairs")
 
 
-def check_file(config: CheckConfig, console: Console, said: Callable[[str], None]) -> Report:
+def check_file(config: CheckConfig, console: Console, on_defect: Callable[[str], None]) -> Report:
     """Check a file and report what it holds.
 
-    said: called with the sentence of each defective row as soon as it is known.
+    on_defect: called with the sentence of each defective row as soon as it is known.
     Raises BadInput for a file that cannot be read or has no rows.
     """
     if config.file.exists() and not (config.file.is_file() or config.file.is_dir()):
@@ -34,7 +34,7 @@ def check_file(config: CheckConfig, console: Console, said: Callable[[str], None
     def defect(number: int, sentence: str) -> None:
         defects.append(Defect(number, sentence))
         console.end_progress()
-        said(sentence)
+        on_defect(sentence)
 
     kinds = _read(config.file, kind, statistics, defect, console)
     references = None

@@ -65,9 +65,9 @@ def npm_registry() -> str:
     if named:
         return named
     if npm := shutil.which("npm"):
-        told = subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True, check=False)
-        if told.returncode == 0 and told.stdout.startswith("http"):
-            return told.stdout.strip()
+        answer = subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True, check=False)
+        if answer.returncode == 0 and answer.stdout.startswith("http"):
+            return answer.stdout.strip()
     return PUBLIC_REGISTRY
 
 

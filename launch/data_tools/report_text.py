@@ -1,4 +1,4 @@
-"""The facts of a file as a person reads them: aligned names and values."""
+"""The report on a file for display: aligned names and values."""
 
 from __future__ import annotations
 

@@ -213,14 +213,16 @@ def _left_out(file: Dialogues, graded: Graded, config: EvaluateConfig, benchmark
 
 def _turn_budgets(files: Sequence[Dialogues]) -> list[str]:
     """Warn where the rows record different limits of turns; the list is empty where they do not."""
-    told: dict[int, None] = {}
+    budgets: set[int] = set()
     for row in (row for file in files for row in file.rows):
         rules = row.extra.get("rules")
         if isinstance(rules, dict) and isinstance(turns := rules.get("max_turns"), int):
-            told[turns] = None
-    if len(told) < 2:
+            budgets.add(turns)
+    if len(budgets) < 2:
         return []
-    return [f"dialogues of at most {' and '.join(map(str, sorted(told)))} agent turns: their scores cannot be compared"]
+    return [
+        f"dialogues of at most {' and '.join(map(str, sorted(budgets)))} agent turns: their scores cannot be compared"
+    ]
 
 
 def _common_tasks(first: Graded, second: Graded) -> set[str]:
@@ -231,7 +233,7 @@ def _one_measure(
     files: Sequence[Dialogues], prepared: Sequence[Graded], benchmark: Benchmark, grader: AnswerGrader | None
 ) -> None:
     """Raise BadInput where pages are graded by different similarities, whose figures cannot be compared."""
-    if benchmark.runs_answers:  # the two modes of that grader are told in the report
+    if benchmark.runs_answers:  # the report names the mode of that grader
         return
     named: dict[str, Path] = {}
     for file, before in zip(files, prepared, strict=True):
@@ -241,8 +243,8 @@ def _one_measure(
             elif row.reward is not None:
                 named[str(row.extra.get("grader", "not recorded"))] = file.path
     if len(named) > 1:
-        told = " and ".join(f"{name} ({path})" for name, path in named.items())
-        raise BadInput(f"the rewards are of different similarities, {told}: --regrade grades all of them anew")
+        graders = " and ".join(f"{name} ({path})" for name, path in named.items())
+        raise BadInput(f"the rewards are of different similarities, {graders}: --regrade grades all of them anew")
 
 
 def _kept(graded: Graded) -> dict[str, int]:

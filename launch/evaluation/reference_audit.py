@@ -32,18 +32,18 @@ def run_references(
 ) -> ReferenceAudit:
     """Add to `read` the results of one run of each reference that is not defective by its source."""
     defects, flags, chances = dict(read.defects), dict(read.flags), {}
-    left = {task.task_id: task for task in tasks if task.task_id not in defects}
+    remaining = {task.task_id: task for task in tasks if task.task_id not in defects}
     done = 0
 
-    def ran(task_id: str, outcomes: Sequence[Outcome]) -> None:
+    def on_done(task_id: str, outcomes: Sequence[Outcome]) -> None:
         nonlocal done
         flags[task_id] |= outcome_flags(outcomes, outcomes)
-        if defect := outcome_defect(left[task_id], outcomes):
+        if defect := outcome_defect(remaining[task_id], outcomes):
             defects[task_id] = defect
         else:
             chances[task_id] = commonest_share(outcomes, grader.mode)
         done += 1
-        progress(done, len(left))
+        progress(done, len(remaining))
 
-    run_each(left, grader.expected, grader.workers, ran)
+    run_each(remaining, grader.expected, grader.workers, on_done)
     return ReferenceAudit(defects, flags, chances)

@@ -59,7 +59,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that `launch.evaluate` has to tell.
+    """Everything that `launch.evaluate` reports.
 
     parts: all dialogues, those about unflagged tasks, those without a failed reply of the simulator. flags: tasks by
     flag; flagged: how many have any. graded: rewards given here; kept: those of the file, by the grader

@@ -3,7 +3,7 @@
 What is counted: every all-gather, all-reduce, reduce-scatter, all-to-all and collective-permute of the optimised
 program, times the trip counts of the loops around it. A start and its done are one; so are the pieces of a collective
 that the TPU compiler spreads over the products beside it (they share a channel). A product whose operand goes round a
-ring shows as collective-permutes. A loop whose trip count the text does not tell (the decode loop ends when all rows
+ring shows as collective-permutes. A loop whose trip count the text does not say (the decode loop ends when all rows
 have ended) is counted at its bound, or once where there is none, and its name is given.
 """
 

@@ -1,4 +1,4 @@
-"""What is known of one plan: measured by compiling, counted from shapes, and how it is told."""
+"""One plan: what compiling has measured, what shapes tell, and how both are printed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Plan:
 
     @property
     def temporaries(self) -> int | None:
-        """What the program needs beside what it is given, at the moment when that is most."""
+        """What the program needs besides its inputs, at the moment when that is most."""
         return None if self.peak is None else self.peak - self.params - self.optimizer - self.batch
 
     @property
@@ -155,32 +155,32 @@ HEAD = (
 """Of a table of plans: memory and bytes sent in GiB a device."""
 
 
-def table_row(told: dict[str, Any]) -> str:
+def table_row(plan: dict[str, Any]) -> str:
     """Format one row of the table whose head is `HEAD`, from `Plan.to_json`."""
 
     def gib(name: str) -> str:
-        return "-" if told[name] is None else f"{told[name] / GIB:.2f}"
+        return "-" if plan[name] is None else f"{plan[name] / GIB:.2f}"
 
     def milliseconds(name: str) -> str:
-        return f"{1e3 * told[name]:,.0f}"
+        return f"{1e3 * plan[name]:,.0f}"
 
-    sent = sum(kind["sent_bytes"] for kind in told["collectives"].values())
-    compiled = bool(told["collectives"])
+    sent = sum(kind["sent_bytes"] for kind in plan["collectives"].values())
+    compiled = bool(plan["collectives"])
     cells = [
-        told["model"],
-        told["stage"],
-        f"{told['length']:,}",
-        told["topology"],
-        told["mesh"],
-        str(told.get("micro_batches", "-")),
+        plan["model"],
+        plan["stage"],
+        f"{plan['length']:,}",
+        plan["topology"],
+        plan["mesh"],
+        str(plan.get("micro_batches", "-")),
         *(gib(f"{part}_bytes") for part in ("params", "optimizer", "temporary", "peak", "limit")),
-        ("yes" if told["fits"] else "no") + (" (estimate)" if told["estimate"] else ""),
-        f"{told['replicated_share']:.3%}",
+        ("yes" if plan["fits"] else "no") + (" (estimate)" if plan["estimate"] else ""),
+        f"{plan['replicated_share']:.3%}",
         f"{sent / GIB:.1f}" if compiled else "-",
-        ("yes" if told["gathered_logits"] else "no") if compiled else "-",
+        ("yes" if plan["gathered_logits"] else "no") if compiled else "-",
         *(milliseconds(f"{what}_seconds") for what in ("floor", "arithmetic")),
         milliseconds("traffic_seconds") if compiled else "-",
-        f"{told['compile_seconds']:.0f}",
+        f"{plan['compile_seconds']:.0f}",
     ]
     return "| " + " | ".join(cells) + " |"
 

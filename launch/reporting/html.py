@@ -1,4 +1,4 @@
-"""Pages from the templates beside this file."""
+"""Pages from the templates of this package."""
 
 from __future__ import annotations
 

@@ -17,18 +17,18 @@ def missing_sheets(source: str, rows: Sequence[Trajectory]) -> list[str]:
     fonts.googleapis.com/css2 (20), site.test/a.css (11)"]
     """
     graded = [page for row in rows if isinstance(page := row.extra.get("page"), dict)]
-    told = []
+    sentences = []
     for key, what in (("missing_sheets", "pages"), ("reference_missing_sheets", "references")):
         lacking = [_places(page[key]) for page in graded if isinstance(page.get(key), list)]
         counts = Counter(place for places in lacking for place in places).most_common()
         if counts:
             named = ", ".join(f"{place} ({count})" for place, count in counts[:MOST])
             more = f" and {len(counts) - MOST} more" if len(counts) > MOST else ""
-            told.append(
+            sentences.append(
                 f"{source}: {len(lacking)} of {len(graded)} {what} asked for a style sheet that they did not get: "
                 f"{named}{more}"
             )
-    return told
+    return sentences
 
 
 def _places(urls: list[object]) -> list[str]:

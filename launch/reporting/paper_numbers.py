@@ -1,4 +1,4 @@
-"""The paper's figures, to stand beside one's own."""
+"""The paper's figures, to compare with one's own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PaperRow(NamedTuple):
 @dataclass(frozen=True)
 class PaperTable:
     """A column pair of the paper's tables. num_tasks: that were tested. keys: what the two figures are, in JSON; heads:
-    the same for people."""
+    the same for display."""
 
     title: str
     num_tasks: int

@@ -126,7 +126,7 @@ class RolloutConfig:
         from launch.common.benchmarks import default_turns  # numpy comes with it, for which --help need not wait
 
         scripted = self.benchmark == "backend" and self.simulator.human == "scripted"  # who knows no other tasks
-        return self.max_turns or default_turns(self.benchmark, miniature=self.tasks is None or scripted)
+        return self.max_turns or default_turns(self.benchmark, is_toy=self.tasks is None or scripted)
 
     @property
     def prompt_name(self) -> str:

@@ -100,14 +100,14 @@ class LimitedProtocol(H11Protocol):
         with what is read.
         """
         self._stop_timer("unread")
-        left = self.transport.get_write_buffer_size()
+        unread = self.transport.get_write_buffer_size()
         ended = self.cycle is not None and self.cycle.response_complete
-        if left and (ended or self.flow.write_paused):
-            check = functools.partial(self._check_reading, left)
+        if unread and (ended or self.flow.write_paused):
+            check = functools.partial(self._check_reading, unread)
             self._start_timer("unread", self._limits.unread_timeout, check)
 
-    def _check_reading(self, left_before: int) -> None:
-        if self.transport.get_write_buffer_size() < left_before:
+    def _check_reading(self, unread_before: int) -> None:
+        if self.transport.get_write_buffer_size() < unread_before:
             self._follow_reading()
         else:
             self.transport.abort()

@@ -1,7 +1,7 @@
 """The end of a run: a table on the console, `report.json` with every number, and `report.html`, one page to look at.
 
-`write_report` collects the numbers (`Report`), has the page drawn (`launch.training.report_page`), and tells the
-console. A second start of a finished run only reads the numbers back and tells them again.
+`write_report` collects the numbers (`Report`), has the page drawn (`launch.training.report_page`), and prints the
+result. A second start of a finished run only reads the numbers back and prints them again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def write_report(run: Run, seconds: float | None) -> None:
         for note in _late_warnings(run.directory, dialogues):
             run.console.warn(note)
         report = _collect(run, dialogues, seconds)
-        # The page first: where there is a report.json, there is a whole page beside it.
+        # The page first: where there is a report.json, there is a whole page as well.
         write_text(
             folder / "report.html", page(report, run.config, folder, dialogues, run.benchmark.page_images(dialogues))
         )

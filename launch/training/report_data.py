@@ -19,7 +19,7 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain",
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a run has to tell, as `report.json` has it.
+    """Everything that a run reports, as `report.json` has it.
 
     command: makes this run; next_commands: what to try after it. stages: the note of each finished stage, in order.
     last_start_seconds: of the last start that had something to do. warnings: of all starts. peak_memory_gib: the

@@ -14,8 +14,8 @@ GIVEN = ("rollouts", "pairs", "candidates", "turn-pairs")  # stages in whose pla
 
 def deeds(notes: Mapping[str, Note], config: TrainConfig, seconds: float) -> str:
     """Summarise a run in one paragraph from the notes of its finished stages (`done.json` of each), in order."""
-    told = [sentence for stage, note in notes.items() if (sentence := _sentence(stage, note, config))]
-    return " ".join([*told, f"All stages together took {duration(seconds)}."])
+    sentences = [sentence for stage, note in notes.items() if (sentence := _sentence(stage, note, config))]
+    return " ".join([*sentences, f"All stages together took {duration(seconds)}."])
 
 
 def _sentence(stage: str, note: Note, config: TrainConfig) -> str:

@@ -24,7 +24,11 @@ MAX_PAIRS = 4  # trajectory pairs shown for an episode
 
 @dataclass(frozen=True)
 class Reply:
-    """What the human said. leaks: how it gives the solution away. reasked: how many replies before it were refused."""
+    """A reply of the user simulator.
+
+    leaks: how it gives the solution away.
+    reasked: how many replies before it were refused.
+    """
 
     text: str
     leaks: tuple[str, ...]
@@ -160,9 +164,9 @@ def _dialogue_row(row: Trajectory, turns: Sequence[Turn], where: str) -> list[Sh
 def _pair_rows(pairs: Sequence[tuple[str, str, Pair]]) -> list[ShownRows]:
     """Return the token rows of trajectory pairs; the side that is this episode says so. Raises BadInput."""
     found = []
-    for number, (where, mine, pair) in enumerate(pairs[:MAX_PAIRS], start=1):
+    for number, (where, own_side, pair) in enumerate(pairs[:MAX_PAIRS], start=1):
         rows = (
-            Shown(side + " (this episode)" * (side == mine), row_from_json(pair.extra[key], where))
+            Shown(side + " (this episode)" * (side == own_side), row_from_json(pair.extra[key], where))
             for side, key in (("chosen", CHOSEN_TOKENS), ("rejected", REJECTED_TOKENS))
         )
         found.append(ShownRows(f"trajectory pair {number}", tuple(rows)))
@@ -208,9 +212,9 @@ def facts_of(row: Trajectory) -> tuple[tuple[str, str], ...]:
 def tests_of(row: Trajectory) -> tuple[Test, ...]:
     """Return the tests of the task with all that the row says of them."""
     verdicts, known = _verdicts(row), row.extra.get("tests")
-    said = {one.get("name"): one for one in known if isinstance(one, dict)} if isinstance(known, list) else {}
+    results = {one.get("name"): one for one in known if isinstance(one, dict)} if isinstance(known, list) else {}
     return tuple(
-        Test(name, call, verdicts.get(name), *(said.get(name, {}).get(key) for key in ("expected", "got", "detail")))
+        Test(name, call, verdicts.get(name), *(results.get(name, {}).get(key) for key in ("expected", "got", "detail")))
         for name, call in row.task.test_cases.items()
     )
 

@@ -103,14 +103,14 @@ def read_episodes(
         rows = _pictured(rows, config.design, progress)
     episodes = []
     for group in groups:
-        mine = rows[group.name]
-        others = _same_tasks(mine, rows[group.baseline], group.baseline) if group.baseline else [None] * len(mine)
-        ranked, pairs = _ranked(group, mine, config.limit), _trajectory_pairs(group, mine)
+        own = rows[group.name]
+        others = _same_tasks(own, rows[group.baseline], group.baseline) if group.baseline else [None] * len(own)
+        ranked, pairs = _ranked(group, own, config.limit), _trajectory_pairs(group, own)
         episodes += [
             episode(group.name, one.line, one.where, one.row, Joined(ranked[place], tuple(pairs[place]), others[place]))
-            for place, one in enumerate(mine)
+            for place, one in enumerate(own)
         ]
-        episodes += _failures(group, mine, config.limit)
+        episodes += _failures(group, own, config.limit)
     return episodes
 
 
@@ -172,8 +172,8 @@ def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int
             raise BadInput(
                 f"{one.where}: the dialogue is not that of {rows[index].where}, expected the file that was ranked"
             )
-        mine = None if picks is None else tuple(picks.get(position, ()))
-        found[index][turn] = Ranking(one.where, one.row, mine)
+        picked = None if picks is None else tuple(picks.get(position, ()))
+        found[index][turn] = Ranking(one.where, one.row, picked)
     return found
 
 
@@ -224,8 +224,8 @@ def _same_tasks(rows: Sequence[Numbered], others: Sequence[Numbered], name: str)
     waiting = defaultdict(list)
     for other in others:
         waiting[other.row.task.problem_description].append((name, other.line))
-    mine = (waiting[one.row.task.problem_description] for one in rows)
-    return [same.pop(0) if same else None for same in mine]
+    places = (waiting[one.row.task.problem_description] for one in rows)
+    return [same.pop(0) if same else None for same in places]
 
 
 def _failures(group: Group, rows: Sequence[Numbered], limit: int) -> list[Episode]:

@@ -13,7 +13,7 @@ from colbench_env.types import BadInput
 from launch.viewer.episodes import DIALOGUE, INFRASTRUCTURE, Episode, Reply
 from launch.viewer.highlight import Piece, coloured
 from launch.viewer.inputs import Group
-from launch.viewer.terminal_console import foreign, open_console
+from launch.viewer.terminal_console import open_console, untrusted_text
 from launch.viewer.token_rows import Pieces, counts
 from launch.viewer.training_rows import painted
 from launch.viewer.turns import Turn
@@ -39,36 +39,36 @@ def print_episode(episodes: Sequence[Episode], group: Group, line: int, chat: Ch
     console.print(_code(coloured(one.answer)))
     _tests(console, one)
     _title(console, "Training-time information: the policy never sees this")
-    console.print(foreign(one.hidden or "no hidden information recorded"), style="yellow")
+    console.print(untrusted_text(one.hidden or "no hidden information recorded"), style="yellow")
     console.print(_code(coloured(one.reference)) if one.reference else "no reference recorded")
     _title(console, "Tokens")
     played = [together.rows[0].row for together in one.rows if together.title == DIALOGUE]
     if not played:
         console.print("no token ids in this row; --tokens FILE makes them with a tokenizer")
     for row in played:
-        console.print(foreign(counts(row, chat).text))
+        console.print(untrusted_text(counts(row, chat).text))
         console.print(painted(row, Pieces(chat), console.is_terminal))
 
 
 def _head(console: Console, one: Episode, group: Group) -> None:
     style = STATUS_STYLES.get(one.status, "red")
-    title = foreign(f"{group.path}:{one.line}  ").append(f"{one.status}: {one.outcome}", f"bold {style}")
+    title = untrusted_text(f"{group.path}:{one.line}  ").append(f"{one.status}: {one.outcome}", f"bold {style}")
     console.print(title, soft_wrap=True)
     facts = [("task", one.task_id), *one.facts]
     if one.baseline:
         facts.append(("baseline", f"{one.baseline[0]}, line {one.baseline[1]}"))
-    console.print(foreign(", ".join(f"{name} {value}" for name, value in facts)), style="dim")
+    console.print(untrusted_text(", ".join(f"{name} {value}" for name, value in facts)), style="dim")
     if one.error:
-        console.print(foreign(f"Infrastructure error. {one.error}"), style="bold red")
+        console.print(untrusted_text(f"Infrastructure error. {one.error}"), style="bold red")
 
 
 def _title(console: Console, text: str) -> None:
-    console.print(foreign(f"\n{text}"), style="bold")
+    console.print(untrusted_text(f"\n{text}"), style="bold")
 
 
 def _say(console: Console, who: str, text: str, style: str) -> None:
-    console.print(foreign(f"\n{who}"), style=f"bold {style}")
-    console.print(Padding(foreign(text), (0, 0, 0, 2)))
+    console.print(untrusted_text(f"\n{who}"), style=f"bold {style}")
+    console.print(Padding(untrusted_text(text), (0, 0, 0, 2)))
 
 
 def _reply(console: Console, reply: Reply) -> None:
@@ -94,7 +94,7 @@ def _turn(console: Console, number: int, turn: Turn) -> None:
     for one in turn.candidates:
         picked = [f"{word} x{count}" for word, count in (("chosen", one.chosen), ("rejected", one.rejected)) if count]
         style = "green" if one.chosen else "red" if one.rejected else ""
-        table.add_row(f"{one.advantage:+.3f}", ", ".join(picked), foreign(one.text), style=style)
+        table.add_row(f"{one.advantage:+.3f}", ", ".join(picked), untrusted_text(one.text), style=style)
     console.print(Padding(table, (0, 0, 0, 2)))
 
 
@@ -114,10 +114,10 @@ def _tests(console: Console, one: Episode) -> None:
         cells = (test.name, test.call, test.verdict or "not graded", test.expected, got)
         styles = ("", "", style, "", "")
         table.add_row(
-            *(foreign(missing if cell is None else cell, how) for cell, how in zip(cells, styles, strict=True))
+            *(untrusted_text(missing if cell is None else cell, how) for cell, how in zip(cells, styles, strict=True))
         )
     console.print(table)
 
 
 def _code(pieces: Sequence[Piece]) -> Text:
-    return Text.assemble(*(foreign(text, CODE_STYLES[kind]) for kind, text in pieces))
+    return Text.assemble(*(untrusted_text(text, CODE_STYLES[kind]) for kind, text in pieces))

@@ -22,6 +22,6 @@ def open_console(soft_wrap: bool = False) -> Console:
     return Console(highlight=False, soft_wrap=soft_wrap, force_terminal=False, color_system=None, width=width)
 
 
-def foreign(text: str, style: str = "") -> Text:
+def untrusted_text(text: str, style: str = "") -> Text:
     """Make text of a file printable: control characters are shown, not obeyed."""
     return Text(printable(text), style)

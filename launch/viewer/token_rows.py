@@ -1,4 +1,4 @@
-"""Token rows for people: the text of each token, the turn it counts for, log-ratios, and counts."""
+"""Token rows for display: the text of each token, the turn it counts for, log-ratios, and counts."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.terminal_text import printable
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
-from launch.viewer.terminal_console import foreign, open_console
+from launch.viewer.terminal_console import open_console, untrusted_text
 from launch.viewer.token_rows import Pieces, Shown, check_ratios, counts
 from sweet_jax.data.batch import TokenRow
 from sweet_jax.data.chat import Chat
@@ -38,9 +38,9 @@ def print_tokens(path: Path, number: int, chat: Chat | None, last_turn_only: boo
     """
     rows = rows_of_line(path, number, chat, last_turn_only)
     console, pieces = open_console(soft_wrap=True), Pieces(chat)
-    console.print(foreign(f"{path}:{number}"), style="bold")
+    console.print(untrusted_text(f"{path}:{number}"), style="bold")
     if chat is None:
-        console.print(foreign(f"The texts of the tokens are not known: {why}"), style="yellow")
+        console.print(untrusted_text(f"The texts of the tokens are not known: {why}"), style="yellow")
     for shown in rows:
         console.print()
         console.print(Text(f"{shown.title}: {counts(shown.row, chat).text}"), style="bold")

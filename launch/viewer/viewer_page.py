@@ -66,8 +66,8 @@ def _hash(text: str) -> str:
 
 
 def _searched(one: Episode) -> str:
-    said = [text for turn in one.turns for text in (turn.thought, turn.said)] + [reply.text for reply in one.replies]
-    return "\n".join([one.task_id, one.problem, *said, one.answer, one.error]).lower()
+    texts = [text for turn in one.turns for text in (turn.thought, turn.said)] + [reply.text for reply in one.replies]
+    return "\n".join([one.task_id, one.problem, *texts, one.answer, one.error]).lower()
 
 
 def _tokens(one: Episode) -> Iterator[int]:

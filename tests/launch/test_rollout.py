@@ -172,8 +172,8 @@ def test_a_dialogue_has_as_many_turns_as_the_benchmark_has_it(flags, turns):
 def test_rollouts_and_training_play_the_miniature_with_the_same_budget():
     for benchmark in ("backend", "frontend"):
         trained = PRESETS["embedded"]("sweet", benchmark).rollouts.max_turns
-        assert RolloutConfig(benchmark=benchmark).turns == trained == default_turns(benchmark, miniature=True)
-    assert Rollouts().max_turns == default_turns("backend", miniature=False) == Settings().max_turns == 10
+        assert RolloutConfig(benchmark=benchmark).turns == trained == default_turns(benchmark, is_toy=True)
+    assert Rollouts().max_turns == default_turns("backend", is_toy=False) == Settings().max_turns == 10
 
 
 def test_every_row_has_its_budget_and_a_file_of_another_is_refused(in_process, flags, tmp_path):
