@@ -220,3 +220,18 @@ class Run:
             self.console.progress(stage, done, total, line, short(done, total, values))
 
         return Reporter(progress, self.console.warn, defer_termination)
+
+    def preference_arguments(self, stage: str) -> dict[str, Any]:
+        """Return what `train_preference` needs of the run: the reference, what is trained, and where it is kept."""
+        return {
+            "reference": lambda: self.start_params,
+            "pad_id": self.chat.pad_id,
+            "directory": self.directory.stage(stage),
+            "first": self.first_params,
+            "shapes": self.trained_shapes,
+            "frozen": self.frozen_params,
+            "seed": self.config.seed,
+            "stage": stage,
+            "reporter": self.reporter(stage),
+            "scored": lambda done, total: self.console.progress(f"{stage}: reference log-probs", done, total),
+        }

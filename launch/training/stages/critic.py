@@ -20,7 +20,6 @@ from launch.training.stages.learning import (
     check_pair,
     fitted_pairs,
     shows_reference,
-    train_on_pairs,
 )
 from models.hf_io import load_llama
 from sweet_jax.critic import add_value_head, value_head_objective, value_head_shapes
@@ -29,6 +28,7 @@ from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, pair_rows, row_to_json, turn_output, turn_prompt
 from sweet_jax.train.loop import fit, restore_params
 from sweet_jax.train.objectives import PreferenceLoss
+from sweet_jax.train.preferences import train_preference
 from sweet_jax.train.step import merge_params
 from sweet_jax.trajectory_pairs import Sample, select_pairs, tokenise_pair
 
@@ -109,7 +109,13 @@ def critic(run: Run) -> dict[str, Any]:
     )
     counts = check_action_tokens(rows, preference.max_turns)
     if settings.parameterisation == "log-ratio":
-        train_on_pairs(run, "critic", pairs, preference, settings.training, "turn")
+        train_preference(
+            run.model,
+            pairs,
+            loss=preference,
+            training=settings.training,
+            **run.preference_arguments("critic"),
+        )
     else:
         _train_value_head(run, pairs, preference)
     return {"pairs": len(pairs), "steps": settings.training.steps(len(pairs))} | counts

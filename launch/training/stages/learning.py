@@ -1,4 +1,4 @@
-"""What critic and policy share: the token rows of a file of pairs, training on them, the model as a directory."""
+"""What critic and policy share: the token rows of a file of pairs, and checks of rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from sweet_jax.data.batch import (
 )
 from sweet_jax.data.token_rows import check_row, pair_rows
 from sweet_jax.train.metrics import CollapseWatch
-from sweet_jax.train.objectives import PreferenceLoss
-from sweet_jax.train.preferences import both_sides, train_preference
+from sweet_jax.train.preferences import both_sides
 from sweet_jax.train.settings import Training
 
 
@@ -74,26 +73,3 @@ def check_action_tokens(rows: Sequence[TokenRow], num_turns: int) -> dict[str, i
     if counts["action_tokens_without_loss"]:
         raise RuntimeError(f"action tokens are dropped, of {num_turns} turns: {counts}")
     return counts
-
-
-def train_on_pairs(
-    run: Run, stage: str, pairs: Sequence[RowPair], loss: PreferenceLoss, training: Training, nll_mask: str
-) -> None:
-    """Preference training of the network, its start being the reference; leaves checkpoints in the stage's folder."""
-    train_preference(
-        run.model,
-        pairs,
-        reference=lambda: run.start_params,
-        loss=loss,
-        training=training,
-        pad_id=run.chat.pad_id,
-        directory=run.directory.stage(stage),
-        nll_mask=nll_mask,
-        first=run.first_params,
-        shapes=run.trained_shapes,
-        frozen=run.frozen_params,
-        seed=run.config.seed,
-        stage=stage,
-        reporter=run.reporter(stage),
-        scored=lambda done, total: run.console.progress(f"{stage}: reference log-probs", done, total),
-    )

@@ -18,7 +18,6 @@ from launch.training.stages.learning import (
     check_lengths,
     fitted_pairs,
     held_out,
-    train_on_pairs,
 )
 from launch.training.stages.playing import Agent, play
 from launch.training.stages.rollouts import grade, outcome
@@ -29,6 +28,7 @@ from sweet_jax.data.token_rows import check_row, trajectory_row
 from sweet_jax.export import export_trained
 from sweet_jax.train.loop import fit
 from sweet_jax.train.objectives import PreferenceLoss, nll_objective
+from sweet_jax.train.preferences import train_preference
 
 
 def policy(run: Run) -> dict[str, Any]:
@@ -43,7 +43,14 @@ def policy(run: Run) -> dict[str, Any]:
         turns = most_turns(both_sides(pairs))
         preference = PreferenceLoss("sum", settings.beta, settings.nll_coef, settings.label_smoothing, turns)
         counts = check_action_tokens(both_sides(pairs), turns)
-        train_on_pairs(run, "policy", pairs, preference, settings.training, settings.nll_mask)
+        train_preference(
+            run.model,
+            pairs,
+            loss=preference,
+            training=settings.training,
+            nll_mask=settings.nll_mask,
+            **run.preference_arguments("policy"),
+        )
         count = len(pairs)
     params = run.policy_params(count)
     directory, flat = run.directory.path / "policy" / "model", flatten(params)
