@@ -16,6 +16,7 @@ from launch.common import stopping
 from launch.common.flags import check_values, settings, spread, with_prefix
 from launch.common.help import help_text, is_asked
 from launch.common.old_names import current_flags
+from launch.common.without_torch import hide_torch
 
 if TYPE_CHECKING:
     from launch.common.config_file import Entry
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 CHOOSE = ("algorithm", "benchmark", "human")  # what defaults depend on, beside the preset
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the grader forks
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch was not found
 
 
 class Stopped(Exception):
@@ -32,6 +34,7 @@ class Stopped(Exception):
 def run(command: Callable[[], None]) -> NoReturn:
     """Run the command as this process, and end it with `exit_status`."""
     stopping.watch_for_sigterm()
+    hide_torch()
     # None where the shell has closed it. Escapes stand for what an encoding lacks.
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
