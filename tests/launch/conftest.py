@@ -1,6 +1,8 @@
 """What the tests of `launch` share: the command started in this process, and a random model that compiles fast."""
 
+import contextlib
 import functools
+import io
 import logging
 import subprocess
 import sys
@@ -49,26 +51,28 @@ class Ended:
         return self.errors[0]
 
 
-@pytest.fixture
-def in_process(monkeypatch, capsys) -> Any:
+@pytest.fixture(scope="session")
+def in_process() -> Callable[..., Ended]:
     """Runs a command's `main` in this process with flags, gives `Ended`."""
-    handlers, level, hook = logging.root.handlers[:], logging.root.level, sys.unraisablehook
 
     def run(main: Callable[[], None], *flags: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["launch", *flags])
-        capsys.readouterr()
+        argv, handlers, level, hook = sys.argv, logging.root.handlers[:], logging.root.level, sys.unraisablehook
+        said = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="", write_through=True) for _ in range(2)]
+        sys.argv = ["launch", *flags]
         try:
-            status = cli.exit_status(main)
+            with contextlib.redirect_stdout(said[0]), contextlib.redirect_stderr(said[1]):
+                status = cli.exit_status(main)
         except SystemExit as stop:  # flags that the parser does not know
             status = int(stop.code or 0)
-        return Ended(status, *capsys.readouterr())
+        finally:
+            logging.captureWarnings(False)  # the console had it on, and had the root logger to itself
+            sys.argv, logging.root.handlers[:], logging.root.level, sys.unraisablehook = argv, handlers, level, hook
+        return Ended(status, *(stream.buffer.getvalue().decode() for stream in said))
 
-    yield run
-    logging.captureWarnings(False)  # the console had it on, and had the root logger to itself
-    logging.root.handlers[:], logging.root.level, sys.unraisablehook = handlers, level, hook
+    return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start(in_process) -> Callable[..., Ended]:
     """Starts `launch.train` in this process with flags, gives `Ended`."""
     return functools.partial(in_process, train.main)

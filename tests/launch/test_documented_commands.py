@@ -21,6 +21,7 @@ from colbench_env.design.mini import make_page_tasks
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import Message, Trajectory
+from launch import convert, train
 from sweet_jax.data.chat import Chat
 from tests.colbench_env.endpoints import Served, completion
 from tests.launch.evaluate_rows import three_tasks
@@ -89,7 +90,7 @@ def write_frontend(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_model, python) -> Path:
+def folder(tmp_path_factory, tiny_model, in_process) -> Path:
     """A folder that has the models, runs and files which the pages speak of."""
     folder = tmp_path_factory.mktemp("documented")
     for name in ("DIR", "llama"):
@@ -107,10 +108,10 @@ def folder(tmp_path_factory, tiny_model, python) -> Path:
         ("lora", ("--algorithm=mtdpo", "--lora.rank=2")),
     ):
         run_dir = f"--run-dir={folder / 'runs' / run}"
-        made = python("-m", "launch.train", f"--model={folder / 'DIR'}", run_dir, *SMALL, f"--pairs={pairs}", *flags)
+        made = in_process(train.main, f"--model={folder / 'DIR'}", run_dir, *SMALL, f"--pairs={pairs}", *flags)
         assert made.status == 0, made.stderr
     shutil.copytree(folder / "runs" / "default", folder / "runs" / "real")
-    made = python("-m", "launch.convert", f"--from={folder / 'runs/real/critic'}", f"--to={folder / 'CRITIC_DIR'}")
+    made = in_process(convert.main, f"--from={folder / 'runs/real/critic'}", f"--to={folder / 'CRITIC_DIR'}")
     assert made.status == 0, made.stderr
     return folder
 

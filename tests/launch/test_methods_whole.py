@@ -42,10 +42,10 @@ def given(tiny_model, tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def sweet(small, given, python, tmp_path_factory) -> Path:
+def sweet(small, given, start, tmp_path_factory) -> Path:
     """The directory of a run of SWEET-RL from pairs and candidates."""
     run_dir = tmp_path_factory.mktemp("runs") / "sweet"
-    ended = python("-m", "launch.train", f"--run-dir={run_dir}", *small, given["pairs"], given["candidates"])
+    ended = start(f"--run-dir={run_dir}", *small, given["pairs"], given["candidates"])
     assert ended.status == 0, ended.stderr
     return run_dir
 
