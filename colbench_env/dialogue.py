@@ -100,7 +100,7 @@ def chat_messages(messages: Iterable[Message], system: str = "") -> list[dict[st
 
     The system prompt is part of how a prompt is rendered, never of a dialogue.
 
-    Example:
+    Examples:
         >>> chat_messages([Message("user", "Round a price.")], system="Ask first.")
         [{'role': 'system', 'content': 'Ask first.'}, {'role': 'user', 'content': 'Round a price.'}]
     """
@@ -114,7 +114,7 @@ class Episode:
 
     `answer` is None until the episode is done. A step that is not the next one's raises ValueError.
 
-    Example:
+    Examples:
         >>> episode = Episode(Task("Round a price.")).step_agent("They may want less. OUTPUT: Up or down?")
         >>> episode.history[-1].content, episode.user_is_next
         ('Up or down?', True)

@@ -136,7 +136,7 @@ def play(
     `sample` tells episodes about one task apart: the user simulator's seeds are made of the settings' seed, the task,
     the sample and the turn.
 
-    Example:
+    Examples:
         >>> simulator = ScriptedSimulator({"rounding": ("round",)})
         >>> task = Task("Round a price.", "def f(x): return int(x)", {"test1": "f(1.5)"}, "rounding: Always down.")
         >>> def agent(messages: list[dict[str, str]]) -> str:

@@ -62,7 +62,7 @@ class Located(Generic[FoundT]):
 def read_rows(path: str | Path, kind: type[RowT]) -> list[RowT]:
     """All rows of a file, as `kind` (a class of colbench_env.types); never an empty list. Raises BadInput.
 
-    Example:
+    Examples:
         >>> write_rows("tasks.jsonl", [Task("Add one.", "def f(x): return x + 1", {"test1": "f(1)"})])
         >>> [task.ground_truth for task in read_rows("tasks.jsonl", Task)]
         ['def f(x): return x + 1']
@@ -86,7 +86,7 @@ def scan_rows(path: str | Path, kind: type[RowT]) -> Iterator[RowT | BadInput]:
 
     Blank lines, a byte order mark and Windows line ends are allowed. Raises BadInput where there is no row at all.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> _ = Path("some.jsonl").write_text('{"problem_description": "Add one."}\\n')
         >>> list(scan_rows("some.jsonl", Task))
@@ -146,7 +146,7 @@ def write_rows(path: str | Path, rows: Iterable[JsonRow]) -> None:
 def append_rows(path: str | Path, rows: Iterable[JsonRow]) -> None:
     """Append these rows, on the disk when it returns. Raises BadInput, and then has added none of them.
 
-    Example:
+    Examples:
         >>> for name in ("Add one.", "Add two."):
         ...     append_rows("more.jsonl", [Task(name, "def f(x): ...")])
         >>> len(read_complete("more.jsonl", Task))

@@ -65,7 +65,7 @@ class Task:
     a trajectory collected elsewhere it may be unknown, and is then "". `test_cases` maps a test's name to a call
     expression and is empty for frontend tasks.
 
-    Example:
+    Examples:
         >>> task = Task("Add one.", "def f(x): return x + 1", {"test1": "f(1)"}, hidden_information="x is a number.")
         >>> task == Task.from_json(task.to_json(), "tasks.jsonl:1") and len(task.task_id)
         12
@@ -123,7 +123,7 @@ class Message:
     `content` is what both sides see. An agent's message also has `input`, the prompt as formatted by the chat template,
     and `output`, the raw text of the model; either is None where it was not recorded.
 
-    Example:
+    Examples:
         >>> Message("assistant", "Which sign?").to_json()
         {'role': 'assistant', 'content': 'Which sign?', 'input': None, 'output': None}
     """
@@ -164,7 +164,7 @@ class Trajectory:
 
     `reward` is None until it is graded. `answer` is what is graded, "No answer" when there is none.
 
-    Example:
+    Examples:
         >>> dialogue = (Message("user", "Add one."), Message("assistant", "I WANT TO ANSWER: def f(x): return x + 1"))
         >>> row = Trajectory(Task("Add one."), dialogue, answer="def f(x): return x + 1", reward=1.0)
         >>> [message.content[:8] for message in row.agent_turns]

@@ -1,4 +1,4 @@
-"""MkDocs hook: guides of the root folder become pages, and every public module gets a reference page."""
+"""MkDocs hook: guides of the root folder and the example become pages; every public module gets a reference page."""
 
 import re
 from pathlib import Path
@@ -14,6 +14,8 @@ GUIDES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
+EXAMPLE = "examples/sweet.py"
+PAGES = GUIDES | {EXAMPLE: "example.md"}
 PACKAGES = ("models", "sweet_jax", "colbench_env")
 
 
@@ -29,6 +31,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for guide, page in GUIDES.items():
         text = _links_of_the_site((ROOT / guide).read_text(encoding="utf-8"))
         files.append(File.generated(config, page, content=text))
+    example = (ROOT / EXAMPLE).read_text(encoding="utf-8")
+    content = f"# SWEET-RL in one file\n\n```python\n{example}```\n"
+    files.append(File.generated(config, PAGES[EXAMPLE], content=content))
     for package in PACKAGES:
         for module in sorted((ROOT / package).rglob("*.py")):
             if _is_public(module):
@@ -39,8 +44,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def _links_of_the_site(text: str) -> str:
     """Point links from the repository's root to the site's pages."""
-    for guide, page in GUIDES.items():
-        text = text.replace(f"]({guide})", f"]({page})")
+    for source, page in PAGES.items():
+        text = text.replace(f"]({source})", f"]({page})")
     return re.sub(r"(\]\(|src=\")docs/", r"\1", text)
 
 

@@ -76,7 +76,7 @@ class Grader:
     `mode` is "strict" or "official", `workers` the number of answers graded at a time. Raises BadInput where the
     machine isolates nothing, unless `unsafe`. `without` names layers to leave off, to test the others alone.
 
-    Example:
+    Examples:
         >>> task = Task("Add one.", "def f(x): return x + 1", {"test1": "f(1)", "test2": "f(-1)"})
         >>> with Grader(workers=1) as grader:
         ...     grader.grade(task, "def f(x): return abs(x) + 1").reward

@@ -66,7 +66,7 @@ class TestVerdict:
 class Grade:
     """The grade of one answer. Tests that failed for reasons of the machine are not counted, but `excluded`.
 
-    Example:
+    Examples:
         >>> from colbench_env.grading.verdicts import TestVerdict
         >>> grade = Grade((TestVerdict("test1", Verdict.PASS), TestVerdict("test2", Verdict.WRONG)))
         >>> grade.reward, grade.success, grade.passed, grade.total

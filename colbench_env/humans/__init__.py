@@ -36,7 +36,7 @@ class SimulatorRequest:
 class UserSimulator(Protocol):
     """Someone who answers. `name` and `settings` are stored in every row that this user simulator has taken part in.
 
-    Example:
+    Examples:
         >>> class Silent:
         ...     name, settings = "shrug", {}
         ...
@@ -69,7 +69,7 @@ def simulator_prompt(request: SimulatorRequest, prompt: Prompt = BACKEND_HUMAN) 
 
     The hidden information is the task's own, else its reference solution.
 
-    Example:
+    Examples:
         >>> dialogue = (Message("user", "Round a price."), Message("assistant", "Up or down?"))
         >>> request = SimulatorRequest(Task("Round a price.", hidden_information="Always down."), dialogue, seed=0)
         >>> [line for line in simulator_prompt(request).splitlines() if "down" in line]

@@ -15,7 +15,7 @@ class ChatSimulator:
     It is told the prompt `backend_human`: its part, the hidden information and the dialogue, as one user message.
     `model` is what the rows say about it (a model's name, temperature, ...), as plain JSON values.
 
-    Example:
+    Examples:
         >>> def chat(messages: list[dict[str, str]], seed: int) -> str:
         ...     return "I do not mind."  # an endpoint's reply to these messages with this seed
         >>> simulator = ChatSimulator(chat, model={"name": "mine", "temperature": 1.0})

@@ -54,7 +54,7 @@ _CUES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
 class RulesSimulator:
     """Answers questions about backend tasks from their references. called: the name in rows.
 
-    Example:
+    Examples:
         >>> import asyncio
         >>> task = Task("Add up prices.", "def f(prices): return round(sum(prices), 2)", {"test1": "f([1.234])"})
         >>> dialogue = (Message("user", task.problem_description), Message("assistant", "How do I round the total?"))

@@ -64,7 +64,7 @@ class ScriptedSimulator:
 
     One question a turn is answered, the first. A topic that is no hidden fact of the task gets one of the `shrugs`.
 
-    Example:
+    Examples:
         >>> task = Task("Round a price.", "def f(x): return int(x)", hidden_information="rounding: Always down.")
         >>> ScriptedSimulator({"rounding": ("round", "decimal")}).say(task, "How do I round?", seed=0)
         'Always down.'

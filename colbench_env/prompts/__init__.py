@@ -21,7 +21,7 @@ def load_prompt(name: str, **values: object) -> str:
 
     Every field of the file must be given and no other: else ValueError names both.
 
-    Example:
+    Examples:
         >>> "10" in load_prompt("backend_agent", max_turns=10)
         True
     """
