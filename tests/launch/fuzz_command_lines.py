@@ -146,7 +146,7 @@ def value_for(kind: Any, rng: random.Random, some_places: list[str]) -> str:
 
 def command_line(kind: type[Any], rng: random.Random, some_places: list[str]) -> list[str]:
     """Some of the command's flags, with values; now and then one that is unknown, twice there, or has no value."""
-    known = list(flags_of(kind))
+    known = [*flags_of(kind), ("--config", Path)]
     arguments: list[str] = []
     for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 5, 8))):
         flag, of = rng.choice(known)

@@ -22,11 +22,10 @@ PAPER_HUMAN = "meta-llama/Llama-3.1-70B-Instruct"
 
 def _preset(name: str, algorithm: str = "sweet", benchmark: str = "", human: str = "") -> TrainConfig:
     """Return the defaults; another human than the preset's comes without the preset's model of it."""
-    config = defaults(TrainConfig)
+    config, files = defaults(TrainConfig), {path.stem: path for path in FOLDER.glob("*.yaml")}
     for layer in (name, f"{name}.{algorithm}", f"{name}.{benchmark}"):
-        path = FOLDER / f"{layer}.yaml"
-        entries = read_config(path, TrainConfig, "launch.train") if path.is_file() else []
-        config = with_entries(config, entries)
+        if layer in files:
+            config = with_entries(config, read_config(files[layer], TrainConfig, "launch.train"))
     if config.simulator.human_model and human not in ("", config.simulator.human):
         config = dataclasses.replace(config, simulator=Simulator(human=human))  # type: ignore[arg-type]
     return checked(config)
