@@ -1,4 +1,4 @@
-"""ColBench, the benchmark: a human with hidden wishes, an agent that may ask ten times, and a grader.
+"""ColBench, the benchmark: a user simulator with hidden wishes, an agent that may ask ten times, and a grader.
 
 Text in, text out: nothing here knows of tokens, arrays or devices, and importing it never imports jax.
 
@@ -7,7 +7,7 @@ Text in, text out: nothing here knows of tokens, arrays or devices, and importin
     row_file     the same files by row number, without reading them whole
     tfds         the files as the dataset `colbench` (needs tensorflow_datasets)
     dialogue     the protocol of an episode as a state machine
-    humans       who answers the agent
+    humans       user simulators, which answer the agent
     prompts      what the agent and a user simulator are told
     grading      what an answer is worth
     episodes     plays episodes with any callable as agent, one or many, and grades them

@@ -101,9 +101,9 @@ def _discard(stream: TextIO) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("colbench", description="Tasks, simulated humans and a sandboxed grader.")
+    parser = argparse.ArgumentParser("colbench", description="Tasks, user simulators and a sandboxed grader.")
     commands = parser.add_subparsers(required=True, metavar="play|grade|report")
-    play = commands.add_parser("play", help="play dialogues of an agent with a simulated human")
+    play = commands.add_parser("play", help="play dialogues of an agent with a user simulator")
     play.set_defaults(run=_play)
     play.add_argument("--agent", required=True, metavar="FILE.py:NAME", help="function from chat messages to text")
     play.add_argument("--output", required=True, type=Path, help="rows go here; the same command again goes on")

@@ -1,4 +1,4 @@
-"""Text of models, humans and files on its way to a terminal, on which it must do nothing but be read."""
+"""Text of models, user simulators and files on its way to a terminal, on which it must do nothing but be read."""
 
 import re
 

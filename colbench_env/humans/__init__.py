@@ -14,7 +14,7 @@ class SimulatorRequest:
     turn.
 
     `seed` alone decides what is random in the reply, so that it does not depend on the rest of the batch. Whatever the
-    human writes into `notes`, as plain JSON values, is kept with the reply in the row.
+    simulator writes into `notes`, as plain JSON values, is kept with the reply in the row.
     """
 
     task: Task

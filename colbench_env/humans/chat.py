@@ -28,7 +28,7 @@ class ChatSimulator:
 
     @property
     def name(self) -> str:
-        """The name of this kind of human: `chat`."""
+        """The name of this kind of user simulator: `chat`."""
         return "chat"
 
     @property

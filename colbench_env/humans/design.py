@@ -49,7 +49,7 @@ class DesignSimulator:
 
     @property
     def name(self) -> str:
-        """The name of this kind of human: `scripted`, unless it is called otherwise."""
+        """The name of this kind of user simulator: `scripted`, unless it is called otherwise."""
         return self.called
 
     @property

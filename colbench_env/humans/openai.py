@@ -17,7 +17,7 @@ class OpenAISimulator:
 
     @property
     def name(self) -> str:
-        """The name of this kind of human: `openai`."""
+        """The name of this kind of user simulator: `openai`."""
         return "openai"
 
     @property

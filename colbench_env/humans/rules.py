@@ -66,7 +66,7 @@ class RulesSimulator:
 
     @property
     def name(self) -> str:
-        """The name of this kind of human."""
+        """The name of this kind of user simulator."""
         return self.called
 
     @property

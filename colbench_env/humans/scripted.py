@@ -82,7 +82,7 @@ class ScriptedSimulator:
 
     @property
     def name(self) -> str:
-        """The name of this kind of human: `scripted`."""
+        """The name of this kind of user simulator: `scripted`."""
         return "scripted"
 
     @property

@@ -36,7 +36,7 @@ class VisionSimulator:
 
     @property
     def name(self) -> str:
-        """The name of this kind of human: `openai`."""
+        """The name of this kind of user simulator: `openai`."""
         return "openai"
 
     @property
