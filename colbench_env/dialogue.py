@@ -189,10 +189,10 @@ class Episode:
         """
         if not self.user_is_next:
             raise ValueError(f"the human cannot reply after {self.turns} turns: {self._state()}")
-        said = replace_lone_surrogates(reply[: self.rules.human_limit])
-        if not said.strip():
+        text = replace_lone_surrogates(reply[: self.rules.human_limit])
+        if not text.strip():
             raise ValueError("the human's reply is empty: a failed simulator must not become a turn of the dialogue")
-        return replace(self, history=(*self.history, Message("user", said, extra=dict(extra or {}))))
+        return replace(self, history=(*self.history, Message("user", text, extra=dict(extra or {}))))
 
     def give_up(self) -> Self:
         """End the episode here without a last turn, for instance because the context is full.

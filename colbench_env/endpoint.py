@@ -235,7 +235,7 @@ def _has_version(url: str) -> bool:
 
 def _trial_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Ask for one word, with a system message and a picture where these messages have them."""
-    told = [dict(message) for message in messages if message["role"] == "system"]
+    trial = [dict(message) for message in messages if message["role"] == "system"]
     sees = any(isinstance(message["content"], list) for message in messages)
     picture = [{"type": "text", "text": TRIAL}, {"type": "image_url", "image_url": {"url": _WHITE}}]
-    return [*told, {"role": "user", "content": picture if sees else TRIAL}]
+    return [*trial, {"role": "user", "content": picture if sees else TRIAL}]

@@ -1,4 +1,4 @@
-"""How an endpoint is reached and what it is asked for, checked where it is told."""
+"""How an endpoint is reached and what it is asked for, checked where it is set."""
 
 import math
 from collections.abc import Mapping
@@ -59,9 +59,11 @@ class EndpointSettings:
         """What replies depend on, for the rows: neither key nor time-outs. What a row's messages keep as `sent` is what
         the endpoint was really sent."""
         names = ("url", "model", "temperature", "top_p", "max_tokens")
-        told = {name: getattr(self, name) for name in names} | {"template": dict(self.template)}
+        settings = {name: getattr(self, name) for name in names} | {"template": dict(self.template)}
         return (
-            told | ({"omit": sorted(self.omit)} if self.omit else {}) | ({"body": dict(self.body)} if self.body else {})
+            settings
+            | ({"omit": sorted(self.omit)} if self.omit else {})
+            | ({"body": dict(self.body)} if self.body else {})
         )
 
     def way_out(self, parameter: str) -> str:

@@ -81,7 +81,7 @@ class Settings:
 
     def run_metadata(self, human: UserSimulator) -> dict[str, Any]:
         """Return what a row says of how it was played, as it is read back from a file."""
-        told = hashlib.sha256(self.system_prompt.encode()).hexdigest()[:12]
+        system_hash = hashlib.sha256(self.system_prompt.encode()).hexdigest()[:12]
         about = {
             "seed": self.seed,
             "agent": self.agent_name,
@@ -90,7 +90,7 @@ class Settings:
                 "max_turns": self.max_turns,
                 "benchmark": self.rules.name,
                 "human_limit": self.rules.human_limit,
-                "system": told,
+                "system": system_hash,
                 "no_leaks": self.no_leaks,
             },
         }
@@ -212,9 +212,9 @@ def user_turn(episode: Episode, human: UserSimulator, settings: Settings, sample
 
 def make_trajectory(episode: Episode, human: UserSimulator, settings: Settings, sample: int) -> Trajectory:
     """Return the ungraded trajectory of an episode that is done, with what a row says of how it was played."""
-    said = [message.extra for message in episode.history if message.role == "user"]
-    counts = {"leaks": sum("leaks" in marks for marks in said), "reasked": sum(m.get("reasked", 0) for m in said)}
-    thoughts = {name: sum(m.get(name, 0) for m in said) for name in ("thoughts", "unfinished_thoughts")}
+    notes = [message.extra for message in episode.history if message.role == "user"]
+    counts = {"leaks": sum("leaks" in marks for marks in notes), "reasked": sum(m.get("reasked", 0) for m in notes)}
+    thoughts = {name: sum(m.get(name, 0) for m in notes) for name in ("thoughts", "unfinished_thoughts")}
     counts |= {name: count for name, count in thoughts.items() if count}
     return episode.to_trajectory({"sample": sample, **settings.run_metadata(human), **counts})
 
@@ -234,11 +234,14 @@ def play_many(
     """Play sample 0 of every task, then sample 1, ..., each as `play`; an EpisodeFailed takes the place of a failed
     one.
 
-    `agent` and `human` are called from up to `threads` threads; neither is ever interrupted, so give your client a
-    time-out. `on_done` is called in this thread; before the first episode `on_begin` is told how many of them `output`
-    has already, and of how many. With `output`, every finished episode is at once added to that file, and every failure
-    to `failures_file(output)`; another run plays what is missing, failures included. At the end the file is put in
-    order. Raises BadInput where the user simulator does, or if the file has rows of another run: the run ends.
+    Raises BadInput where the user simulator does, or if the file has rows of another run: the run ends.
+
+    agent, human: called from up to `threads` threads and never interrupted, so give your client a time-out.
+    samples: episodes about each task.
+    output: a file to which every episode is added as soon as it is over, and every failure to `failures_file(output)`;
+    another run plays what is missing, failures included. At the end the file is put in order.
+    on_done: called in this thread with each trajectory or failure.
+    on_begin: called before the first episode with how many episodes `output` has already, and of how many.
     """
     if samples < 1 or threads < 1:
         raise BadInput(f"{samples} samples of each task in {threads} threads, expected at least 1 and 1")

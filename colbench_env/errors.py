@@ -1,4 +1,4 @@
-"""What ends a run or an episode for a reason that can be told."""
+"""Errors that end a run or an episode for a reason that a user can read."""
 
 
 class BadInput(ValueError):

@@ -47,8 +47,8 @@ def without_grade(trajectory: Trajectory) -> Trajectory:
 def why_ungraded(rows: Sequence[Trajectory]) -> str:
     """Why rows that were graded have no reward, as the rest of a sentence."""
     pages = [row.extra.get("page") for row in rows if row.reward is None]
-    told = {str(page["problem"]) for page in pages if isinstance(page, dict) and page.get("problem")}
-    return "; ".join(sorted(told)) or "for reasons of this machine"
+    reasons = {str(page["problem"]) for page in pages if isinstance(page, dict) and page.get("problem")}
+    return "; ".join(sorted(reasons)) or "for reasons of this machine"
 
 
 def grade_rows(
@@ -60,8 +60,9 @@ def grade_rows(
 ) -> list[Trajectory]:
     """Grade the rows that are `wanted` and return all in order; what `target` has of them is not graded again.
 
-    grader: may be None where no row is wanted. progress: is told how many of the wanted rows are done, and how many
-    there are. BadInput where `target` holds something else than a beginning of the result.
+    grader: may be None where no row is wanted.
+    progress: is called with the number of wanted rows that are done, and of all.
+    Raises BadInput where `target` holds something else than a beginning of the result.
     """
     mode = "" if grader is None else grader.mode
     done = [] if target is None else read_complete(target, Trajectory)

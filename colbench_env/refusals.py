@@ -90,9 +90,9 @@ def read_refusal(status: int, body: str) -> Refusal:
     except (ValueError, RecursionError):
         text = _one_line(_without_tags(body[:MAX_READ]))
         return Refusal(status, _short(text) or "it gives no reason", text)
-    told = list(_messages_in(value))
-    text = _one_line("; ".join(dict.fromkeys(words for words, _ in told)) or body)[:MAX_READ]
-    params = tuple(dict.fromkeys(name for _, names in told for name in names))
+    found = list(_messages_in(value))
+    text = _one_line("; ".join(dict.fromkeys(words for words, _ in found)) or body)[:MAX_READ]
+    params = tuple(dict.fromkeys(name for _, names in found for name in names))
     first = value[0] if isinstance(value, list) and value else value
     structured = isinstance(first, dict) and (isinstance(first.get("error"), dict) or "message" in first)
     parts = [first, first.get("error")] if isinstance(first, dict) else []

@@ -76,26 +76,26 @@ class SimulatorHealth:
 
 def simulator_health(trajectories: Sequence[Trajectory]) -> SimulatorHealth:
     """Measure the health of the user simulator that has answered in these dialogues."""
-    said = [(trajectory.task, reply) for trajectory in trajectories for reply in human_replies(trajectory)]
-    leaking = [leaks(task, reply) for task, reply in said]
+    replies = [(trajectory.task, reply) for trajectory in trajectories for reply in human_replies(trajectory)]
+    leaking = [leaks(task, reply) for task, reply in replies]
     marks = [message.extra for row in trajectories for message in _of_the_human(row)]
 
     def count(rule: Callable[[str], object]) -> int:
-        return sum(bool(rule(reply)) for _, reply in said)
+        return sum(bool(rule(reply)) for _, reply in replies)
 
     return SimulatorHealth(
         simulators=dict(Counter(map(simulator_name, trajectories)).most_common()),
         dialogues=len(trajectories),
-        replies=len(said),
+        replies=len(replies),
         empty=count(lambda reply: not reply.strip()),
         failed=count(has_failed),
         unknown=count(_UNKNOWN.search),
-        truncated=sum(_fills_limit(task, reply) for task, reply in said),
+        truncated=sum(_fills_limit(task, reply) for task, reply in replies),
         fenced=sum("fence" in kinds for kinds in leaking),
         definitions=sum("definition" in kinds for kinds in leaking),
         overlaps=sum("overlap" in kinds for kinds in leaking),
         leaks=sum(map(bool, leaking)),
-        compared=sum(bool(task.ground_truth) for task, _ in said),
+        compared=sum(bool(task.ground_truth) for task, _ in replies),
         spoilt=sum(map(is_spoilt, trajectories)),
         thoughts_removed=sum(bool(extra.get("thoughts")) for extra in marks),
         thoughts_unfinished=sum(_count(extra.get("unfinished_thoughts")) for extra in marks),

@@ -42,21 +42,21 @@ def without_thoughts(reply: str) -> Spoken:
 
     A closing mark without an opening one ends a thought that the prompt has opened. Takes time linear in the reply.
     """
-    said: list[str] = []
+    kept: list[str] = []
     start, thoughts, opened = 0, 0, None
     for mark in _marks(reply):
         if mark["open"]:
             opened = mark.start() if opened is None else opened
             continue
         if opened is None:
-            said.clear()
+            kept.clear()
         else:
-            said.append(reply[start:opened])
+            kept.append(reply[start:opened])
         start, thoughts, opened = mark.end(), thoughts + 1, None
-    if opened is not None and _NOTHING_SAID.fullmatch("".join(said) + reply[start:opened]):
+    if opened is not None and _NOTHING_SAID.fullmatch("".join(kept) + reply[start:opened]):
         raise UnfinishedThought(f"the reply is a thought that does not end: {reply[opened : opened + 40]!r}...")
-    said.append(reply[start:])
-    return Spoken("".join(said).strip(), thoughts) if thoughts else Spoken(reply, 0)
+    kept.append(reply[start:])
+    return Spoken("".join(kept).strip(), thoughts) if thoughts else Spoken(reply, 0)
 
 
 def opened_thought(prompt: str) -> str:

@@ -63,8 +63,8 @@ def rope_from_hf(raw: Mapping[str, Any]) -> RopeSettings:
             given[name] = value
     read = {name: _read(name, value, raw) for name, value in given.items()}
     if len(set(read.values())) > 1:
-        told = " and ".join(f"{name} {format_value(value)}" for name, value in given.items())
-        raise ModelError(f"{told} say different things; delete one")
+        settings = " and ".join(f"{name} {format_value(value)}" for name, value in given.items())
+        raise ModelError(f"{settings} say different things; delete one")
     return next(iter(read.values()), None) or _read("rope_parameters", {}, raw)
 
 

@@ -187,11 +187,11 @@ class Compared:
             severity, sentence = letters_sentence(kind, right, wrong, name, many)
             yield Difference(kind, name, sentence, share * severity + (0.03 if blocks[0].tag in HEADINGS else 0), path)
 
-    def boxes(self, told: list[str]) -> Iterator[Difference]:
-        """Elements of another size, for no reason told so far: `told` are the paths of other differences."""
+    def boxes(self, reported: list[str]) -> Iterator[Difference]:
+        """Elements of another size, for no reason reported so far: `reported` are the paths of other differences."""
         for _, wanted, seen in self.pairs():
             kind, path = kind_of(wanted), wanted.path
-            if kind == "text" or any(other == path or other.startswith(path + ">") for other in told):
+            if kind == "text" or any(other == path or other.startswith(path + ">") for other in reported):
                 continue
             ratios = [max(a, b) / max(min(a, b), 1) for a, b in
                       ((wanted.width, seen.width), (wanted.height, seen.height))]  # fmt: skip

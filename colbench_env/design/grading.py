@@ -69,12 +69,12 @@ class DesignGrade:
     def in_row(self) -> dict[str, Any]:
         """Return what a graded row keeps besides its reward."""
         verdict = Verdict.INFRASTRUCTURE_ERROR if self.similarity is None else self.verdict
-        told = {
+        details = {
             "problem": self.problem,
             "missing_sheets": list(self.missing_sheets),
             "reference_missing_sheets": list(self.reference_missing_sheets),
         }
-        page = {"refused": self.refused} | {name: value for name, value in told.items() if value}
+        page = {"refused": self.refused} | {name: value for name, value in details.items() if value}
         return {"verdicts": {"page": str(verdict)}, "tests": [], "page": page}
 
 

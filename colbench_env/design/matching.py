@@ -64,8 +64,8 @@ def match(page: Page, reference: Page, alike: Likeness) -> list[tuple[int, int]]
     path = _equal([b.path for b in page.blocks], [b.path for b in reference.blocks])
     looks = (alike.position + 0.5 * path + 0.2 * alike.colour + 0.3 * alike.size) / 2
     silent = np.maximum(np.where((kinds == "box")[:, None], inside, around), SAME_TEXT * path)
-    told = np.where((kinds == "text")[:, None], alike.text, silent)
-    worth = np.where(alike.compatible & (told >= SAME_TEXT), told + 1.2 * around + 0.6 * looks, 0)
+    text_likeness = np.where((kinds == "text")[:, None], alike.text, silent)
+    worth = np.where(alike.compatible & (text_likeness >= SAME_TEXT), text_likeness + 1.2 * around + 0.6 * looks, 0)
     return _assign(worth)
 
 

@@ -39,7 +39,7 @@ class DesignSimulator:
     most: int = 3
     plain: bool = False
     called: str = "scripted"
-    _told: "OrderedDict[tuple[str, str], list[Difference]]" = field(
+    _kept: "OrderedDict[tuple[str, str], list[Difference]]" = field(
         default_factory=OrderedDict, init=False, repr=False, compare=False
     )
 
@@ -65,27 +65,27 @@ class DesignSimulator:
             reference = await wanted_page(self.renderer, request.task)
             return self._first_wish(reference, seed)
         key = (html, wanted_html)
-        if key not in self._told:
+        if key not in self._kept:
             page, reference = await asyncio.gather(self.renderer.render(html), wanted_page(self.renderer, request.task))
             if page.problem is not None:
                 return not_shown(page, seed)
-            self._told[key] = differences(page, reference)
-            while len(self._told) > CACHED:
-                self._told.popitem(last=False)
-        return self.say(self._told[key], seed)
+            self._kept[key] = differences(page, reference)
+            while len(self._kept) > CACHED:
+                self._kept.popitem(last=False)
+        return self.say(self._kept[key], seed)
 
     def say(self, found: list[Difference], seed: int) -> str:
         """One to `most` of the differences as a reply, the most outstanding first."""
         if not found:
             return SATISFIED[0] if self.plain else SATISFIED[seed % len(SATISFIED)]
         count = self.most if self.plain else 1 + seed % self.most
-        said = "" if self.plain else OPENINGS[seed // self.most % len(OPENINGS)]
+        reply = "" if self.plain else OPENINGS[seed // self.most % len(OPENINGS)]
         for difference in found[:count]:
-            longer = said + difference.sentence + ("\n" if self.plain else " ")
+            longer = reply + difference.sentence + ("\n" if self.plain else " ")
             if len(longer) > FRONTEND_REPLY_LIMIT:
                 break
-            said = longer
-        return said.strip()
+            reply = longer
+        return reply.strip()
 
     def _first_wish(self, reference: Page, seed: int) -> str:
         """Name what strikes the eye on the wanted page, as is said while there is no page."""

@@ -25,8 +25,8 @@ def parameter_facts(task: Task, function: ast.FunctionDef) -> Iterator[Fact]:
         if keys := _keys(function, name):
             shown = ", ".join(text_in_quotes(key) for key in keys[:10])
             yield Fact("parameter", f"Of {name} these keys matter: {shown}.", stems(f"{about} keys dictionary {shown}"))
-        if argument in defaults and (said := wording.say(defaults[argument])):
-            yield Fact("parameter", f"Without a value, {name} is {said}.", stems(f"{name} default missing optional"))
+        if argument in defaults and (words := wording.say(defaults[argument])):
+            yield Fact("parameter", f"Without a value, {name} is {words}.", stems(f"{name} default missing optional"))
 
 
 def _calls(task: Task, name: str) -> Iterator[ast.Call]:

@@ -42,9 +42,9 @@ class _Reader:
     def facts(self) -> Iterator[Fact]:
         yield from self._block(self.function.body, ())
 
-    def _fact(self, kind: str, under: tuple[str, ...], said: str, *about: str) -> Iterator[Fact]:
-        if said:
-            sentence = (f"{_joined(under)}, {said}" if under else said) + "."
+    def _fact(self, kind: str, under: tuple[str, ...], words: str, *about: str) -> Iterator[Fact]:
+        if words:
+            sentence = (f"{_joined(under)}, {words}" if under else words) + "."
             sentence = sentence[0].upper() + sentence[1:]
             yield Fact(kind, sentence, stems(" ".join([sentence, *about])))
 
@@ -73,13 +73,13 @@ class _Reader:
                 yield from self._outcome(value, under)
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 yield from self._named(name, value, under)
-            case ast.Assign(targets=[ast.Subscript() as place], value=value) if (said := say(value)) and (
+            case ast.Assign(targets=[ast.Subscript() as place], value=value) if (words := say(value)) and (
                 there := say(place)
             ):
-                yield from self._fact("step", under, f"{there} becomes {said}")
+                yield from self._fact("step", under, f"{there} becomes {words}")
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.AST() as value):
                 yield from self._named(name, value, under)
-            case ast.AugAssign(target=target, op=op, value=value) if (said := say(value)) and (there := say(target)):
+            case ast.AugAssign(target=target, op=op, value=value) if (words := say(value)) and (there := say(target)):
                 verb = {
                     ast.Add: "grows by",
                     ast.Sub: "is lowered by",
@@ -87,14 +87,16 @@ class _Reader:
                     ast.Div: "is divided by",
                 }
                 if type(op) in verb:
-                    yield from self._fact("step", under, f"{_the(there)} {verb[type(op)]} {said}")
-            case ast.Expr(value=ast.Call(func=ast.Attribute(attr="sort", value=thing)) as call) if said := say(thing):
-                yield from self._fact("order", under, f"{said} is put in order{self.wording.order(call)}", "sort order")
+                    yield from self._fact("step", under, f"{_the(there)} {verb[type(op)]} {words}")
+            case ast.Expr(value=ast.Call(func=ast.Attribute(attr="sort", value=thing)) as call) if words := say(thing):
+                yield from self._fact(
+                    "order", under, f"{words} is put in order{self.wording.order(call)}", "sort order"
+                )
             case ast.Expr(
                 value=ast.Call(func=ast.Attribute(attr="append" | "add", value=thing), args=[entry], keywords=[])
             ):
-                if (there := say(thing)) and (said := say(entry)):
-                    yield from self._fact("step", under, f"{said} goes into {_the(there)}")
+                if (there := say(thing)) and (words := say(entry)):
+                    yield from self._fact("step", under, f"{words} goes into {_the(there)}")
             case ast.For():
                 source, each = say(node.iter), say(node.target)
                 inside = (*under, f"for each {each} in {source}") if source and each else under
@@ -139,29 +141,29 @@ class _Reader:
         if isinstance(value, ast.Tuple | ast.Dict) and not self.wording.say(value):
             yield from self._parts(value, under)
         yield from self._rounding(value, under)
-        said = self.wording.say(value)
-        yield from self._fact("outcome", under, f"the result is {said}" if said else "", _kinds(value))
+        words = self.wording.say(value)
+        yield from self._fact("outcome", under, f"the result is {words}" if words else "", _kinds(value))
 
     def _parts(self, value: ast.Tuple | ast.Dict, under: tuple[str, ...]) -> Iterator[Fact]:
         if isinstance(value, ast.Dict):
             for key, entry in zip(value.keys, value.values, strict=True):
-                if key is not None and (name := self.wording.say(key)) and (said := self.wording.say(entry)):
-                    yield from self._fact("outcome", under, f"the result holds {said} under {name}", "dictionary key")
+                if key is not None and (name := self.wording.say(key)) and (words := self.wording.say(entry)):
+                    yield from self._fact("outcome", under, f"the result holds {words} under {name}", "dictionary key")
 
     def _named(self, name: str, value: ast.AST, under: tuple[str, ...]) -> Iterator[Fact]:
         called = name if name in self.wording.parameters else name_in_words(name)
         if isinstance(value, ast.Dict) and len(value.keys) > 1:
             for key, entry in zip(value.keys, value.values, strict=True):
-                if key is not None and (word := self.wording.say(key)) and (said := self.wording.say(entry)):
-                    yield from self._fact("values", under, f"in the {called}, {word} stands for {said}", "list values")
+                if key is not None and (word := self.wording.say(key)) and (words := self.wording.say(entry)):
+                    yield from self._fact("values", under, f"in the {called}, {word} stands for {words}", "list values")
             return
         yield from self._rounding(value, under)
-        said = self.wording.say(value)
-        if not said or said in ("0", "0.0", "an empty list", "an empty text", "an empty dictionary", "None"):
+        words = self.wording.say(value)
+        if not words or words in ("0", "0.0", "an empty list", "an empty text", "an empty dictionary", "None"):
             return  # where something begins is the programmer's concern
         several = isinstance(value, ast.List | ast.Tuple | ast.Set)
-        kind = "values" if several else "order" if "sorted" in said else "step"
-        yield from self._fact(kind, under, f"the {called} {'are' if several else 'is'} {said}", _kinds(value))
+        kind = "values" if several else "order" if "sorted" in words else "step"
+        yield from self._fact(kind, under, f"the {called} {'are' if several else 'is'} {words}", _kinds(value))
 
     def _rounding(self, value: ast.AST, under: tuple[str, ...]) -> Iterator[Fact]:
         for node in ast.walk(value):

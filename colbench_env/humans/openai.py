@@ -27,7 +27,7 @@ class OpenAISimulator:
 
     async def reply(self, request: SimulatorRequest) -> str:
         """One reply; `sent` is noted, with what parameters. Raises what `Endpoint.complete` raises."""
-        told = [{"role": "user", "content": simulator_prompt(request, self.prompt)}]
-        reply = await self.endpoint.complete(told, request.seed)
+        messages = [{"role": "user", "content": simulator_prompt(request, self.prompt)}]
+        reply = await self.endpoint.complete(messages, request.seed)
         request.notes["sent"] = self.endpoint.parameters(request.seed)
         return reply

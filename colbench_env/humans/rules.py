@@ -84,20 +84,20 @@ class RulesSimulator:
             facts = _facts_of(task)
         except NotPython as reason:
             raise NoReply(f"the reference of task {task.task_id} is not Python ({reason})") from None
-        told = " ".join(message.content for message in request.messages[1:] if message.role == "user")
-        reply = answer(request.question, facts, told)
+        previous = " ".join(message.content for message in request.messages[1:] if message.role == "user")
+        reply = answer(request.question, facts, previous)
         return reply if not leaks(task, reply) else SHRUG  # no fact leaks; neither shall two of them together
 
 
-def answer(said: str, facts: Sequence[Fact], told: str = "") -> str:
-    """Answer an agent's turn in at most BACKEND_REPLY_LIMIT characters. told: the replies before this one.
+def answer(turn: str, facts: Sequence[Fact], previous: str = "") -> str:
+    """Answer an agent's turn in at most BACKEND_REPLY_LIMIT characters. previous: the replies before this one.
 
     In:  "How do I round?", facts of which one is "Round to 2 decimals."   Out: "Round to 2 decimals."
     """
-    questions = list(_questions(said))
+    questions = list(_questions(turn))
     if not questions:
-        return NO_QUESTION if _CODE.search(said) or len(said) > 200 else SHRUG
-    new = [fact for fact in facts if fact.sentence not in told]
+        return NO_QUESTION if _CODE.search(turn) or len(turn) > 200 else SHRUG
+    new = [fact for fact in facts if fact.sentence not in previous]
     asked = questions if len(questions) > 1 else questions * MOST  # a single question may be a wide one
     chosen: list[str] = []
     for question in asked:
@@ -119,9 +119,9 @@ def _facts_of(task: Task) -> tuple[Fact, ...]:
     return tuple(fact for fact in read_knowledge(task) if not leaks(task, fact.sentence))
 
 
-def _questions(said: str) -> Iterator[str]:
+def _questions(turn: str) -> Iterator[str]:
     """Split the questions and requests out of what the agent has said, its code left out."""
-    for sentence in _SENTENCE.findall(_CODE.sub(" ", said)):
+    for sentence in _SENTENCE.findall(_CODE.sub(" ", turn)):
         if sentence.endswith("?") or _REQUEST.search(sentence):
             yield sentence
 

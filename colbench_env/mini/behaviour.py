@@ -71,10 +71,10 @@ def behaviour_dialogue(draft: Draft, rng: random.Random, habits: Habits = Habits
             asked.append(topic.name)
         fact = facts.get(topic.name) if topic is not None else None
         messages += [("assistant", question), ("user", fact.sentence if fact else rng.choice(UNKNOWN_REPLIES))]
-    told = tuple(fact for fact in draft.facts if fact.topic.name in asked)
-    answer = draft.code(told)
+    known = tuple(fact for fact in draft.facts if fact.topic.name in asked)
+    answer = draft.code(known)
     messages.append(("assistant", f"{ANSWER_MARKER}\n{answer}"))
-    return Dialogue(tuple(messages), answer, draft.reference, len(told) == len(draft.facts))
+    return Dialogue(tuple(messages), answer, draft.reference, len(known) == len(draft.facts))
 
 
 def behaviour_dialogues(split: str, count: int, seed: int, habits: Habits = Habits()) -> Iterator[Dialogue]:

@@ -74,8 +74,8 @@ def draw_draft(rng: random.Random, split: str) -> Draft:
         weights = dict(zip(family.topics, family.weights, strict=True))
         hidden: list[Topic] = []
         while len(hidden) < count:
-            left = [topic for topic in family.topics if topic not in hidden]
-            hidden.append(rng.choices(left, weights=[weights[topic] for topic in left])[0])
+            remaining = [topic for topic in family.topics if topic not in hidden]
+            hidden.append(rng.choices(remaining, weights=[weights[topic] for topic in remaining])[0])
         facts = tuple(_choose(topic, rng) for topic in family.topics if topic in hidden)
         draft = Draft(family, purpose, rng.choice(purpose.names), rng.choice(_OPENINGS), facts)
         if draft.split == split:
@@ -117,24 +117,25 @@ def make_task(draft: Draft, rng: random.Random) -> Task | None:
     """
     pool = list({repr(argument): argument for argument in (draft.family.draw(rng) for _ in range(_MAX_DRAWS))}.values())
     expected = _run(draft.reference, draft.function, pool)
-    left: dict[bool, list[set[int]]] = {
+    remaining: dict[bool, list[set[int]]] = {
         True: [],
         False: [],
     }  # touched -> for each wrong function, the calls that tell it
     for touched, facts in _wrong(draft):
         got = _run(draft.code(facts), draft.function, pool)
-        told = {i for i, (a, b) in enumerate(zip(expected, got, strict=True)) if a != b}
-        if touched or told:
-            left[touched].append(told)
+        separated = {i for i, (a, b) in enumerate(zip(expected, got, strict=True)) if a != b}
+        if touched or separated:
+            remaining[touched].append(separated)
     chosen: list[int] = []
     for must in (True, False):
-        while left[must] and len(chosen) < _NUM_TESTS:  # greedy cover: the call that tells most of the functions left
-            best = max(range(len(pool)), key=lambda i: sum(i in told for told in left[must]))
-            if not any(best in told for told in left[must]):
+        # greedy cover: the call that separates most of the remaining functions
+        while remaining[must] and len(chosen) < _NUM_TESTS:
+            best = max(range(len(pool)), key=lambda i: sum(i in held for held in remaining[must]))
+            if not any(best in held for held in remaining[must]):
                 break
             chosen.append(best)
-            left = {kind: [told for told in sets if best not in told] for kind, sets in left.items()}
-    if left[True] or len(pool) < _NUM_TESTS:
+            remaining = {kind: [held for held in sets if best not in held] for kind, sets in remaining.items()}
+    if remaining[True] or len(pool) < _NUM_TESTS:
         return None
     chosen += rng.sample(sorted(set(range(len(pool))) - set(chosen)), _NUM_TESTS - len(chosen))
     calls = {f"test{i + 1}": f"{draft.function}({pool[index]!r})" for i, index in enumerate(chosen)}

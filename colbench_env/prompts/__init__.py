@@ -1,4 +1,4 @@
-"""What the agent and a user simulator are told, one text file each.
+"""The prompts of the agent and of a user simulator, one text file each.
 
 A field is `$name`, as in the files here, or `{name}`, as in the released ones (where `{{` stands for a brace). A file
 has fields of one kind. A value is put in as it is, so source code with dollar signs or braces is safe.

@@ -81,8 +81,8 @@ async def _dialogue(wanted: Look, human: UserSimulator, rng: random.Random, habi
                 break
             look = next_look(look, reply, rng, habits)
         messages.append(Message("assistant", look.html))
-    said = tuple((message.role, message.content) for message in messages)
-    return Dialogue(said, look.html, wanted.html, look == wanted)
+    turns = tuple((message.role, message.content) for message in messages)
+    return Dialogue(turns, look.html, wanted.html, look == wanted)
 
 
 async def page_dialogues(looks: Sequence[Look], human: UserSimulator, seed: int, habits: Habits) -> list[Dialogue]:
