@@ -15,10 +15,10 @@ from colbench_env.humans.scripted import ScriptedSimulator
 from colbench_env.mini import UNKNOWN_REPLIES, keywords, make_tasks
 from colbench_env.rollouts import RolloutPlan, play_all
 from launch.common.settings import EMBEDDED_DIRECTORY
-from sweet_jax.generation.batch_sampler import Sampling
-from sweet_jax.generation.load import start_drawing
+from sweet_jax.generation.load import load_engine
+from sweet_jax.generation.sampling import Sampling
 from sweet_jax.mesh import MeshShape
-from sweet_jax.rollout.agent import Drawn, Table
+from sweet_jax.rollout.agent import EngineGenerator, EpisodeRunner
 
 TASKS, IN_FLIGHT, ROWS, REPEATS, SLOW = 256, 64, 16, 3, 0.2
 
@@ -35,14 +35,16 @@ class Late(ScriptedSimulator):
 
 def main() -> None:
     """Warms up with one run, then takes turns."""
-    served = start_drawing(EMBEDDED_DIRECTORY, MeshShape(1, 1), ROWS, max_length=512)
+    served = load_engine(EMBEDDED_DIRECTORY, MeshShape(1, 1), ROWS, max_length=512)
     tasks, settings, human = make_tasks("test", TASKS, 0), Settings(8, system=""), Late(keywords(), UNKNOWN_REPLIES)
-    table = Table(served.chat, Drawn(served.engine, Sampling(max_new_tokens=48)), human, settings, max_prompt=400)
+    runner = EpisodeRunner(
+        served.chat, EngineGenerator(served.engine, Sampling(max_new_tokens=48)), human, settings, max_prompt=400
+    )
     tokens = 0
 
     async def play(task, sample):
         nonlocal tokens
-        row = await table.play(task, sample)
+        row = await runner.play(task, sample)
         tokens += sum(turn.extra["tokens"] for turn in row.agent_turns)
         return row
 

@@ -27,8 +27,8 @@ from benchmarks.streaming_clients import Told, ask
 from launch.common.settings import EMBEDDED_DIRECTORY
 from launch.serving.app import make_app
 from launch.serving.loading import Served
-from sweet_jax.generation.batch_sampler import Sampler, Sampling
-from sweet_jax.generation.load import start_drawing
+from sweet_jax.generation import LockstepEngine, Request, Sampling
+from sweet_jax.generation.load import load_engine
 from sweet_jax.mesh import MeshShape
 
 
@@ -45,18 +45,16 @@ def main() -> None:
     arguments = parser.parse_args()
     clients, tokens = arguments.clients, arguments.tokens
     directory = EMBEDDED_DIRECTORY if arguments.model == "embedded" else Path(arguments.model)
-    drawing = start_drawing(directory, MeshShape(1, 1), rows=clients, max_length=64 + tokens)
-    served = Served("served", drawing.engine, drawing.chat)
+    loaded = load_engine(directory, MeshShape(1, 1), rows=clients, max_length=64 + tokens)
+    served = Served("served", loaded.engine, loaded.chat)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     server = uvicorn.Server(uvicorn.Config(make_app(served), log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    sampler = Sampler(
-        drawing.model, drawing.params, served.chat.end_ids, served.chat.pad_id,
-        Sampling(arguments.temperature, max_new_tokens=tokens), clients, (64,),
-    )  # fmt: skip
+    sampling = Sampling(arguments.temperature, max_new_tokens=tokens)
+    alone = LockstepEngine(loaded.model, loaded.params, served.chat.end_ids, served.chat.pad_id, clients, 64 + tokens)
     prompts = [f"Tell me about the number {n}." for n in range(clients)]
     ids = [served.chat.prompt_ids([{"role": "user", "content": prompt}]) for prompt in prompts]
     # Clients in a process of their own, as they are in life: they take nothing of the server's interpreter.
@@ -79,7 +77,7 @@ def main() -> None:
         ours, theirs, ours_cpu, theirs_cpu = [], [], [], []
         for _ in range(arguments.runs + 1):  # the first compiles
             started, used = time.perf_counter(), time.process_time()
-            expected = [turn for (turn,) in sampler.sample(ids, range(clients))]
+            expected = alone.sample_all([Request(prompt, seed, sampling) for seed, prompt in enumerate(ids)])
             theirs.append(time.perf_counter() - started)
             theirs_cpu.append(time.process_time() - used)
             used = time.process_time()

@@ -97,7 +97,7 @@ async def play_all(
 
 
 async def play_into(
-    output: Path,
+    output: Path | None,
     episodes: Sequence[tuple[Task, int]],
     play_one: Callable[[Task, int], Awaitable[Trajectory]],
     in_flight: int,
@@ -105,8 +105,9 @@ async def play_into(
 ) -> None:
     """Plays the episodes, at most `in_flight` at once; each row is in the file as soon as it is played.
 
-    A failed episode is recorded in `failures_file` and has no row, so that another run plays it again. Whatever else
-    `play_one` raises ends the run, and so do FAILURES_IN_A_ROW (as FailedInARow).
+    A failed episode is recorded in `failures_file` and has no row, so that another run plays it again. Without an
+    output nothing is written. Whatever else `play_one` raises ends the run, and so do FAILURES_IN_A_ROW (as
+    FailedInARow).
     """
     remaining = iter(episodes)
     failed_in_a_row = 0
@@ -119,7 +120,8 @@ async def play_into(
             except EpisodeFailed as failure:
                 result = failure
             failed = isinstance(result, EpisodeFailed)
-            append_rows(failures_file(output) if failed else output, [result])
+            if output is not None:
+                append_rows(failures_file(output) if failed else output, [result])
             failed_in_a_row = failed_in_a_row + 1 if failed else 0
             on_done(result)
             if failed_in_a_row >= FAILURES_IN_A_ROW:

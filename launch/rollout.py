@@ -28,27 +28,27 @@ def _roll(config: RolloutConfig) -> None:
     from launch.common.benchmarks import open_benchmark
     from launch.common.console import Console
     from launch.common.run_dir import check_same
-    from launch.rollouts.participants import Sides, seated
+    from launch.rollouts.participants import Participants, make_participants
     from sweet_jax import processes
     from sweet_jax.rollout import process_shards as shares
 
     check_same(settings_of(config))
     console, tasks = Console(audible=processes.is_process_0()), _tasks(config)
 
-    async def roll(sides: Sides, wanted: RolloutPlan) -> None:
+    async def roll(participants: Participants, wanted: RolloutPlan) -> None:
         async with contextlib.AsyncExitStack() as held:
-            for endpoint in sides.endpoints:
+            for endpoint in participants.endpoints:
                 await held.enter_async_context(contextlib.aclosing(endpoint))
                 await endpoint.check()
-            await play(sides, wanted)
+            await play(participants, wanted)
 
-    async def play(sides: Sides, wanted: RolloutPlan) -> None:
+    async def play(participants: Participants, wanted: RolloutPlan) -> None:
         episodes, told = shares.share(wanted), 0
         total = len(tasks) * config.samples
         done = total - len(episodes)
-        human = sides.about["human"]["name"]
+        human = participants.about["human"]["name"]
         console.say(
-            f"{sides.about['agent']} (prompt {config.prompt_name}) with human {human}: {total} dialogues, "
+            f"{participants.about['agent']} (prompt {config.prompt_name}) with human {human}: {total} dialogues, "
             + (
                 f"{done} of them are in {config.output}"
                 if processes.count() == 1
@@ -64,13 +64,16 @@ def _roll(config: RolloutConfig) -> None:
                 console.warn(str(result))
             console.progress("rollout", done, total)
 
-        await shares.play_share(wanted, episodes, sides.play, config.simulator.in_flight, on_done)
+        await shares.play_share(wanted, episodes, participants.play, config.simulator.in_flight, on_done)
 
-    with open_benchmark(config.benchmark, config.design) as benchmark, seated(config, benchmark) as sides:
-        wanted = RolloutPlan(config.output, tasks, config.samples, sides.about)
+    with (
+        open_benchmark(config.benchmark, config.design) as benchmark,
+        make_participants(config, benchmark) as participants,
+    ):
+        wanted = RolloutPlan(config.output, tasks, config.samples, participants.about)
         with shares.alone(wanted):
             try:
-                asyncio.run(roll(sides, wanted))
+                asyncio.run(roll(participants, wanted))
             except FailedInARow as failure:
                 raise cli.Stopped(str(failure)) from failure
             failed = shares.gather(wanted)

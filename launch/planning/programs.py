@@ -16,7 +16,8 @@ from models.llama import Llama
 from models.lora import LoraConfig, lora_shapes
 from models.parameters import inference_shardings, param_shapes, with_matrices_in
 from sweet_jax.data.batch import PairBatch, TurnBatch
-from sweet_jax.generation.batch_sampler import Sampling, make_generate
+from sweet_jax.generation.programs import RowInputs, make_programs
+from sweet_jax.generation.sampling import RowSampling
 from sweet_jax.logprobs import score
 from sweet_jax.mesh import rows_sharding
 from sweet_jax.train.loop import shardings_of
@@ -78,7 +79,7 @@ def _score(config: PlanConfig, model: Llama) -> Program:
 
 
 def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
-    """Make one batch of the sampler, in the sampler's layout of the weights (`launch.training.run`)."""
+    """Prompts and a whole turn after each, in the sampler's layout of the weights (`launch.training.run`)."""
     model = Llama(network, mesh, jnp.dtype(config.compute_dtype), remat="none", attention=config.attention)
     shapes = jax.eval_shape(lambda params: with_matrices_in(params, model.compute_dtype), param_shapes(network, mesh))
     params = jax.tree.map(
@@ -86,16 +87,24 @@ def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
         shapes,
         inference_shardings(network, mesh),
     )
-    rows = config.rows // config.samples
-    batch = (
-        _array(mesh, jnp.int32, rows, config.tokens),
-        _array(mesh, jnp.int32, rows),
-        _array(mesh, jnp.uint32, rows),
-        _array(mesh, jnp.bool_, rows),
-    )
+    prompts, rows, new = config.rows // config.samples, config.rows, config.new_tokens
     ends = network.eos_token_ids or (network.vocab_size - 1,)
-    generate: Any = make_generate(model, ends, Sampling(max_new_tokens=config.new_tokens), config.samples)
-    return Program(lambda: generate.lower(params, *batch), params, {}, batch)
+    programs = make_programs(model, ends, rows, config.tokens + new, new)
+
+    def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return _array(mesh, dtype, *shape)
+
+    ints, floats, seeds = array(jnp.int32, rows), array(jnp.float32, rows), array(jnp.uint32, rows)
+    sampling, tops = RowSampling(floats, ints, floats), array(jnp.bool_, rows)
+    inputs = RowInputs(ints, seeds, seeds, ints, ints, array(jnp.int32, rows, new), sampling, tops)
+    batch = (array(jnp.int32, prompts, config.tokens), array(jnp.int32, prompts), ints, inputs)
+
+    def generate(params: Any, tokens_at: Any, length_a: Any, source_r: Any, inputs: RowInputs) -> Any:
+        to_rows = (source_r, jnp.arange(rows))
+        state = programs.prefill(params, programs.init(), tokens_at, length_a, jnp.arange(prompts), to_rows)
+        return programs.decode(params, state, inputs, jnp.int32(new), jnp.int32(0))
+
+    return Program(lambda: jax.jit(generate).lower(params, *batch), params, {}, batch)
 
 
 def _rows(config: PlanConfig, mesh: Mesh) -> TurnBatch:

@@ -22,7 +22,7 @@ from launch.rollouts.config import RolloutConfig
 
 
 @dataclass(frozen=True)
-class Sides:
+class Participants:
     """play: one episode. about: what every row says of how it was played. endpoints: to be checked at the start."""
 
     play: Callable[[Task, int], Awaitable[Trajectory]]
@@ -31,7 +31,7 @@ class Sides:
 
 
 @contextlib.contextmanager
-def seated(config: RolloutConfig, benchmark: Benchmark) -> Iterator[Sides]:
+def make_participants(config: RolloutConfig, benchmark: Benchmark) -> Iterator[Participants]:
     """Both sides, ready to play; the engine ends with the context."""
     simulator, rules = config.simulator, benchmark.rules
     settings = Settings(
@@ -61,7 +61,7 @@ def _with_endpoint(
     sampling: dict[str, Any],
     human: UserSimulator,
     endpoints: tuple[Endpoint, ...],
-) -> Sides:
+) -> Participants:
     agent = Endpoint(config.agent_settings())
     told = agent.settings.in_rows
     further = {name: told[name] for name in ("omit", "body") if name in told}
@@ -83,7 +83,7 @@ def _with_endpoint(
         row.extra["sampling"] = about["sampling"]
         return row
 
-    return Sides(play, about, (*endpoints, agent))
+    return Participants(play, about, (*endpoints, agent))
 
 
 def _with_engine(
@@ -93,22 +93,22 @@ def _with_engine(
     human: UserSimulator | None,
     endpoints: tuple[Endpoint, ...],
     held: contextlib.ExitStack,
-) -> Sides:
+) -> Participants:
     # jax and what imports it only now: an agent behind an endpoint needs none of it.
     from launch.common.settings import start_model
-    from sweet_jax.generation.batch_sampler import Sampling
-    from sweet_jax.generation.load import start_drawing
+    from sweet_jax.generation.load import load_engine
+    from sweet_jax.generation.sampling import Sampling
     from sweet_jax.mesh import parse_mesh
-    from sweet_jax.rollout.agent import Drawn, ModelSimulator, Table
+    from sweet_jax.rollout.agent import EngineGenerator, EpisodeRunner, ModelSimulator
 
     simulator, directory = config.simulator, start_model(config.played, Path())
     shape = parse_mesh(config.mesh).folded()
-    drawing = start_drawing(
+    loaded = load_engine(
         directory, shape, config.rows, config.max_length, config.compute_dtype,
         prompt_date=datetime.date.fromisoformat(config.prompt_date),
     )  # fmt: skip
-    held.callback(drawing.engine.close)
-    chat, engine = drawing.chat, drawing.engine
+    held.callback(loaded.engine.close)
+    chat, engine = loaded.chat, loaded.engine
     if chat.shows_date:
         sampling = sampling | {"prompt_date": config.prompt_date}
     if settings.system_prompt:
@@ -124,14 +124,14 @@ def _with_engine(
     if human is None:
         spoken = Sampling(simulator.human_temperature, 0, 1.0, simulator.human_max_tokens)
         prompt, room = simulator.prompt, engine.max_length - simulator.human_max_tokens
-        human = ModelSimulator(chat, Drawn(engine, spoken), config.played, prompt, spoken, room)
+        human = ModelSimulator(chat, EngineGenerator(engine, spoken), config.played, prompt, spoken, room)
     about = settings.run_metadata(human) | {"sampling": sampling | {"max_length": engine.max_length}}
-    drawn = Drawn(engine, Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens))
-    table = Table(chat, drawn, human, settings, longest, "double-bos" in config.quirks)
+    generator = EngineGenerator(engine, Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens))
+    runner = EpisodeRunner(chat, generator, human, settings, longest, "double-bos" in config.quirks)
 
     async def play(task: Task, sample: int) -> Trajectory:
-        row = await table.play(task, sample)
+        row = await runner.play(task, sample)
         row.extra["sampling"] = about["sampling"]
         return row
 
-    return Sides(play, about, endpoints)
+    return Participants(play, about, endpoints)

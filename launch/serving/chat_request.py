@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from colbench_env.types import BadInput, replace_lone_surrogates
-from sweet_jax.generation.batch_sampler import Sampling
+from sweet_jax.generation.sampling import Sampling
 
 MOST_SAMPLES, MOST_STOPS, MOST_TOPS = 128, 4, 20
 EMPTY: tuple[Any, ...] = (None, "", [], {})  # asks for nothing, whatever the name

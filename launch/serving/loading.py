@@ -10,7 +10,7 @@ from launch.common.settings import EMBEDDED, EMBEDDED_FRONTEND, start_model
 from launch.serving.config import Limits, ServeConfig
 from sweet_jax.data.chat import Chat
 from sweet_jax.generation import Engine
-from sweet_jax.generation.load import start_drawing
+from sweet_jax.generation.load import load_engine
 from sweet_jax.mesh import parse_mesh
 
 
@@ -27,11 +27,11 @@ class Served:
 
 
 def load_served(config: ServeConfig, api_key: str | None) -> Served:
-    """The model of the configuration; raises as `start_drawing`."""
+    """The model of the configuration; raises as `load_engine`."""
     directory = start_model(config.model, Path())
-    drawing = start_drawing(
+    loaded = load_engine(
         directory, parse_mesh(config.mesh).folded(), config.rows, config.max_length, config.compute_dtype,
         config.attention, datetime.date.fromisoformat(config.prompt_date),
     )  # fmt: skip
     name = config.model if config.model in (EMBEDDED, EMBEDDED_FRONTEND) else directory.name
-    return Served(config.name or name, drawing.engine, drawing.chat, config.seed, api_key, config.limits)
+    return Served(config.name or name, loaded.engine, loaded.chat, config.seed, api_key, config.limits)

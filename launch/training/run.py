@@ -26,15 +26,11 @@ from models.hf_io import check_llama, load_llama
 from models.llama import Llama
 from models.lora import LoraConfig, init_lora, lora_shapes, merge_adapters
 from models.parameters import inference_shardings, param_shapes, with_matrices_in
-from sweet_jax.data.batch import default_buckets
 from sweet_jax.data.chat import Chat, check_vocabulary
-from sweet_jax.generation import Engine
-from sweet_jax.generation.batch_sampler import Sampler, Sampling
+from sweet_jax.generation import Engine, Lockstep, LockstepEngine, Sampling
 from sweet_jax.mesh import DeviceReport, MeshShape, local_copies, local_mesh, make_mesh
 from sweet_jax.train.loop import Reporter, restore_params
 from sweet_jax.train.step import merge_params
-
-SMALLEST_PROMPT = 128  # the smallest bucket of prompts
 
 
 @dataclass(frozen=True)
@@ -187,20 +183,15 @@ class Run:
         settings = self.config.rollouts
         return Sampling(temperature, settings.top_k, settings.top_p, settings.max_new_tokens)
 
-    def sampler(self, params: Any, sampling: Sampling) -> Sampler:
-        """A sampler of turns with these parameters, moved to the sampler's layout."""
-        return Sampler(
-            Llama(self.llama_config, self.sampler_mesh, self.dtype, remat="none", attention=self.attention),
-            self._laid_out(params),
-            self.chat.end_ids,
-            self.chat.pad_id,
-            sampling,
-            self.config.rollouts.rows,
-            tuple(size for size in default_buckets(self.max_length, SMALLEST_PROMPT)),
-        )
+    def lockstep_engine(self, params: Any, lockstep: Lockstep | None = None) -> LockstepEngine:
+        """Make an engine with these parameters on the devices of all processes, which have to ask it alike."""
+        model = Llama(self.llama_config, self.sampler_mesh, self.dtype, remat="none", attention=self.attention)
+        chat, rows = self.chat, self.config.rollouts.rows
+        laid_out = self._laid_out(params)
+        return LockstepEngine(model, laid_out, chat.end_ids, chat.pad_id, rows, self.max_length, lockstep)
 
     def engine(self, params: Any) -> Engine:
-        """An engine with these parameters on the devices of this process, to be closed."""
+        """Make an engine with these parameters on the devices of this process, to be closed."""
         mesh = local_mesh(self.sampler_mesh)
         own = local_copies(self._laid_out(params), inference_shardings(self.llama_config, mesh))
         model = Llama(self.llama_config, mesh, self.dtype, remat="none", attention=self.attention)

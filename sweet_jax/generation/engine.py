@@ -14,13 +14,10 @@ import numpy as np
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama
-from sweet_jax.data.batch import default_buckets
-from sweet_jax.generation.batch_sampler import Sample
-from sweet_jax.generation.requests import EngineClosed, Letter, Request, Ticket, Token, send
-from sweet_jax.generation.scheduler import Batch
+from sweet_jax.generation.requests import EngineClosed, PendingRequest, Request, Token, TokenEvent, check_room
+from sweet_jax.generation.sampling import Sample
+from sweet_jax.generation.scheduler import Scheduler
 from sweet_jax.mesh import check_rows
-
-SMALLEST_BUCKET = 64
 
 
 def check_length(max_length: int, config: LlamaConfig) -> None:
@@ -57,9 +54,11 @@ class Engine:
         if chunk < 1:
             raise BadInput(f"chunk is {chunk}, it must be at least 1")
         self.max_length, self._end_ids = max_length, frozenset(end_ids)
-        buckets = default_buckets(max_length, SMALLEST_BUCKET)
-        self._batch = Batch(model, params, tuple(sorted(end_ids)), pad_id, rows, buckets, chunk, parked_bytes)
-        self._orders: queue.SimpleQueue[Ticket | _Forget | None] = queue.SimpleQueue()
+        self._scheduler = Scheduler(
+            model, params, end_ids, pad_id,
+            rows=rows, max_length=max_length, chunk=chunk, parked_bytes=parked_bytes, send=_send,
+        )  # fmt: skip
+        self._orders: queue.SimpleQueue[PendingRequest | _Forget | None] = queue.SimpleQueue()
         self._gate, self._ended = threading.Lock(), None  # why no more is taken
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
@@ -85,21 +84,16 @@ class Engine:
         A session whose turn is left half-way is forgotten. BadInput where the prompt and the longest turn have no room,
         or the prompt does not go on from its session; EngineClosed where the engine ends before the turn.
         """
-        length, longest = len(request.ids), request.sampling.max_new_tokens
-        if length + longest > self.max_length:
-            raise BadInput(
-                f"a prompt of {length} tokens and a turn of up to {longest} are {length + longest} tokens, "
-                f"more than the {self.max_length} of a row"
-            )
-        ticket = Ticket(request, asyncio.get_running_loop())
-        self._order(ticket)
+        check_room(request, self.max_length)
+        pending = PendingRequest(request, _Inbox(asyncio.get_running_loop()))
+        self._order(pending)
         try:
-            while (found := await ticket.inbox.get()) is not None:
-                if isinstance(found, BaseException):
-                    raise found
-                yield found
+            while (event := await pending.owner.queue.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
         finally:
-            ticket.cancelled = True
+            pending.cancelled = True
 
     async def sample(self, request: Request) -> Sample:
         """The whole turn; raises as `bursts`."""
@@ -107,8 +101,12 @@ class Engine:
         ids, logps = np.array([t.id for t in tokens], np.int32), np.array([t.logp for t in tokens], np.float32)
         return Sample(ids, logps, tokens[-1].id in self._end_ids)
 
+    def asking(self) -> contextlib.AbstractContextManager[None]:
+        """Do nothing: the thread draws whoever waits."""
+        return contextlib.nullcontext()
+
     def forget(self, session: Hashable) -> None:
-        """Drops the session and its cache; nothing happens where there is none."""
+        """Drop the session and its cache; nothing happens where there is none."""
         with self._gate:
             self._orders.put(_Forget(session))
 
@@ -118,16 +116,16 @@ class Engine:
             self._orders.put(None)
         self._thread.join()
 
-    def _order(self, ticket: Ticket) -> None:
+    def _order(self, pending: PendingRequest) -> None:
         with self._gate:  # so that no order comes after the thread has told everybody of its end
             if self._ended is not None:
                 raise EngineClosed(self._ended)
-            self._orders.put(ticket)
+            self._orders.put(pending)
 
     def _work(self) -> None:
         try:
             while self._take_orders():
-                self._batch.step()
+                self._scheduler.step()
             self._end("the engine was closed", None)
         except BaseException as error:
             self._end(f"the engine has ended: {type(error).__name__}: {error}", error)
@@ -136,29 +134,29 @@ class Engine:
         """Takes what was ordered, waiting where there is nothing to do; False: to be closed."""
         while True:
             try:
-                order = self._orders.get(block=self._batch.idle)
+                order = self._orders.get(block=self._scheduler.idle)
             except queue.Empty:
                 return True
             if order is None:
                 return False
-            if isinstance(order, Ticket):
-                self._batch.add(order)
+            if isinstance(order, PendingRequest):
+                self._scheduler.add(order)
             else:
-                self._batch.forget(order.session)
+                self._scheduler.forget(order.session)
 
     def _end(self, why: str, cause: BaseException | None) -> None:
         with self._gate:
             self._ended = why
-            waiting = self._batch.tickets()
+            waiting = self._scheduler.pending()
             while not self._orders.empty():
                 order = self._orders.get()
-                waiting += [order] if isinstance(order, Ticket) else []
-        letters: list[Letter] = []
-        for ticket in waiting:
+                waiting += [order] if isinstance(order, PendingRequest) else []
+        events: list[TokenEvent] = []
+        for pending in waiting:
             error = EngineClosed(why)
             error.__cause__ = cause
-            letters.append((ticket, error))
-        send(letters)
+            events.append((pending, error))
+        _send(events)
 
 
 class _Forget:
@@ -166,3 +164,26 @@ class _Forget:
 
     def __init__(self, session: Hashable):
         self.session = session
+
+
+class _Inbox:
+    """Where events reach whoever waits: lists of tokens, then None or an exception, read in the loop that asked."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self.loop = loop
+        self.queue: asyncio.Queue[list[Token] | BaseException | None] = asyncio.Queue()
+
+
+def _send(events: Sequence[TokenEvent]) -> None:
+    """Put each event, in order, into its inbox; every loop is woken once for all of its events."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[TokenEvent]] = {}
+    for event in events:
+        by_loop.setdefault(event[0].owner.loop, []).append(event)
+    for loop, its in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear it
+            loop.call_soon_threadsafe(_put, its)
+
+
+def _put(events: Sequence[TokenEvent]) -> None:
+    for pending, what in events:
+        pending.owner.queue.put_nowait(what)

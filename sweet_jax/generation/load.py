@@ -25,7 +25,7 @@ USUAL_LENGTH = 2048  # tokens of a row, where the network was made for as many
 
 
 @dataclass(frozen=True)
-class Drawing:
+class LoadedEngine:
     """A model that draws: its tokenizer and engine, and the network and weights that the engine draws with."""
 
     chat: Chat
@@ -34,7 +34,7 @@ class Drawing:
     params: Any
 
 
-def start_drawing(
+def load_engine(
     directory: Path,
     shape: MeshShape,
     rows: int,
@@ -42,7 +42,7 @@ def start_drawing(
     compute_dtype: str = "float32",
     attention: AttentionName = "xla",
     prompt_date: datetime.date = PROMPT_DATE,
-) -> Drawing:
+) -> LoadedEngine:
     """The model with an engine of `rows` rows of `max_length` tokens; 0: 2048, or what the network was made for where
     that is less. Of several processes each has the devices of its own. BadInput and ModelError, before weights are
     read, for what is wrong."""
@@ -55,7 +55,7 @@ def start_drawing(
     dtype = jnp.dtype(compute_dtype)
     params = jax.device_put(load_llama(directory, mesh, dtype).params, inference_shardings(config, mesh))
     model = Llama(config, mesh, dtype, remat="none", attention=attention)
-    return Drawing(chat, Engine(model, params, chat.end_ids, chat.pad_id, rows, length), model, params)
+    return LoadedEngine(chat, Engine(model, params, chat.end_ids, chat.pad_id, rows, length), model, params)
 
 
 def check_directory(directory: Path, mesh: Mesh, prompt_date: datetime.date = PROMPT_DATE) -> tuple[LlamaConfig, Chat]:

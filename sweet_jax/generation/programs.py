@@ -1,8 +1,7 @@
-"""The jitted programs of the engine. All have fixed shapes, so that a row is computed alike whatever stands beside it.
+"""The jitted programs of an engine. All have fixed shapes, so that a row is computed alike whatever stands beside it.
 
-read     prompts of empty rows, `read_count` at a time, one program a bucket of lengths
-share    what a row has read, cut to a bucket of lengths, to another row
-read_on  more tokens of rows that hold some, `read_count` rows and READ_ON tokens at a time
+prefill  prompts, `prefill_count` at a time, one program a bucket of lengths; each goes to one row or to several
+extend   more tokens of rows that hold some, `prefill_count` rows at a time, one program a bucket of EXTEND_BUCKETS
 decode   up to `chunk` tokens of every row
 park, unpark   a row's cache, cut to a bucket of lengths, out of the batch and back
 
@@ -20,17 +19,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from models.kv_cache import KVCache, cache_sharding, init_cache
 from models.llama import Llama, logits, variables
 from models.sharding import activation_sharding, constrain
-from sweet_jax.generation.batch_sampler import prefill
 from sweet_jax.generation.sampling import TOP, RowSampling, draw_rows, row_scores
 from sweet_jax.mesh import replicated
 
-READ_ON = 64  # tokens
-READ_TOKENS = 256  # of a device in one program: fewer cost an accelerator as long, as the weights must be read anyway
+EXTEND_BUCKETS = (16, 64)  # tokens
+PREFILL_TOKENS = 256  # of a device in one program: fewer cost an accelerator as long, as it must read the weights
 
 
 @jax.tree_util.register_dataclass
@@ -48,15 +46,15 @@ class RowInputs:
     """What the host says about each of R rows before a chunk.
 
     length_r: tokens in the cache. seed_r, sample_r: what the row's key is made of. step_r: tokens of this turn drawn
-    before. left_r: tokens to draw at most, 0 where the row idles. forced_rc: [R, chunk], tokens that were drawn before
-    and are only read again; -1 draws. tops_r: whether alternatives are asked for.
+    before. remaining_r: tokens to draw at most, 0 where the row idles. forced_rc: [R, chunk], tokens that were drawn
+    before and are only read again; -1 draws. tops_r: whether alternatives are asked for.
     """
 
     length_r: Any
     seed_r: Any
     sample_r: Any
     step_r: Any
-    left_r: Any
+    remaining_r: Any
     forced_rc: Any
     sampling: RowSampling
     tops_r: Any
@@ -64,7 +62,7 @@ class RowInputs:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Drawn:
+class ChunkOutput:
     """What a chunk drew: ids_rc, logps_rc [R, chunk], how many of them count_r, and alternatives [R, chunk, TOP] with
     their log-probs, zeros where no row asked."""
 
@@ -77,46 +75,64 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Programs:
-    """The compiled functions of one network, number of rows and length. `state` makes an empty State."""
+    """The compiled functions of one network, number of rows and length. `init` makes an empty State."""
 
-    state: Callable[[], State]
-    read: Callable[..., State]
-    share: Callable[..., State]
-    read_on: Callable[..., State]
-    decode: Callable[..., tuple[State, Drawn]]
+    init: Callable[[], State]
+    prefill: Callable[..., State]
+    extend: Callable[..., State]
+    decode: Callable[..., tuple[State, ChunkOutput]]
     park: Callable[..., tuple[Array, Array]]
     unpark: Callable[..., State]
 
 
-def read_count(mesh: Mesh, rows: int, length: int) -> int:
-    """How many prompts of a bucket of lengths are read by one program: as many on each device."""
+def prefill_count(mesh: Mesh, rows: int, length: int) -> int:
+    """Return how many prompts of a bucket of lengths one program reads: as many on each device."""
     devices = mesh.shape["data"]
-    return devices * max(1, min(READ_TOKENS // length, rows // devices))
+    return devices * max(1, min(PREFILL_TOKENS // length, rows // devices))
+
+
+def prefill_rows(
+    model: Llama, params: Any, tokens_bt: Int[Array, "B T"], length_b: Int[Array, " B"]
+) -> tuple[KVCache, Float[Array, "B V"]]:
+    """Return the cache of T slots after right-padded prompts, and the logits of the token that follows each."""
+    rows, length = tokens_bt.shape
+    cache = init_cache(model.config, rows, length, model.mesh, model.compute_dtype)
+    position_bt = jnp.broadcast_to(jnp.arange(length), (rows, length))
+    output = model.apply(variables(params), tokens_bt, position_bt, cache, fresh=True)
+    last_b1d = jnp.take_along_axis(output.hidden_btd, (length_b - 1)[:, None, None], axis=1)
+    return output.cache, logits(last_b1d, params, model.config, model.mesh)[:, 0]
 
 
 @functools.cache  # so that two engines of one network share their programs
 def make_programs(model: Llama, end_ids: tuple[int, ...], rows: int, slots: int, chunk: int) -> Programs:
-    """The programs for `rows` rows of `slots` tokens that draw up to `chunk` tokens a call."""
+    """Make the programs for `rows` rows of `slots` tokens that draw up to `chunk` tokens a call."""
     config, mesh = model.config, model.mesh
     caches = cache_sharding(config, rows, slots, mesh)
     shardings = State(caches, activation_sharding(mesh, (rows, config.vocab_size), "batch", "vocab"))
     whole = replicated(mesh)
 
-    def state() -> State:
+    def init() -> State:
         cache = init_cache(config, rows, slots, mesh, model.compute_dtype)
         return State(cache, jnp.zeros((rows, config.vocab_size), jnp.float32))
 
-    def put(state: State, row_a: Array, cache: KVCache, logits_av: Array) -> State:
-        def put_cache(all_lrsgh: Array, new_latgh: Array) -> Array:
-            return all_lrsgh.at[:, row_a, : new_latgh.shape[2]].set(new_latgh, mode="drop")
+    def put(state: State, row_k: Array, cache: KVCache, logits_kv: Array) -> State:
+        def put_cache(all_lrsgh: Array, new_lktgh: Array) -> Array:
+            return all_lrsgh.at[:, row_k, : new_lktgh.shape[2]].set(new_lktgh, mode="drop")
 
-        logits_rv = state.logits_rv.at[row_a].set(logits_av, mode="drop")
+        logits_rv = state.logits_rv.at[row_k].set(logits_kv, mode="drop")
         return State(jax.tree.map(put_cache, state.cache, cache), logits_rv)
 
-    def read(params: Any, state: State, tokens_at: Array, length_a: Array, row_a: Array) -> State:
-        return put(state, row_a, *prefill(model, params, tokens_at, length_a, tokens_at.shape[1]))
+    def prefill(
+        params: Any, state: State, tokens_at: Array, length_a: Array, row_a: Array, copies: tuple[Array, Array] | None
+    ) -> State:
+        """Prompt a goes to row `row_a`; with copies (source_r, row_r) prompt source_r goes to row row_r as well."""
+        cache, logits_av = prefill_rows(model, params, tokens_at, length_a)
+        if copies is None:
+            return put(state, row_a, cache, logits_av)
+        source_r, row_r = copies
+        return put(state, row_r, jax.tree.map(lambda x_latgh: x_latgh[:, source_r], cache), logits_av[source_r])
 
-    def read_on(params: Any, state: State, tokens_at: Array, start_a: Array, length_a: Array, row_a: Array) -> State:
+    def extend(params: Any, state: State, tokens_at: Array, start_a: Array, length_a: Array, row_a: Array) -> State:
         def take(all_lrsgh: Array) -> Array:
             part = all_lrsgh.at[:, row_a].get(mode="clip")
             return jax.lax.with_sharding_constraint(part, cache_sharding(config, len(row_a), slots, mesh))
@@ -128,17 +144,8 @@ def make_programs(model: Llama, end_ids: tuple[int, ...], rows: int, slots: int,
         last_a1d = jnp.take_along_axis(output.hidden_btd, (length_a - 1)[:, None, None], axis=1)
         return put(state, row_a, output.cache, logits(last_a1d, params, config, mesh)[:, 0])
 
-    def share(state: State, source: Array, target: Array, length: int) -> State:
-        def copy(all_lrsgh: Array) -> Array:
-            one_l1pgh = jax.lax.dynamic_slice_in_dim(all_lrsgh, source, 1, axis=1)[:, :, :length]
-            return jax.lax.dynamic_update_slice(all_lrsgh, one_l1pgh, (0, target, 0, 0, 0))
-
-        logits_1v = jax.lax.dynamic_slice_in_dim(state.logits_rv, source, 1)
-        logits_rv = jax.lax.dynamic_update_slice(state.logits_rv, logits_1v, (target, 0))
-        return State(jax.tree.map(copy, state.cache), logits_rv)
-
-    def decode(params: Any, state: State, inputs: RowInputs, steps: Array) -> tuple[State, Drawn]:
-        return _decode(model, params, state, inputs, steps, end_ids, slots)
+    def decode(params: Any, state: State, inputs: RowInputs, steps: Array, stop_at: Array) -> tuple[State, ChunkOutput]:
+        return _decode(model, params, state, inputs, steps, stop_at, end_ids, slots)
 
     def park(state: State, row: Array, length: int) -> tuple[Array, Array]:
         def cut(all_lrsgh: Array) -> Array:
@@ -154,10 +161,9 @@ def make_programs(model: Llama, end_ids: tuple[int, ...], rows: int, slots: int,
         return State(KVCache(back(state.cache.k_lbsgh, k_lpgh), back(state.cache.v_lbsgh, v_lpgh)), state.logits_rv)
 
     return Programs(
-        state=jax.jit(state, out_shardings=shardings),
-        read=jax.jit(read, donate_argnums=1, out_shardings=shardings),
-        share=jax.jit(share, donate_argnums=0, static_argnums=3, out_shardings=shardings),
-        read_on=jax.jit(read_on, donate_argnums=1, out_shardings=shardings),
+        init=jax.jit(init, out_shardings=shardings),
+        prefill=jax.jit(prefill, donate_argnums=1, out_shardings=shardings),
+        extend=jax.jit(extend, donate_argnums=1, out_shardings=shardings),
         decode=jax.jit(decode, donate_argnums=1, out_shardings=(shardings, whole)),
         park=jax.jit(park, static_argnums=2, out_shardings=whole),
         unpark=jax.jit(unpark, donate_argnums=0, out_shardings=shardings),
@@ -170,13 +176,23 @@ class _Carry:
     step: Any
     state: State
     live_r: Any
-    drawn: Drawn
+    drawn: ChunkOutput
 
 
 def _decode(
-    model: Llama, params: Any, state: State, inputs: RowInputs, steps: Array, end_ids: tuple[int, ...], slots: int
-) -> tuple[State, Drawn]:
-    """The state after each row has drawn an end token, all it may, or `steps` tokens (at most a chunk), and these."""
+    model: Llama,
+    params: Any,
+    state: State,
+    inputs: RowInputs,
+    steps: Array,
+    stop_at: Array,
+    end_ids: tuple[int, ...],
+    slots: int,
+) -> tuple[State, ChunkOutput]:
+    """Draw until at most `stop_at` rows go on, or each has drawn `steps` tokens (at most a chunk).
+
+    A row goes on until it has drawn an end token, or all it may.
+    """
     rows, chunk = inputs.forced_rc.shape
     tops = min(TOP, model.config.vocab_size)
     key_r = jax.vmap(jax.random.fold_in)(jax.vmap(jax.random.key)(inputs.seed_r), inputs.sample_r)
@@ -204,12 +220,12 @@ def _decode(
             logits(output.hidden_btd, params, model.config, model.mesh)[:, 0], model.mesh, "batch", "vocab"
         )
         count_r = drawn.count_r + live_r
-        ended_r = (jnp.isin(token_r, jnp.array(end_ids)) & (forced_r < 0)) | (count_r >= inputs.left_r)
+        ended_r = (jnp.isin(token_r, jnp.array(end_ids)) & (forced_r < 0)) | (count_r >= inputs.remaining_r)
         return _Carry(
             step=step + 1,
             state=State(output.cache, jnp.where(live_r[:, None], logits_rv, carry.state.logits_rv)),
             live_r=live_r & ~ended_r,
-            drawn=Drawn(
+            drawn=ChunkOutput(
                 ids_rc=drawn.ids_rc.at[:, step].set(token_r),
                 logps_rc=drawn.logps_rc.at[:, step].set(logp_r),
                 count_r=count_r,
@@ -221,8 +237,8 @@ def _decode(
     carry = _Carry(
         step=jnp.int32(0),
         state=state,
-        live_r=inputs.left_r > 0,
-        drawn=Drawn(
+        live_r=inputs.remaining_r > 0,
+        drawn=ChunkOutput(
             ids_rc=jnp.zeros((rows, chunk), jnp.int32),
             logps_rc=jnp.zeros((rows, chunk), jnp.float32),
             count_r=jnp.zeros(rows, jnp.int32),
@@ -230,5 +246,5 @@ def _decode(
             top_logps_rck=jnp.zeros((rows, chunk, tops), jnp.float32),
         ),
     )
-    carry = jax.lax.while_loop(lambda carry: (carry.step < steps) & carry.live_r.any(), one_token, carry)
+    carry = jax.lax.while_loop(lambda carry: (carry.step < steps) & (carry.live_r.sum() > stop_at), one_token, carry)
     return carry.state, carry.drawn

@@ -1,15 +1,13 @@
-"""What is asked of the engine, what comes back, and the bridge between its thread and the loop of who asked."""
+"""What is asked of an engine, and what comes back."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from colbench_env.types import BadInput
-from sweet_jax.generation.batch_sampler import Sampling
-from sweet_jax.generation.sampling import TOP
+from sweet_jax.generation.sampling import TOP, Sampling
 
 
 class EngineClosed(Exception):
@@ -20,10 +18,10 @@ class EngineClosed(Exception):
 class Request:
     """A turn that is wanted.
 
-    ids: the whole prompt so far. seed: unsigned 32 bits. sample: the number of this sample of the prompt, as in
-    `Sampler.sample`; other numbers draw other turns. sampling: how tokens are drawn. session: keeps its cache after the
-    turn; the next request of the session must begin with the ids read and drawn so far, and only what is new is read.
-    tops: how many alternatives are told of each token, at most 20.
+    ids: the whole prompt so far. seed: unsigned 32 bits. sample: the number of this sample of the prompt; other numbers
+    draw other turns. sampling: how tokens are drawn. session: keeps its cache after the turn; the next request of the
+    session must begin with the ids read and drawn so far, and only what is new is read. tops: how many alternatives are
+    reported of each token, at most 20.
     """
 
     ids: Sequence[int]
@@ -44,8 +42,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Token:
-    """A drawn token, with its log-prob under the distribution it was drawn from (`batch_sampler.Sample`), and the
-    likeliest tokens of that distribution as (id, log-prob), as many as the request asked for."""
+    """A drawn token, with its log-prob under the distribution it was drawn from (`sampling.Sample`), and the likeliest
+    tokens of that distribution as (id, log-prob), as many as the request asked for."""
 
     id: int
     logp: float
@@ -53,33 +51,24 @@ class Token:
 
 
 @dataclass(eq=False)
-class Ticket:
-    """A request on its way. The thread writes to `inbox` through `send`; the asker's loop reads it.
-
-    inbox: lists of tokens, then None or an exception. cancelled: the asker has gone; set by its loop, read by the
-    thread.
-    """
+class PendingRequest:
+    """A request on its way. owner: whose it is, for whoever sends events on. cancelled: nobody waits for it any more;
+    set by the owner, read by the scheduler."""
 
     request: Request
-    loop: asyncio.AbstractEventLoop
-    inbox: asyncio.Queue = field(default_factory=asyncio.Queue)
+    owner: Any = None
     cancelled: bool = False
 
 
-Letter = tuple[Ticket, list[Token] | BaseException | None]
-"""What somebody is told: tokens, the end of the turn (None), or that it has failed."""
+TokenEvent = tuple[PendingRequest, list[Token] | BaseException | None]
+"""What becomes of a request: tokens were drawn, the turn has ended (None), or it has failed."""
 
 
-def send(letters: Sequence[Letter]) -> None:
-    """Puts each letter, in order, into its inbox; every asker's loop is woken once for all of its letters."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[Letter]] = {}
-    for letter in letters:
-        by_loop.setdefault(letter[0].loop, []).append(letter)
-    for loop, its in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # the asker's loop is closed: nobody is left to hear it
-            loop.call_soon_threadsafe(_put, its)
-
-
-def _put(letters: Sequence[Letter]) -> None:
-    for ticket, what in letters:
-        ticket.inbox.put_nowait(what)
+def check_room(request: Request, max_length: int) -> None:
+    """Raise BadInput unless the prompt and the longest turn fit into `max_length` tokens."""
+    length, longest = len(request.ids), request.sampling.max_new_tokens
+    if length + longest > max_length:
+        raise BadInput(
+            f"a prompt of {length} tokens and a turn of up to {longest} are {length + longest} tokens, "
+            f"more than the {max_length} of a row"
+        )

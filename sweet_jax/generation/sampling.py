@@ -1,21 +1,62 @@
-"""Drawing a token of every row, where each row has settings of its own; the same draws as `batch_sampler`."""
+"""How a token is drawn: temperature, top-k and top-p of every row, and the row's own key."""
 
+from __future__ import annotations
+
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sweet_jax.generation.batch_sampler import HIDDEN_LOGIT
+from colbench_env.types import BadInput
 
-TOP = 20  # alternatives that are told of a token at most
+TOP = 20  # alternatives that are reported of a token at most
+MASKED_LOGIT = -1e30  # finite: a token that top-k or top-p leaves out
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    temperature: 0 is greedy. top_k: keep the k likeliest tokens, 0 keeps all. top_p: keep the smallest set of likeliest
+    tokens with at least this probability, 1 keeps all. max_new_tokens: the longest turn, its end token included.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_new_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf or self.top_k < 0:
+            raise BadInput(f"temperature {self.temperature} and top_k {self.top_k} must be finite and not negative")
+        if not 0 < self.top_p <= 1:
+            raise BadInput(f"top_p is {self.top_p}, it must be above 0 and at most 1")
+        if self.max_new_tokens < 1:
+            raise BadInput(f"max_new_tokens is {self.max_new_tokens}, it must be at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sampled turn.
+
+    ids: int32 [T], as drawn, the end token included if one was drawn. logps: float32 [T], log-prob of each under the
+    distribution it was drawn from (after temperature, top-k and top-p; greedy: under the plain distribution).
+    ended: an end token was drawn; False means that the turn was cut at `max_new_tokens`.
+    """
+
+    ids: np.ndarray
+    logps: np.ndarray
+    ended: bool
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RowSampling:
-    """`batch_sampler.Sampling` of each row: float32 temperature_b, int32 top_k_b, float32 top_p_b."""
+    """`Sampling` of each row: float32 temperature_b, int32 top_k_b, float32 top_p_b."""
 
     temperature_b: Any
     top_k_b: Any
@@ -23,37 +64,38 @@ class RowSampling:
 
 
 def row_scores(logits_bv: Float[Array, "B V"], sampling: RowSampling) -> Float[Array, "B V"]:
-    """Logits of the distribution that each row draws from (`batch_sampler.sampling_logits`, row by row).
+    """Return the logits of the distribution that each row draws from; greedy rows keep theirs.
 
-    The vocabulary is sorted only where some row asks for top-k or top-p.
+    Tokens that top-k or top-p leave out get MASKED_LOGIT. The vocabulary is sorted only where some row asks for either.
+
+    In:  logits [[0, 1, 2, 3]], temperature 1, top_k 2
+    Out: [[-1e30, -1e30, 2, 3]]
     """
     greedy_b = sampling.temperature_b == 0
     scores_bv = logits_bv / jnp.where(greedy_b, 1.0, sampling.temperature_b)[:, None]
     filtered_b = ~greedy_b & ((sampling.top_k_b > 0) | (sampling.top_p_b < 1))
-    return jax.lax.cond(filtered_b.any(), _filtered, lambda scores, *_: scores, scores_bv, filtered_b, sampling)
+    return jax.lax.cond(filtered_b.any(), _filter, lambda scores, *_: scores, scores_bv, filtered_b, sampling)
 
 
-def _filtered(
-    scores_bv: Float[Array, "B V"], filtered_b: Bool[Array, " B"], sampling: RowSampling
-) -> Float[Array, "B V"]:
+def _filter(scores_bv: Float[Array, "B V"], filtered_b: Bool[Array, " B"], sampling: RowSampling) -> jax.Array:
     size = scores_bv.shape[-1]
     sorted_bv = jnp.sort(scores_bv, axis=-1, descending=True)
     kept_b = jnp.where(sampling.top_k_b == 0, size, jnp.minimum(sampling.top_k_b, size))
     kth_b1 = jnp.take_along_axis(sorted_bv, kept_b[:, None] - 1, axis=-1)
-    sorted_bv = jnp.where(sorted_bv < kth_b1, HIDDEN_LOGIT, sorted_bv)
+    sorted_bv = jnp.where(sorted_bv < kth_b1, MASKED_LOGIT, sorted_bv)
     probability_bv = jax.nn.softmax(sorted_bv, axis=-1)
     before_bv = jnp.cumsum(probability_bv, axis=-1) - probability_bv  # what the likelier tokens hold together
     top_p_b1 = sampling.top_p_b[:, None]
     within_bv = (before_bv < top_p_b1) | (top_p_b1 >= 1)
     smallest_b1 = jnp.where(within_bv, sorted_bv, jnp.inf).min(axis=-1, keepdims=True)
-    hidden_bv = (scores_bv < kth_b1) | (scores_bv < smallest_b1)
-    return jnp.where(hidden_bv & filtered_b[:, None], HIDDEN_LOGIT, scores_bv)
+    masked_bv = (scores_bv < kth_b1) | (scores_bv < smallest_b1)
+    return jnp.where(masked_bv & filtered_b[:, None], MASKED_LOGIT, scores_bv)
 
 
 def draw_rows(
     scores_bv: Float[Array, "B V"], key_b: Array, step_b: Int[Array, " B"], greedy_b: Bool[Array, " B"]
 ) -> Int[Array, " B"]:
-    """A token of every row, drawn with the row's own key and step; the likeliest where the row is greedy."""
+    """Draw a token of every row with the row's own key and step; the likeliest where the row is greedy."""
     drawn_b = jax.vmap(lambda key, step, row: jax.random.categorical(jax.random.fold_in(key, step), row))(
         key_b, step_b, scores_bv
     )

@@ -1,4 +1,4 @@
-"""The batch: which request sits in which row, what it has to read, and what is drawn next. Runs in the engine's thread.
+"""The scheduler: which request has which row, what it has to read, and what is drawn next.
 
 A request is a script of parts: what is read, what was drawn before and is read again in the same way (a session whose
 cache was dropped), and then the turn itself. So a result depends on the ids, how they came in turns, the seed, the
@@ -8,7 +8,7 @@ sampling and the parameters, and on nothing else.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,21 +17,22 @@ import numpy as np
 
 from colbench_env.types import BadInput
 from models.llama import Llama
-from sweet_jax.data.batch import bucket
-from sweet_jax.generation.programs import READ_ON, RowInputs, make_programs, read_count
-from sweet_jax.generation.requests import Letter, Ticket, Token, send
+from sweet_jax.data.batch import bucket, default_buckets
+from sweet_jax.generation.programs import EXTEND_BUCKETS, RowInputs, make_programs, prefill_count
+from sweet_jax.generation.requests import PendingRequest, Token, TokenEvent
 from sweet_jax.generation.sampling import RowSampling
 from sweet_jax.generation.sessions import Part, Session, Sessions
 from sweet_jax.mesh import put_rows
 
-READ_BETWEEN = 2048  # tokens between two draws: how long a stream waits for prompts
+SMALLEST_BUCKET = 64
+PREFILL_BETWEEN = 2048  # tokens between two draws: how long a stream waits for prompts
 
 
 @dataclass(eq=False)
-class Seat:
+class Slot:
     """A row that is taken. script: parts that still have to be read. length: tokens in the row's cache. ids: drawn."""
 
-    ticket: Ticket
+    pending: PendingRequest
     session: Session
     script: deque[Part]
     length: int
@@ -43,100 +44,123 @@ class Seat:
         return bool(self.script) and not self.script[0].drawn
 
 
-class Batch:
-    """R rows, their caches on the devices, and who waits for one: first come, first served."""
+class Scheduler:
+    """R rows, their caches on the devices, and who waits for one: first come, first served.
+
+    chunk: tokens drawn at most between two looks at who came and who went.
+    send: is given the events of a step when it is over.
+    refill: None while a stream may wait for every token (a server): prompts are read PREFILL_BETWEEN tokens at a time
+    between two draws, and a chunk is drawn to its end. A number of rows where whoever can come has come: everything is
+    read first, and drawing stops as soon as so many rows have ended, for others to take them.
+    """
 
     def __init__(
-        self, model: Llama, params: Any, end_ids: tuple[int, ...], pad_id: int,
-        rows: int, buckets: tuple[int, ...], chunk: int, parked_bytes: int,
-    ):  # fmt: skip
+        self,
+        model: Llama,
+        params: Any,
+        end_ids: Sequence[int],
+        pad_id: int,
+        *,
+        rows: int,
+        max_length: int,
+        chunk: int,
+        parked_bytes: int,
+        send: Callable[[Sequence[TokenEvent]], None],
+        refill: int | None = None,
+    ):
         self._params, self._mesh, self._pad_id, self._end_ids = params, model.mesh, pad_id, frozenset(end_ids)
-        self._rows, self._buckets, self._chunk = rows, buckets, chunk
-        self._programs = make_programs(model, end_ids, rows, buckets[-1], chunk)
-        self._state = self._programs.state()
+        self._rows, self._chunk, self._send, self._refill = rows, chunk, send, refill
+        self._buckets = default_buckets(max_length, SMALLEST_BUCKET)
+        self._programs = make_programs(model, tuple(sorted(end_ids)), rows, max_length, chunk)
+        self._state = self._programs.init()
         self._sessions = Sessions(parked_bytes)
-        self._waiting: deque[Ticket] = deque()
-        self._seats: dict[int, Seat] = {}  # row -> who sits there, in the order in which they came
+        self._waiting: deque[PendingRequest] = deque()
+        self._slots: dict[int, Slot] = {}  # by row, in the order in which they were taken
         self._free = deque(range(rows))
-        self._letters: list[Letter] = []  # of this step, to be sent together
+        self._events: list[TokenEvent] = []  # of this step, to be sent together
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not self._waiting and not self._seats
+        return not self._waiting and not self._slots
 
-    def tickets(self) -> list[Ticket]:
-        """Everybody who waits for something."""
-        return [*self._waiting, *(seat.ticket for seat in self._seats.values())]
+    def pending(self) -> list[PendingRequest]:
+        """Return everything that is not done."""
+        return [*self._waiting, *(slot.pending for slot in self._slots.values())]
 
-    def add(self, ticket: Ticket) -> None:
-        self._waiting.append(ticket)
+    def add(self, pending: PendingRequest) -> None:
+        """Queue the request."""
+        self._waiting.append(pending)
 
     def forget(self, name: Hashable) -> None:
-        """Drops a session; a turn that is being drawn is drawn to its end."""
+        """Drop a session; a turn that is being drawn is drawn to its end."""
         session = self._sessions.forget(name)
         if session is not None and not session.busy:
             self._release(session)
 
     def step(self) -> None:
-        """Lets go of those who have gone, seats who waits, reads what is to be read, draws.
-
-        While a turn is being drawn, prompts are read up to READ_BETWEEN tokens at a time, and then a token is drawn.
-        A token is also all that is drawn of the first turns after a rest, as others may come right behind them: what
-        they would miss, they would have to draw alone.
-        """
+        """Free the rows of cancelled requests, give rows to who waits, read what is to be read, draw, send events."""
         try:
             self._step()
         finally:
-            send(self._letters)
-            self._letters.clear()
+            events, self._events = self._events, []
+            self._send(events)
 
     def _step(self) -> None:
-        for row, seat in list(self._seats.items()):
-            if seat.ticket.cancelled:
+        for row, slot in list(self._slots.items()):
+            if slot.pending.cancelled:
                 self._leave(row, kept=False)
-        self._seat()
-        under_way = any(seat.ids or (seat.script and not seat.to_read) for seat in self._seats.values())
-        read = 0
-        while (read < READ_BETWEEN or not under_way) and (size := self._read()):
-            read += size
-        if self._seats:
-            unread = any(seat.to_read for seat in self._seats.values())
-            self._draw(self._chunk if under_way and not unread else 1)
+        self._fill_rows()
+        if self._refill is not None:
+            while self._prefill():
+                pass
+            if self._slots:
+                self._draw(self._chunk, max(0, len(self._slots) - self._refill))
+            return
+        under_way = any(slot.ids or (slot.script and not slot.to_read) for slot in self._slots.values())
+        tokens = 0
+        while (tokens < PREFILL_BETWEEN or not under_way) and (size := self._prefill()):
+            tokens += size
+        if self._slots:
+            # A token is all that is drawn of the first turns after a rest, as others may come right behind them: what
+            # they would miss, they would have to draw alone.
+            unread = any(slot.to_read for slot in self._slots.values())
+            self._draw(self._chunk if under_way and not unread else 1, 0)
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
-    def _seat(self) -> None:
+    def _fill_rows(self) -> None:
         while self._waiting:
-            ticket = self._waiting[0]
-            if ticket.cancelled:
+            pending = self._waiting[0]
+            if pending.cancelled:
                 self._waiting.popleft()
                 continue
-            if not self._free and len(self._seats) == self._rows:
+            if not self._free and len(self._slots) == self._rows:
                 return
             self._waiting.popleft()
             try:
-                self._take_row(ticket)
+                self._take_row(pending)
             except BadInput as error:  # of this request; it has changed nothing
-                self._letters.append((ticket, error))
+                self._events.append((pending, error))
 
-    def _take_row(self, ticket: Ticket) -> None:
-        request = ticket.request
+    def _take_row(self, pending: PendingRequest) -> None:
+        request = pending.request
         session = Session() if request.session is None else self._sessions.take(request.session)
         new = Part(session.new_ids(request.ids), drawn=False)
+        cache = None
         if session.row is not None:
-            row = session.row
+            row, held = session.row, True
         else:
             if not self._free:
                 self._park(self._sessions.resting())
             row = self._free.popleft()
             cache = self._sessions.unpark(session)
-            if cache is not None:
+            held = cache is not None
+            if held:
                 self._state = self._programs.unpark(self._state, cache, np.int32(row))
-        held = session.row is not None or cache is not None
         script = deque([new] if held else [*session.parts, new])
         session.row, session.busy = row, True
-        self._seats[row] = Seat(ticket, session, script, session.length if held else 0)
+        self._slots[row] = Slot(pending, session, script, session.length if held else 0)
         session.parts.append(new)
 
     def _park(self, session: Session) -> None:
@@ -150,12 +174,12 @@ class Batch:
             session.row = None
 
     def _leave(self, row: int, kept: bool) -> None:
-        """Frees the row, or leaves the session resting there. What was drawn halfway is not kept: the session goes."""
-        seat = self._seats.pop(row)
-        name, session = seat.ticket.request.session, seat.session
+        """Free the row, or leave the session resting there. What was drawn halfway is not kept: the session goes."""
+        slot = self._slots.pop(row)
+        name, session = slot.pending.request.session, slot.session
         session.busy = False
         if kept and name is not None and self._sessions.holds(name, session):
-            session.parts.append(Part(tuple(seat.ids), drawn=True))
+            session.parts.append(Part(tuple(slot.ids), drawn=True))
             return
         if self._sessions.holds(name, session):
             self._sessions.forget(name)
@@ -163,94 +187,110 @@ class Batch:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def _read(self) -> int:
-        """Reads one part, or READ_ON tokens of one, for as many rows as are read at once; equal prompts are read once.
-        The tokens that the program took; 0: nothing is left."""
-        waiting = {row: seat for row, seat in self._seats.items() if seat.to_read}
+    def _prefill(self) -> int:
+        """Read one part, or a piece of one, for as many rows as one program reads; equal prompts are read once.
+
+        Prompts of one bucket go together. Returns the tokens that the program took; 0: nothing is left to read.
+        """
+        waiting = {row: slot for row, slot in self._slots.items() if slot.to_read}
         if not waiting:
             return 0
-        fresh = self._fresh(next(iter(waiting.values())))
-        size = fresh or READ_ON
-        count = read_count(self._mesh, self._rows, size)
-        found: dict[Any, list[int]] = {}  # rows that read the same; the first of them is read
-        for row, seat in waiting.items():
-            if self._fresh(seat) == fresh:
-                found.setdefault(seat.script[0].ids if fresh else row, []).append(row)
-        groups = list(found.values())[:count]
+        fresh, size = self._program(next(iter(waiting.values())))
+        count = prefill_count(self._mesh, self._rows, size)
+        groups: dict[Any, list[int]] = {}  # rows that read the same
+        for row, slot in waiting.items():
+            if self._program(slot) == (fresh, size):
+                groups.setdefault(slot.script[0].ids if fresh else row, []).append(row)
+        read = list(groups.values())[:count]
         tokens_at, length_a = np.full((count, size), self._pad_id, np.int32), np.ones(count, np.int32)
         start_a, row_a = np.zeros(count, np.int32), np.full(count, self._rows, np.int32)  # a row that is not there
-        for a, (row, *_) in enumerate(groups):
-            seat = self._seats[row]
-            part = seat.script.popleft()
+        for a, (row, *others) in enumerate(read):
+            slot = self._slots[row]
+            part = slot.script.popleft()
             ids, rest = part.ids[:size], part.ids[size:]
-            tokens_at[a, : len(ids)], length_a[a], start_a[a], row_a[a] = ids, len(ids), seat.length, row
-            seat.length += len(ids)
+            tokens_at[a, : len(ids)], length_a[a], start_a[a], row_a[a] = ids, len(ids), slot.length, row
+            slot.length += len(ids)
             if rest:
-                seat.script.appendleft(Part(rest, drawn=False))
+                slot.script.appendleft(Part(rest, drawn=False))
+            for other in others:
+                self._slots[other].script.popleft()
+                self._slots[other].length = slot.length
         tokens_at, start_a, length_a, row_a = put_rows((tokens_at, start_a, length_a, row_a), self._mesh)
         if fresh:
-            self._state = self._programs.read(self._params, self._state, tokens_at, length_a, row_a)
+            copies = self._copies(read) if any(others for _, *others in read) else None
+            self._state = self._programs.prefill(self._params, self._state, tokens_at, length_a, row_a, copies)
         else:
-            self._state = self._programs.read_on(self._params, self._state, tokens_at, start_a, length_a, row_a)
-        for row, *others in groups:
-            for other in others:
-                self._state = self._programs.share(self._state, np.int32(row), np.int32(other), fresh)
-                self._seats[other].script.popleft()
-                self._seats[other].length = self._seats[row].length
+            self._state = self._programs.extend(self._params, self._state, tokens_at, start_a, length_a, row_a)
         return count * size
 
-    def _fresh(self, seat: Seat) -> int:
-        """The bucket of a prompt that an empty row reads; 0 for a row that holds tokens, which reads on."""
-        return 0 if seat.length else bucket(len(seat.script[0].ids), self._buckets)
+    def _program(self, slot: Slot) -> tuple[bool, int]:
+        """Return whether the slot's row is empty, and the bucket of tokens that it reads next."""
+        tokens = len(slot.script[0].ids)
+        if not slot.length:
+            return True, bucket(tokens, self._buckets)
+        return False, next((size for size in EXTEND_BUCKETS if tokens <= size), EXTEND_BUCKETS[-1])
+
+    def _copies(self, read: Sequence[Sequence[int]]) -> Any:
+        """Return which prompt of the program goes to which row, an entry for every row of the batch."""
+        source_r, row_r = np.zeros(self._rows, np.int32), np.full(self._rows, self._rows, np.int32)
+        pairs = [(a, row) for a, rows in enumerate(read) for row in rows]
+        for place, (source, row) in enumerate(pairs):
+            source_r[place], row_r[place] = source, row
+        return put_rows((source_r, row_r), self._mesh)
 
     # --- drawing ------------------------------------------------------------------------------------------------------
 
-    def _draw(self, steps: int) -> None:
-        self._state, drawn = self._programs.decode(self._params, self._state, self._inputs(), np.int32(steps))
-        drawn = jax.device_get(drawn)
-        for row, seat in list(self._seats.items()):
-            if seat.to_read:
+    def _draw(self, steps: int, stop_at: int) -> None:
+        inputs = self._inputs()
+        self._state, output = self._programs.decode(
+            self._params, self._state, inputs, np.int32(steps), np.int32(stop_at)
+        )
+        ids_rc, logps_rc, count_r = jax.device_get((output.ids_rc, output.logps_rc, output.count_r))
+        told = any(slot.pending.request.tops for slot in self._slots.values())
+        tops = jax.device_get((output.top_ids_rck, output.top_logps_rck)) if told else ()
+        for row, slot in list(self._slots.items()):
+            if slot.to_read:
                 continue
-            count = int(drawn.count_r[row])
-            seat.length += count
-            if seat.script:  # drawn before
-                part = seat.script.popleft()
+            count = int(count_r[row])
+            slot.length += count
+            if slot.script:  # drawn before
+                part = slot.script.popleft()
                 if part.ids[count:]:
-                    seat.script.appendleft(Part(part.ids[count:], drawn=True))
+                    slot.script.appendleft(Part(part.ids[count:], drawn=True))
                 continue
-            request = seat.ticket.request
-            ids, logps = drawn.ids_rc[row, :count].tolist(), drawn.logps_rc[row, :count].tolist()
-            seat.ids += ids
-            tops = [()] * count
+            request, ids = slot.pending.request, ids_rc[row, :count].tolist()
+            slot.ids += ids
+            found = [()] * count
             if request.tops:
-                top_ids, top_logps = drawn.top_ids_rck[row].tolist(), drawn.top_logps_rck[row].tolist()
-                tops = [tuple(zip(top_ids[c], top_logps[c], strict=True))[: request.tops] for c in range(count)]
-            self._letters.append((seat.ticket, [Token(*token) for token in zip(ids, logps, tops, strict=True)]))
-            if ids[-1] in self._end_ids or len(seat.ids) == request.sampling.max_new_tokens:
+                top_ids, top_logps = tops[0][row].tolist(), tops[1][row].tolist()
+                found = [tuple(zip(top_ids[c], top_logps[c], strict=True))[: request.tops] for c in range(count)]
+            logps = logps_rc[row, :count].tolist()
+            self._events.append((slot.pending, [Token(*token) for token in zip(ids, logps, found, strict=True)]))
+            if ids[-1] in self._end_ids or len(slot.ids) == request.sampling.max_new_tokens:
                 self._leave(row, kept=True)
-                self._letters.append((seat.ticket, None))
+                self._events.append((slot.pending, None))
 
     def _inputs(self) -> RowInputs:
         rows = self._rows
-        ints = {name: np.zeros(rows, np.int32) for name in ("length", "step", "left", "top_k")}
+        ints = {name: np.zeros(rows, np.int32) for name in ("length", "step", "remaining", "top_k")}
         seed_r, sample_r = np.zeros(rows, np.uint32), np.zeros(rows, np.uint32)
         temperature_r, top_p_r = np.zeros(rows, np.float32), np.ones(rows, np.float32)
         forced_rc, tops_r = np.full((rows, self._chunk), -1, np.int32), np.zeros(rows, bool)
-        for row, seat in self._seats.items():
-            if seat.to_read:  # the row idles
+        for row, slot in self._slots.items():
+            if slot.to_read:  # the row idles
                 continue
-            request, sampling = seat.ticket.request, seat.ticket.request.sampling
-            ints["length"][row], ints["step"][row], ints["top_k"][row] = seat.length, len(seat.ids), sampling.top_k
+            request, sampling = slot.pending.request, slot.pending.request.sampling
+            ints["length"][row], ints["step"][row], ints["top_k"][row] = slot.length, len(slot.ids), sampling.top_k
             seed_r[row], sample_r[row] = request.seed, request.sample
             temperature_r[row], top_p_r[row] = sampling.temperature, sampling.top_p
-            if seat.script:
-                again = seat.script[0].ids[: self._chunk]
-                forced_rc[row, : len(again)], ints["left"][row] = again, len(again)
+            if slot.script:
+                again = slot.script[0].ids[: self._chunk]
+                forced_rc[row, : len(again)], ints["remaining"][row] = again, len(again)
             else:
-                ints["left"][row] = sampling.max_new_tokens - len(seat.ids)
+                ints["remaining"][row] = sampling.max_new_tokens - len(slot.ids)
                 tops_r[row] = request.tops > 0
         inputs = RowInputs(
-            ints["length"], seed_r, sample_r, ints["step"], ints["left"], forced_rc,
+            ints["length"], seed_r, sample_r, ints["step"], ints["remaining"], forced_rc,
             RowSampling(temperature_r, ints["top_k"], top_p_r), tops_r,
         )  # fmt: skip
         return put_rows(inputs, self._mesh)

@@ -1,6 +1,8 @@
 """Dialogues: each as if it were alone, made of the very ids that were sampled."""
 
 import asyncio
+import contextlib
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -16,27 +18,32 @@ from models.hf_io import load_llama
 from models.llama import Llama
 from models.parameters import inference_shardings
 from sweet_jax.data.chat import Chat
-from sweet_jax.generation.batch_sampler import Sample, Sampler, Sampling
+from sweet_jax.generation import Lockstep, LockstepEngine, Sample, Sampling
 from sweet_jax.mesh import MeshShape, make_mesh
-from sweet_jax.rollout.agent import ModelSimulator, Table
-from sweet_jax.rollout.lockstep import Step, Wave, play_wave
+from sweet_jax.rollout.agent import EngineGenerator, EpisodeRunner, ModelSimulator
 
 SHRUG = "No idea."
 
 
 class Scripted:
-    """A sampler that gives what it was told to, turn after turn, to every prompt, and keeps the prompts."""
+    """A generator that gives what it was told to, turn after turn of each session, and keeps the prompts."""
 
     sampling = Sampling(max_new_tokens=64)
 
     def __init__(self, *turns):
-        self.turns, self.prompts = list(turns), []
+        self.turns, self.prompts, self.given = turns, [], Counter()
 
-    def sample(self, prompts, seeds, samples=1):
-        self.prompts.append([list(prompt) for prompt in prompts])
-        ids, ended = self.turns.pop(0)
-        ids = np.array(ids, np.int32)
-        return [[Sample(ids, np.full(len(ids), -0.5, np.float32), ended)] for _ in prompts]
+    def asking(self):
+        return contextlib.nullcontext()
+
+    def forget(self, session):
+        pass
+
+    async def generate(self, ids, seed, session):
+        self.prompts.append(list(ids))
+        ids, ended = self.turns[self.given[session]]
+        self.given[session] += 1
+        return Sample(np.array(ids, np.int32), np.full(len(ids), -0.5, np.float32), ended)
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +56,22 @@ def tasks():
     return make_tasks("train", 4, 0)
 
 
-def played(chat, sampler, episodes, max_turns=3, max_prompt=400, seed=5):
-    """What a wave of these episodes comes to."""
-    settings, step = Settings(max_turns, system="", seed=seed), Step(sampler)
+def played(chat, generator, episodes, max_turns=3, max_prompt=400, seed=5):
+    """What these episodes come to, played side by side."""
     human = ScriptedSimulator(keywords(), (SHRUG,))
-    return play_wave(Table(chat, Wave(step, sampler), human, settings, max_prompt), step, episodes)
+    runner = EpisodeRunner(chat, generator, human, Settings(max_turns, system="", seed=seed), max_prompt)
+    return side_by_side(runner, episodes)
+
+
+def side_by_side(runner, episodes):
+    async def main():
+        return await asyncio.gather(*(runner.play(*episode) for episode in episodes), return_exceptions=True)
+
+    found = asyncio.run(main())
+    for error in found:
+        if isinstance(error, Exception) and not isinstance(error, EpisodeFailed):
+            raise error
+    return found
 
 
 def spelled(chat, text):
@@ -76,7 +94,7 @@ def test_a_dialogue_holds_the_sampled_ids_and_not_those_of_its_text(chat, tasks)
         "spans": [[1, first, first + len(ask) + 1], [2, second, len(ids)]],
         "prefix": 1,
     }
-    assert sampler.prompts == [[opening], [ids[:second]]]
+    assert sampler.prompts == [opening, ids[:second]]
     assert [message.content for message in row.dialogue_history[1:]] == [
         "Who will use it?",
         SHRUG,
@@ -122,7 +140,8 @@ def sampler(tiny_model, chat):
     loaded = load_llama(tiny_model, mesh, jnp.float32)
     params = jax.device_put(loaded.params, inference_shardings(loaded.config, mesh))
     model = Llama(loaded.config, mesh, remat="none")
-    return Sampler(model, params, chat.end_ids, chat.pad_id, Sampling(max_new_tokens=6), 4, (64, 128, 256, 512))
+    engine = LockstepEngine(model, params, chat.end_ids, chat.pad_id, 4, 512)
+    return EngineGenerator(engine, Sampling(max_new_tokens=6))
 
 
 def test_a_dialogue_does_not_depend_on_what_is_played_beside_it(chat, tasks, sampler):
@@ -145,30 +164,30 @@ def test_seeds_fit_32_bits_and_depend_on_every_part():
     assert seed_of("a", 1) == 1532239161
 
 
-def test_turns_are_drawn_in_the_order_of_the_episodes_whoever_is_answered_first(chat, tasks):
+def test_users_who_answer_late_or_early_change_nothing(chat, tasks, sampler):
     class Hesitant:
         """Answers the first task last."""
 
         name, settings = "hesitant", {}
 
         async def reply(self, request):
-            await asyncio.sleep(0.2 if request.task == tasks[0] else 0.0)
+            await asyncio.sleep(self.late if request.task == tasks[0] else 0.0)
             return "Yes."
 
-    sampler = Scripted(*[(spelled(chat, text) + [chat.turn_end_id], True) for text in ("Who?", "Why?")])
-    step = Step(sampler)
-    table = Table(chat, Wave(step, sampler), Hesitant(), Settings(2, system="", seed=5), 400)
-    play_wave(table, step, [(task, 0) for task in tasks[:3]])
-    first, second = sampler.prompts
-    assert [later[: len(prompt)] for prompt, later in zip(first, second, strict=True)] == first
+    found = []
+    for late in (0.0, 0.2):
+        human = Hesitant()
+        human.late = late
+        runner = EpisodeRunner(chat, sampler, human, Settings(3, system="", seed=5), 400)
+        found.append(side_by_side(runner, [(task, 0) for task in tasks[:3]]))
+    assert found[0] == found[1]
 
 
 def with_model(chat, agent, speaker, episodes):
-    """What a wave comes to whose human is played by `speaker`."""
-    step = Step(agent, speaker)
-    human = ModelSimulator(chat, Wave(step, speaker), "a model", BACKEND_HUMAN, Scripted.sampling, 4000)
+    """What episodes come to whose user is played by `speaker`."""
+    human = ModelSimulator(chat, speaker, "a model", BACKEND_HUMAN, Scripted.sampling, 4000)
     settings = Settings(3, system="", seed=5, retry_seconds=0.0)
-    return play_wave(Table(chat, Wave(step, agent), human, settings, 400), step, episodes)
+    return side_by_side(EpisodeRunner(chat, agent, human, settings, 400), episodes)
 
 
 def test_a_human_played_by_a_model_draws_again_after_a_blank_reply(chat, tasks):
@@ -207,7 +226,6 @@ def test_a_thought_that_the_template_opens_is_no_reply_before_it_ends(chat, task
 
 
 def test_a_human_that_stays_blank_is_a_failure_that_names_the_task_and_the_others_play_on(chat, tasks):
-    """Both are asked at the same time; the blank one leaves the step, and the other goes on alone."""
     agent = Scripted(*[(spelled(chat, text) + [chat.turn_end_id], True) for text in ("Who?", "I WANT TO ANSWER:x")])
     speaker = Speaker(chat, blank=tasks[0])
     failed, row = with_model(chat, agent, speaker, [(tasks[0], 0), (tasks[1], 0)])
@@ -216,16 +234,30 @@ def test_a_human_that_stays_blank_is_a_failure_that_names_the_task_and_the_other
     assert row.answer == "x"
 
 
-class Speaker:
-    """A sampler that says nothing about the task `blank`, and "Yes." of any other."""
+class Speaker(Scripted):
+    """A generator that says nothing about the task `blank`, and "Yes." of any other."""
 
     def __init__(self, chat, blank):
         self.chat, self.blank = chat, blank
 
-    def sample(self, prompts, seeds):
-        def said(prompt):
-            silent = self.blank.hidden_information.split("\n")[0] in self.chat.decode(prompt)
-            return [] if silent else spelled(self.chat, "Yes.")
+    async def generate(self, ids, seed, session):
+        silent = self.blank.hidden_information.split("\n")[0] in self.chat.decode(ids)
+        said = [] if silent else spelled(self.chat, "Yes.")
+        return Sample(
+            np.array([*said, self.chat.turn_end_id], np.int32), np.full(len(said) + 1, -0.5, np.float32), True
+        )
 
-        ids = [np.array([*said(prompt), self.chat.turn_end_id], np.int32) for prompt in prompts]
-        return [[Sample(one, np.full(len(one), -0.5, np.float32), True)] for one in ids]
+
+def test_a_user_played_by_a_model_in_lockstep_with_the_agent(chat, tasks, tiny_model):
+    """Agent and user have engines of their own, which wait for one another's episodes."""
+    mesh, lockstep = make_mesh(MeshShape(1, 1)), Lockstep()
+    loaded = load_llama(tiny_model, mesh, jnp.float32)
+    params = jax.device_put(loaded.params, inference_shardings(loaded.config, mesh))
+    model, sampling = Llama(loaded.config, mesh, remat="none"), Sampling(max_new_tokens=6)
+    agent, speaker = (
+        EngineGenerator(LockstepEngine(model, params, chat.end_ids, chat.pad_id, 4, 512, lockstep), sampling)
+        for _ in range(2)
+    )
+    together = with_model(chat, agent, speaker, [(task, 0) for task in tasks])
+    assert together[1:2] == with_model(chat, agent, speaker, [(tasks[1], 0)])
+    assert all(len(row.agent_turns) == 3 for row in together)

@@ -85,7 +85,7 @@ served = Stub(name="stub", engine=Stub(max_length=10, close=close))
 sys.modules |= {{  # none of them, so no jax
     "launch.serving.loading": Stub(load_served=lambda *_: served),
     "launch.serving.app": Stub(make_app=lambda _: app),
-    "sweet_jax.generation.batch_sampler": Stub(Sampling=None),
+    "sweet_jax.generation.sampling": Stub(Sampling=None),
 }}
 from launch.common import cli, stopping
 from launch import serve

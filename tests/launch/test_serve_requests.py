@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 
 from launch.serving.chat_request import APIError, ChatRequest, read_chat_request
-from sweet_jax.generation.batch_sampler import Sampling
+from sweet_jax.generation.sampling import Sampling
 
 HELLO = {"role": "user", "content": "hello"}
 

@@ -1,4 +1,4 @@
-"""The engine against the sampler, and against itself in other company, order and rows."""
+"""The engine with a thread and the one in lockstep: against one another, in other company, order and rows."""
 
 import asyncio
 import dataclasses
@@ -14,9 +14,7 @@ from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama
 from models.parameters import inference_shardings, init_params
-from sweet_jax.generation import Engine, EngineClosed, Request
-from sweet_jax.generation.batch_sampler import Sampler, Sampling, sampling_logits
-from sweet_jax.generation.sampling import RowSampling, row_scores
+from sweet_jax.generation import Engine, EngineClosed, Lockstep, LockstepEngine, Request, Sampling
 from sweet_jax.mesh import MeshShape, make_mesh
 
 VOCAB, NEW, ROOM = 40, 8, 128
@@ -77,15 +75,71 @@ async def dialogue(engine, name, turns=3, between=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
-def test_a_fresh_request_has_the_ids_of_the_sampler(engine, shape):
-    found = asyncio.run(together(engine(shape), range(0, 30, 4)))
-    sampler = Sampler(*setting(), END, 0, PLAIN, 4, (64, 128 - NEW))
-    expected = sampler.sample([PROMPTS[n] for n in range(0, 30, 4)], [100 + n for n in range(0, 30, 4)])
-    assert [ids for ids, _, _ in found] == [turn.ids.tolist() for (turn,) in expected]
-    assert [ended for _, _, ended in found] == [turn.ended for (turn,) in expected]
+def test_both_engines_give_the_same_bits(engine, shape):
+    found = asyncio.run(together(engine(shape), range(30)))
+    lockstep = LockstepEngine(*setting(shape), END, 0, rows=8, max_length=ROOM)
+    assert [bits(sample) for sample in lockstep.sample_all([request(n) for n in range(30)])] == found
     assert {ended for _, _, ended in found} == {True, False}
-    for (_, logps, _), (turn,) in zip(found, expected, strict=True):
-        np.testing.assert_allclose(np.frombuffer(logps, np.float32), turn.logps, atol=1e-5)
+
+
+def test_tasks_in_lockstep_draw_what_they_draw_alone_and_only_when_all_wait(monkeypatch):
+    lockstep = Lockstep()
+    first, second = (LockstepEngine(*setting(), END, 0, 8, ROOM, lockstep, parked) for parked in (4 * 2**30, 0))
+    live, steps = set(), []
+
+    def noting(engine):
+        step = engine._scheduler.step
+        monkeypatch.setattr(engine._scheduler, "step", lambda: steps.append((engine, len(live))) or step())
+
+    for engine in (first, second):
+        noting(engine)
+
+    async def speak(name, delay):
+        """A dialogue of three turns, whose replies are drawn by the other engine after a while."""
+        with first.asking():
+            found, ids = [], list(PROMPTS[name])[:20]
+            live.add(name)
+            for turn in range(3):
+                said = await first.sample(Request(ids, 10 * name + turn, PLAIN, session=name))
+                live.discard(name)
+                await asyncio.sleep(delay)
+                live.add(name)
+                reply = await second.sample(Request([*ids, *said.ids.tolist()], turn, PLAIN))
+                found += [bits(said), bits(reply)]
+                ids = [*ids, *said.ids.tolist(), *reply.ids.tolist()]
+            live.discard(name)
+            first.forget(name)
+        return found
+
+    async def main(names, delays):
+        return await asyncio.gather(*map(speak, names, delays))
+
+    alone = [asyncio.run(main([n], [0.0]))[0] for n in range(5, 9)]
+    steps.clear()
+    assert asyncio.run(main(range(5, 9), [0.02, 0.0, 0.01, 0.0])) == alone
+    assert {engine for engine, _ in steps} == {first, second}
+    assert steps[0][1] == 4  # all four wait before the first token is drawn
+
+
+def test_an_error_of_the_devices_reaches_everybody_in_lockstep(monkeypatch):
+    made = LockstepEngine(*setting(), END, 0, 4, ROOM)
+
+    def broken(*given):
+        raise ValueError("the device is gone")
+
+    monkeypatch.setattr(made._scheduler, "_draw", broken)
+
+    async def ask(number):
+        with made.asking():
+            await made.sample(request(number))
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: None)  # the error is that of the tasks
+        found = await asyncio.gather(*(ask(n) for n in range(6)), return_exceptions=True)
+        assert [str(error) for error in found] == ["the device is gone"] * 6
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
@@ -100,19 +154,6 @@ def test_a_result_is_the_same_to_the_bit_alone_among_others_and_in_another_order
     asyncio.run(main())
 
 
-@pytest.mark.slow
-def test_the_samples_of_a_prompt_are_those_of_the_sampler(engine):
-    made = engine()
-
-    async def main():
-        wanted = [Request(PROMPTS[4], 5, PLAIN, sample=n) for n in range(4)]
-        return await asyncio.gather(*map(made.sample, wanted))
-
-    ((*expected,),) = Sampler(*setting(), END, 0, PLAIN, 4, (64,)).sample([PROMPTS[4]], [5], samples=4)
-    assert [s.ids.tolist() for s in asyncio.run(main())] == [s.ids.tolist() for s in expected]
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
 def test_a_session_goes_on_alike_in_its_row_parked_and_dropped(engine, shape):
     staying, parking, dropping = engine(shape), engine(shape), engine(shape, parked_bytes=0)
@@ -122,7 +163,7 @@ def test_a_session_goes_on_alike_in_its_row_parked_and_dropped(engine, shape):
 
         async def crowd(turn):
             await asyncio.gather(*(made.sample(request(n, session=(turn, n))) for n in range(8)))
-            parked.append(made._batch._sessions._by_name["x"].parked is not None)
+            parked.append(made._scheduler._sessions._by_name["x"].parked is not None)
 
         return await dialogue(made, "x", between=crowd), parked
 
@@ -136,11 +177,11 @@ def noted(made):
     called = []
 
     def noting(name):
-        program = getattr(made._batch._programs, name)
+        program = getattr(made._scheduler._programs, name)
         return lambda *given: called.append(name) or program(*given)
 
-    names = ("read", "share", "read_on", "decode")
-    made._batch._programs = dataclasses.replace(made._batch._programs, **{name: noting(name) for name in names})
+    names = ("prefill", "extend", "decode")
+    made._scheduler._programs = dataclasses.replace(made._scheduler._programs, **{name: noting(name) for name in names})
     return called
 
 
@@ -152,7 +193,7 @@ def test_equal_prompts_that_wait_together_are_read_once_and_change_no_bit(engine
         alone = [bits(await made.sample(dataclasses.replace(each, session=None))) for each in wanted]
         called = noted(made)
         assert [bits(sample) for sample in await asyncio.gather(*map(made.sample, wanted))] == alone
-        assert [name for name in called if name != "decode"] == ["read", "share", "share", "share"]
+        assert [name for name in called if name != "decode"] == ["prefill"]
         ids = [*PROMPTS[4], *alone[3][0], 8, 9]
         found = bits(await made.sample(Request(ids, 6, PLAIN, session=3)))
         await made.sample(Request(PROMPTS[4], 5, PLAIN, sample=3, session="x"))
@@ -162,7 +203,7 @@ def test_equal_prompts_that_wait_together_are_read_once_and_change_no_bit(engine
 
 
 def test_prompts_that_come_while_a_turn_is_drawn_are_read_between_two_tokens_of_it(engine, monkeypatch):
-    monkeypatch.setattr(sweet_jax.generation.scheduler, "READ_BETWEEN", 1)
+    monkeypatch.setattr(sweet_jax.generation.scheduler, "PREFILL_BETWEEN", 1)
     made = engine(rows=8)
 
     async def main():
@@ -172,8 +213,8 @@ def test_prompts_that_come_while_a_turn_is_drawn_are_read_between_two_tokens_of_
         called = noted(made)
         others = asyncio.gather(*(made.sample(Request([*PROMPTS[n]], 100 + n, SETTINGS[n % 4])) for n in range(5, 12)))
         assert [bits(sample) for sample in await others] == alone
-        reads = [n for n, name in enumerate(called) if name == "read"]
-        assert len(reads) > 1 and all(called[n - 1 : n] != ["read"] for n in reads)
+        reads = [n for n, name in enumerate(called) if name == "prefill"]
+        assert len(reads) > 1 and all(called[n - 1 : n] != ["prefill"] for n in reads)
         await endless.aclose()
 
     asyncio.run(main())
@@ -222,7 +263,7 @@ def test_leaving_half_way_frees_the_row_and_forgets_the_session(engine):
         for task in tasks:
             task.cancel()
         assert await together(made, [4]) == expected
-        assert made._batch._sessions._by_name == {}
+        assert made._scheduler._sessions._by_name == {}
 
     asyncio.run(main())
 
@@ -240,10 +281,10 @@ def test_two_loops_in_two_threads_use_one_engine(engine):
 def test_an_error_in_the_thread_reaches_everybody_who_waits(engine, monkeypatch):
     made = engine(rows=1)
 
-    def broken(self, steps):
+    def broken(self, steps, stop_at):
         raise ValueError("the device is gone")
 
-    monkeypatch.setattr(sweet_jax.generation.scheduler.Batch, "_draw", broken)
+    monkeypatch.setattr(sweet_jax.generation.scheduler.Scheduler, "_draw", broken)
 
     async def main():
         found = await asyncio.gather(*(made.sample(request(n)) for n in range(3)), return_exceptions=True)
@@ -285,19 +326,10 @@ def test_as_many_programs_are_compiled_as_buckets_are_used(engine):
 
     asyncio.run(main())
     made.close()
-    programs = made._batch._programs
+    programs = made._scheduler._programs
     compiled = {name: getattr(programs, name)._cache_size() for name in vars(programs)}
-    # Buckets of 64, 96 and 128 tokens.
-    assert compiled == {"state": 1, "read": 2, "share": 1, "read_on": 1, "decode": 1, "park": 2, "unpark": 0}
-
-
-@pytest.mark.parametrize("sampling", [*SETTINGS, Sampling(0.5, 3), Sampling(2.0, 99, 0.9), Sampling(1.0, 1, 0.1)])
-def test_scores_of_rows_are_those_of_the_sampler(sampling):
-    logits_bv = jax.random.normal(jax.random.key(1), (6, VOCAB)) * 3
-    row = RowSampling(
-        jnp.full(6, sampling.temperature), jnp.full(6, sampling.top_k, jnp.int32), jnp.full(6, sampling.top_p)
-    )
-    np.testing.assert_allclose(row_scores(logits_bv, row), sampling_logits(logits_bv, sampling), rtol=1e-6)
+    # Buckets of 64, 96 and 128 tokens; prompts of 70 tokens are equal and go to several rows.
+    assert compiled == {"init": 1, "prefill": 3, "extend": 2, "decode": 1, "park": 2, "unpark": 0}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""The sampler against full forward passes, literal distributions, and itself in other company."""
+"""Sampled turns against full forward passes, literal distributions, and themselves in other company."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,23 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import sweet_jax.generation.batch_sampler
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
 from models.llama import Llama, logits
 from models.parameters import inference_shardings, init_params
-from sweet_jax.generation.batch_sampler import HIDDEN_LOGIT, Sampler, Sampling, draw, sampling_logits
+from sweet_jax.generation import LockstepEngine, Request, Sampling
+from sweet_jax.generation.sampling import MASKED_LOGIT, RowSampling, draw_rows, row_scores
 from sweet_jax.logprobs import hidden_states, token_logps
 from sweet_jax.mesh import MeshShape, make_mesh
 
 ONE, MANY = MeshShape(1, 1), MeshShape(4, 2)
 VOCAB, NEW = 40, 8
-BUCKETS = (4, 8)
 GREEDY, PLAIN = Sampling(temperature=0.0, max_new_tokens=NEW), Sampling(max_new_tokens=NEW)
 FILTERED = Sampling(temperature=0.7, top_k=6, top_p=0.8, max_new_tokens=NEW)
 NO_END = (VOCAB,)  # an id that no token has
 
-PROMPTS = [np.random.default_rng(n).integers(0, VOCAB, n).tolist() for n in (3, 7, 1, 8, 6, 4)]  # two buckets
+PROMPTS = [np.random.default_rng(n).integers(0, VOCAB, n).tolist() for n in (3, 7, 1, 8, 6, 4)]
 SEEDS = [11, 22, 33, 44, 2**32 - 1, 66]
 
 
@@ -39,12 +39,26 @@ def setting(shape=ONE):
 
 
 @functools.cache
-def sampler(sampling=PLAIN, end_ids=NO_END, shape=ONE, rows=8, buckets=BUCKETS):
-    return Sampler(*setting(shape), end_ids, 0, sampling, rows, buckets)
+def engine(end_ids=NO_END, shape=ONE, rows=8):
+    return LockstepEngine(*setting(shape), end_ids, 0, rows, 64)
 
 
-def one_each(sampler, prompts=PROMPTS, seeds=SEEDS):
-    return [turn for (turn,) in sampler.sample(prompts, seeds)]
+def one_each(sampling=PLAIN, prompts=PROMPTS, seeds=SEEDS, **made):
+    return engine(**made).sample_all([Request(p, seed, sampling) for p, seed in zip(prompts, seeds, strict=True)])
+
+
+def by_row(sampling, count):
+    ones = np.ones(count)
+    return RowSampling(
+        jnp.float32(ones * sampling.temperature), jnp.int32(ones * sampling.top_k), jnp.float32(ones * sampling.top_p)
+    )
+
+
+def draw(logits_bv, key_b, step, sampling):
+    rows = by_row(sampling, len(logits_bv))
+    scores_bv = row_scores(logits_bv, rows)
+    token_b = draw_rows(scores_bv, key_b, jnp.full(len(logits_bv), step), rows.temperature_b == 0)
+    return token_b, jnp.take_along_axis(jax.nn.log_softmax(scores_bv), token_b[:, None], axis=-1)[:, 0]
 
 
 def padded(rows, length=16):
@@ -67,25 +81,12 @@ def assert_same(found, expected, tolerance=1e-6):
         np.testing.assert_allclose(a.logps, b.logps, atol=tolerance)
 
 
-@pytest.fixture
-def prefills(monkeypatch):
-    """Shapes of the prompts of every prefill that was traced, so of every program that was compiled."""
-    shapes, real = [], sweet_jax.generation.batch_sampler.prefill
-
-    def spy(model, params, tokens_bt, *rest):
-        shapes.append(tokens_bt.shape)
-        return real(model, params, tokens_bt, *rest)
-
-    monkeypatch.setattr(sweet_jax.generation.batch_sampler, "prefill", spy)
-    return shapes
-
-
 # --- against the full forward pass -----------------------------------------------------------------------------------
 
 
 def test_log_probs_of_sampled_ids_are_those_of_a_full_forward_pass():
     model, params = setting()
-    turns = one_each(sampler())
+    turns = one_each()
     rows = [[*prompt, *turn.ids.tolist()] for prompt, turn in zip(PROMPTS, turns, strict=True)]
     logp_bt = jax.jit(lambda tokens_bt: token_logps(model, params, tokens_bt, chunk=8))(padded(rows))
     for prompt, turn, logp_t in zip(PROMPTS, turns, np.asarray(logp_bt), strict=True):
@@ -94,7 +95,7 @@ def test_log_probs_of_sampled_ids_are_those_of_a_full_forward_pass():
 
 
 def test_log_probs_are_those_of_the_distribution_that_temperature_and_filters_leave():
-    turns = one_each(sampler(FILTERED, buckets=(8,)))
+    turns = one_each(FILTERED)
     rows = [[*prompt, *turn.ids.tolist()] for prompt, turn in zip(PROMPTS, turns, strict=True)]
     for prompt, turn, logits_tv in zip(PROMPTS, turns, np.asarray(full_logits(padded(rows))), strict=True):
         for step, (token, logp) in enumerate(zip(turn.ids, turn.logps, strict=True)):
@@ -106,7 +107,7 @@ def test_log_probs_are_those_of_the_distribution_that_temperature_and_filters_le
 
 
 def test_greedy_decoding_takes_the_argmax_of_a_full_forward_pass_step_by_step():
-    turns = one_each(sampler(GREEDY, buckets=(8,)))
+    turns = one_each(GREEDY)
     rows, logps = [list(prompt) for prompt in PROMPTS], []
     for _ in range(NEW):
         logits_btv = np.asarray(full_logits(padded(rows)))
@@ -120,7 +121,7 @@ def test_greedy_decoding_takes_the_argmax_of_a_full_forward_pass_step_by_step():
 
 # --- the distribution ------------------------------------------------------------------------------------------------
 
-OUT = HIDDEN_LOGIT
+OUT = MASKED_LOGIT
 HALVES = [0.5, 0.125, 0.25, 0.125]
 
 
@@ -142,8 +143,8 @@ HALVES = [0.5, 0.125, 0.25, 0.125]
         (Sampling(temperature=0.0, top_k=1, top_p=0.1), [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0]),
     ],
 )
-def test_sampling_logits_are_scaled_and_what_top_k_and_top_p_leave_out_is_hidden(sampling, given, expected):
-    found = sampling_logits(jnp.array([given, np.roll(given, 1)], jnp.float32), sampling)
+def test_scores_are_scaled_and_what_top_k_and_top_p_leave_out_is_hidden(sampling, given, expected):
+    found = row_scores(jnp.array([given, np.roll(given, 1)], jnp.float32), by_row(sampling, 2))
     np.testing.assert_allclose(found, [expected, np.roll(expected, 1)], rtol=1e-6, atol=1e-6)
 
 
@@ -161,7 +162,7 @@ def test_tokens_are_drawn_as_often_as_they_should_and_told_with_their_log_prob(s
     count = 20_000
     logits_bv = jnp.broadcast_to(jnp.log(jnp.array(HALVES)), (count, 4))
     keys = jax.vmap(jax.random.key)(jnp.arange(count, dtype=jnp.uint32))
-    token_b, logp_b = jax.jit(draw, static_argnums=3)(logits_bv, keys, jnp.int32(5), sampling)
+    token_b, logp_b = draw(logits_bv, keys, 5, sampling)
     shares = np.bincount(token_b, minlength=4) / count
     np.testing.assert_allclose(shares, expected, atol=4 * 0.5 / np.sqrt(count))
     assert not shares[np.array(expected) == 0].any()
@@ -172,7 +173,7 @@ def test_tokens_are_drawn_as_often_as_they_should_and_told_with_their_log_prob(s
 def test_every_step_of_a_row_is_drawn_anew():
     keys = jax.vmap(jax.random.key)(jnp.arange(50, dtype=jnp.uint32))
     flat_bv = jnp.zeros((50, 1000))
-    first, again, second = (draw(flat_bv, keys, jnp.int32(step), Sampling())[0].tolist() for step in (0, 0, 1))
+    first, again, second = (draw(flat_bv, keys, step, Sampling())[0].tolist() for step in (0, 0, 1))
     assert first == again
     assert len(set(first)) > 40 and sum(a == b for a, b in zip(first, second, strict=True)) < 5
 
@@ -181,10 +182,10 @@ def test_every_step_of_a_row_is_drawn_anew():
 
 
 def test_each_of_several_end_ids_stops_its_row_and_is_kept():
-    endless = one_each(sampler(buckets=(8,)))
+    endless = one_each()
     last = next(turn for turn in endless[2:] if turn.ids[-1] not in turn.ids[:-1])  # ended by its last possible token
     ends = (int(endless[0].ids[2]), int(endless[1].ids[4]), int(last.ids[-1]))
-    stopped = one_each(sampler(end_ids=ends, buckets=(8,)))
+    stopped = one_each(end_ids=tuple(sorted(ends)))
     lengths = [next((t + 1 for t, token in enumerate(turn.ids) if token in ends), None) for turn in endless]
     assert {turn.ids[length - 1] for turn, length in zip(endless, lengths, strict=True) if length} == set(ends)
     assert None in lengths and NEW in lengths  # some row is cut, some row ends just in time
@@ -195,7 +196,7 @@ def test_each_of_several_end_ids_stops_its_row_and_is_kept():
 
 
 def test_a_turn_without_an_end_token_is_cut_and_says_so():
-    for turn in one_each(sampler()):
+    for turn in one_each():
         assert (len(turn.ids), len(turn.logps), turn.ended) == (NEW, NEW, False)
 
 
@@ -203,57 +204,60 @@ def test_a_turn_without_an_end_token_is_cut_and_says_so():
 
 
 def test_a_prompt_has_the_same_result_alone_beside_others_and_in_another_order():
-    expected = one_each(sampler())
-    alone = [one_each(sampler(), [prompt], [seed])[0] for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
+    expected = one_each()
+    alone = [one_each(PLAIN, [prompt], [seed])[0] for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
     assert_same(alone, expected)
-    assert_same(one_each(sampler(), PROMPTS[::-1], SEEDS[::-1])[::-1], expected)
-    # Nine prompts more in the same buckets, so that some stand in a second batch and all in other rows.
+    assert_same(one_each(PLAIN, PROMPTS[::-1], SEEDS[::-1])[::-1], expected)
+    # Nine prompts more than there are rows, so that all stand in other rows.
     others = [[1 + n, 2, 3 * n % VOCAB] for n in range(9)]
-    assert_same(one_each(sampler(), others + PROMPTS, [*range(9), *SEEDS])[9:], expected)
+    assert_same(one_each(PLAIN, others + PROMPTS, [*range(9), *SEEDS])[9:], expected)
 
 
 def test_the_seed_alone_makes_the_samples_of_one_prompt_differ():
-    turns = one_each(sampler(), [PROMPTS[0]] * 4, [1, 2, 1, 3])
+    turns = one_each(PLAIN, [PROMPTS[0]] * 4, [1, 2, 1, 3])
     ids = [tuple(turn.ids.tolist()) for turn in turns]
     assert ids[0] == ids[2] and len(set(ids)) == 3
 
 
 def test_a_mesh_of_4x2_draws_the_ids_of_one_device():
-    assert_same(one_each(sampler(shape=MANY, buckets=(8,))), one_each(sampler()), tolerance=1e-5)
+    assert_same(one_each(shape=MANY), one_each(), tolerance=1e-5)
 
 
-def test_samples_of_a_prompt_share_one_prefill_and_differ_from_one_another(prefills):
-    single = one_each(sampler())  # of programs that may be compiled already
-    prefills.clear()
-    fresh = Sampler(*setting(), NO_END, 0, PLAIN, 16, (8,))
-    told = []
-    drawn = fresh.sample(PROMPTS, SEEDS, samples=4, progress=told.append)
-    assert prefills == [(4, 8)]  # 16 rows are 4 prompts of 4 samples
-    assert told == [4, 2]
-    assert [len(turns) for turns in drawn] == [4] * len(PROMPTS)
-    assert all(len({tuple(turn.ids.tolist()) for turn in turns}) == 4 for turns in drawn)
+def test_samples_of_a_prompt_share_one_prefill_and_differ_from_one_another():
+    made = LockstepEngine(*setting(), NO_END, 0, 16, 64)
+    reads, programs = [], made._scheduler._programs
+
+    def prefill(*given):
+        reads.append(given[-1] is not None)
+        return programs.prefill(*given)
+
+    made._scheduler._programs = dataclasses.replace(programs, prefill=prefill)
+    wanted = [
+        Request(prompt, seed, PLAIN, sample=n) for prompt, seed in zip(PROMPTS, SEEDS, strict=True) for n in range(4)
+    ]
+    drawn = made.sample_all(wanted)
+    assert reads == [True, True]  # of 16 rows four prompts are read together, and then two
+    for first in range(0, len(drawn), 4):
+        assert len({tuple(turn.ids.tolist()) for turn in drawn[first : first + 4]}) == 4
     # The first sample is the one that is drawn alone, by a program of another shape: hence the tolerance.
-    assert_same([turns[0] for turns in drawn], single, tolerance=1e-5)
-    assert_same(fresh.sample(PROMPTS[3:4], SEEDS[3:4], samples=4)[0], drawn[3])
-    sharded = Sampler(*setting(MANY), NO_END, 0, PLAIN, 16, (8,)).sample(PROMPTS[:5], SEEDS[:5], samples=4)
-    assert_same(sum(sharded, []), sum(drawn[:5], []), tolerance=1e-5)
+    assert_same(drawn[::4], one_each(), tolerance=1e-5)
+    assert_same(made.sample_all(wanted[12:16]), drawn[12:16])
+    assert_same(LockstepEngine(*setting(MANY), NO_END, 0, 16, 64).sample_all(wanted), drawn, tolerance=1e-5)
 
 
-def test_as_many_programs_are_compiled_as_buckets_are_used(prefills):
-    fresh = Sampler(*setting(), NO_END, 0, Sampling(max_new_tokens=2), 2, (2, 4, 6, 8))
-    prompts, seeds = [[1] * 8, [2], [3] * 7, [4] * 8], [0, 1, 2, 3]
-    for _ in range(2):
-        fresh.sample(prompts, seeds)
-    fresh.sample(prompts[:1], seeds[:1])
-    assert prefills == [(2, 2), (2, 8)]
+def test_turns_come_as_soon_as_they_have_ended():
+    turns = [Sampling(max_new_tokens=n) for n in (40, 1, 3)]
+    came = list(engine().sample_each([Request([1], 0, sampling) for sampling in turns]))
+    assert [place for place, _ in came][-1] == 0 and sorted(place for place, _ in came) == [0, 1, 2]
+    assert [len(turn.ids) for _, turn in sorted(came, key=lambda pair: pair[0])] == [40, 1, 3]
 
 
 def test_a_bfloat16_model_samples_with_float32_log_probs():
     model, params = setting()
     half = Llama(model.config, model.mesh, jnp.bfloat16, remat="none")
-    ((turn,),) = Sampler(half, params, NO_END, 0, GREEDY, 1, (8,)).sample(PROMPTS[:1], [0])
+    (turn,) = LockstepEngine(half, params, NO_END, 0, 1, 64).sample_all([Request(PROMPTS[0], 0, GREEDY)])
     assert turn.logps.dtype == np.float32 and len(turn.ids) == NEW
-    assert turn.logps[0] == pytest.approx(one_each(sampler(GREEDY, buckets=(8,)))[0].logps[0], abs=0.1)
+    assert turn.logps[0] == pytest.approx(one_each(GREEDY)[0].logps[0], abs=0.1)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
@@ -276,12 +280,8 @@ def test_settings_that_describe_no_distribution_are_bad_input(settings, complain
 
 
 def test_prompts_and_rows_that_cannot_be_sampled_are_bad_input():
-    with pytest.raises(BadInput, match="a row of 9 tokens is longer than the largest bucket of 8"):
-        sampler().sample([[1], [1] * 9], [0, 1])
-    with pytest.raises(BadInput, match="prompt 1 of 2 is empty"):
-        sampler().sample([[1], []], [0, 1])
-    for samples in (3, 0, 16):
-        with pytest.raises(BadInput, match=f"{samples} samples of a prompt do not fill a batch of 8 rows"):
-            sampler().sample([[1]], [0], samples)
+    with pytest.raises(BadInput, match="a prompt of 57 tokens and a turn of up to 8 are 65 tokens, more than the 64"):
+        engine().sample_all([Request([1], 0, PLAIN), Request([1] * 57, 0, PLAIN)])
+    assert len(one_each()) == len(PROMPTS)  # what could not be taken has left nothing behind
     with pytest.raises(BadInput, match="a batch of 6 cannot be divided .* over a data axis of 4"):
-        sampler(shape=MANY, rows=6).sample([[1]], [0])
+        engine(shape=MANY, rows=6)

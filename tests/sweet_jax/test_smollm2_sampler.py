@@ -12,7 +12,7 @@ from models.hf_io import load_llama
 from models.llama import Llama
 from models.parameters import inference_shardings
 from sweet_jax.data.chat import Chat
-from sweet_jax.generation.batch_sampler import Sampler, Sampling
+from sweet_jax.generation import LockstepEngine, Request, Sampling
 from sweet_jax.logprobs import token_logps
 from sweet_jax.mesh import MeshShape, make_mesh
 
@@ -64,9 +64,9 @@ def test_ten_greedy_continuations_of_64_tokens_are_those_of_torch(shape, scan, p
     greedy = Sampling(temperature=0.0, max_new_tokens=TOKENS)
     model = Llama(loaded.config, mesh, remat="none", scan=scan)
     params = jax.device_put(loaded.params, inference_shardings(loaded.config, mesh))
-    sampler = Sampler(model, params, chat.end_ids, chat.pad_id, greedy, rows=12, prompt_buckets=(64,))
-    drawn = sampler.sample(prompts, [0] * len(prompts))
-    assert [sample.ids.tolist() for (sample,) in drawn] == theirs
+    engine = LockstepEngine(model, params, chat.end_ids, chat.pad_id, rows=12, max_length=64 + TOKENS)
+    drawn = engine.sample_all([Request(prompt, 0, greedy) for prompt in prompts])
+    assert [sample.ids.tolist() for sample in drawn] == theirs
     assert max(map(len, theirs)) == TOKENS
 
 

@@ -9,15 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from colbench_env.episodes import seed_of
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
 from launch.common.run_dir import append_rows, resume_rows, write_rows
 from launch.training.run import Run
 from launch.training.stages.critic import critic_params
 from launch.training.stages.learning import check_pair, shows_reference
-from launch.training.stages.playing import WAVE
-from sweet_jax.data.batch import TokenRow
 from sweet_jax.data.chat import Chat, privileged_prefix
 from sweet_jax.data.token_rows import (
     CHOSEN_TOKENS,
@@ -28,12 +25,12 @@ from sweet_jax.data.token_rows import (
     row_from_json,
     row_to_json,
     trajectory_row,
-    turn_output,
-    turn_prompt,
 )
 from sweet_jax.pairs import turn_pairs
 from sweet_jax.ranking import Turn, TurnScore, TurnScorer
+from sweet_jax.rollout.candidates import list_positions, sample_candidates
 
+WRITTEN = 32  # positions that are written, and lost by a kill, together
 TURN_IDS = {"prompt_ids", "output_ids", "prefix_length"}  # of candidates, in a row's extra keys
 
 
@@ -45,33 +42,27 @@ def candidates(run: Run) -> dict[str, Any]:
     path = run.directory.rows_file("grading")
     located = read_located_rows(path, Trajectory)
     located = share_of(located, settings.data_fraction)
-    used = [found.row for found in located]
     rows = [trajectory_row(found.row, run.chat, run.system, found.where) for found in located]
     for found, row in zip(located, rows, strict=True):
         check_row(row, run.llama_config.vocab_size, found.where)
-    positions = [(index, turn) for index, row in enumerate(rows) for turn in range(1, row.num_turns + 1)]
+    positions = list_positions([found.row for found in located], rows)
     target = run.directory.stage("candidates") / "candidates.jsonl"
-    chunk = WAVE * run.config.rollouts.rows // settings.candidates
-    done = resume_rows(target, Candidates, chunk, len(positions))
-    sampler = run.sampler(run.start_params, run.sampling(run.config.rollouts.temperature))
-    while done < len(positions):
-        part = positions[done : done + chunk]
-        prompts = [turn_prompt(rows[index], turn) for index, turn in part]
-        seeds = [
-            seed_of(run.config.seed, "candidates", used[i].task.task_id, used[i].extra.get("sample", 0), turn)
-            for i, turn in part
-        ]
-        drawn = sampler.sample(prompts, seeds, settings.candidates)
-        append_rows(
-            target,
-            [
-                _candidates(run, used[index], rows[index], index, turn, prompt, turns)
-                for (index, turn), prompt, turns in zip(part, prompts, drawn, strict=True)
-            ],
-        )
+    done = resume_rows(target, Candidates, 1, len(positions))
+    sampled = sample_candidates(
+        run.lockstep_engine(run.start_params),
+        positions[done:],
+        chat=run.chat,
+        sampling=run.sampling(run.config.rollouts.temperature),
+        num_candidates=settings.candidates,
+        seed=run.config.seed,
+        privileged=shows_reference(run),
+    )
+    while part := list(itertools.islice(sampled, WRITTEN)):
+        append_rows(target, part)
         done += len(part)
         run.console.progress("candidates", done, len(positions))
-    return {"trajectories": len(used), "positions": len(positions), "candidates": len(positions) * settings.candidates}
+    total = len(positions) * settings.candidates
+    return {"trajectories": len(located), "positions": len(positions), "candidates": total}
 
 
 def share_of(trajectories: Sequence[Trajectory], data_fraction: float) -> Sequence[Trajectory]:
@@ -128,32 +119,6 @@ def _check_turn_ids(extra: dict[str, Any], count: int, vocab_size: int, where: s
         place = f"{where}: candidate {number + 1}"
         row = row_from_json({"ids": prompt + output, "spans": spans, "prefix": extra["prefix_length"]}, place)
         check_row(row, vocab_size, place)
-
-
-def _candidates(
-    run: Run, trajectory: Trajectory, row: TokenRow, index: int, turn: int, prompt: list[int], drawn: Sequence[Any]
-) -> Candidates:
-    text = run.chat.decode(prompt)
-    prefix = privileged_prefix(trajectory.task.ground_truth) if shows_reference(run) else ""
-    return Candidates(
-        input=text,
-        input_with_ground_truth=prefix + text,
-        older_output=run.chat.reply_text(turn_output(row, turn)),
-        reward=trajectory.reward or 0.0,
-        ground_truth=trajectory.task.ground_truth,
-        messages=trajectory.dialogue_history[: 2 * turn - 1],
-        additional_outputs=tuple(run.chat.reply_text(sample.ids) for sample in drawn),
-        additional_reference_logprobs=tuple(float(sample.logps.mean()) for sample in drawn),
-        additional_reference_logprobs_sum=tuple(float(sample.logps.sum()) for sample in drawn),
-        extra={
-            "trajectory": index,
-            "turn": turn,
-            "prompt_ids": prompt,
-            "output_ids": [sample.ids.tolist() for sample in drawn],
-            "prefix_length": row.prefix,
-            "older_ids": turn_output(row, turn),
-        },
-    )
 
 
 def ranking(run: Run) -> dict[str, Any]:
