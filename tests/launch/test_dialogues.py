@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections import Counter
 
 import jax
@@ -253,9 +254,10 @@ def test_a_user_played_by_a_model_in_lockstep_with_the_agent(chat, tasks, tiny_m
     mesh, lockstep = make_mesh(MeshShape(1, 1)), Lockstep()
     loaded = load_llama(tiny_model, mesh, jnp.float32)
     params = jax.device_put(loaded.params, inference_shardings(loaded.config, mesh))
-    model, sampling = Llama(loaded.config, mesh, remat="none"), Sampling(max_new_tokens=6)
+    config = dataclasses.replace(loaded.config, max_position_embeddings=1024)  # the user's prompt is long
+    model, sampling = Llama(config, mesh, remat="none"), Sampling(max_new_tokens=6)
     agent, speaker = (
-        EngineGenerator(LockstepEngine(model, params, chat.end_ids, chat.pad_id, 4, 512, lockstep), sampling)
+        EngineGenerator(LockstepEngine(model, params, chat.end_ids, chat.pad_id, 4, 1024, lockstep), sampling)
         for _ in range(2)
     )
     together = with_model(chat, agent, speaker, [(task, 0) for task in tasks])
