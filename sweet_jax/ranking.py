@@ -1,22 +1,25 @@
-"""The critic's score of single turns: how candidates of a position, and the turn that was played, are ranked."""
+"""The critic's score of single turns: how candidates, and the turn that was played, are ranked and paired."""
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from colbench_env.types import Candidates
+from colbench_env.types import Candidates, Pair, Ranked
 from models.llama import Llama
 from sweet_jax.critic import make_value_head_critic
 from sweet_jax.data.batch import TokenRow, bucket, default_buckets, pad_rows, truncate
 from sweet_jax.data.chat import Chat
-from sweet_jax.data.token_rows import candidate_row
+from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, candidate_row, row_to_json
 from sweet_jax.logprobs import ReferenceCache, reference_logps
 from sweet_jax.mesh import put_rows
+from sweet_jax.pairs import turn_pairs
 
 Progress = Callable[[str, int, int], None]
 
@@ -152,3 +155,50 @@ def _sampled_bases(rows: Sequence[Candidates], summed: bool) -> dict[Turn, float
             strict=True,
         )
     }
+
+
+def attach_scores(
+    rows: Sequence[Candidates],
+    scores: Sequence[TurnScore],
+    played: Sequence[Turn] = (),
+    played_scores: Sequence[TurnScore] = (),
+) -> list[Ranked]:
+    """Return the rows with the score of each candidate, in order, and of the turn that was played where it is given."""
+    remaining = iter(scores)
+    ranked = []
+    for row, turn, older in itertools.zip_longest(rows, played, played_scores):
+        own = list(itertools.islice(remaining, len(row.additional_outputs)))
+        extra = dict(row.extra)
+        if own[0].log_ratios is not None:
+            extra["token_log_ratios"] = [score.log_ratios for score in own]
+        if older is not None and older.log_ratios is not None:
+            extra["older"] = {
+                "judge_result": older.advantage, "output_ids": list(turn.ids), "token_log_ratios": older.log_ratios,
+            }  # fmt: skip
+        ranked.append(Ranked(replace(row, extra=extra), tuple(score.advantage for score in own)))
+    return ranked
+
+
+def pair_turns(rows: Sequence[Ranked], chat: Chat, *, num_pairs: int, seed: int) -> list[Pair]:
+    """Pair a turn of the upper half of each ranking with one of the lower half, `num_pairs` times (section 4.2).
+
+    The pairs hold token rows after the prompt that the policy saw, without the reference solution.
+    """
+    pairs = []
+    for place, ranked in enumerate(rows):
+        row, rng = ranked.candidates, random.Random(f"{seed} {place}")
+        ids = [tuple(one) for one in row.extra["output_ids"]]
+        prompt, prefix = row.extra["prompt_ids"], row.extra["prefix_length"]
+        for pair in turn_pairs(ranked.judge_result, ids, num_pairs, rng):
+            sides = [list(ids[index]) for index in (pair.chosen, pair.rejected)]
+            tokens = [row_to_json(candidate_row(prompt, turn, prefix)) for turn in sides]
+            extra = {
+                "position": place,
+                "picked": [pair.chosen, pair.rejected],
+                "advantages": [ranked.judge_result[pair.chosen], ranked.judge_result[pair.rejected]],
+                CHOSEN_TOKENS: tokens[0],
+                REJECTED_TOKENS: tokens[1],
+            }
+            texts = [row.input + chat.decode(turn) for turn in sides]
+            pairs.append(Pair(texts[0], texts[1], extra))
+    return pairs

@@ -19,7 +19,7 @@ ALLOWED = {
         *(
             f"colbench_env.{name}"
             for name in (
-                "types dialogue episodes rollouts humans prompts tasks terminal_text thoughts replace_file"
+                "types dialogue episodes rollouts humans prompts tasks terminal_text thoughts replace_file grading mini"
             ).split()
         ),
     },
@@ -35,7 +35,7 @@ FLOORS = {  # of a package, from the top: what stands on one imports only what s
         ("common",),
         ("reporting",),
     ),
-    "sweet_jax": (("rollout",), ("generation",)),
+    "sweet_jax": (("sweet",), ("rollout",), ("generation",)),
 }
 NEVER = {"colbench_env": {"jax", "jaxlib", "flax", "torch"}}
 

@@ -37,7 +37,7 @@ def list_positions(trajectories: Sequence[Trajectory], rows: Sequence[TokenRow])
     ]
 
 
-def sample_candidates(
+def sample_positions(
     engine: LockstepEngine,
     positions: Sequence[Position],
     *,

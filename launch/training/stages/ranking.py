@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +18,14 @@ from sweet_jax.data.chat import Chat, privileged_prefix
 from sweet_jax.data.token_rows import (
     CHOSEN_TOKENS,
     REJECTED_TOKENS,
-    candidate_row,
     check_row,
     pair_rows,
     row_from_json,
     row_to_json,
     trajectory_row,
 )
-from sweet_jax.pairs import turn_pairs
-from sweet_jax.ranking import Turn, TurnScore, TurnScorer
-from sweet_jax.rollout.candidates import list_positions, sample_candidates
+from sweet_jax.ranking import Turn, TurnScore, TurnScorer, attach_scores, pair_turns
+from sweet_jax.rollout.candidates import list_positions, sample_positions
 
 WRITTEN = 32  # positions that are written, and lost by a kill, together
 TURN_IDS = {"prompt_ids", "output_ids", "prefix_length"}  # of candidates, in a row's extra keys
@@ -48,7 +45,7 @@ def candidates(run: Run) -> dict[str, Any]:
     positions = list_positions([found.row for found in located], rows)
     target = run.directory.stage("candidates") / "candidates.jsonl"
     done = resume_rows(target, Candidates, 1, len(positions))
-    sampled = sample_candidates(
+    sampled = sample_positions(
         run.lockstep_engine(run.start_params),
         positions[done:],
         chat=run.chat,
@@ -122,23 +119,13 @@ def _check_turn_ids(extra: dict[str, Any], count: int, vocab_size: int, where: s
 
 
 def ranking(run: Run) -> dict[str, Any]:
-    """The critic's advantage of every candidate, and of the turn that was played."""
+    """Give every candidate, and the turn that was played, the critic's advantage."""
     found = read_rows(run.directory.rows_file("candidates"), Candidates)
     turns = [Turn(place, tuple(ids)) for place, row in enumerate(found) for ids in row.extra["output_ids"]]
-    scores = iter(_scores(run, found, turns))
-    played = _scores(run, found, [Turn(place, tuple(_played(run, row))) for place, row in enumerate(found)], "older")
-    ranked = []
-    for row, older in zip(found, played, strict=True):
-        mine = list(itertools.islice(scores, len(row.additional_outputs)))
-        extra = dict(row.extra)
-        if older.log_ratios is not None:
-            extra["token_log_ratios"] = [score.log_ratios for score in mine]
-            extra["older"] = {
-                "judge_result": older.advantage, "output_ids": _played(run, row), "token_log_ratios": older.log_ratios,
-            }  # fmt: skip
-        ranked.append(Ranked(replace(row, extra=extra), tuple(score.advantage for score in mine)))
-    write_rows(run.directory.stage("ranking") / "ranked.jsonl", ranked)
-    return {"positions": len(ranked), "scored": len({(turn.position, turn.ids) for turn in turns})}
+    played = [Turn(place, tuple(_played(run, row))) for place, row in enumerate(found)]
+    scores, older = _scores(run, found, turns), _scores(run, found, played, "older")
+    write_rows(run.directory.stage("ranking") / "ranked.jsonl", attach_scores(found, scores, played, older))
+    return {"positions": len(found), "scored": len({(turn.position, turn.ids) for turn in turns})}
 
 
 def _scores(run: Run, rows: Sequence[Candidates], turns: Sequence[Turn], name: str = "") -> list[TurnScore]:
@@ -176,23 +163,8 @@ def turn_pairs_stage(run: Run) -> dict[str, Any]:
     settings = run.config.ranking
     if run.config.turn_pairs is not None:
         return _given_turn_pairs(run, run.config.turn_pairs)
-    rows: list[Pair] = []
-    for place, ranked in enumerate(read_rows(run.directory.rows_file("ranking"), Ranked)):
-        row, rng = ranked.candidates, random.Random(f"{run.config.seed} {place}")
-        ids = [tuple(one) for one in row.extra["output_ids"]]
-        prompt, prefix = row.extra["prompt_ids"], row.extra["prefix_length"]
-        for pair in turn_pairs(ranked.judge_result, ids, settings.num_pairs, rng):
-            sides = [(prompt, list(ids[index])) for index in (pair.chosen, pair.rejected)]
-            tokens = [row_to_json(candidate_row(before, after, prefix)) for before, after in sides]
-            extra = {
-                "position": place,
-                "picked": [pair.chosen, pair.rejected],
-                "advantages": [ranked.judge_result[pair.chosen], ranked.judge_result[pair.rejected]],
-                CHOSEN_TOKENS: tokens[0],
-                REJECTED_TOKENS: tokens[1],
-            }
-            texts = [row.input + run.chat.decode(after) for _, after in sides]
-            rows.append(Pair(texts[0], texts[1], extra))
+    ranked = read_rows(run.directory.rows_file("ranking"), Ranked)
+    rows = pair_turns(ranked, run.chat, num_pairs=settings.num_pairs, seed=run.config.seed)
     if not rows:
         raise BadInput(f"{run.directory.rows_file('ranking')}: no turn has two different candidates to compare")
     write_rows(run.directory.stage("turn-pairs") / "pairs.jsonl", rows)
