@@ -98,7 +98,7 @@ def prefill_rows(
     rows, length = tokens_bt.shape
     cache = init_cache(model.config, rows, length, model.mesh, model.compute_dtype)
     position_bt = jnp.broadcast_to(jnp.arange(length), (rows, length))
-    output = model.apply(variables(params), tokens_bt, position_bt, cache, fresh=True)
+    output = model.apply(variables(params), tokens_bt, position_bt, cache, cache_is_empty=True)
     last_b1d = jnp.take_along_axis(output.hidden_btd, (length_b - 1)[:, None, None], axis=1)
     return output.cache, logits(last_b1d, params, model.config, model.mesh)[:, 0]
 
