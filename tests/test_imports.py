@@ -123,7 +123,7 @@ def test_launch_has_no_loose_files():
         ("models", "import sweet_jax.losses", ["sweet_jax.losses"]),
         ("models", "def f():\n    from colbench_env.types import BadInput", ["colbench_env.types.BadInput"]),
         ("sweet_jax", "from colbench_env.types import BadInput", []),
-        ("sweet_jax", "from colbench_env import types, grading", ["colbench_env.grading"]),
+        ("sweet_jax", "from colbench_env import types, design", ["colbench_env.design"]),
         ("sweet_jax", "from colbench_env.types_more import x", ["colbench_env.types_more.x"]),
         ("sweet_jax", "import launch", ["launch"]),
         ("colbench_env", "import jax.numpy as jnp\nimport json", ["jax.numpy"]),
