@@ -65,7 +65,7 @@ def test_the_same_file_as_json_is_one_object(check):
 
 def test_without_a_command_or_with_a_wrong_one_the_commands_are_named(run):
     status, out, _ = run("--help")
-    assert status == 0 and "check    Names every defective row" in out
+    assert status == 0 and "check    Name every defective row" in out
     usage = "usage: python -m launch.data COMMAND [FLAGS]; --help explains them\n"
     for wrong, said in (((), "no command of launch.data is named"), (("chek",), "'chek' is no command of launch.data")):
         assert run(*wrong) == (2, "", f"{usage}error: {said}, expected one of check, assets\n")
