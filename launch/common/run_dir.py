@@ -18,13 +18,13 @@ import cattrs
 
 from colbench_env import tasks
 from colbench_env.locking import locked
+from colbench_env.tasks import RowT
 from colbench_env.types import BadInput, Row
 from launch.common.files import read_object, write_json, write_text
 from launch.common.old_names import current_settings
 from launch.common.settings import start_model
 from sweet_jax import processes
 
-AnyRow = TypeVar("AnyRow", bound=Row)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # errors of an open file that do not name it
 ROW_FILES = {
     "rollouts": "trajectories.jsonl",
@@ -105,7 +105,12 @@ class RunDir:
                 f"{self.path}: the run directory",
                 f"{self.path}: another process is working in this run directory",
             )
-            processes.broadcast_from_process_0(lambda: held.enter_context(lock) or self._check(wanted))
+
+            def take() -> None:
+                held.enter_context(lock)
+                self._check(wanted)
+
+            processes.broadcast_from_process_0(take)
             # A text that no earlier start can have written.
             processes.publish(self.path / ".hosts", lambda: self._write_hosts())
             try:
@@ -209,7 +214,7 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
         tasks.append_rows(path, rows)
 
 
-def resume_rows(path: Path, kind: type[AnyRow], chunk: int, total: int) -> int:
+def resume_rows(path: Path, kind: type[RowT], chunk: int, total: int) -> int:
     """Count the rows of an interrupted stage that stay: all `total`, or whole chunks. Remove the rest.
 
     A chunk of `chunk` rows is computed as one batch, so only whole ones can be continued with the same results.

@@ -52,22 +52,23 @@ def read_row(value: object, kind: Kind | None, where: str) -> Row:
 
 
 def _problems(row: Row, kind: Kind) -> Iterator[str]:
-    if kind == "frontend":
-        if extract_html(row.ground_truth) is None:
-            yield "'ground_truth' has no <html> and no <body>, expected a page"
-    elif kind == "backend":
-        if not row.test_cases:
-            yield "'test_cases' is missing or empty, expected an object of call expressions"
-        yield from _code_problems(row)
-    elif kind == "trajectories":
-        if problem := reward_problem(row.reward, scale_of(row.task)):
-            yield problem
-        if row.task.test_cases:
-            yield from (f"task: {problem}" for problem in _code_problems(row.task))
-    elif kind in ("candidates", "ranked"):
-        candidates = row.candidates if isinstance(row, Ranked) else row
-        if problem := reward_problem(candidates.reward, scale_of(Task("", candidates.ground_truth))):
-            yield problem
+    match row:
+        case Task() if kind == "frontend":
+            if extract_html(row.ground_truth) is None:
+                yield "'ground_truth' has no <html> and no <body>, expected a page"
+        case Task():
+            if not row.test_cases:
+                yield "'test_cases' is missing or empty, expected an object of call expressions"
+            yield from _code_problems(row)
+        case Trajectory():
+            if problem := reward_problem(row.reward, scale_of(row.task)):
+                yield problem
+            if row.task.test_cases:
+                yield from (f"task: {problem}" for problem in _code_problems(row.task))
+        case Candidates() | Ranked():
+            candidates = row.candidates if isinstance(row, Ranked) else row
+            if problem := reward_problem(candidates.reward, scale_of(Task("", candidates.ground_truth))):
+                yield problem
 
 
 def _code_problems(task: Task) -> Iterator[str]:

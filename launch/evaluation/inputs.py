@@ -35,7 +35,7 @@ def read_dialogues(path: Path, tasks: Mapping[str, Task], samples: int, scale: S
     Raises BadInput where the file cannot be read or has no readable row, or where a reward is of another scale.
     """
     scanned = [_completed(found, tasks) for found in scan_located_rows(path, Trajectory)]
-    read = [found for found in scanned if not isinstance(found.row, BadInput)]
+    read = [Located(found.where, found.line, row) for found in scanned if not isinstance(row := found.row, BadInput)]
     defects = [str(found.row) for found in scanned if isinstance(found.row, BadInput)]
     if not read:
         more = f" (and {len(defects) - 1} more such rows)" if len(defects) > 1 else ""
@@ -83,14 +83,15 @@ def read_tasks(path: Path) -> tuple[dict[str, Task], list[str]]:
     found: dict[str, Located[Task]] = {}
     doubtful: dict[str, str] = {}
     defects = []
-    for task in scan_located_rows(path, Task):
-        if isinstance(task.row, BadInput):
-            defects.append(str(task.row))
+    for scanned in scan_located_rows(path, Task):
+        row = scanned.row
+        if isinstance(row, BadInput):
+            defects.append(str(row))
             continue
-        first = found.setdefault(task.row.problem_description, task)
-        if first.row != task.row:
-            doubtful[task.row.problem_description] = (
-                f"{task.where}: the task has the problem_description of line {first.line} and is another one, so "
+        first = found.setdefault(row.problem_description, Located(scanned.where, scanned.line, row))
+        if first.row != row:
+            doubtful[row.problem_description] = (
+                f"{scanned.where}: the task has the problem_description of line {first.line} and is another one, so "
                 "neither can be used"
             )
     return {text: task.row for text, task in found.items() if text not in doubtful}, [*defects, *doubtful.values()]

@@ -35,7 +35,7 @@ def run_references(
     remaining = {task.task_id: task for task in tasks if task.task_id not in defects}
     done = 0
 
-    def on_done(task_id: str, outcomes: Sequence[Outcome]) -> None:
+    def on_done(task_id: str, outcomes: tuple[Outcome, ...]) -> None:
         nonlocal done
         flags[task_id] |= outcome_flags(outcomes, outcomes)
         if defect := outcome_defect(remaining[task_id], outcomes):

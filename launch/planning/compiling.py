@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
@@ -58,7 +59,7 @@ def slice_devices(topology: Topology) -> Sequence[jax.Device]:
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
-    options = {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}
     if set(topology.layout.split("x")) == {"1"}:
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:

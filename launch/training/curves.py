@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from colbench_env.types import BadInput
@@ -12,7 +12,7 @@ Curve = Sequence[tuple[int, float]]
 """(step, value) of every logged step."""
 
 
-def read_curves(path: Path) -> dict[str, Curve]:
+def read_curves(path: Path) -> Mapping[str, Curve]:
     """Read each metric of a metrics.jsonl; {} without a file. Raises BadInput for a line that is no row of metrics."""
     found: dict[str, list[tuple[int, float]]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
