@@ -43,7 +43,10 @@ def fetch_assets(config: AssetsConfig, sheet: Stylesheet = TAILWIND, say: Callab
         say(f"{path} is there already")
         return path
     registry = (config.registry or npm_registry()).rstrip("/")
-    sources = {f"https://{sheet.urls[0]}": bytes, f"{registry}/{PACKAGE}": from_package}
+    sources: dict[str, Callable[[bytes], bytes]] = {
+        f"https://{sheet.urls[0]}": bytes,
+        f"{registry}/{PACKAGE}": from_package,
+    }
     failed = []
     for url, unpacked in sources.items():
         try:

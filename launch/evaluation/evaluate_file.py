@@ -278,7 +278,7 @@ def _write_pairs(
         try:
             if config.privileged and not chosen.trajectory.task.ground_truth:
                 raise BadInput(
-                    f"{chosen.where}: the task has no reference to stand before the pair: --tasks=FILE supplies it, "
+                    f"{chosen.location}: the task has no reference to stand before the pair: --tasks=FILE supplies it, "
                     "--no-privileged leaves it out"
                 )
             if chat is not None and not all(_recorded(sample.trajectory) for sample in (chosen, rejected)):

@@ -132,7 +132,6 @@ def tokenizer_for(config: ShowConfig, path: Path | None) -> tuple[Chat | None, s
 
 def check_ratios(ratios: object, count: int, where: str) -> Sequence[float]:
     """Check and return the log-ratios of `count` tokens. Raises BadInput."""
-    numbers = isinstance(ratios, list) and all(isinstance(one, int | float) for one in ratios)
-    if not numbers or len(ratios) != count:
+    if not isinstance(ratios, list) or len(ratios) != count or not all(isinstance(x, int | float) for x in ratios):
         raise BadInput(f"{where}: 'token_log_ratios' is not a list of {count} numbers, one a token of its turn")
     return ratios
