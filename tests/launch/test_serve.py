@@ -180,14 +180,14 @@ def test_64_clients_of_whom_some_leave_half_way_get_what_each_gets_alone(served)
 
 def test_a_server_whose_engine_has_died_says_so_in_streams_requests_and_health(monkeypatch):
     dying = load_served(ServeConfig(rows=16, max_length=256), None)
-    draw, calls = dying.engine._batch._draw, itertools.count()
+    draw, calls = dying.engine._scheduler._draw, itertools.count()
 
-    def broken(steps):
+    def broken(*arguments):
         if next(calls) == 1:
             raise ValueError("the device is gone")
-        draw(steps)
+        draw(*arguments)
 
-    monkeypatch.setattr(dying.engine._batch, "_draw", broken)
+    monkeypatch.setattr(dying.engine._scheduler, "_draw", broken)
     why = "the engine has ended: ValueError: the device is gone"
     with (
         running(dying) as port,
@@ -233,7 +233,7 @@ def test_the_bytes_of_the_tokens_join_to_the_text_of_each_choice_streamed_or_not
 
 def wait_until_idle(engine):
     for _ in range(200):
-        if engine._batch.idle and engine._orders.empty():
+        if engine._scheduler.idle and engine._orders.empty():
             return
         time.sleep(0.05)
     raise AssertionError("rows are still taken")
