@@ -197,6 +197,7 @@ def _shape(value):
     return type(value)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(VALUES)
 def test_any_plain_value_comes_back_equal_and_of_the_same_types(value):

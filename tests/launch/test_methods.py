@@ -231,6 +231,7 @@ def test_a_critic_with_a_value_head_ranks_but_has_no_log_ratios(run):
         assert {"token_log_ratios", "older"}.isdisjoint(row.candidates.extra)
 
 
+@pytest.mark.slow
 def test_the_first_rows_can_be_held_out_as_the_released_trainer_does(run):
     run_dir = run(("turn-pairs", "policy"), ["turn-pairs"], "--policy.training.held-out-share=0.3")
     assert note(run_dir, "policy")["rows"] == 6  # of 8
@@ -291,6 +292,7 @@ def test_a_policy_trained_on_our_turn_pairs_is_the_one_trained_on_their_text(run
 # --- our files, as the released scripts read them --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_our_files_hold_what_the_released_scripts_read(run, chat):
     steps = ("rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs")
     run_dir = run(steps, ["trajectories"])

@@ -80,6 +80,7 @@ def test_pages_that_did_not_get_their_stylesheet_are_a_warning_of_the_report(run
     assert read_json(run)["warnings"][-1] == told and f"warning: {told}\n" in printed(run)
 
 
+@pytest.mark.slow
 def test_dialogues_out_of_turns_have_a_verdict_of_their_own_and_keep_the_recorded_one_in_the_numbers(run):
     path = run.directory.path / "evaluation" / "start.jsonl"
     rows = read_rows(path, Trajectory)
@@ -103,6 +104,7 @@ def test_dialogues_out_of_turns_have_a_verdict_of_their_own_and_keep_the_recorde
     assert "out of turns: no answer within 1" in html and '<td class="bad">out of turns</td>' in html
 
 
+@pytest.mark.slow
 def test_a_critic_with_accuracy_1_at_most_logged_steps_is_a_warning_of_the_report(run):
     rows = [
         {"stage": "critic", "step": s, "total": 13, "rewards/accuracies": 1.0 if s > 4 else 0.9} for s in range(1, 14)
@@ -114,6 +116,7 @@ def test_a_critic_with_accuracy_1_at_most_logged_steps_is_a_warning_of_the_repor
     assert f"warning: {warning}\n" in printed(run)
 
 
+@pytest.mark.slow
 def test_the_entropy_of_each_policy_stands_by_turn(run):
     path = run.directory.path / "evaluation" / "trained.jsonl"
     rows = read_rows(path, Trajectory)
@@ -155,6 +158,7 @@ def test_the_console_shows_the_table_the_files_and_what_to_try(run):
     ]
 
 
+@pytest.mark.slow
 def test_a_second_start_only_tells_the_table_again(run, monkeypatch):
     write_report(run, 123.45)
     first, files = printed(run), [run.directory.path / name for name in ("report.json", "report.html")]
@@ -195,6 +199,7 @@ def test_a_zero_shot_run_has_one_policy_and_no_difference(tmp_path):
     write_report(run, None)
 
 
+@pytest.mark.slow
 def test_answers_that_could_not_be_graded_are_told_and_left_out(run):
     folder = run.directory.path / "evaluation"
     rows = [dataclasses.replace(trajectory(n, 0, 10, 5), reward=None if n <= 2 else 1.0) for n in range(1, 21)]

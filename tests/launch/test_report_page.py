@@ -42,10 +42,17 @@ class Elements(HTMLParser):
             assert self.open.pop() == tag
 
 
-@pytest.fixture
-def html(run):
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A run as `run`, with its report."""
+    run = make_run(tmp_path_factory.mktemp("runs") / "first")
     write_report(run, 123.45)
-    return (run.directory.path / "report.html").read_text(encoding="utf-8")
+    return run
+
+
+@pytest.fixture(scope="module")
+def html(reported):
+    return (reported.directory.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_page_says_in_a_paragraph_what_the_run_did(html):
@@ -55,6 +62,7 @@ def test_the_page_says_in_a_paragraph_what_the_run_did(html):
     ) in html
 
 
+@pytest.mark.slow
 def test_figures_of_the_miniature_stand_in_no_table_of_the_paper(run, tmp_path):
     own = make_run(tmp_path / "own", tasks=Path("tasks.jsonl"))
     for one in (run, own):
@@ -64,7 +72,7 @@ def test_figures_of_the_miniature_stand_in_no_table_of_the_paper(run, tmp_path):
     assert "8B SWEET-RL" in miniature and "do not stand here" in miniature
 
 
-def test_the_page_loads_nothing_and_links_only_to_files_of_the_run(html, run):
+def test_the_page_loads_nothing_and_links_only_to_files_of_the_run(html, reported):
     elements = Elements(html)
     assert elements.open == []
     assert {tag for tag, _ in elements.found} & {"script", "link", "img", "iframe", "object"} == set()
@@ -73,7 +81,7 @@ def test_the_page_loads_nothing_and_links_only_to_files_of_the_run(html, run):
     targets = {attrs[name] for _, attrs in elements.found for name in ("src", "href", "xlink:href") if name in attrs}
     files = {target for target in targets if not target.startswith("#")}
     assert {"report.json", "log.txt", "evaluation/start.jsonl", "critic/metrics.jsonl", "start/model/"} <= files
-    assert all((run.directory.path / file).exists() for file in files)
+    assert all((reported.directory.path / file).exists() for file in files)
 
 
 def test_marks_inside_the_drawings_are_found_and_unique(html):
@@ -99,6 +107,7 @@ def test_every_stage_that_trains_has_its_plots_in_the_colours_of_the_page(html):
     assert "var(--trained)" in html and "prefers-color-scheme: dark" in html
 
 
+@pytest.mark.slow
 def test_what_keeps_figures_from_the_papers_is_told_of_ones_own_tasks_and_the_miniature_is_called_one(run, tmp_path):
     own = make_run(tmp_path / "own", tasks=Path("tasks.jsonl"))
     for one in (run, own):

@@ -31,6 +31,7 @@ def flags(tiny_model):
     return (*SMALL, f"--model={tiny_model}", "--agent-prompt=none")
 
 
+@pytest.mark.slow
 def test_a_dialogue_does_not_depend_on_how_many_are_under_way(in_process, flags, tmp_path):
     written = []
     for in_flight in (1, 7):

@@ -99,6 +99,7 @@ def test_models_and_health_are_told(client, served):
     assert get(served[1], "/health") == (200, {"status": "ok"})
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_answer_again_streamed_or_not(client):
     whole = ask(client, **WILD)
     chunks = streamed(client, **WILD, stream_options={"include_usage": True})

@@ -52,6 +52,7 @@ def run_of(tmp_path_factory, tiny_model):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedded", "embedded-frontend", "scratch", "directory"])
 def test_a_file_in_the_folder_of_a_run_is_read_with_the_model_of_that_run(in_process, run_of, tiny_model, kind):
     path = run_of(str(tiny_model) if kind == "directory" else kind, start=kind == "scratch")

@@ -51,6 +51,7 @@ def test_equal_pictures_score_one_and_others_less(clip):
     assert clip.scores([], []) == []
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_batch_or_the_mesh(clip, directory):
     pages = [page(png(30 + 7 * n, 90 - 11 * n, n)) for n in range(6)]
     references = pages[1:] + pages[:1]
@@ -63,6 +64,7 @@ def test_scores_do_not_depend_on_the_batch_or_the_mesh(clip, directory):
         ClipSimilarity.load(directory, mesh, batch_size=6)
 
 
+@pytest.mark.slow
 def test_one_program_is_compiled_for_each_batch_size(clip, directory):
     clip.embed([png()])
     before = similarity._embed._cache_size()
@@ -108,6 +110,7 @@ def test_the_structural_measure_keeps_the_same_rules():
         measure.scores([one], [one, one])
 
 
+@pytest.mark.slow
 def test_bfloat16_scores_nearly_the_same(clip, directory):
     half = ClipSimilarity.load(directory, dtype="bfloat16", batch_size=4)
     pages, references = ([page(png(seed=seed)) for seed in range(first, first + 3)] for first in (0, 3))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from models.attention import attend, causal_mask, repeat_heads
 
@@ -35,6 +36,7 @@ def test_neighbouring_query_heads_share_a_key_value_head():
     np.testing.assert_array_equal(repeat_heads(v_bsgh, 2)[0, 0, :, 0], [1.0, 1.0, 2.0, 2.0])
 
 
+@pytest.mark.slow
 def test_a_query_that_sees_nothing_has_a_finite_value_and_gradient():
     q_btnh = k_bsgh = v_bsgh = jnp.ones((1, 2, 1, 2))
     nothing = jnp.zeros((1, 2, 2), bool)

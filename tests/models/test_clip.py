@@ -26,6 +26,7 @@ def embed(loaded, mesh, pixels_bcyx, dtype=jnp.float32):
     return images(loaded.params, jnp.asarray(pixels_bcyx)), texts(loaded.params, tokens_bt, mask_bt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("meshes", "vision", "text", "settings"),
     [

@@ -54,6 +54,7 @@ def test_logits_are_those_of_hugging_face(settings, tmp_path, mesh_of, save_hf_m
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_rope_scaling_changes_the_logits(tiny, mesh_of, random_params, logits_of):
     mesh, plain = mesh_of(1, 1), dataclasses.replace(tiny, rope_scaling=None)
     params = random_params(tiny, mesh)
@@ -142,6 +143,7 @@ def test_prefill_and_decode_of_rows_at_different_positions_equal_the_full_pass(
     assert cache.k_lbsgh.sharding.is_equivalent_to(expected, cache.k_lbsgh.ndim)
 
 
+@pytest.mark.slow
 def test_a_second_prefill_continues_each_row_at_its_own_position(tiny, mesh_of, random_params, logits_of):
     mesh = mesh_of(1, 1)
     params, model = random_params(tiny, mesh), Llama(tiny, mesh, remat="none")

@@ -62,6 +62,7 @@ def test_the_log_ratio_critic_is_the_mean_log_ratio_of_each_turn():
     np.testing.assert_allclose(make_log_ratio_critic(model, 3, "sum")(params, BATCH, ref_bt), sums, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_log_ratio_critic_equals_zero_for_the_start_model_itself():
     model, params = tiny()
     ref_bt = token_logps(model, params, jnp.asarray(BATCH.tokens_bt))

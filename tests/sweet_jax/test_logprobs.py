@@ -134,6 +134,7 @@ def test_no_float32_array_of_rows_x_tokens_x_vocabulary_is_made_forward_or_backw
     assert largest_float32(jax.make_jaxpr(jax.grad(full))(params).jaxpr) >= limit
 
 
+@pytest.mark.slow
 def test_the_fingerprint_sees_every_bit_and_not_the_mesh():
     (model, params) = tiny()
     sharded = jax.device_put(params, param_shardings(model.config, make_mesh(MeshShape(4, 2))))
@@ -156,6 +157,7 @@ def scored(cache=None, params=None, rows=None, **others):
     return reference_logps(model, first if params is None else params, rows or rows_of([5, 12, 8, 3, 9]), **settings)
 
 
+@pytest.mark.slow
 def test_reference_log_probs_come_in_the_order_of_the_rows_and_without_padding():
     model, params = tiny()
     found = scored()

@@ -71,6 +71,7 @@ def test_without_a_seed_a_pass_is_in_the_order_of_the_rows():
     assert list(row_pass(Numbered(5), 2)) == [[0, 10], [20, 30], [40]]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     count=st.integers(1, 20),

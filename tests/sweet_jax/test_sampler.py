@@ -223,6 +223,7 @@ def test_a_mesh_of_4x2_draws_the_ids_of_one_device():
     assert_same(one_each(shape=MANY), one_each(), tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_samples_of_a_prompt_share_one_prefill_and_differ_from_one_another():
     made = LockstepEngine(*setting(), NO_END, 0, 16, 64)
     reads, programs = [], made._scheduler._programs

@@ -162,6 +162,7 @@ def is_adam(part):
     return isinstance(part, optax.ScaleByAdamState)
 
 
+@pytest.mark.slow
 def test_a_shape_is_compiled_once_and_another_shape_once_more():
     setting = Setting()
     step, state = setting.step(), setting.state()
@@ -213,6 +214,7 @@ def test_pairs_that_fill_up_a_batch_change_nothing():
     assert filled_metrics["rewards/margins"].value == pytest.approx(metrics["rewards/margins"].value, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_per_turn_dpo_and_trajectory_dpo_are_the_sum_over_counted_tokens():
     """The loss of the step, worked out again from token log-probs with numpy, for aggregation "sum"."""
     setting, batch = Setting(), preference_batch()
@@ -245,6 +247,7 @@ def test_the_rate_rises_to_the_peak_and_falls_along_a_cosine_to_a_tenth():
     np.testing.assert_allclose(rates[9], 1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_optimiser_clips_the_global_norm_of_the_gradient():
     optimizer = make_optimizer(Training(learning_rate=0.5, warmup_ratio=0.0, max_grad_norm=1.0), total_steps=1000)
     params = {"w": jnp.zeros(2)}
