@@ -67,7 +67,7 @@ class TurnScorer:
         public_reference: bool = False,
         name: str = "",
     ) -> list[TurnScore]:
-        """The log-ratio advantage of every turn (equation 2); equal turns in one position are scored once.
+        """Compute the log-ratio advantage of every turn (equation 2); equal turns in one position are scored once.
 
         The advantage is the log-ratio over the turn's tokens: their sum with aggregation "sum", else their mean (of a
         row with one turn "turn-mean" and "token-mean" are the same). With a public reference, which does not see the
@@ -100,7 +100,7 @@ class TurnScorer:
         return [scores[turn] for turn in turns]
 
     def score_by_value_head(self, rows: Sequence[Candidates], turns: Sequence[Turn], params: Any) -> list[TurnScore]:
-        """The score of a critic with a value head, whose parameters these are, of every turn."""
+        """Compute the score of a critic with a value head, whose parameters these are, of every turn."""
         shown_rows = list(self._rows(rows, turns)[0].items())
         score, values = make_value_head_critic(self.model, 1), []
         for start in range(0, len(shown_rows), self.batch_size):
@@ -129,7 +129,7 @@ class TurnScorer:
         return shown_rows, public_rows
 
     def _logps(self, params: Any, label: str, rows: Mapping[Turn, TokenRow]) -> dict[Turn, np.ndarray]:
-        """The log-probs of each turn's own tokens."""
+        """Compute the log-probs of each turn's own tokens."""
         found = reference_logps(
             self.model,
             params,
@@ -145,7 +145,7 @@ class TurnScorer:
 
 
 def _sampled_bases(rows: Sequence[Candidates], summed: bool) -> dict[Turn, float]:
-    """The sampler's log-prob of every candidate, as its row has it: sum or mean over the tokens."""
+    """Read the sampler's log-prob of every candidate, as its row has it: sum or mean over the tokens."""
     return {
         Turn(position, tuple(ids)): base
         for position, row in enumerate(rows)

@@ -27,7 +27,7 @@ class Served:
 
 
 def load_served(config: ServeConfig, api_key: str | None) -> Served:
-    """The model of the configuration; raises as `load_engine`."""
+    """Load the model of the configuration; raises as `load_engine`."""
     directory = start_model(config.model, Path())
     loaded = load_engine(
         directory, parse_mesh(config.mesh).folded(), config.rows, config.max_length, config.compute_dtype,

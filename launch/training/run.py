@@ -122,7 +122,7 @@ class Run:
         return param_shapes(self.llama_config, self.mesh)
 
     def first_params(self) -> Any:
-        """What training begins with. All weights are given away: the run itself keeps none of them."""
+        """Give what training begins with. All weights are given away: the run itself keeps none of them."""
         self._start_laid_out = None
         if self.lora is not None:
             return init_lora(self.llama_config, self.lora, jax.random.key(self.config.seed), self.mesh)
@@ -157,7 +157,7 @@ class Run:
         return read_agent_prompt(self.config.agent_prompt, self.config.rollouts.max_turns)
 
     def policy_params(self, num_rows: int) -> Any:
-        """The trained policy's weights, from the last checkpoint of its stage; adapters are merged into them."""
+        """Load the trained policy's weights, from the last checkpoint of its stage; adapters are merged into them."""
         folder, training = self.directory.path / "policy", self.config.policy.training
         trained = restore_params(folder, self.trained_shapes, training, num_rows)
         if self.lora is None:
@@ -165,7 +165,7 @@ class Run:
         return jax.jit(lambda params: merge_adapters(params, self.lora))(merge_params(self.start_params, trained))
 
     def _laid_out(self, params: Any) -> Any:
-        """The parameters in the sampler's layout; matrices in the dtype in which they are read."""
+        """Move the parameters to the sampler's layout; matrices in the dtype in which they are read."""
         # Agent and human may both be the start policy: one copy serves both.
         if params is not self._start_params:
             return self._moved(params)
@@ -204,7 +204,7 @@ class Run:
         return min(wanted, self.llama_config.max_position_embeddings)
 
     def reporter(self, stage: str) -> Reporter:
-        """The console as the training loop wants it; SIGTERM waits for the update under way and its checkpoint."""
+        """Give the console as the training loop wants it; SIGTERM waits for the update under way and its checkpoint."""
         short = ShortLine(stage)
 
         def progress(done: int, total: int, line: str, values: Mapping[str, float]) -> None:

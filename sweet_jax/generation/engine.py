@@ -21,7 +21,7 @@ from sweet_jax.mesh import check_rows
 
 
 def check_length(max_length: int, config: LlamaConfig) -> None:
-    """Raises BadInput unless the network was made for rows of that many tokens, and they have room for a turn."""
+    """Raise BadInput unless the network was made for rows of that many tokens, and they have room for a turn."""
     if not 2 <= max_length <= config.max_position_embeddings:
         raise BadInput(
             f"max_length is {max_length}, it must be at least 2 and at most the network's "
@@ -69,7 +69,7 @@ class Engine:
         return self._ended
 
     async def stream(self, request: Request) -> AsyncIterator[Token]:
-        """The tokens of the turn as they are drawn, its end token included; leaving the iterator frees the row.
+        """Yield the tokens of the turn as they are drawn, its end token included; leaving the iterator frees the row.
 
         Raises as `bursts`.
         """
@@ -79,7 +79,7 @@ class Engine:
                     yield token
 
     async def bursts(self, request: Request) -> AsyncIterator[list[Token]]:
-        """The tokens of the turn, as many together as were drawn between two looks; leaving frees the row.
+        """Yield the tokens of the turn, as many together as were drawn between two looks; leaving frees the row.
 
         A session whose turn is left half-way is forgotten. BadInput where the prompt and the longest turn have no room,
         or the prompt does not go on from its session; EngineClosed where the engine ends before the turn.
@@ -96,7 +96,7 @@ class Engine:
             pending.cancelled = True
 
     async def sample(self, request: Request) -> Sample:
-        """The whole turn; raises as `bursts`."""
+        """Give the whole turn; raises as `bursts`."""
         tokens = [token async for burst in self.bursts(request) for token in burst]
         ids, logps = np.array([t.id for t in tokens], np.int32), np.array([t.logp for t in tokens], np.float32)
         return Sample(ids, logps, tokens[-1].id in self._end_ids)
@@ -111,7 +111,7 @@ class Engine:
             self._orders.put(_Forget(session))
 
     def close(self) -> None:
-        """Ends the thread. Who still waits is told EngineClosed."""
+        """End the thread. Who still waits is told EngineClosed."""
         with self._gate:
             self._orders.put(None)
         self._thread.join()
@@ -131,7 +131,7 @@ class Engine:
             self._end(f"the engine has ended: {type(error).__name__}: {error}", error)
 
     def _take_orders(self) -> bool:
-        """Takes what was ordered, waiting where there is nothing to do; False: to be closed."""
+        """Take what was ordered, waiting where there is nothing to do; False: to be closed."""
         while True:
             try:
                 order = self._orders.get(block=self._scheduler.idle)

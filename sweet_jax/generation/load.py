@@ -43,9 +43,11 @@ def load_engine(
     attention: AttentionName = "xla",
     prompt_date: datetime.date = PROMPT_DATE,
 ) -> LoadedEngine:
-    """The model with an engine of `rows` rows of `max_length` tokens; 0: 2048, or what the network was made for where
-    that is less. Of several processes each has the devices of its own. BadInput and ModelError, before weights are
-    read, for what is wrong."""
+    """Load the model with an engine of `rows` rows of `max_length` tokens.
+
+    max_length: 0 is 2048, or what the network was made for where that is less. Of several processes each has the
+    devices of its own. BadInput and ModelError, before weights are read, for what is wrong.
+    """
     start_devices(shape)
     mesh = local_mesh(make_mesh(shape))
     check_rows(rows, mesh)
@@ -59,7 +61,7 @@ def load_engine(
 
 
 def check_directory(directory: Path, mesh: Mesh, prompt_date: datetime.date = PROMPT_DATE) -> tuple[LlamaConfig, Chat]:
-    """The network and the tokenizer of a Hugging Face directory, when all but the weights is known to be right."""
+    """Load the network and the tokenizer of a Hugging Face directory, when all but the weights is known to be right."""
     config, chat = check_llama(directory, mesh), Chat.load(directory, prompt_date)
     check_vocabulary(chat, config)
     return config, chat

@@ -40,7 +40,7 @@ class Session:
         return sum(len(part.ids) for part in self.parts)
 
     def new_ids(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """What `ids` add to the session; BadInput where they do not go on from it."""
+        """Give what `ids` add to the session; BadInput where they do not go on from it."""
         if len(ids) <= self.length:
             raise BadInput(f"the session holds {self.length} tokens, and the prompt of {len(ids)} adds none")
         ids = tuple(ids)
@@ -64,7 +64,7 @@ class Sessions:
         self._by_name: dict[Hashable, Session] = {}
 
     def take(self, name: Hashable) -> Session:
-        """The session of that name, new where there is none, as the one used last; BadInput while it is busy."""
+        """Find the session of that name, new where there is none, as the one used last; BadInput while it is busy."""
         session = self._by_name.pop(name, None) or Session()
         self._by_name[name] = session
         if session.busy:
@@ -76,14 +76,14 @@ class Sessions:
         return self._by_name.get(name) is session
 
     def forget(self, name: Hashable) -> Session | None:
-        """Takes the session out, if there is one."""
+        """Take the session out, if there is one."""
         session = self._by_name.pop(name, None)
         if session is not None:
             self.unpark(session)
         return session
 
     def park(self, session: Session, cache: Parked) -> None:
-        """Keeps the cache; what is over the limit is dropped."""
+        """Keep the cache; what is over the limit is dropped."""
         session.parked = cache
         self._bytes += _bytes(cache)
         for other in self._by_name.values():
@@ -92,13 +92,13 @@ class Sessions:
             self.unpark(other)
 
     def unpark(self, session: Session) -> Parked | None:
-        """The parked cache, which is kept no longer."""
+        """Take the parked cache, which is kept no longer."""
         cache, session.parked = session.parked, None
         self._bytes -= 0 if cache is None else _bytes(cache)
         return cache
 
     def resting(self) -> Session | None:
-        """The session that has rested in a row for longest."""
+        """Find the session that has rested in a row for longest."""
         return next(
             (session for session in self._by_name.values() if session.row is not None and not session.busy), None
         )

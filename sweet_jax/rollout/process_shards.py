@@ -21,7 +21,7 @@ def alone(wanted: RolloutPlan) -> Iterator[None]:
 
 
 def share(wanted: RolloutPlan) -> list[tuple[Task, int]]:
-    """This process's part of what the file has not yet; every process has to call this.
+    """Give this process's part of what the file has not yet; every process has to call this.
 
     What a run that was killed has left in parts, of whatever number of processes, goes to the file first.
     """
@@ -48,7 +48,7 @@ async def play_share(
 
 
 def gather(wanted: RolloutPlan) -> int:
-    """Waits for all processes and brings their parts together; how many episodes have failed. All have to call this."""
+    """Wait for all processes and bring their parts together; how many episodes have failed. All have to call this."""
     sizes = processes.gather(_size(wanted.part(processes.index())))
 
     def together() -> int:

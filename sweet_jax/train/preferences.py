@@ -37,7 +37,7 @@ def train_preference(
     reporter: Reporter = Reporter(),  # noqa: B008
     scored: Callable[[int, int], None] = lambda done, total: None,
 ) -> Any:
-    """The trained parameters, on their shardings; equations 2 and 3 of arXiv 2503.15478, or DPO, as `loss` says.
+    """Train; the parameters come on their shardings. Equations 2 and 3 of arXiv 2503.15478, or DPO, as `loss` says.
 
     The pairs' log-probs under the reference are computed once, before the first update, and kept in
     `directory`/reference; checkpoints, metrics and TensorBoard are `sweet_jax.train.loop.fit`'s. Run again with the

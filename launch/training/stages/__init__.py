@@ -78,19 +78,19 @@ def _note_text(value: object) -> str:
 
 
 def run_stage(run: Run, stage: str) -> dict[str, Any]:
-    """What the stage leaves to say. Every process has to call this."""
+    """Run the stage and give what it leaves to say. Every process has to call this."""
     if stage in ON_THE_FIRST_PROCESS:
         return processes.broadcast_from_process_0(lambda: STAGE_FUNCTIONS[stage](run))
     return STAGE_FUNCTIONS[stage](run)
 
 
 def plan_stages(config: TrainConfig) -> tuple[str, ...]:
-    """The stages that the algorithm needs, in order: what the evaluation reads, what that reads, and so on."""
+    """Name the stages that the algorithm needs, in order: what the evaluation reads, what that reads, and so on."""
     return ("tasks", *(("start",) if config.model == SCRATCH else ()), *required_stages(config, "evaluation")[1:])
 
 
 def required_stages(config: TrainConfig, last: str) -> tuple[str, ...]:
-    """The stage `last` and every one whose files it reads, directly or not, in order."""
+    """Name the stage `last` and every one whose files it reads, directly or not, in order."""
     wanted, remaining = set(), [last]
     while remaining:
         stage = remaining.pop()

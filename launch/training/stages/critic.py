@@ -78,7 +78,7 @@ def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
 
 
 def _last_prompt_and_turn(row: TokenRow, chat: Chat) -> str:
-    """The row in the released layout: without the last turn's end."""
+    """Give the row in the released layout: without the last turn's end."""
     return chat.decode(turn_prompt(row, row.num_turns)) + chat.reply_text(turn_output(row, row.num_turns))
 
 
@@ -97,7 +97,7 @@ def _without_pairs(run: Run, path: Path) -> None:
 
 
 def critic(run: Run) -> dict[str, Any]:
-    """The step-level critic: Bradley-Terry on summed turn advantages (eq. 2 and 3)."""
+    """Train the step-level critic: Bradley-Terry on summed turn advantages (eq. 2 and 3)."""
     settings = run.config.critic
     if run.directory.note("pairs")["pairs"] == 0:  # type: ignore[index]
         return {"pairs": 0, "steps": 0}
@@ -122,7 +122,7 @@ def critic(run: Run) -> dict[str, Any]:
 
 
 def critic_params(run: Run) -> Any:
-    """The trained critic's parameters; under adapters the frozen network is among them."""
+    """Load the trained critic's parameters; under adapters the frozen network is among them."""
     settings, given = run.config.critic, run.given_critic
     if given is not None and given.pairs is None:
         return load_llama(given.directory, run.mesh, run.dtype if run.lora else jnp.float32).params

@@ -26,7 +26,7 @@ def shows_reference(run: Run) -> bool:
 
 
 def fitted_pairs(run: Run, stage: str, path: Path, training: Training, last_turn_only: bool) -> tuple[RowPair, ...]:
-    """The pairs of a file as token rows within the length limit; what was cut, dropped or empty is told."""
+    """Read the pairs of a file as token rows within the length limit; report what was cut, dropped or empty."""
     given = read_located_rows(path, Pair)
     lines = given[held_out(training, len(given)) :]
     rows = [pair_rows(found.row, run.chat, last_turn_only, found.where) for found in lines]

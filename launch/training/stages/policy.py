@@ -32,7 +32,7 @@ from sweet_jax.train.preferences import train_preference
 
 
 def policy(run: Run) -> dict[str, Any]:
-    """The trained policy: DPO on turn pairs (eq. 4), DPO on trajectory pairs, or imitation of successes."""
+    """Train the policy: DPO on turn pairs (eq. 4), DPO on trajectory pairs, or imitation of successes."""
     config, settings = run.config, run.config.policy
     if config.algorithm == "rft":
         count, counts = _imitate(run)

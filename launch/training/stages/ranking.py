@@ -63,7 +63,7 @@ def candidates(run: Run) -> dict[str, Any]:
 
 
 def share_of(trajectories: Sequence[Trajectory], data_fraction: float) -> Sequence[Trajectory]:
-    """The first trajectories, at least one, in whose turns candidates are sampled."""
+    """Select the first trajectories, at least one, in whose turns candidates are sampled."""
     return trajectories[: max(1, round(data_fraction * len(trajectories)))]
 
 
@@ -92,7 +92,7 @@ def _given_candidates(run: Run, path: Path) -> dict[str, Any]:
 
 
 def _turn_ids(row: Candidates, chat: Chat, where: str) -> dict[str, Any]:
-    """The token ids of candidates that are text."""
+    """Give the token ids of candidates that are text."""
     try:
         prompt = chat.text_prompt_ids(row.input)
     except BadInput as error:
@@ -105,7 +105,7 @@ def _turn_ids(row: Candidates, chat: Chat, where: str) -> dict[str, Any]:
 
 
 def _check_turn_ids(extra: dict[str, Any], count: int, vocab_size: int, where: str) -> None:
-    """Raises BadInput where the token ids of candidates cannot be read or are not those of `count` candidates."""
+    """Raise BadInput where the token ids of candidates cannot be read or are not those of `count` candidates."""
     prompt, outputs = extra["prompt_ids"], extra["output_ids"]
     if not isinstance(prompt, list) or not isinstance(outputs, list) or not all(isinstance(o, list) for o in outputs):
         raise BadInput(f"{where}: 'prompt_ids' and 'output_ids' are no lists of token ids")
@@ -129,7 +129,7 @@ def ranking(run: Run) -> dict[str, Any]:
 
 
 def _scores(run: Run, rows: Sequence[Candidates], turns: Sequence[Turn], name: str = "") -> list[TurnScore]:
-    """The critic's score of every turn; the reference's own hindsight where no critic could be trained."""
+    """Compute the critic's score of every turn; the reference's own hindsight where no critic could be trained."""
     settings = run.config.critic
     scorer = TurnScorer(
         run.model,
@@ -154,7 +154,7 @@ def _scores(run: Run, rows: Sequence[Candidates], turns: Sequence[Turn], name: s
 
 
 def _played(run: Run, row: Candidates) -> list[int]:
-    """The ids of the turn that the trajectory has in this position: as sampled where the row has them."""
+    """Give the ids of the turn that the trajectory has in this position: as sampled where the row has them."""
     return row.extra["older_ids"] if "older_ids" in row.extra else run.chat.text_turn_ids(row.older_output)
 
 

@@ -32,7 +32,7 @@ def rollouts(run: Run) -> dict[str, Any]:
 
 
 def grade(run: Run, stage: str, source: Path, target: Path) -> list[Trajectory]:
-    """The trajectories of `source` with rewards and verdicts, written to `target` as they are graded."""
+    """Grade the trajectories of `source`, each written to `target` with reward and verdicts as it is graded."""
     located = read_located_rows(source, Trajectory)
     trajectories = [found.row for found in located]
     for found in located:

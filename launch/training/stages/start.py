@@ -67,7 +67,7 @@ def _gradable(run: Run, path: Path) -> list[Task]:
 
 
 def start(run: Run) -> dict[str, Any]:
-    """The start policy of the miniature: a tokenizer and a network trained on scripted dialogues of mixed quality."""
+    """Train the start policy of the miniature: a tokenizer and a network, on scripted dialogues of mixed quality."""
     settings, folder = run.config.start, run.directory.stage("start")
     path = folder / "behaviour.jsonl"
     processes.publish(path, lambda: None if path.exists() else _write_dialogues(run, path))
@@ -103,7 +103,7 @@ def _write_dialogues(run: Run, path: Path) -> None:
 
 
 def start_rows(dialogues: Sequence[Trajectory], chat: Chat, privileged_fraction: float, seed: int) -> list[TokenRow]:
-    """The dialogues as token rows, that part of them with the reference solution in front."""
+    """Give the dialogues as token rows, that part of them with the reference solution in front."""
     rows = [chat.turn_ids(dialogue.dialogue_history) for dialogue in dialogues]
     for index in random.Random(seed).sample(range(len(rows)), round(privileged_fraction * len(rows))):
         rows[index] = chat.add_prefix(rows[index], privileged_prefix(dialogues[index].task.ground_truth))
