@@ -30,10 +30,10 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def sweet(start, tmp_path_factory):
+def sweet(python, tmp_path_factory):
     """The directory of a finished run of SWEET-RL."""
     run_dir = tmp_path_factory.mktemp("pages") / "sweet"
-    ended = start(f"--run-dir={run_dir}", *SMALL)
+    ended = python("-m", "launch.train", f"--run-dir={run_dir}", *SMALL)
     assert ended.status == 0, ended.stderr
     return run_dir
 
@@ -97,10 +97,10 @@ def test_the_runs_critic_ranks_pages_again_byte_for_byte(sweet, in_process, tmp_
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_a_value_head_ranks_pages_and_goes_on_from_given_dialogues(sweet, start, tmp_path):
+def test_a_value_head_ranks_pages_and_goes_on_from_given_dialogues(sweet, python, tmp_path):
     given = f"--trajectories={sweet / 'grading' / 'trajectories.jsonl'}"
     head = ("--critic.parameterisation=value-head", "--critic.nll-coef=0")
-    ended = start(f"--run-dir={tmp_path / 'head'}", *SMALL, *head, given)
+    ended = python("-m", "launch.train", f"--run-dir={tmp_path / 'head'}", *SMALL, *head, given)
     assert ended.status == 0, ended.stderr
     ours, theirs = (
         [row.judge_result for row in read_rows(folder / "ranking" / "ranked.jsonl", Ranked)]
