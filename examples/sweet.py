@@ -234,7 +234,7 @@ def play(lab: Lab, params: Any, tasks: Sequence[Task], seed: int) -> list[Dialog
             dialogue.episode = dialogue.episode.step_agent(text)
             if not dialogue.episode.done:
                 reply = user.say(dialogue.episode.task, text, seed_of(seed, turn, number))
-                dialogue.episode = dialogue.episode.step_human(reply)
+                dialogue.episode = dialogue.episode.step_user(reply)
                 following = lab.chat.continue_ids(prompt + ids, reply)
             dialogue.turns.append((ids, following))
     with Grader() as grader:  # an answer is a program that a language model wrote: it runs in a sandbox

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from colbench_env.mini import make_tasks
 from models.config import LlamaConfig
 from models.llama import Llama
 from models.parameters import flatten, init_params
@@ -146,6 +147,20 @@ def test_pairs_are_those_of_the_product():
     for scores in ([0.1, 0.9, 0.5, -0.3], [5.0, 1.0, 3.0, 2.0, 4.0], [0.5, 0.5, 0.5, 0.5]):
         expected = turn_pairs(scores, range(len(scores)), 9, random.Random(1))
         assert sweet.draw_pairs(scores, 9, random.Random(1)) == [(p.chosen, p.rejected) for p in expected]
+
+
+def test_a_dialogue_keeps_the_ids_that_were_sampled_and_only_the_critic_is_shown_the_solution(monkeypatch):
+    lab = sweet.open_lab(sweet.Settings(max_turns=2))
+    sampled = [lab.chat.text_turn_ids(text) for text in ("What about duplicates?", "I WANT TO ANSWER:\nx = 1")]
+    turns = iter(sampled)
+    monkeypatch.setattr(sweet, "sample_turns", lambda lab, params, prompts, seed: [[next(turns)] for _ in prompts])
+    (dialogue,) = sweet.play(lab, lab.start, make_tasks("train", 1, 0), seed=0)
+    assert (dialogue.episode.answer, dialogue.reward) == ("x = 1", 0.0)
+    row = sweet.show_solution(lab, dialogue, lab.chat.row_from_turns(dialogue.prompt_ids, dialogue.turns))
+    assert [row.ids[row.turns == turn].tolist() for turn in (1, 2)] == sampled
+    assert lab.chat.decode(row.ids).startswith("<|bos|>In light that the final answer is: def ")
+    public = lab.chat.decode(dialogue.ids_before(1))
+    assert public.startswith("<|bos|><|user|>") and public.endswith("<|assistant|>")
 
 
 def test_it_is_one_short_file_that_imports_neither_the_commands_nor_the_algorithm_that_it_teaches():
