@@ -54,7 +54,7 @@ class WorkBegins(Exception):
 
 
 BORDERS = (
-    "launch.training.stages.run_stage", "launch.train._header", "launch.ranking.rank.run_stage",  # train, rank
+    "launch.training.stages.run_stage", "launch.train._header",  # train, rank
     "sweet_jax.generation.load.load_llama", "launch.export.convert_checkpoint.load_llama",  # weights
     "launch.export.convert_checkpoint.open_llama",
     "launch.planning.planning.slice_devices", "launch.data_tools.fetch_assets._get",  # a compiler, a download
