@@ -83,8 +83,10 @@ class TurnScorer:
         def label(of: str) -> str:
             return f"{name}-{of}" if name else of
 
-        mine = self._logps((critic or reference)(), label("reference" if critic is None else "critic"), shown_rows)
-        theirs = self._logps(
+        critic_logps = self._logps(
+            (critic or reference)(), label("reference" if critic is None else "critic"), shown_rows
+        )
+        base_logps = self._logps(
             reference(), label("public" if public else "reference"), public_rows if public else shown_rows
         )
         combine = np.sum if aggregation == "sum" else np.mean
@@ -92,10 +94,10 @@ class TurnScorer:
         scores = {}
         for turn in shown_rows:
             ratios = (
-                mine[turn] - theirs[turn][-len(mine[turn]) :]
+                critic_logps[turn] - base_logps[turn][-len(critic_logps[turn]) :]
             )  # the row with the reference may have been cut further
             base = sampled.get(turn)
-            advantage = float(combine(ratios)) if base is None else float(combine(mine[turn])) - base
+            advantage = float(combine(ratios)) if base is None else float(combine(critic_logps[turn])) - base
             scores[turn] = TurnScore(advantage, [round(float(ratio), 4) for ratio in ratios])
         return [scores[turn] for turn in turns]
 
