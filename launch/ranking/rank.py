@@ -18,7 +18,7 @@ from launch.training.config import Critic, Lora, Ranking, Rollouts, TrainConfig,
 from launch.training.preflight import check_mesh
 from launch.training.run import GivenCritic, Run
 from launch.training.stages import run_stages
-from launch.training.stages.ranking import share_of
+from launch.training.stages.ranking import select_first
 from sweet_jax import processes
 from sweet_jax.mesh import parse_mesh, start_devices
 from sweet_jax.train.settings import Training
@@ -64,7 +64,7 @@ def rank(config: RankConfig) -> None:
 def _what_is_taken(config: RankConfig, directory: RunDir) -> str:
     """Say in a line how much there is to do: candidates are sampled and scored in every agent turn."""
     rows = read_rows(directory.rows_file("grading"), Trajectory)
-    used = share_of(rows, config.data_fraction)
+    used = select_first(rows, config.data_fraction)
     positions = sum(len(row.agent_turns) for row in used)
     return (
         f"{len(used)} of {len(rows)} dialogues (--data-fraction={config.data_fraction:g}; launch.train takes the first "

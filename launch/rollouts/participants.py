@@ -34,19 +34,23 @@ class Participants:
 def make_participants(config: RolloutConfig, benchmark: Benchmark) -> Iterator[Participants]:
     """Both sides, ready to play; the engine ends with the context."""
     simulator, rules = config.simulator, benchmark.rules
+    if config.human_limit:
+        rules = replace(rules, human_limit=config.human_limit)  # type: ignore[type-var]  # every benchmark's is a dataclass
     settings = Settings(
         config.turns,
-        replace(rules, human_limit=config.human_limit) if config.human_limit else rules,
+        rules,
         read_agent_prompt(config.prompt_name, config.turns),
         config.seed,
         config.agent_model or config.played,
         simulator.attempts,
         no_leaks=simulator.no_leaks,
     )
-    sampling = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
+    sampling: dict[str, Any] = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
     sampling |= {"max_new_tokens": config.max_new_tokens, "quirks": list(config.quirks)}
     human = None if simulator.human == "model" else benchmark.human(simulator)  # whose words the agent's engine draws
-    endpoints = (human.endpoint,) if isinstance(human, OpenAISimulator | VisionSimulator) else ()
+    endpoints: tuple[Endpoint, ...] = ()
+    if isinstance(human, OpenAISimulator | VisionSimulator) and isinstance(human.endpoint, Endpoint):
+        endpoints = (human.endpoint,)
     if config.agent_url:
         assert human is not None  # no --human=model beside --agent-url
         yield _with_endpoint(config, settings, sampling, human, endpoints)

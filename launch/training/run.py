@@ -160,9 +160,10 @@ class Run:
         """Load the trained policy's weights, from the last checkpoint of its stage; adapters are merged into them."""
         folder, training = self.directory.path / "policy", self.config.policy.training
         trained = restore_params(folder, self.trained_shapes, training, num_rows)
-        if self.lora is None:
+        lora = self.lora
+        if lora is None:
             return trained
-        return jax.jit(lambda params: merge_adapters(params, self.lora))(merge_params(self.start_params, trained))
+        return jax.jit(lambda params: merge_adapters(params, lora))(merge_params(self.start_params, trained))
 
     def _laid_out(self, params: Any) -> Any:
         """Move the parameters to the sampler's layout; matrices in the dtype in which they are read."""

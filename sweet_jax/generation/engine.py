@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,8 @@ class Engine:
             rows=rows, max_length=max_length, chunk=chunk, parked_bytes=parked_bytes, send=_send,
         )  # fmt: skip
         self._orders: queue.SimpleQueue[PendingRequest | _Forget | None] = queue.SimpleQueue()
-        self._gate, self._ended = threading.Lock(), None  # why no more is taken
+        self._gate = threading.Lock()
+        self._ended: str | None = None  # why no more is taken
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -68,7 +69,7 @@ class Engine:
         """Why nothing is drawn any more; None while the engine works."""
         return self._ended
 
-    async def stream(self, request: Request) -> AsyncIterator[Token]:
+    async def stream(self, request: Request) -> AsyncGenerator[Token, None]:
         """Yield the tokens of the turn as they are drawn, its end token included; leaving the iterator frees the row.
 
         Raises as `bursts`.
@@ -78,7 +79,7 @@ class Engine:
                 for token in burst:
                     yield token
 
-    async def bursts(self, request: Request) -> AsyncIterator[list[Token]]:
+    async def bursts(self, request: Request) -> AsyncGenerator[list[Token], None]:
         """Yield the tokens of the turn, as many together as were drawn between two looks; leaving frees the row.
 
         A session whose turn is left half-way is forgotten. BadInput where the prompt and the longest turn have no room,

@@ -122,13 +122,14 @@ class LockstepEngine:
     async def sample(self, request: Request) -> Sample:
         """Return the turn. Raises BadInput where it has no room, or does not go on from its session."""
         check_room(request, self.max_length)
-        turn = _Turn(asyncio.get_running_loop().create_future())
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn = _Turn(future)
         pending = PendingRequest(request, turn)
         self._scheduler.add(pending)
         self.waiting.add(turn)
         self._lockstep.plan()
         try:
-            await turn.future
+            await future
         finally:
             pending.cancelled = True  # of no effect on a turn that is over
             self.waiting.discard(turn)

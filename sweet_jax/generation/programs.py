@@ -98,7 +98,7 @@ def prefill_rows(
     rows, length = tokens_bt.shape
     cache = init_cache(model.config, rows, length, model.mesh, model.compute_dtype)
     position_bt = jnp.broadcast_to(jnp.arange(length), (rows, length))
-    output = model.apply(variables(params), tokens_bt, position_bt, cache, cache_is_empty=True)
+    output: Any = model.apply(variables(params), tokens_bt, position_bt, cache, cache_is_empty=True)
     last_b1d = jnp.take_along_axis(output.hidden_btd, (length_b - 1)[:, None, None], axis=1)
     return output.cache, logits(last_b1d, params, model.config, model.mesh)[:, 0]
 
@@ -140,7 +140,7 @@ def make_programs(model: Llama, end_ids: tuple[int, ...], rows: int, slots: int,
         step_t = jnp.arange(tokens_at.shape[1])
         # Padding stands behind the last slot, where nothing is written.
         position_at = jnp.where(step_t < length_a[:, None], start_a[:, None] + step_t, slots)
-        output = model.apply(variables(params), tokens_at, position_at, jax.tree.map(take, state.cache))
+        output: Any = model.apply(variables(params), tokens_at, position_at, jax.tree.map(take, state.cache))
         last_a1d = jnp.take_along_axis(output.hidden_btd, (length_a - 1)[:, None, None], axis=1)
         return put(state, row_a, output.cache, logits(last_a1d, params, config, mesh)[:, 0])
 
@@ -215,7 +215,7 @@ def _decode(
         top_id_rk, top_logp_rk = jax.lax.cond((inputs.tops_r & live_r).any(), alternatives, none, logp_rv)
         logp_r = jnp.take_along_axis(logp_rv, token_r[:, None], axis=-1)[:, 0]
         position_r = jnp.where(live_r, inputs.length_r + step, slots)  # a row that idles writes nothing
-        output = model.apply(variables(params), token_r[:, None], position_r[:, None], carry.state.cache)
+        output: Any = model.apply(variables(params), token_r[:, None], position_r[:, None], carry.state.cache)
         logits_rv = constrain(
             logits(output.hidden_btd, params, model.config, model.mesh)[:, 0], model.mesh, "batch", "vocab"
         )

@@ -152,7 +152,7 @@ class Scheduler:
             row, held = session.row, True
         else:
             if not self._free:
-                self._park(self._sessions.resting())
+                self._park()
             row = self._free.popleft()
             cache = self._sessions.unpark(session)
             held = cache is not None
@@ -163,7 +163,10 @@ class Scheduler:
         self._slots[row] = Slot(pending, session, script, session.length if held else 0)
         session.parts.append(new)
 
-    def _park(self, session: Session) -> None:
+    def _park(self) -> None:
+        """Move the cache that has rested for longest to the host's memory, as every row is taken or rested in."""
+        session = self._sessions.resting()
+        assert session is not None and session.row is not None
         length = bucket(session.length, self._buckets)
         self._sessions.park(session, jax.device_get(self._programs.park(self._state, np.int32(session.row), length)))
         self._release(session)
@@ -247,7 +250,9 @@ class Scheduler:
         )
         ids_rc, logps_rc, count_r = jax.device_get((output.ids_rc, output.logps_rc, output.count_r))
         told = any(slot.pending.request.tops for slot in self._slots.values())
-        tops = jax.device_get((output.top_ids_rck, output.top_logps_rck)) if told else ()
+        top_ids_rck, top_logps_rck = (
+            jax.device_get((output.top_ids_rck, output.top_logps_rck)) if told else (None, None)
+        )
         for row, slot in list(self._slots.items()):
             if slot.to_read:
                 continue
@@ -260,7 +265,7 @@ class Scheduler:
                 continue
             request, ids = slot.pending.request, ids_rc[row, :count].tolist()
             slot.ids += ids
-            found = [()] * count
+            found: list[tuple[tuple[int, float], ...]] = [()] * count
             if request.tops:
                 top_ids, top_logps = tops[0][row].tolist(), tops[1][row].tolist()
                 found = [tuple(zip(top_ids[c], top_logps[c], strict=True))[: request.tops] for c in range(count)]

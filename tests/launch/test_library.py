@@ -25,20 +25,18 @@ def reward_first_samples(trajectories, workers=2):
 
 
 @pytest.mark.slow
-def test_the_block_of_the_readme_trains_a_tiny_random_model(tiny_model, tmp_path, monkeypatch, capsys):
+def test_the_block_of_the_readme_trains_a_tiny_random_model(tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sweet_jax.sweet.EMBEDDED, "start_policy", tiny_model)
     monkeypatch.setattr(sweet_jax.sweet, "grade", reward_first_samples)
     found = {}
-    code = re.sub(r"\b(24|max_turns=8|num_candidates=16)\b", lambda size: f"{size[1].rstrip('01234568')}2", BLOCK[1])
-    exec(compile(code, "README.md", "exec"), found)  # the very block, with fewer tasks, turns and candidates
-    policy, trained = found["policy"], found["trained"]
-    assert (tmp_path / "runs/notebook/model/model.safetensors").exists()
-    flat = [sweet_jax.sweet.flatten(each.params) for each in (policy, trained)]
-    assert any(not np.array_equal(flat[0][path], flat[1][path]) for path in flat[0])
-    again = sweet_jax.load_policy("runs/notebook/model")
-    assert np.array_equal(sweet_jax.sweet.flatten(again.params)["embedding"], flat[1]["embedding"])
-    assert "solved" in capsys.readouterr().out
+    code = BLOCK[1].replace('"train", 40', '"train", 2').replace("max_turns=8", "max_turns=2").replace("=40", "=2")
+    exec(compile(code, "README.md", "exec"), found)  # the very block, with fewer tasks, turns and updates
+    flat = [sweet_jax.sweet.flatten(found[name].params) for name in ("policy", "critic", "trained")]
+    for trained in flat[1:]:
+        assert any(not np.array_equal(flat[0][path], trained[path]) for path in trained)
+    again = sweet_jax.load_policy("out/model")
+    assert np.array_equal(sweet_jax.sweet.flatten(again.params)["embedding"], flat[2]["embedding"])
 
 
 def test_the_package_names_its_calls_and_no_others():

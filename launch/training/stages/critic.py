@@ -62,7 +62,7 @@ def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
         pair, where = found.row, found.where
         made = pair_rows(pair, chat, False, where)
         check_pair(made, run, where)
-        sides, texts = [made.chosen, made.rejected], [pair.chosen, pair.rejected]
+        sides, (chosen, rejected) = [made.chosen, made.rejected], (pair.chosen, pair.rejected)
         if privileged and any(side.prefix <= int(chat.bos_id is not None) for side in sides):
             raise BadInput(
                 f"{where}: the dialogue does not begin with the reference solution, which the critic is to see: "
@@ -70,9 +70,9 @@ def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
             )
         if not privileged:
             sides = [chat.drop_prefix(side) for side in sides]
-            texts = [_last_prompt_and_turn(side, chat) for side in sides]
+            chosen, rejected = (_last_prompt_and_turn(side, chat) for side in sides)
         tokens = [row_to_json(side) for side in sides]
-        rows.append(Pair(*texts, pair.extra | {CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}))
+        rows.append(Pair(chosen, rejected, pair.extra | {CHOSEN_TOKENS: tokens[0], REJECTED_TOKENS: tokens[1]}))
     write_rows(run.directory.stage("pairs") / "trajectory_pairs.jsonl", rows)
     return {"pairs": len(rows), "from": str(path)}
 
@@ -124,12 +124,12 @@ def critic(run: Run) -> dict[str, Any]:
 def critic_params(run: Run) -> Any:
     """Load the trained critic's parameters; under adapters the frozen network is among them."""
     settings, given = run.config.critic, run.given_critic
-    if given is not None and given.pairs is None:
-        return load_llama(given.directory, run.mesh, run.dtype if run.lora else jnp.float32).params
-    if given is not None:
-        directory, num_pairs = given.directory, given.pairs
-    else:
+    if given is None:
         directory, num_pairs = run.directory.path / "critic", run.directory.note("critic")["pairs"]  # type: ignore[index]
+    elif given.pairs is None:
+        return load_llama(given.directory, run.mesh, run.dtype if run.lora else jnp.float32).params
+    else:
+        directory, num_pairs = given.directory, given.pairs
     head = settings.parameterisation == "value-head"
     shapes = (
         value_head_shapes(run.trained_shapes, run.llama_config.hidden_size, run.mesh) if head else run.trained_shapes

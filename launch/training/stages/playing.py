@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from colbench_env.endpoint import Endpoint
 from colbench_env.episodes import EpisodeFailed, Settings, failures_file
 from colbench_env.humans import UserSimulator
+from colbench_env.humans.openai import OpenAISimulator
+from colbench_env.humans.vision import VisionSimulator
 from colbench_env.rollouts import FailedInARow, Result, RolloutPlan, play_into
 from colbench_env.types import BadInput, Task
 from launch.common.cli import Stopped
@@ -100,7 +103,7 @@ def _play_share(
 
     async def play_all() -> None:
         async with contextlib.AsyncExitStack() as held:
-            if simulator.human == "openai":
+            if isinstance(human, OpenAISimulator | VisionSimulator) and isinstance(human.endpoint, Endpoint):
                 await (await held.enter_async_context(contextlib.aclosing(human.endpoint))).check()
             await shares.play_share(wanted, episodes, runner.play, simulator.in_flight, on_done)
 

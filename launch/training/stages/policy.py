@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,7 +109,7 @@ def _demonstrations(run: Run, rows: Sequence[Trajectory]) -> list[int]:
     return sorted(
         numbers[index]
         for numbers in by_task.values()
-        for index in run.benchmark.demonstrations([rows[number].reward for number in numbers])
+        for index in run.benchmark.demonstrations([rows[number].reward or 0.0 for number in numbers])
     )
 
 
@@ -127,8 +129,11 @@ def evaluation(run: Run) -> dict[str, Any]:
         played, graded = folder / f"{name}_ungraded.jsonl", folder / f"{name}.jsonl"
         agent = Agent(name, params(), run.config.evaluation.temperature)
         counts = play(run, f"evaluation: {name}", played, agent, held_out, 1, seed)
-        found = processes.broadcast_from_process_0(
-            lambda name=name, played=played, graded=graded: outcome(grade(run, f"evaluation: {name}", played, graded))
-        )
+        grade_played = functools.partial(_grade_outcome, run, f"evaluation: {name}", played, graded)
+        found = processes.broadcast_from_process_0(grade_played)
         note[name] = found | {key: count for key, count in counts.items() if key == "failed"}
     return note
+
+
+def _grade_outcome(run: Run, stage: str, played: Path, graded: Path) -> dict[str, float]:
+    return outcome(grade(run, stage, played, graded))

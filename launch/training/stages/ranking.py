@@ -37,8 +37,7 @@ def candidates(run: Run) -> dict[str, Any]:
         return _given_candidates(run, run.config.candidates)
     settings = run.config.ranking
     path = run.directory.rows_file("grading")
-    located = read_located_rows(path, Trajectory)
-    located = share_of(located, settings.data_fraction)
+    located = select_first(read_located_rows(path, Trajectory), settings.data_fraction)
     rows = [trajectory_row(found.row, run.chat, run.system, found.where) for found in located]
     for found, row in zip(located, rows, strict=True):
         check_row(row, run.llama_config.vocab_size, found.where)
@@ -62,9 +61,9 @@ def candidates(run: Run) -> dict[str, Any]:
     return {"trajectories": len(located), "positions": len(positions), "candidates": total}
 
 
-def share_of(trajectories: Sequence[Trajectory], data_fraction: float) -> Sequence[Trajectory]:
-    """Select the first trajectories, at least one, in whose turns candidates are sampled."""
-    return trajectories[: max(1, round(data_fraction * len(trajectories)))]
+def select_first(rows: Sequence[Any], data_fraction: float) -> Sequence[Any]:
+    """Select the first rows, at least one: the trajectories in whose turns candidates are sampled."""
+    return rows[: max(1, round(data_fraction * len(rows)))]
 
 
 def _given_candidates(run: Run, path: Path) -> dict[str, Any]:
