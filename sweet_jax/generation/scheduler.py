@@ -249,10 +249,9 @@ class Scheduler:
             self._params, self._state, inputs, np.int32(steps), np.int32(stop_at)
         )
         ids_rc, logps_rc, count_r = jax.device_get((output.ids_rc, output.logps_rc, output.count_r))
-        told = any(slot.pending.request.tops for slot in self._slots.values())
-        top_ids_rck, top_logps_rck = (
-            jax.device_get((output.top_ids_rck, output.top_logps_rck)) if told else (None, None)
-        )
+        tops: Any = None
+        if any(slot.pending.request.tops for slot in self._slots.values()):
+            tops = jax.device_get((output.top_ids_rck, output.top_logps_rck))
         for row, slot in list(self._slots.items()):
             if slot.to_read:
                 continue
