@@ -143,9 +143,8 @@ class LockstepEngine:
         """Draw until rows have ended; an error of the devices reaches everybody who waits."""
         try:
             self._scheduler.step()
-        except BaseException as error:
+        except Exception as error:
             self._collect([(pending, error) for pending in self._scheduler.pending()])
-            raise
 
     def close(self) -> None:
         """Do nothing: there is no thread to end."""

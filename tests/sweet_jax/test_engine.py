@@ -134,8 +134,7 @@ def test_an_error_of_the_devices_reaches_everybody_in_lockstep(monkeypatch):
             await made.sample(request(number))
 
     async def main():
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda loop, context: None)  # the error is that of the tasks
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: pytest.fail(str(context)))
         found = await asyncio.gather(*(ask(n) for n in range(6)), return_exceptions=True)
         assert [str(error) for error in found] == ["the device is gone"] * 6
 
