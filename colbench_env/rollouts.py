@@ -126,8 +126,8 @@ async def play_into(
             on_done(result)
             if failed_in_a_row >= FAILURES_IN_A_ROW:
                 raise FailedInARow(
-                    f"{output}: {failed_in_a_row} episodes failed one after the other, the last one: {result}; "
-                    "run the same command again to continue"
+                    f"{output or 'rollouts'}: {failed_in_a_row} episodes failed one after the other, the last one: "
+                    f"{result}; run the same command again to continue"
                 )
 
     workers = [asyncio.ensure_future(work()) for _ in range(in_flight)]

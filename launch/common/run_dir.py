@@ -214,17 +214,6 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
         tasks.append_rows(path, rows)
 
 
-def resume_rows(path: Path, kind: type[RowT], chunk: int, total: int) -> int:
-    """Count the rows of an interrupted stage that stay: all `total`, or whole chunks. Remove the rest.
-
-    A chunk of `chunk` rows is computed as one batch, so only whole ones can be continued with the same results.
-    """
-
-    def whole_rows() -> int:
-        rows = tasks.read_complete(path, kind)
-        whole = rows if len(rows) >= total else rows[: len(rows) // chunk * chunk]
-        if len(whole) < len(rows):
-            tasks.write_rows(path, whole)
-        return len(whole)
-
-    return processes.broadcast_from_process_0(whole_rows)
+def resume_rows(path: Path, kind: type[RowT]) -> int:
+    """Count the rows that an interrupted stage has left; a line that was cut off is removed."""
+    return processes.broadcast_from_process_0(lambda: len(tasks.read_complete(path, kind)))

@@ -12,21 +12,10 @@ from typing import Any
 import numpy as np
 
 from colbench_env.types import BadInput
-from models.config import LlamaConfig
 from models.llama import Llama
 from sweet_jax.generation.requests import EngineClosed, PendingRequest, Request, Token, TokenEvent, check_room
 from sweet_jax.generation.sampling import Sample
 from sweet_jax.generation.scheduler import Scheduler
-from sweet_jax.mesh import check_rows
-
-
-def check_length(max_length: int, config: LlamaConfig) -> None:
-    """Raise BadInput unless the network was made for rows of that many tokens, and they have room for a turn."""
-    if not 2 <= max_length <= config.max_position_embeddings:
-        raise BadInput(
-            f"max_length is {max_length}, it must be at least 2 and at most the network's "
-            f"{config.max_position_embeddings} positions"
-        )
 
 
 class Engine:
@@ -49,8 +38,6 @@ class Engine:
         chunk: int = 8,
         parked_bytes: int = 4 * 2**30,
     ):
-        check_rows(rows, model.mesh)
-        check_length(max_length, model.config)
         if chunk < 1:
             raise BadInput(f"chunk is {chunk}, it must be at least 1")
         self.max_length, self._end_ids = max_length, frozenset(end_ids)

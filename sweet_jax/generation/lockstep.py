@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from models.llama import Llama
-from sweet_jax.generation.engine import check_length
 from sweet_jax.generation.requests import PendingRequest, Request, Token, TokenEvent, check_room
 from sweet_jax.generation.sampling import Sample
 from sweet_jax.generation.scheduler import Scheduler
-from sweet_jax.mesh import check_rows
 
 CHUNK = 32  # tokens
 REFILL = 0.5  # of the rows: drawing stops when as many have ended and others may take them
@@ -82,8 +81,6 @@ class LockstepEngine:
         lockstep: Lockstep | None = None,
         parked_bytes: int = 4 * 2**30,
     ):
-        check_rows(rows, model.mesh)
-        check_length(max_length, model.config)
         self.max_length, self.rows, self._end_ids = max_length, rows, frozenset(end_ids)
         self.waiting: set[_Turn] = set()  # of asyncio tasks
         self._lockstep = Lockstep() if lockstep is None else lockstep
@@ -103,16 +100,21 @@ class LockstepEngine:
         """Yield every request's place with its turn, as soon as it has ended. Raises BadInput where one has no room."""
         for request in requests:
             check_room(request, self.max_length)
-        under_way = {place: PendingRequest(request, _Turn()) for place, request in enumerate(requests)}
-        for pending in under_way.values():
+        ended: deque[int] = deque()
+        everything = [
+            PendingRequest(request, _Turn(lambda place=place: ended.append(place)))
+            for place, request in enumerate(requests)
+        ]
+        for pending in everything:
             self._scheduler.add(pending)
         try:
-            while under_way:
-                self._scheduler.step()
-                for place in [place for place, pending in under_way.items() if pending.owner.done]:
-                    yield place, self._sample(under_way.pop(place).owner)
+            for _ in everything:
+                while not ended:
+                    self._scheduler.step()
+                place = ended.popleft()
+                yield place, self._sample(everything[place].owner)
         finally:
-            for pending in under_way.values():  # of an iterator that is left half-way
+            for pending in everything:  # where the iterator is left half-way
                 pending.cancelled = True
 
     def asking(self) -> contextlib.AbstractContextManager[None]:
@@ -123,7 +125,7 @@ class LockstepEngine:
         """Return the turn. Raises BadInput where it has no room, or does not go on from its session."""
         check_room(request, self.max_length)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        turn = _Turn(future)
+        turn = _Turn(lambda: future.done() or future.set_result(None))
         pending = PendingRequest(request, turn)
         self._scheduler.add(pending)
         self.waiting.add(turn)
@@ -146,19 +148,15 @@ class LockstepEngine:
         except Exception as error:
             self._collect([(pending, error) for pending in self._scheduler.pending()])
 
-    def close(self) -> None:
-        """Do nothing: there is no thread to end."""
-
     def _collect(self, events: Sequence[TokenEvent]) -> None:
         for pending, what in events:
             turn: _Turn = pending.owner
             if isinstance(what, list):
                 turn.tokens += what
                 continue
-            turn.done, turn.error = True, what
+            turn.error = what
             self.waiting.discard(turn)
-            if turn.future is not None and not turn.future.done():
-                turn.future.set_result(None)
+            turn.on_end()
 
     def _sample(self, turn: _Turn) -> Sample:
         if turn.error is not None:
@@ -169,10 +167,9 @@ class LockstepEngine:
 
 
 class _Turn:
-    """What has come of a request so far."""
+    """What has come of a request so far. on_end: called when nothing more will come."""
 
-    def __init__(self, future: asyncio.Future[None] | None = None):
-        self.future = future
+    def __init__(self, on_end: Callable[[], object]):
+        self.on_end = on_end
         self.tokens: list[Token] = []
-        self.done = False
         self.error: BaseException | None = None

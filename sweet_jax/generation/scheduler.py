@@ -16,16 +16,26 @@ import jax
 import numpy as np
 
 from colbench_env.types import BadInput
+from models.config import LlamaConfig
 from models.llama import Llama
 from sweet_jax.data.batch import bucket, default_buckets
 from sweet_jax.generation.programs import EXTEND_BUCKETS, RowInputs, make_programs, prefill_count
 from sweet_jax.generation.requests import PendingRequest, Token, TokenEvent
 from sweet_jax.generation.sampling import RowSampling
 from sweet_jax.generation.sessions import Part, Session, Sessions
-from sweet_jax.mesh import put_rows
+from sweet_jax.mesh import check_rows, put_rows
 
 SMALLEST_BUCKET = 64
 PREFILL_BETWEEN = 2048  # tokens between two draws: how long a stream waits for prompts
+
+
+def check_length(max_length: int, config: LlamaConfig) -> None:
+    """Raise BadInput unless the network was made for rows of that many tokens, and they have room for a turn."""
+    if not 2 <= max_length <= config.max_position_embeddings:
+        raise BadInput(
+            f"max_length is {max_length}, it must be at least 2 and at most the network's "
+            f"{config.max_position_embeddings} positions"
+        )
 
 
 @dataclass(eq=False)
@@ -49,6 +59,7 @@ class Scheduler:
 
     chunk: tokens drawn at most between two looks at who came and who went.
     send: is given the events of a step when it is over.
+    Raises BadInput where the mesh's data axis does not divide the rows, or the network was not made for rows so long.
     refill: None while a stream may wait for every token (a server): prompts are read PREFILL_BETWEEN tokens at a time
     between two draws, and a chunk is drawn to its end. A number of rows where whoever can come has come: everything is
     read first, and drawing stops as soon as so many rows have ended, for others to take them.
@@ -68,6 +79,8 @@ class Scheduler:
         send: Callable[[Sequence[TokenEvent]], None],
         refill: int | None = None,
     ):
+        check_rows(rows, model.mesh)
+        check_length(max_length, model.config)
         self._params, self._mesh, self._pad_id, self._end_ids = params, model.mesh, pad_id, frozenset(end_ids)
         self._rows, self._chunk, self._send, self._refill = rows, chunk, send, refill
         self._buckets = default_buckets(max_length, SMALLEST_BUCKET)

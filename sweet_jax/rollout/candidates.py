@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from colbench_env.episodes import seed_of
 from colbench_env.types import Candidates, Trajectory
@@ -53,11 +53,10 @@ def sample_positions(
     is sampled beside it. privileged: the critic is to see the reference solution, which then stands in front of
     `input_with_ground_truth`. Raises BadInput where a prompt leaves no room for a turn.
     """
-    requests = [
-        Request(position.prompt, _seed(seed, position), sampling, sample=number)
-        for position in positions
-        for number in range(num_candidates)
-    ]
+    requests = []
+    for position in positions:
+        first = Request(position.prompt, _seed(seed, position), sampling)
+        requests += [replace(first, sample=number) for number in range(num_candidates)]
     turns: dict[int, list[Sample | None]] = {}
     done = 0
     for place, sample in engine.sample_each(requests):

@@ -123,36 +123,14 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         write_json(tmp_path / "b.json", {"x": 1})
 
 
-@pytest.mark.parametrize(
-    ("written", "chunk", "total", "kept"),
-    [
-        (0, 3, 7, 0),
-        (2, 3, 7, 0),  # not one whole chunk
-        (3, 3, 7, 3),
-        (5, 3, 7, 3),  # the rest of the second chunk is computed again
-        (6, 3, 7, 6),
-        (7, 3, 7, 7),  # the last chunk is a short one
-    ],
-)
-def test_an_interrupted_stage_keeps_whole_chunks_only(tmp_path, written, chunk, total, kept):
+def test_an_interrupted_stage_keeps_its_rows_but_for_a_line_that_was_cut_off(tmp_path):
     path = tmp_path / "rows.jsonl"
-    write_rows(path, TASKS[:written])
-    assert resume_rows(path, Task, chunk, total) == kept
-    assert path.read_text().count("\n") == kept
-    if kept:
-        assert read_rows(path, Task) == TASKS[:kept]
-
-
-def test_a_line_that_a_kill_has_cut_off_is_removed_with_its_chunk(tmp_path):
-    path = tmp_path / "rows.jsonl"
+    assert resume_rows(path, Task) == 0
     write_rows(path, TASKS[:6])
+    assert resume_rows(path, Task) == 6
     path.write_bytes(path.read_bytes()[:-9])
-    assert resume_rows(path, Task, 3, 7) == 3
-    assert read_rows(path, Task) == TASKS[:3]
-
-
-def test_a_stage_without_a_file_starts_from_nothing(tmp_path):
-    assert resume_rows(tmp_path / "rows.jsonl", Task, 3, 7) == 0
+    assert resume_rows(path, Task) == 5
+    assert read_rows(path, Task) == TASKS[:5]
 
 
 def test_settings_leave_out_what_may_differ_between_two_starts_of_a_run():

@@ -43,7 +43,7 @@ def candidates(run: Run) -> dict[str, Any]:
         check_row(row, run.llama_config.vocab_size, found.where)
     positions = list_positions([found.row for found in located], rows)
     target = run.directory.stage("candidates") / "candidates.jsonl"
-    done = resume_rows(target, Candidates, 1, len(positions))
+    done = resume_rows(target, Candidates)
     sampled = sample_positions(
         run.lockstep_engine(run.start_params),
         positions[done:],
