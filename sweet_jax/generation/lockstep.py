@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
@@ -102,7 +103,7 @@ class LockstepEngine:
             check_room(request, self.max_length)
         ended: deque[int] = deque()
         everything = [
-            PendingRequest(request, _Turn(lambda place=place: ended.append(place)))
+            PendingRequest(request, _Turn(functools.partial(ended.append, place)))
             for place, request in enumerate(requests)
         ]
         for pending in everything:
@@ -125,7 +126,12 @@ class LockstepEngine:
         """Return the turn. Raises BadInput where it has no room, or does not go on from its session."""
         check_room(request, self.max_length)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        turn = _Turn(lambda: future.done() or future.set_result(None))
+
+        def wake() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        turn = _Turn(wake)
         pending = PendingRequest(request, turn)
         self._scheduler.add(pending)
         self.waiting.add(turn)
@@ -169,7 +175,7 @@ class LockstepEngine:
 class _Turn:
     """What has come of a request so far. on_end: called when nothing more will come."""
 
-    def __init__(self, on_end: Callable[[], object]):
+    def __init__(self, on_end: Callable[[], None]):
         self.on_end = on_end
         self.tokens: list[Token] = []
         self.error: BaseException | None = None
