@@ -28,6 +28,12 @@ KINDS = {
 ALGORITHMS = ("sweet", "mtdpo", "rft", "zero-shot")
 
 
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch):
+    """A terminal of 110 columns, also where CI has another."""
+    monkeypatch.setenv("COLUMNS", "110")
+
+
 def flags(in_process, command, *arguments):
     """The flags that the help of a command explains, and its lines."""
     name, *sub = command.split()

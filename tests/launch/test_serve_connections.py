@@ -174,7 +174,7 @@ def test_a_connection_too_many_is_told_so_and_a_later_one_is_served(chat):
         assert found == (200, {"status": "ok"})
 
 
-@pytest.mark.parametrize("slow", ["read_chat_request", "_wanted"])
+@pytest.mark.parametrize("slow", ["read_chat_request", "_engine_requests"])
 def test_others_are_answered_while_a_long_message_is_read_and_tokenised(chat, monkeypatch, slow):
     others_answered, in_time = threading.Event(), []
 
