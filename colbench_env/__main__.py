@@ -187,7 +187,7 @@ def _grade(flags: argparse.Namespace) -> None:
     given = read_located_rows(flags.rows, Trajectory)
     for found in given:
         if not (found.row.task.ground_truth and found.row.task.test_cases):
-            raise BadInput(f"{found.where}: the answer cannot be graded: the task has no reference or no tests")
+            raise BadInput(f"{found.location}: the answer cannot be graded: the task has no reference or no tests")
     rows = [found.row for found in given]
     wanted = [row.reward is None for row in rows]
     if not all(wanted):

@@ -117,7 +117,7 @@ def _check_begins(
 
 def _place(path: Path, number: int) -> str:
     """FILE:LINE of a row, counted from 1."""
-    return next(itertools.islice(scan_lines(path), number - 1, None)).where
+    return next(itertools.islice(scan_lines(path), number - 1, None)).location
 
 
 def alone_on(target: Path | None) -> contextlib.AbstractContextManager[None]:

@@ -41,10 +41,10 @@ def check_rewards(rows: Iterable[Located[Trajectory]], scale: Scale, hint: str =
 
     hint: how to get right ones, as the end of the sentence.
     """
-    wrong = [(row.where, problem) for row in rows if (problem := reward_problem(row.row.reward, scale))]
+    wrong = [(row.location, problem) for row in rows if (problem := reward_problem(row.row.reward, scale))]
     if wrong:
-        where, problem = wrong[0]
+        location, problem = wrong[0]
         more = {1: "", 2: ", and 1 more row has such a reward"}.get(
             len(wrong), f", and {len(wrong) - 1} more rows have such rewards"
         )
-        raise BadInput(f"{where}: {problem}{more}; {hint}")
+        raise BadInput(f"{location}: {problem}{more}; {hint}")

@@ -34,11 +34,11 @@ class RowFile(Generic[RowT]):
 
     def __getitem__(self, number: int) -> RowT:
         """Read the row of this number. Raises BadInput where it is defective, IndexError where there is none."""
-        where = f"{self.path}:{self._numbers[number]}"
+        location = f"{self.path}:{self._numbers[number]}"
         try:
             with open(self.path, "rb") as file:
                 file.seek(self._offsets[number])
                 line = file.readline()
         except OSError as problem:
             raise BadInput(f"{self.path}: cannot read the file: {problem.strerror or problem}") from problem
-        return self.kind.from_json(decode_line(line.removeprefix(BOM), where), where)
+        return self.kind.from_json(decode_line(line.removeprefix(BOM), location), location)

@@ -41,10 +41,10 @@ class JsonRow(Protocol):
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a file. where: FILE:LINE; number: from 1; content: its bytes, a byte order mark left out, with its
+    """A line of a file. location: FILE:LINE; number: from 1; content: its bytes, a byte order mark left out, with its
     line end; offset: of its first byte in the file."""
 
-    where: str
+    location: str
     number: int
     content: bytes
     offset: int
@@ -52,9 +52,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Located(Generic[FoundT]):
-    """A row and its place. where: FILE:LINE, as errors name it; line: from 1, blank lines counted as editors do."""
+    """A row and its place. location: FILE:LINE, as errors name it; line: from 1, blank lines counted as editors do."""
 
-    where: str
+    location: str
     line: int
     row: FoundT
 
@@ -77,7 +77,7 @@ def read_located_rows(path: str | Path, kind: type[RowT]) -> list[Located[RowT]]
         row = found.row
         if isinstance(row, BadInput):
             raise row
-        rows.append(Located(found.where, found.line, row))
+        rows.append(Located(found.location, found.line, row))
     return rows
 
 
@@ -101,10 +101,10 @@ def scan_located_rows(path: str | Path, kind: type[RowT]) -> Iterator[Located[Ro
     for line in scan_lines(path):
         empty = False
         try:
-            found: RowT | BadInput = kind.from_json(decode_line(line.content, line.where), line.where)
+            found: RowT | BadInput = kind.from_json(decode_line(line.content, line.location), line.location)
         except BadInput as problem:
             found = problem
-        yield Located(line.where, line.number, found)
+        yield Located(line.location, line.number, found)
     if empty:
         raise BadInput(f"{path}: the file has no rows, expected one JSON object a line")
 
@@ -120,13 +120,13 @@ def read_complete(path: str | Path, kind: type[RowT]) -> list[RowT]:
     rows = []
     for line in scan_lines(path):
         try:
-            value = decode_line(line.content, line.where)
+            value = decode_line(line.content, line.location)
         except BadInput:
             if line.content.endswith(b"\n") or not line.content.startswith(b"{"):
                 raise
             _truncate(path, line.offset)
             break
-        rows.append(kind.from_json(value, line.where))
+        rows.append(kind.from_json(value, line.location))
     return rows
 
 
@@ -208,19 +208,19 @@ def scan_lines(path: str | Path) -> Iterator[Line]:
         _fail(path, "read", problem)
 
 
-def decode_line(line: bytes, where: str) -> object:
+def decode_line(line: bytes, location: str) -> object:
     """Decode the JSON value of a line; lone surrogates in its strings become U+FFFD. Raises BadInput."""
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
         return _whole_characters(value) if _SURROGATE_ESCAPE.search(line) else value
     except UnicodeDecodeError as problem:
-        raise BadInput(f"{where}: byte {problem.start + 1} is not UTF-8, expected a JSON object in UTF-8") from None
+        raise BadInput(f"{location}: byte {problem.start + 1} is not UTF-8, expected a JSON object in UTF-8") from None
     except json.JSONDecodeError as problem:
         reason = f"{problem.msg.removesuffix(' at')} at column {problem.colno}"
     except (ValueError, RecursionError) as problem:
         reason = str(problem)
     cut = "" if line.endswith(b"\n") else "the last line is cut off or "
-    raise BadInput(f"{where}: {cut}invalid JSON ({reason}), expected one JSON object a line")
+    raise BadInput(f"{location}: {cut}invalid JSON ({reason}), expected one JSON object a line")
 
 
 def holds_half_characters(line: bytes) -> bool:
@@ -228,13 +228,13 @@ def holds_half_characters(line: bytes) -> bool:
     return bool(_SURROGATE_ESCAPE.search(line)) and json.loads(line) != decode_line(line, "")
 
 
-def encode_row(row: JsonRow, where: str) -> bytes:
+def encode_row(row: JsonRow, location: str) -> bytes:
     """Encode the row as a line of a file, line end included. Raises BadInput for values that JSON does not have."""
     # ASCII escapes keep line separators and lone surrogates out of the file.
     try:
         return json.dumps(row.to_json(), allow_nan=False).encode("ascii") + b"\n"
     except (TypeError, ValueError, RecursionError) as problem:
-        raise BadInput(f"{where}: the row cannot be written as JSON ({problem})") from None
+        raise BadInput(f"{location}: the row cannot be written as JSON ({problem})") from None
 
 
 def _whole_characters(value: object) -> object:

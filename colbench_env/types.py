@@ -84,23 +84,23 @@ class Task:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     @classmethod
-    def from_json(cls, row: object, where: str) -> Self:
+    def from_json(cls, row: object, location: str) -> Self:
         """Read a task of a tasks file, reference included. Raises BadInput."""
-        task = cls.from_trajectory_json(row, where)
+        task = cls.from_trajectory_json(row, location)
         if not task.ground_truth.strip():
-            state = "is empty" if "ground_truth" in read_object(row, where) else "is missing"
-            raise BadInput(f"{where}: 'ground_truth' {state}, expected the reference solution as a string")
+            state = "is empty" if "ground_truth" in read_object(row, location) else "is missing"
+            raise BadInput(f"{location}: 'ground_truth' {state}, expected the reference solution as a string")
         return task
 
     @classmethod
-    def from_trajectory_json(cls, row: object, where: str) -> Self:
+    def from_trajectory_json(cls, row: object, location: str) -> Self:
         """Read the task inside a trajectory, whose reference and tests may be unknown. Raises BadInput."""
-        row = read_object(row, where)
+        row = read_object(row, location)
         return cls(
-            problem_description=read_filled_text(row, "problem_description", where),
-            ground_truth=read_optional_text(row, "ground_truth", where) or "",
-            test_cases=read_test_cases(row, where),
-            hidden_information=read_optional_text(row, "hidden_information", where),
+            problem_description=read_filled_text(row, "problem_description", location),
+            ground_truth=read_optional_text(row, "ground_truth", location) or "",
+            test_cases=read_test_cases(row, location),
+            hidden_information=read_optional_text(row, "hidden_information", location),
             extra=_extra(row, cls),
         )
 
@@ -135,17 +135,17 @@ class Message:
     extra: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def from_json(cls, row: object, where: str) -> Self:
+    def from_json(cls, row: object, location: str) -> Self:
         """Read a message from a JSON object. Raises BadInput."""
-        row = read_object(row, where)
-        role = read_text(row, "role", where)
+        row = read_object(row, location)
+        role = read_text(row, "role", location)
         if role not in ("system", "user", "assistant"):
-            raise BadInput(f"{where}: 'role' is {quote(role)}, expected 'user', 'assistant' or 'system'")
+            raise BadInput(f"{location}: 'role' is {quote(role)}, expected 'user', 'assistant' or 'system'")
         return cls(
             role=role,
-            content=read_text(row, "content", where),
-            input=read_optional_text(row, "input", where),
-            output=read_optional_text(row, "output", where),
+            content=read_text(row, "content", location),
+            input=read_optional_text(row, "input", location),
+            output=read_optional_text(row, "output", location),
             extra=_extra(row, cls),
         )
 
@@ -183,14 +183,14 @@ class Trajectory:
         return tuple(message for message in self.dialogue_history if message.role == "assistant")
 
     @classmethod
-    def from_json(cls, row: object, where: str) -> Self:
+    def from_json(cls, row: object, location: str) -> Self:
         """Read a trajectory from a JSON object. Raises BadInput."""
-        row = read_object(row, where)
+        row = read_object(row, location)
         return cls(
-            task=Task.from_trajectory_json(read_required(row, "task", where), f"{where}: task"),
-            dialogue_history=_alternating(_messages(row, "dialogue_history", where), where),
-            answer=read_text(row, "answer", where),
-            reward=None if row.get("reward") is None else read_number(row["reward"], f"{where}: 'reward'"),
+            task=Task.from_trajectory_json(read_required(row, "task", location), f"{location}: task"),
+            dialogue_history=_alternating(_messages(row, "dialogue_history", location), location),
+            answer=read_text(row, "answer", location),
+            reward=None if row.get("reward") is None else read_number(row["reward"], f"{location}: 'reward'"),
             extra=_extra(row, cls),
         )
 
@@ -219,12 +219,12 @@ class Pair:
     extra: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def from_json(cls, row: object, where: str) -> Self:
+    def from_json(cls, row: object, location: str) -> Self:
         """Read a pair from a JSON object. Raises BadInput."""
-        row = read_object(row, where)
+        row = read_object(row, location)
         return cls(
-            chosen=read_filled_text(row, "chosen", where),
-            rejected=read_filled_text(row, "rejected", where),
+            chosen=read_filled_text(row, "chosen", location),
+            rejected=read_filled_text(row, "rejected", location),
             extra=_extra(row, cls),
         )
 
@@ -253,21 +253,21 @@ class Candidates:
     extra: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def from_json(cls, row: object, where: str) -> Self:
+    def from_json(cls, row: object, location: str) -> Self:
         """Read candidates from a JSON object. Raises BadInput."""
-        row = read_object(row, where)
-        outputs = read_texts(row, "additional_outputs", where)
+        row = read_object(row, location)
+        outputs = read_texts(row, "additional_outputs", location)
         count = len(outputs)
         return cls(
-            input=read_filled_text(row, "input", where),
-            input_with_ground_truth=read_filled_text(row, "input_with_ground_truth", where),
-            older_output=read_text(row, "older_output", where),
-            reward=read_number(read_required(row, "reward", where), f"{where}: 'reward'"),
-            ground_truth=read_text(row, "ground_truth", where),
-            messages=_messages(row, "messages", where),
+            input=read_filled_text(row, "input", location),
+            input_with_ground_truth=read_filled_text(row, "input_with_ground_truth", location),
+            older_output=read_text(row, "older_output", location),
+            reward=read_number(read_required(row, "reward", location), f"{location}: 'reward'"),
+            ground_truth=read_text(row, "ground_truth", location),
+            messages=_messages(row, "messages", location),
             additional_outputs=outputs,
-            additional_reference_logprobs=read_numbers(row, "additional_reference_logprobs", count, where),
-            additional_reference_logprobs_sum=read_numbers(row, "additional_reference_logprobs_sum", count, where),
+            additional_reference_logprobs=read_numbers(row, "additional_reference_logprobs", count, location),
+            additional_reference_logprobs_sum=read_numbers(row, "additional_reference_logprobs_sum", count, location),
             extra=_extra(row, cls),
         )
 
@@ -294,11 +294,11 @@ class Ranked:
     judge_result: tuple[float, ...]
 
     @classmethod
-    def from_json(cls, row: object, where: str) -> Self:
+    def from_json(cls, row: object, location: str) -> Self:
         """Read a ranked row from a JSON object. Raises BadInput."""
-        row = read_object(row, where)
-        candidates = Candidates.from_json({key: row[key] for key in row if key != "judge_result"}, where)
-        return cls(candidates, read_numbers(row, "judge_result", len(candidates.additional_outputs), where))
+        row = read_object(row, location)
+        candidates = Candidates.from_json({key: row[key] for key in row if key != "judge_result"}, location)
+        return cls(candidates, read_numbers(row, "judge_result", len(candidates.additional_outputs), location))
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as a JSON object."""
@@ -310,21 +310,21 @@ Row = Task | Trajectory | Pair | Candidates | Ranked
 BenchmarkName = Literal["backend", "frontend"]
 
 
-def _messages(row: Mapping[str, Any], key: str, where: str) -> tuple[Message, ...]:
-    entries = read_list(row, key, where)
-    return tuple(Message.from_json(entry, f"{where}: {key}[{position}]") for position, entry in enumerate(entries))
+def _messages(row: Mapping[str, Any], key: str, location: str) -> tuple[Message, ...]:
+    entries = read_list(row, key, location)
+    return tuple(Message.from_json(entry, f"{location}: {key}[{position}]") for position, entry in enumerate(entries))
 
 
-def _alternating(messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
+def _alternating(messages: tuple[Message, ...], location: str) -> tuple[Message, ...]:
     if not messages:
-        raise BadInput(f"{where}: 'dialogue_history' is empty, expected at least the problem and one agent turn")
+        raise BadInput(f"{location}: 'dialogue_history' is empty, expected at least the problem and one agent turn")
     for position, message in enumerate(messages):
         expected = "assistant" if position % 2 else "user"
         if message.role != expected:
-            place = f"{where}: dialogue_history[{position}]"
+            place = f"{location}: dialogue_history[{position}]"
             raise BadInput(f"{place} has role {message.role!r}, expected {expected!r}: user and assistant alternate")
     if len(messages) % 2:
-        raise BadInput(f"{where}: 'dialogue_history' ends with the user, expected the agent's turn last")
+        raise BadInput(f"{location}: 'dialogue_history' ends with the user, expected the agent's turn last")
     return messages
 
 

@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # tests compile much and run little
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # workers and the commands they start would all compile everything
+    sys.dont_write_bytecode = False
 _COMPILED = None  # of the process that the user has started; its workers and the commands they start inherit it
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _COMPILED = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="sweet-jax-compiled-")
@@ -30,3 +33,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_unconfigure() -> None:
     if _COMPILED is not None:
         shutil.rmtree(_COMPILED, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """XLA's optimisations, which other tests do without: where more is computed than compiled."""
+    name = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+    before = jax.config.read(name.lower())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name, "0")
+        jax.config.update(name.lower(), False)
+        yield
+    jax.config.update(name.lower(), before)

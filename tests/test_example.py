@@ -121,6 +121,7 @@ def test_loss_and_gradients_on_the_example_s_own_log_probs_are_the_product_s_wit
         np.testing.assert_allclose(grad, expected_grads[path], rtol=1e-4, atol=1e-6, err_msg=path)
 
 
+@pytest.mark.slow
 def test_advantages_and_preference_loss_are_those_of_the_product_to_the_last_bit():
     rng = np.random.default_rng(0)
     logp_bt, ref_bt = (jnp.float32(-rng.uniform(0, 5, (2 * PAIRS, 40))) for _ in range(2))
@@ -174,6 +175,7 @@ def test_it_is_one_short_file_that_imports_neither_the_commands_nor_the_algorith
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 def test_it_runs_to_its_end(capsys):
     settings = sweet.Settings(
         num_tasks=8, samples=4, rows=32, critic_epochs=2, candidates=4, policy_steps=2, batch_size=8, num_eval_tasks=4

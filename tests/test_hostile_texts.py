@@ -9,6 +9,7 @@ SLOW = 0.1  # seconds; what is quadratic takes longer even at this size
 SEEN_IN_AGENTS_REPLIES = ("strict_source", "extract_html")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"coloured"}))
 def test_twice_the_text_takes_no_more_than_about_twice_the_time(name):
     texts = [("", part) for part in PARTS]
@@ -31,6 +32,7 @@ def test_a_page_in_an_endless_fence_is_found_at_once():
     assert seconds("extract_html", "<html>" + "~" * 200_000) < 1
 
 
+@pytest.mark.slow
 def test_a_reply_like_a_failed_call_is_read_at_once():
     assert seconds("simulator_health", "error 500" + "!" * 1_000_000 + "x") < 5
 

@@ -62,6 +62,7 @@ def forbidden_imports(source: str, package: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top", ALLOWED)
 def test_every_file_imports_only_what_its_package_may(top):
     files = sorted((ROOT / top).rglob("*.py"))
@@ -87,6 +88,7 @@ def arrows() -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_no_files_import_one_another_in_a_circle():
     left = arrows()
     while ends := {module for module, imported in left.items() if not imported & left.keys()}:
@@ -94,6 +96,7 @@ def test_no_files_import_one_another_in_a_circle():
     assert sorted(left) == []  # what is in a circle, or imports it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top", FLOORS)
 def test_rooms_import_only_what_stands_below_them(top):
     floors = {f"{top}.{name}": number for number, names in enumerate(FLOORS[top]) for name in names}
@@ -136,6 +139,7 @@ def test_the_walk_sees_a_forbidden_import(package, source, forbidden):
     assert forbidden_imports(source, package) == forbidden
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

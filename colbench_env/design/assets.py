@@ -81,9 +81,9 @@ def read_stylesheet(sheet: Stylesheet, directory: Path) -> bytes:
     return check_hash(sheet, content, str(path))
 
 
-def check_hash(sheet: Stylesheet, content: bytes, where: str) -> bytes:
+def check_hash(sheet: Stylesheet, content: bytes, location: str) -> bytes:
     """Return the content if it has the stylesheet's hash; else raise BadInput, which names where it is from."""
     found = hashlib.sha256(content).hexdigest()
     if found != sheet.sha256:
-        raise BadInput(f"{where}: sha256 {found} ({len(content)} bytes), expected {sheet.sha256} of {sheet.name}")
+        raise BadInput(f"{location}: sha256 {found} ({len(content)} bytes), expected {sheet.sha256} of {sheet.name}")
     return content

@@ -59,21 +59,21 @@ def images_of_pages(
     )
 
 
-def images_of(data: Any, where: str) -> Images:
+def images_of(data: Any, location: str) -> Images:
     """Read the pictures of a row's key `images`, and make smaller what is too large. Raises BadInput."""
     if not isinstance(data, Mapping):
-        raise BadInput(f"{where}: 'images' is no object, expected answer, reference, similarity and turns")
+        raise BadInput(f"{location}: 'images' is no object, expected answer, reference, similarity and turns")
     turns, similarity = data.get("turns") or [], data.get("similarity")
     if not isinstance(turns, list | tuple):
-        raise BadInput(f"{where}: 'images': 'turns' is no list, expected a data URL or null for each agent turn")
+        raise BadInput(f"{location}: 'images': 'turns' is no list, expected a data URL or null for each agent turn")
     number = isinstance(similarity, int | float) and math.isfinite(similarity)
     if similarity is not None and not number:
-        raise BadInput(f"{where}: 'images': 'similarity' is {str(similarity)[:60]!r}, expected a number")
+        raise BadInput(f"{location}: 'images': 'similarity' is {str(similarity)[:60]!r}, expected a number")
     return Images(
-        _small(data.get("answer"), PAGE, f"{where}: 'images': 'answer'"),
-        _small(data.get("reference"), PAGE, f"{where}: 'images': 'reference'"),
+        _small(data.get("answer"), PAGE, f"{location}: 'images': 'answer'"),
+        _small(data.get("reference"), PAGE, f"{location}: 'images': 'reference'"),
         similarity,
-        tuple(_small(turn, TURN, f"{where}: 'images': turn {n}") for n, turn in enumerate(turns, start=1)),
+        tuple(_small(turn, TURN, f"{location}: 'images': turn {n}") for n, turn in enumerate(turns, start=1)),
     )
 
 

@@ -1,6 +1,7 @@
 """A user simulator that needs no model: answers from the hidden facts of a task, and from nothing else.
 
-The task's `hidden_information` has one fact a line, `topic: sentence`, e.g. `rounding: Round down.`
+The task's `hidden_information` has one fact a line, `topic: sentence`, e.g. `rounding: Round down.` A user who is vague
+about a topic has a second line, `topic?: sentence`: what is said when it is asked about for the first time.
 """
 
 import hashlib
@@ -22,13 +23,15 @@ SHRUGS = (
 
 
 def read_facts(task: Task) -> dict[str, str]:
-    """Read the hidden facts of a task, topic -> sentence. Raises BadInput where a line is no fact (source code,
-    say)."""
+    """Read the hidden facts of a task, topic -> sentence, and `topic?` -> what a vague user says first.
+
+    Raises BadInput where a line is no fact (source code, say).
+    """
     facts: dict[str, str] = {}
     for line in (task.hidden_information or "").splitlines():
         if not line.strip():
             continue
-        match = re.fullmatch(r"([a-z][a-z0-9_ -]*):\s+(\S(?:.*\S)?)\s*", line)
+        match = re.fullmatch(r"([a-z][a-z0-9_ -]*\??):\s+(\S(?:.*\S)?)\s*", line)
         if match is None:
             raise _no_facts(task, f"the line {line[:60]!r} is none")
         topic, sentence = match.groups()
@@ -37,6 +40,9 @@ def read_facts(task: Task) -> dict[str, str]:
         facts[topic] = sentence
     if not facts:
         raise _no_facts(task, "there is none")
+    for topic in facts:
+        if topic.endswith("?") and topic[:-1] not in facts:
+            raise _no_facts(task, f"the user is vague about {topic[:-1]!r}, which is no fact")
     return facts
 
 
@@ -91,19 +97,27 @@ class ScriptedSimulator:
         table = json.dumps([{topic: list(words) for topic, words in self.keywords.items()}, self.shrugs])
         return {"topics": list(self.keywords), "hash": hashlib.sha256(table.encode()).hexdigest()[:12]}
 
-    def say(self, task: Task, question: str, seed: int) -> str:
-        """Say the fact that was asked for, or a shrug chosen by the seed. Raises BadInput for a task without fact
-        lines."""
+    def say(self, task: Task, question: str, seed: int, earlier: Sequence[str] = ()) -> str:
+        """Say the fact that was asked for, or a shrug chosen by the seed.
+
+        earlier: the questions before it; the first about a topic gets the vague sentence, where there is one.
+        Raises BadInput for a task without fact lines.
+        """
         facts = read_facts(task)
         for topic in facts:
-            if topic not in self.keywords:
+            if topic.rstrip("?") not in self.keywords:
                 raise _no_facts(task, f"nobody can ask about {topic!r}, the topics are {', '.join(self.keywords)}")
         asked = first_topic(question, self.keywords)
-        return facts[asked] if asked in facts else self.shrugs[seed % len(self.shrugs)]
+        if asked not in facts:
+            return self.shrugs[seed % len(self.shrugs)]
+        if f"{asked}?" in facts and all(first_topic(text, self.keywords) != asked for text in earlier):
+            return facts[f"{asked}?"]
+        return facts[asked]
 
     async def reply(self, request: SimulatorRequest) -> str:
         """Reply to what the agent has just said; see `say`."""
-        return self.say(request.task, request.question, request.seed)
+        earlier = [message.content for message in request.messages[:-1] if message.role == "assistant"]
+        return self.say(request.task, request.question, request.seed, earlier)
 
 
 def _no_facts(task: Task, reason: str) -> BadInput:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from colbench_env.mini.families import FAMILIES, Chosen, Family, Purpose
@@ -60,7 +60,8 @@ class Draft:
         return "\n".join(f"{fact.topic.name}: {fact.sentence}" for fact in self.facts)
 
 
-def _choose(topic: Topic, rng: random.Random) -> Chosen:
+def choose_option(topic: Topic, rng: random.Random) -> Chosen:
+    """Draw one way to decide a topic, with its number and wording."""
     option = rng.choice(topic.options)
     return Chosen(topic, option, rng.choice(option.numbers) if option.numbers else None, rng.randrange(2))
 
@@ -76,7 +77,7 @@ def draw_draft(rng: random.Random, split: str) -> Draft:
         while len(hidden) < count:
             remaining = [topic for topic in family.topics if topic not in hidden]
             hidden.append(rng.choices(remaining, weights=[weights[topic] for topic in remaining])[0])
-        facts = tuple(_choose(topic, rng) for topic in family.topics if topic in hidden)
+        facts = tuple(choose_option(topic, rng) for topic in family.topics if topic in hidden)
         draft = Draft(family, purpose, rng.choice(purpose.names), rng.choice(_OPENINGS), facts)
         if draft.split == split:
             return draft
@@ -147,13 +148,18 @@ def make_tasks(split: str, count: int, seed: int) -> list[Task]:
 
     Raises ValueError for an unknown split.
     """
+    return tasks_of(draw_draft, split, count, f"{split} {seed}")
+
+
+def tasks_of(draw: Callable[[random.Random, str], Draft], split: str, count: int, seed: str) -> list[Task]:
+    """`count` tasks with different keys, of drafts of `split` as `draw` gives them. ValueError for an unknown split."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    rng = random.Random(f"{split} {seed}")
+    rng = random.Random(seed)
     seen: set[str] = set()
     tasks: list[Task] = []
     while len(tasks) < count:
-        draft = draw_draft(rng, split)
+        draft = draw(rng, split)
         if draft.key in seen:
             continue
         seen.add(draft.key)

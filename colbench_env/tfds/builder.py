@@ -133,8 +133,8 @@ class TfdsRows:
     def __getitem__(self, number: int) -> Task | Trajectory:
         """Return the row of this number. Raises IndexError where there is none."""
         number = range(len(self))[number]
-        where = f"{self.name}:{number}"
-        return self.kind.from_json(decode_line(self._examples[number]["row"], where), where)
+        location = f"{self.name}:{number}"
+        return self.kind.from_json(decode_line(self._examples[number]["row"], location), location)
 
 
 def _check_config(config: str) -> None:
@@ -142,9 +142,9 @@ def _check_config(config: str) -> None:
         raise BadInput(f"there is no configuration {config!r} of colbench, expected one of {', '.join(KINDS)}")
 
 
-def _example(row: Task | Trajectory, where: str) -> dict[str, Any]:
+def _example(row: Task | Trajectory, location: str) -> dict[str, Any]:
     """All fields of a row, of which a configuration takes its own."""
-    example: dict[str, Any] = {"row": encode_row(row, where).strip()}
+    example: dict[str, Any] = {"row": encode_row(row, location).strip()}
     task = row.task if isinstance(row, Trajectory) else row
     if isinstance(row, Trajectory):
         example["dialogue_history"] = [_message(message) for message in row.dialogue_history]

@@ -45,18 +45,18 @@ def read_config(path: Path, kind: type[Any], command: str) -> list[Entry]:
     entries: list[tuple[bool, Entry]] = []
     seen: dict[str, int] = {}
     for name, line, node in _leaves(_root(path), "", path, set(_blocks(kind))):
-        where = f"{path}:{line}"
+        location = f"{path}:{line}"
         found = _find(kind, name)
         if not found:
-            raise BadInput(f"{where}: {_unknown(name, kind, command)}")
+            raise BadInput(f"{location}: {_unknown(name, kind, command)}")
         key = name if len(found) > 1 else found[0].name
         if key in seen:
-            raise BadInput(f"{where}: {name} is there twice, first in line {seen[key]}")
+            raise BadInput(f"{location}: {name} is there twice, first in line {seen[key]}")
         seen[key] = line
         try:
             value = _convert(node, found[0].type)
         except ValueError as error:
-            raise BadInput(f"{where}: {name} is {_shown(node)}, expected {error}") from None
+            raise BadInput(f"{location}: {name} is {_shown(node)}, expected {error}") from None
         entries += [(key != setting.name, Entry(setting, value, line)) for setting in found]
     return [entry for _, entry in sorted(entries, key=lambda pair: not pair[0])]
 

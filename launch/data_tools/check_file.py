@@ -76,11 +76,11 @@ def _read(
     for line in scan_lines(path):
         keys = "not JSON"
         try:
-            value = decode_line(line.content, line.where)
+            value = decode_line(line.content, line.location)
             keys = kind_of(value) or "unknown"
             if holds_half_characters(line.content):
                 statistics.half_characters.append(line.number)
-            statistics.add(line.number, read_row(value, kind, line.where))
+            statistics.add(line.number, read_row(value, kind, line.location))
         except BadInput as problem:
             statistics.add_unreadable()
             defect(line.number, str(problem))
@@ -97,7 +97,7 @@ def first_kind(path: Path) -> Kind | None:
     """Return the kind of the first row whose keys tell it, None if no row's do."""
     for line in scan_lines(path):
         try:
-            if (kind := kind_of(decode_line(line.content, line.where))) is not None:
+            if (kind := kind_of(decode_line(line.content, line.location))) is not None:
                 return kind
         except BadInput:
             continue

@@ -83,8 +83,8 @@ def _dialogues(dialogues: DialogueStatistics) -> Iterator[tuple[str, str]]:
 
 def _layout(layout: Layout) -> str:
     if layout.kind == "irregular":
-        where = f"row {layout.first_wrong} is not what the rows before it lead to expect"
-        return f"irregular: {layout.tasks} tasks, at most {layout.samples} samples of one; {where}"
+        location = f"row {layout.first_wrong} is not what the rows before it lead to expect"
+        return f"irregular: {layout.tasks} tasks, at most {layout.samples} samples of one; {location}"
     return f"{layout.kind}, {layout.tasks} tasks, {layout.samples} of each"
 
 

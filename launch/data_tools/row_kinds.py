@@ -39,15 +39,17 @@ def kind_of(value: object) -> Kind | None:
     return None
 
 
-def read_row(value: object, kind: Kind | None, where: str) -> Row:
+def read_row(value: object, kind: Kind | None, location: str) -> Row:
     """Read the row of a JSON value in a file of this kind. Raises BadInput with everything that makes it defective."""
     if kind is None:
         if isinstance(value, dict):
-            raise BadInput(f"{where}: the keys are those of no known row, expected one of {', '.join(get_args(Kind))}")
-        raise BadInput(f"{where}: found no JSON object, expected a row")
-    row = CLASSES[kind].from_json(value, where)
+            raise BadInput(
+                f"{location}: the keys are those of no known row, expected one of {', '.join(get_args(Kind))}"
+            )
+        raise BadInput(f"{location}: found no JSON object, expected a row")
+    row = CLASSES[kind].from_json(value, location)
     if problems := list(_problems(row, kind)):
-        raise BadInput(f"{where}: {'; '.join(problems)}")
+        raise BadInput(f"{location}: {'; '.join(problems)}")
     return row
 
 

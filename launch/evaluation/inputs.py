@@ -35,7 +35,7 @@ def read_dialogues(path: Path, tasks: Mapping[str, Task], samples: int, scale: S
     Raises BadInput where the file cannot be read or has no readable row, or where a reward is of another scale.
     """
     scanned = [_completed(found, tasks) for found in scan_located_rows(path, Trajectory)]
-    read = [Located(found.where, found.line, row) for found in scanned if not isinstance(row := found.row, BadInput)]
+    read = [Located(found.location, found.line, row) for found in scanned if not isinstance(row := found.row, BadInput)]
     defects = [str(found.row) for found in scanned if isinstance(found.row, BadInput)]
     if not read:
         more = f" (and {len(defects) - 1} more such rows)" if len(defects) > 1 else ""
@@ -51,13 +51,13 @@ def read_dialogues(path: Path, tasks: Mapping[str, Task], samples: int, scale: S
     layout = detect_layout(rows)
     if layout.samples == 1:  # the place of an unreadable row is then no task's
         layout = detect_layout([found.row for found in read])
-    return Dialogues(path, tuple(f.row for f in read), tuple(f.where for f in read), tuple(defects), layout)
+    return Dialogues(path, tuple(f.row for f in read), tuple(f.location for f in read), tuple(defects), layout)
 
 
 def _place(scanned: Sequence[Located[Trajectory | BadInput]], sentence: str, path: Path) -> str:
     """Return FILE:LINE of the row that a sentence about the layout begins with ("row 5 is ..."); blank lines count."""
     number = int(re.match(r"row (\d+)", sentence)[1])  # type: ignore[index]
-    return scanned[number - 1].where if number <= len(scanned) else f"{path}:{scanned[-1].line + 1}"
+    return scanned[number - 1].location if number <= len(scanned) else f"{path}:{scanned[-1].line + 1}"
 
 
 def _completed(found: Located[Trajectory | BadInput], tasks: Mapping[str, Task]) -> Located[Trajectory | BadInput]:
@@ -88,10 +88,10 @@ def read_tasks(path: Path) -> tuple[dict[str, Task], list[str]]:
         if isinstance(row, BadInput):
             defects.append(str(row))
             continue
-        first = found.setdefault(row.problem_description, Located(scanned.where, scanned.line, row))
+        first = found.setdefault(row.problem_description, Located(scanned.location, scanned.line, row))
         if first.row != row:
             doubtful[row.problem_description] = (
-                f"{scanned.where}: the task has the problem_description of line {first.line} and is another one, so "
+                f"{scanned.location}: the task has the problem_description of line {first.line} and is another one, so "
                 "neither can be used"
             )
     return {text: task.row for text, task in found.items() if text not in doubtful}, [*defects, *doubtful.values()]

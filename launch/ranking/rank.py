@@ -138,10 +138,10 @@ def _take_trajectories(run: Run, path: Path) -> None:
     given = read_located_rows(path, Trajectory)
     check_rewards(given, run.benchmark.metric_names.benchmark)
     for found in given:
-        where, row = found.where, found.row
+        location, row = found.location, found.row
         if row.reward is None:
-            raise BadInput(f"{where}: the dialogue has no reward: launch.evaluate --output=FILE grades it")
+            raise BadInput(f"{location}: the dialogue has no reward: launch.evaluate --output=FILE grades it")
         if run.config.critic.privileged and not row.task.ground_truth:
-            raise BadInput(f"{where}: the task has no 'ground_truth', which this critic is to see")
+            raise BadInput(f"{location}: the task has no 'ground_truth', which this critic is to see")
     run.directory.stage("grading")
     write_rows(run.directory.rows_file("grading"), [found.row for found in given])

@@ -175,19 +175,19 @@ def _no_constant(name: str) -> NoReturn:
 def _refusal(error: ValidationError) -> APIError:
     """Describe the first field that is wrong."""
     first = error.errors(include_url=False, include_context=False)[0]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
-    value, param = _shown(first["input"]), where[:99] or None
+    location = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
+    value, param = _shown(first["input"]), location[:99] or None
     match first["type"]:
         case "missing":
-            return APIError(400, f"{where} is missing", None, param)
+            return APIError(400, f"{location} is missing", None, param)
         case "extra_forbidden":
-            return APIError(400, f"{_shown(where)} = {value} is not served", "unsupported_parameter", param)
+            return APIError(400, f"{_shown(location)} = {value} is not served", "unsupported_parameter", param)
         case kind:
             expected = re.sub(r"^\w+ should", "it should", first["msg"]).replace(" after validation", "")
             if kind == "model_type":  # pydantic's words name the class
                 expected = "it should be an object"
             code = "invalid_type" if kind.endswith("_type") else None
-            return APIError(400, f"{where or 'the body'} is {value}: {expected}", code, param)
+            return APIError(400, f"{location or 'the body'} is {value}: {expected}", code, param)
 
 
 def _shown(value: Any) -> str:

@@ -94,7 +94,7 @@ class Joined:
     baseline: tuple[str, int] | None
 
 
-def episode(group: str, line: int, where: str, row: Trajectory, joined: Joined) -> Episode:
+def episode(group: str, line: int, location: str, row: Trajectory, joined: Joined) -> Episode:
     """Make the episode of a trajectory. Raises BadInput for extra keys of ours that cannot be read."""
     history, verdicts = row.dialogue_history, _verdicts(row)
     turns = turns_of(history, joined.ranked)
@@ -115,16 +115,16 @@ def episode(group: str, line: int, where: str, row: Trajectory, joined: Joined) 
         tests=tests_of(row),
         reference=row.task.ground_truth,
         hidden=row.task.hidden_information or "",
-        images=images_of(row.extra["images"], where) if "images" in row.extra else None,
-        rows=(*_dialogue_row(row, turns, where), *_pair_rows(joined.pairs), *chain(*(turn.pairs for turn in turns))),
+        images=images_of(row.extra["images"], location) if "images" in row.extra else None,
+        rows=(*_dialogue_row(row, turns, location), *_pair_rows(joined.pairs), *chain(*(turn.pairs for turn in turns))),
         more_pairs=max(len(joined.pairs) - MAX_PAIRS, 0) + sum(turn.more_pairs for turn in turns),
         baseline=joined.baseline,
     )  # fmt: skip
 
 
-def broken_episode(group: str, line: int, where: str, record: Mapping[str, Any]) -> Episode:
+def broken_episode(group: str, line: int, location: str, record: Mapping[str, Any]) -> Episode:
     """Make the episode of a failure's record (`EpisodeFailed.to_json`): an infrastructure error without an answer."""
-    messages = [Message.from_json(message, where) for message in record["messages"]]
+    messages = [Message.from_json(message, location) for message in record["messages"]]
     facts = [(name, str(record[name])) for name in ("sample", "turns") if name in record]
     return Episode(
         group=group, line=line, task_id=str(record.get("task_id", "")), problem=messages[0].content,
@@ -148,11 +148,11 @@ def turns_of(history: Sequence[Message], ranked: Mapping[int, Ranking]) -> tuple
     return tuple(turn_of(number, message, ranked.get(number)) for number, message in enumerate(history[1::2], 1))
 
 
-def _dialogue_row(row: Trajectory, turns: Sequence[Turn], where: str) -> list[ShownRows]:
+def _dialogue_row(row: Trajectory, turns: Sequence[Turn], location: str) -> list[ShownRows]:
     """Return the dialogue's token row, with the log-ratios of the ranked turns; [] where it has no ids."""
     if TOKENS not in row.extra:
         return []
-    tokens = row_from_json(row.extra[TOKENS], where)
+    tokens = row_from_json(row.extra[TOKENS], location)
     ratios: list[float | None] = []
     for number, count in turn_counts(tokens).items():
         known = turns[number - 1].log_ratios if number <= len(turns) else None
@@ -164,9 +164,9 @@ def _dialogue_row(row: Trajectory, turns: Sequence[Turn], where: str) -> list[Sh
 def _pair_rows(pairs: Sequence[tuple[str, str, Pair]]) -> list[ShownRows]:
     """Return the token rows of trajectory pairs; the side that is this episode says so. Raises BadInput."""
     found = []
-    for number, (where, own_side, pair) in enumerate(pairs[:MAX_PAIRS], start=1):
+    for number, (location, own_side, pair) in enumerate(pairs[:MAX_PAIRS], start=1):
         rows = (
-            Shown(side + " (this episode)" * (side == own_side), row_from_json(pair.extra[key], where))
+            Shown(side + " (this episode)" * (side == own_side), row_from_json(pair.extra[key], location))
             for side, key in (("chosen", CHOSEN_TOKENS), ("rejected", REJECTED_TOKENS))
         )
         found.append(ShownRows(f"trajectory pair {number}", tuple(rows)))

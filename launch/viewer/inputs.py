@@ -42,7 +42,7 @@ class Numbered:
     """A row, its line from 1 and its place, FILE:LINE."""
 
     line: int
-    where: str
+    location: str
     row: Any
 
 
@@ -83,8 +83,8 @@ def read_numbered(path: Path, kind: type[RowT], limit: int = 0) -> list[Numbered
     """Read the rows of a file with their places, the first `limit` (0: all). Raises BadInput, also without a row."""
     rows = []
     for line in scan_lines(path):
-        row = kind.from_json(decode_line(line.content, line.where), line.where)
-        rows.append(Numbered(line.number, line.where, row))
+        row = kind.from_json(decode_line(line.content, line.location), line.location)
+        rows.append(Numbered(line.number, line.location, row))
         if len(rows) == limit:
             break
     if not rows:
@@ -107,7 +107,9 @@ def read_episodes(
         others = _same_tasks(own, rows[group.baseline], group.baseline) if group.baseline else [None] * len(own)
         ranked, pairs = _ranked(group, own, config.limit), _trajectory_pairs(group, own)
         episodes += [
-            episode(group.name, one.line, one.where, one.row, Joined(ranked[place], tuple(pairs[place]), others[place]))
+            episode(
+                group.name, one.line, one.location, one.row, Joined(ranked[place], tuple(pairs[place]), others[place])
+            )
             for place, one in enumerate(own)
         ]
         episodes += _failures(group, own, config.limit)
@@ -144,7 +146,7 @@ def _pictured(
         for name, found in rows.items():
             for one in found:
                 if reason := frontend.grading_error(one.row.task):
-                    raise BadInput(f"{one.where}: --pictures: {reason}")
+                    raise BadInput(f"{one.location}: --pictures: {reason}")
             report = functools.partial(progress, f"pictures: {name}")
             pictured = with_pictures([one.row for one in found], frontend.renderer, report)
             rows[name] = [replace(one, row=row) for one, row in zip(found, pictured, strict=True)]
@@ -161,19 +163,19 @@ def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int
         extra = one.row.candidates.extra
         index, turn = extra.get("trajectory"), extra.get("turn")
         if not isinstance(index, int) or not isinstance(turn, int):
-            raise BadInput(f"{one.where}: 'trajectory' or 'turn' is no number, expected a ranked row of ours")
+            raise BadInput(f"{one.location}: 'trajectory' or 'turn' is no number, expected a ranked row of ours")
         if limit and index >= limit:
             continue
         if not 0 <= index < len(rows) or not 1 <= turn <= len(rows[index].row.agent_turns):
             what = f"turn {turn} of trajectory {index}"
-            raise BadInput(f"{one.where}: {what} is not in {group.path}, expected the file that was ranked")
+            raise BadInput(f"{one.location}: {what} is not in {group.path}, expected the file that was ranked")
         messages, history = one.row.candidates.messages, rows[index].row.dialogue_history
         if [m.content for m in messages] != [m.content for m in history[: len(messages)]]:
             raise BadInput(
-                f"{one.where}: the dialogue is not that of {rows[index].where}, expected the file that was ranked"
+                f"{one.location}: the dialogue is not that of {rows[index].location}, expected the file that was ranked"
             )
         picked = None if picks is None else tuple(picks.get(position, ()))
-        found[index][turn] = Ranking(one.where, one.row, picked)
+        found[index][turn] = Ranking(one.location, one.row, picked)
     return found
 
 
@@ -188,9 +190,9 @@ def _picks(path: Path | None) -> dict[int, list[Picked]] | None:
             return None
         two = isinstance(picked, list) and len(picked) == 2 and all(isinstance(i, int) and i >= 0 for i in picked)
         if not (two and isinstance(position, int)):
-            raise BadInput(f"{one.where}: 'picked' and 'position' are no pair of numbers and a number")
+            raise BadInput(f"{one.location}: 'picked' and 'position' are no pair of numbers and a number")
         chosen, rejected = picked
-        found[position].append(Picked(one.where, chosen, rejected, one.row))
+        found[position].append(Picked(one.location, chosen, rejected, one.row))
     return found
 
 
@@ -202,20 +204,20 @@ def _trajectory_pairs(group: Group, rows: Sequence[Numbered]) -> list[list[tuple
     places = defaultdict(list)
     for place, one in enumerate(rows):
         if TOKENS in one.row.extra:
-            places[one.row.task.task_id, _without_prefix(one.row.extra[TOKENS], one.where)].append(place)
+            places[one.row.task.task_id, _without_prefix(one.row.extra[TOKENS], one.location)].append(place)
     for one in read_numbered(group.pairs, Pair):
         extra = one.row.extra
         if "task" not in extra or CHOSEN_TOKENS not in extra or REJECTED_TOKENS not in extra:
             continue  # a pair of another tool: nothing says which episode it is of
         for side, key in (("chosen", CHOSEN_TOKENS), ("rejected", REJECTED_TOKENS)):
-            for place in places.get((extra["task"], _without_prefix(extra[key], one.where)), ()):
-                found[place].append((one.where, side, one.row))
+            for place in places.get((extra["task"], _without_prefix(extra[key], one.location)), ()):
+                found[place].append((one.location, side, one.row))
     return found
 
 
-def _without_prefix(tokens: Any, where: str) -> tuple[int, ...]:
+def _without_prefix(tokens: Any, location: str) -> tuple[int, ...]:
     """Return the ids behind begin-of-text and privileged text: the same for a dialogue and for a pair's side of it."""
-    row = row_from_json(tokens, where)
+    row = row_from_json(tokens, location)
     return tuple(row.ids[row.prefix :].tolist())
 
 
@@ -236,11 +238,11 @@ def _failures(group: Group, rows: Sequence[Numbered], limit: int) -> list[Episod
         return []
     last = rows[-1].line if rows else 0
     for line in scan_lines(path):
-        record: Any = decode_line(line.content, line.where)
+        record: Any = decode_line(line.content, line.location)
         try:
-            found.append(broken_episode(group.name, last + line.number, line.where, record))
+            found.append(broken_episode(group.name, last + line.number, line.location, record))
         except (KeyError, TypeError, IndexError, AttributeError):
-            raise BadInput(f"{line.where}: no record of a failed episode, expected 'error' and 'messages'") from None
+            raise BadInput(f"{line.location}: no record of a failed episode, expected 'error' and 'messages'") from None
         if len(found) == limit:
             break
     return found

@@ -130,8 +130,8 @@ def tokenizer_for(config: ShowConfig, path: Path | None) -> tuple[Chat | None, s
         return None, f"{problem}; --model=DIR names one"
 
 
-def check_ratios(ratios: object, count: int, where: str) -> Sequence[float]:
+def check_ratios(ratios: object, count: int, location: str) -> Sequence[float]:
     """Check and return the log-ratios of `count` tokens. Raises BadInput."""
     if not isinstance(ratios, list) or len(ratios) != count or not all(isinstance(x, int | float) for x in ratios):
-        raise BadInput(f"{where}: 'token_log_ratios' is not a list of {count} numbers, one a token of its turn")
+        raise BadInput(f"{location}: 'token_log_ratios' is not a list of {count} numbers, one a token of its turn")
     return ratios

@@ -87,46 +87,46 @@ def rows_of_line(path: Path, number: int, chat: Chat | None, last_turn_only: boo
     line = next((line for line in scan_lines(path) if line.number == number), None)
     if line is None:
         raise BadInput(f"{path}:{number}: there is no row on that line, --row=N counts lines from 1")
-    data, where = decode_line(line.content, line.where), line.where
+    data, location = decode_line(line.content, line.location), line.location
     if not isinstance(data, Mapping):
-        raise BadInput(f"{where}: not a JSON object, expected a trajectory, a pair, candidates or a ranked row")
+        raise BadInput(f"{location}: not a JSON object, expected a trajectory, a pair, candidates or a ranked row")
     if "dialogue_history" in data:
-        trajectory = Trajectory.from_json(data, where)
+        trajectory = Trajectory.from_json(data, location)
         if TOKENS in trajectory.extra:
-            return [Shown("dialogue", row_from_json(trajectory.extra[TOKENS], where))]
+            return [Shown("dialogue", row_from_json(trajectory.extra[TOKENS], location))]
         system = trajectory.extra.get("system")
         system = system if isinstance(system, str) else ""
-        return [Shown("dialogue", trajectory_row(trajectory, _needed(chat, where), system, where))]
+        return [Shown("dialogue", trajectory_row(trajectory, _needed(chat, location), system, location))]
     if "chosen" in data:
-        pair = Pair.from_json(data, where)
+        pair = Pair.from_json(data, location)
         if CHOSEN_TOKENS in pair.extra and REJECTED_TOKENS in pair.extra:
-            stored = (row_from_json(pair.extra[key], where) for key in (CHOSEN_TOKENS, REJECTED_TOKENS))
+            stored = (row_from_json(pair.extra[key], location) for key in (CHOSEN_TOKENS, REJECTED_TOKENS))
             return [Shown(side, row) for side, row in zip(("chosen", "rejected"), stored, strict=True)]
-        both = pair_rows(pair, _needed(chat, where), last_turn_only, where)
+        both = pair_rows(pair, _needed(chat, location), last_turn_only, location)
         return [Shown("chosen", both.chosen), Shown("rejected", both.rejected)]
     if "additional_outputs" in data:
-        return _candidates(data, chat, where)
-    raise BadInput(f"{where}: neither 'dialogue_history' nor 'chosen' nor 'additional_outputs': not a training row")
+        return _candidates(data, chat, location)
+    raise BadInput(f"{location}: neither 'dialogue_history' nor 'chosen' nor 'additional_outputs': not a training row")
 
 
-def _candidates(data: Mapping[str, Any], chat: Chat | None, where: str) -> list[Shown]:
-    judged = Ranked.from_json(data, where) if "judge_result" in data else None
-    row = judged.candidates if judged else Candidates.from_json(data, where)
+def _candidates(data: Mapping[str, Any], chat: Chat | None, location: str) -> list[Shown]:
+    judged = Ranked.from_json(data, location) if "judge_result" in data else None
+    row = judged.candidates if judged else Candidates.from_json(data, location)
     ratios = row.extra.get("token_log_ratios")
     if "output_ids" in row.extra:
         try:
             prompt, prefix = row.extra["prompt_ids"], row.extra["prefix_length"]
             rows = [row_from_json({"ids": [*prompt, *ids], "spans": [[1, len(prompt), len(prompt) + len(ids)]],
-                                   "prefix": prefix}, where) for ids in row.extra["output_ids"]]  # fmt: skip
+                                   "prefix": prefix}, location) for ids in row.extra["output_ids"]]  # fmt: skip
         except (KeyError, TypeError):
-            raise BadInput(f"{where}: no token ids, expected prompt_ids, output_ids, prefix_length") from None
+            raise BadInput(f"{location}: no token ids, expected prompt_ids, output_ids, prefix_length") from None
     else:
-        ratios, known = None, _needed(chat, where)
+        ratios, known = None, _needed(chat, location)
         rows = [_text_candidate(row.input, output, known) for output in row.additional_outputs]
     score = [f", advantage {value:+.4f}" for value in judged.judge_result] if judged else [""] * len(rows)
     return [
         Shown(f"candidate {index}{score[index]}", one,
-              tuple(check_ratios(ratios[index], int((one.turns > 0).sum()), where)) if ratios else None)
+              tuple(check_ratios(ratios[index], int((one.turns > 0).sum()), location)) if ratios else None)
         for index, one in enumerate(rows)
     ]  # fmt: skip
 
@@ -137,8 +137,10 @@ def _text_candidate(prompt: str, output: str, chat: Chat) -> TokenRow:
     return candidate_row(row.ids[: last[0]].tolist(), row.ids[last].tolist(), row.prefix)
 
 
-def _needed(chat: Chat | None, where: str) -> Chat:
+def _needed(chat: Chat | None, location: str) -> Chat:
     """Return the tokenizer. Raises BadInput where there is none."""
     if chat is None:
-        raise BadInput(f"{where}: the row has text only, expected --model=DIR or --model=embedded to make its tokens")
+        raise BadInput(
+            f"{location}: the row has text only, expected --model=DIR or --model=embedded to make its tokens"
+        )
     return chat

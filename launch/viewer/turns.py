@@ -43,9 +43,9 @@ class Turn:
 
 @dataclass(frozen=True)
 class Picked:
-    """A turn pair and the two candidates, by place in the ranked row, that it is made of. where: FILE:LINE."""
+    """A turn pair and the two candidates, by place in the ranked row, that it is made of. location: FILE:LINE."""
 
-    where: str
+    location: str
     chosen: int
     rejected: int
     pair: Pair
@@ -55,7 +55,7 @@ class Picked:
 class Ranking:
     """What was ranked in the place of a turn. picked: its turn pairs, None where picks are not recorded."""
 
-    where: str
+    location: str
     ranked: Ranked
     picked: tuple[Picked, ...] | None
 
@@ -65,7 +65,7 @@ def turn_of(number: int, message: Message, ranking: Ranking | None) -> Turn:
     thought, said = thought_and_said(message)
     if ranking is None:
         return Turn(thought, said)
-    where, row, picked = ranking.where, ranking.ranked, ranking.picked
+    location, row, picked = ranking.location, ranking.ranked, ranking.picked
     extra, outputs = row.candidates.extra, row.candidates.additional_outputs
     try:
         ids, ratios, older = extra.get("output_ids"), extra.get("token_log_ratios"), extra.get("older") or {}
@@ -76,7 +76,7 @@ def turn_of(number: int, message: Message, ranking: Ranking | None) -> Turn:
                 chosen=None if picked is None else sum(one.chosen == i for one in picked),
                 rejected=None if picked is None else sum(one.rejected == i for one in picked),
                 ids=tuple(ids[i]) if ids else None,
-                log_ratios=_ratios(ratios[i], ids[i], where) if ids and ratios else None,
+                log_ratios=_ratios(ratios[i], ids[i], location) if ids and ratios else None,
             )
             for i, (text, advantage) in enumerate(zip(outputs, row.judge_result, strict=True))
         ]
@@ -86,7 +86,7 @@ def turn_of(number: int, message: Message, ranking: Ranking | None) -> Turn:
             said,
             advantage=older.get("judge_result"),
             ids=tuple(played) if played else None,
-            log_ratios=_ratios(older.get("token_log_ratios"), played, where) if played else None,
+            log_ratios=_ratios(older.get("token_log_ratios"), played, location) if played else None,
             candidates=tuple(sorted(found, key=lambda one: -one.advantage)),
             pairs=tuple(
                 ShownRows(f"turn {number}, pair {index}", _pair_rows(one, found))
@@ -97,25 +97,25 @@ def turn_of(number: int, message: Message, ranking: Ranking | None) -> Turn:
         )
     except (TypeError, IndexError, AttributeError):
         raise BadInput(
-            f"{where}: 'output_ids', 'token_log_ratios' or 'older' cannot be read, expected a list a candidate, and an "
-            "object with judge_result and output_ids"
+            f"{location}: 'output_ids', 'token_log_ratios' or 'older' cannot be read, expected a list a candidate, and "
+            "an object with judge_result and output_ids"
         ) from None
 
 
 def _pair_rows(one: Picked, candidates: Sequence[Candidate]) -> tuple[Shown, ...]:
     """Return the token rows of a turn pair. Raises BadInput."""
     if not (one.chosen < len(candidates) and one.rejected < len(candidates)):
-        raise BadInput(f"{one.where}: 'picked' names candidates that its ranked row, of {len(candidates)}, has not")
+        raise BadInput(f"{one.location}: 'picked' names candidates that its ranked row, of {len(candidates)}, has not")
     rows = []
     for side, key, place in (("chosen", CHOSEN_TOKENS, one.chosen), ("rejected", REJECTED_TOKENS, one.rejected)):
-        row, ratios = row_from_json(one.pair.extra[key], one.where), candidates[place].log_ratios
+        row, ratios = row_from_json(one.pair.extra[key], one.location), candidates[place].log_ratios
         fits = ratios is not None and len(ratios) == int((row.turns > 0).sum())
         rows.append(Shown(side, row, ratios if fits else None))
     return tuple(rows)
 
 
-def _ratios(ratios: object, ids: Sequence[int], where: str) -> tuple[float, ...] | None:
-    return None if ratios is None else tuple(check_ratios(ratios, len(ids), where))
+def _ratios(ratios: object, ids: Sequence[int], location: str) -> tuple[float, ...] | None:
+    return None if ratios is None else tuple(check_ratios(ratios, len(ids), location))
 
 
 def thought_and_said(message: Message) -> tuple[str, str]:

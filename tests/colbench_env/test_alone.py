@@ -67,6 +67,7 @@ def test_everything_but_statistics_gym_and_who_compares_pages_needs_the_standard
     assert failed["colbench_env.gym"] == "gymnasium is walled off"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packages, missing", [("numpy", COMPARE_PAGES), ("numpy,scipy,PIL", frozenset())])
 def test_statistics_need_numpy_and_who_compares_pages_scipy_and_pillow_too(packages, missing):
     names, failed = python("-c", WALK, packages)
@@ -155,6 +156,7 @@ class Completions:
         return types.SimpleNamespace(choices=[types.SimpleNamespace(message=message)])
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_document_run_word_for_word(tmp_path, monkeypatch, capsys):
     client = types.SimpleNamespace(chat=types.SimpleNamespace(completions=Completions()))
     monkeypatch.setitem(sys.modules, "openai", types.SimpleNamespace(OpenAI=lambda timeout: client))

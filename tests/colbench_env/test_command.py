@@ -42,6 +42,7 @@ def command(*arguments, **options):
     return subprocess.run([sys.executable, "-m", "colbench_env", *arguments], env=environment, **(streams | options))
 
 
+@pytest.mark.slow
 def test_the_agent_of_the_document_plays_is_graded_and_solves_something(folder, capsys):
     assert main(["play", "--agent=agent.py:agent", "--output=rows.jsonl", "--count=6", "--seed=3"]) == 0
     told = capsys.readouterr()

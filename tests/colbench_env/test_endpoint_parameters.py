@@ -66,6 +66,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [*SHAPES, lambda name: "", lambda name: "<html>Bad request</html>"])
 @pytest.mark.parametrize("names", [("max_tokens",), ("max_tokens", "top_p", "temperature"), ("top_p",)])
 def test_what_asks_for_the_same_in_other_words_is_found_and_remembered(serve, shape, names):
@@ -129,6 +130,7 @@ def test_temperature_and_top_p_that_exclude_each_other_keep_the_temperature(serv
     assert server.bodies[-1]["temperature"] == 0.5 and "top_p" not in server.bodies[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     ["", "<html>no</html>", "no", {"detail": [1]}, [], {"error": None}, {"error": {"message": "Model Not Exist"}}],
@@ -196,6 +198,7 @@ def test_after_a_reply_a_refusal_is_the_requests_fault_without_a_trial(serve):
     assert len(server.bodies) == 2
 
 
+@pytest.mark.slow
 def test_many_first_requests_at_once_find_the_parameters_together(serve):
     server = serve(without("max_tokens", "top_p"))
     who = endpoint(server.url)

@@ -127,6 +127,7 @@ def test_what_two_outcomes_say(first, second, flags):
     assert outcome_flags((passed(0), first), (passed(0), second)) == flags
 
 
+@pytest.mark.slow
 def test_the_real_tasks_have_the_flags_that_are_known_of_them(grader):
     path = SHARED / "colbench/backend_test_800.jsonl"
     if not path.exists():

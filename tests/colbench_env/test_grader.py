@@ -200,6 +200,7 @@ def test_many_answers_keep_their_order_and_equal_ones_are_run_once(monkeypatch):
     assert len(runs) == 6 + 6  # references, answers
 
 
+@pytest.mark.slow
 def test_time_is_bounded_for_a_test_and_for_an_answer():
     with Grader(workers=1, limits=Limits(test_seconds=0.3, answer_seconds=0.5)) as grader:
         grader.grade(task(), "def f(x): return 0")
@@ -256,6 +257,7 @@ FALLBACKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("off", FALLBACKS, ids="-".join)
 def test_fewer_layers_still_hold_and_are_named(off):
     try:

@@ -35,6 +35,7 @@ def test_a_reference_that_does_not_parse_is_named(strict):
     assert grade.verdicts[0].detail.startswith("syntax-error: SyntaxError: expected ':'")
 
 
+@pytest.mark.slow
 def test_a_reference_that_never_ends_costs_its_seconds_once_and_is_named():
     endless = task("def f(x):\n while x > 1: pass\n return 10")
     with Grader(workers=1, limits=Limits(test_seconds=0.3, answer_seconds=0.5)) as grader:
@@ -54,6 +55,7 @@ def test_an_answer_of_ten_megabytes_is_named_and_not_run(strict, official):
         assert grade.verdicts[0].detail == "the answer has 10000024 characters, at most 1000000 are run"
 
 
+@pytest.mark.slow
 def test_official_throws_a_timeout_after_a_second_that_the_answer_can_catch():
     slow = "def f(x):\n import time\n time.sleep(1.2)\n return x*7+3"
     caught = "def f(x):\n import time\n try: time.sleep(9)\n except Exception: pass\n return x*7+3"
@@ -71,6 +73,7 @@ def test_official_has_the_names_of_the_released_module_and_strict_those_of_typin
     assert strict.grade(task(REFERENCE, "f(1)"), "def f(x: Optional[int]) -> Any: return x*7+3").reward == 1
 
 
+@pytest.mark.slow
 def test_official_compares_numpy_arrays_of_one_item_only():
     pytest.importorskip("numpy")
     import_numpy = "def f(x):\n import numpy as np\n return "

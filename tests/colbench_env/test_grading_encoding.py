@@ -233,6 +233,7 @@ def test_a_value_with_bytes_replaced_is_a_value_or_malformed():
     assert min(seen["value"], seen["malformed"]) > 30
 
 
+@pytest.mark.slow
 def test_random_bytes_and_pieces_of_values_are_a_value_or_malformed():
     seen = Counter()
     pieces = [b"N", b"i\1\0\0\0\5", b"s\1\0\0\0a", b"l\1\0\0\0", b"t\2\0\0\0", b"S\1\0\0\0", b"d\1\0\0\0", b"o"]

@@ -116,6 +116,7 @@ def test_the_request_holds_prompt_sampling_seed_key_and_template_arguments(serve
     assert "secret" not in json.dumps(who.settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     ["DROP", "SLOW", refusal(500), refusal(503), refusal(408), refusal(429, headers=[("Retry-After", "0.1")])],

@@ -36,6 +36,7 @@ def test_splits_share_no_hidden_combination():
     )
 
 
+@pytest.mark.slow
 def test_every_family_is_among_the_tasks_and_hides_two_to_four_facts():
     tasks = make_tasks("test", 150, 3)
     facts = Counter(len(task.hidden_information.splitlines()) for task in tasks)
@@ -54,6 +55,7 @@ def test_every_question_is_heard_as_its_own_topic_and_no_distractor_as_any():
     assert {first_topic(question, heard) for question in DISTRACTORS} == {None}
 
 
+@pytest.mark.slow
 def test_the_description_does_not_tell_which_topics_are_hidden():
     rng = random.Random(1)
     by_description: dict[str, set[str]] = {}

@@ -33,6 +33,7 @@ def test_what_does_not_parse_is_named(defective, says):
     assert source_defect(defective) == says
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reference", "says"),
     [

@@ -119,7 +119,7 @@ def test_a_file_that_is_empty_or_gone_is_one_sentence(tmp_path):
 def test_lines_are_numbered_with_the_blank_ones_and_have_their_place(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf{}\r\n\n[1]")
-    found = [(line.where, line.number, line.content, line.offset) for line in scan_lines(path)]
+    found = [(line.location, line.number, line.content, line.offset) for line in scan_lines(path)]
     assert found == [(f"{path}:1", 1, b"{}\r\n", 0), (f"{path}:3", 3, b"[1]", 8)]
 
 

@@ -105,6 +105,7 @@ def test_the_simulator_is_named_with_its_settings():
     assert simulator_name(rows[2]) == "not recorded"
 
 
+@pytest.mark.slow
 def test_a_reply_of_megabytes_is_looked_at_like_any_other():
     found = simulator_health([dialogue("no, " * 1_000_000, reference="x = 1\n" * 100_000)])
     assert (found.replies, found.leaks) == (1, 0)

@@ -177,6 +177,7 @@ def test_the_best_of_k_is_the_mean_over_all_choices_of_k(values, k, best):
     assert expected_best(values, k) == pytest.approx(best)
 
 
+@pytest.mark.slow
 def test_the_best_of_k_is_told_for_doubling_k_over_the_tasks_that_have_so_many_samples():
     rows = [trajectory("a", reward) for reward in (1.0, 0.0, 0.5)] + [trajectory("b", 0.0), trajectory("b", 0.5)]
     assert [(b.k, b.tasks, b.reward.mean, b.success.mean) for b in best_of(rows)] == [
@@ -196,6 +197,7 @@ def test_lengths_are_counted_in_bins_that_grow():
     assert histogram([]) == ()
 
 
+@pytest.mark.slow
 def test_what_other_tools_write_under_the_same_names_is_no_count():
     odd = trajectory("a", 1.0, tokens="many")
     assert summarise([odd]).reply_tokens is None

@@ -25,6 +25,7 @@ def test_what_a_terminal_obeys_is_escaped_and_all_else_stays(text, shown):
     assert printable(text) == shown
 
 
+@pytest.mark.slow
 def test_nothing_that_acts_is_left_of_any_character():
     every = "".join(map(chr, range(sys.maxunicode + 1)))
     left = {char for char in printable(every) if not (char.isprintable() or char.isspace())}

@@ -69,6 +69,7 @@ def test_typed_fields_stand_beside_the_row(tmp_path, files):
     assert graded["dialogue_history"] == {"role": [b"user", b"assistant"], "content": [b"Sum.", b"f"]}
 
 
+@pytest.mark.slow
 def test_rows_keep_their_order_over_many_files(tmp_path):
     tasks = list(make_tasks("train", 100, 0))
     write_rows(tmp_path / "tasks.jsonl", tasks)
@@ -139,6 +140,7 @@ def test_what_is_not_there_is_named(tmp_path, files):
         rows[3]
 
 
+@pytest.mark.slow
 def test_neither_tensorflow_nor_jax_is_imported(tmp_path, files):
     code = f"""
 import sys, colbench_env, colbench_env.row_file
@@ -153,6 +155,7 @@ print(rows[1].problem_description, sorted({{"tensorflow", "jax", "jaxlib", "torc
     assert done.stdout.splitlines()[-1] == "Bare. []"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "name", "count"),
     [

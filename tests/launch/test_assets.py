@@ -62,6 +62,7 @@ def test_the_stylesheet_is_fetched_once_from_the_registry_where_the_cdn_is_out_o
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -88,6 +88,7 @@ def test_help_explains_the_flags(start):
         assert flag in ended.stdout
 
 
+@pytest.mark.slow
 def test_help_and_bad_flags_do_without_jax(python):
     code = (
         "import sys; from launch import train; from launch.common import cli; sys.argv = ['launch.train', '--help']\n"
@@ -154,6 +155,7 @@ def test_a_mesh_that_cannot_be_read_is_quoted(start, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_mesh_of_more_devices_than_there_are_names_both_numbers(start, small):
     flags = (*small, "--mesh=16x1", "--policy.batch-size=16")
     assert "error: mesh 16x1 needs 16 devices, this machine has 8 (cpu" in start(*flags, "--algorithm=rft").refuses()
@@ -194,6 +196,7 @@ def test_micro_batches_and_the_layout_of_the_sampler_count():
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_missing_tasks_file_is_named_and_the_right_one_can_follow(start, tmp_path, tiny_model):
     common = (f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}", "--stage=tasks", *SMALL)
     sentence = start(*common, f"--tasks={tmp_path / 'none.jsonl'}").refuses()
@@ -204,6 +207,7 @@ def test_a_missing_tasks_file_is_named_and_the_right_one_can_follow(start, tmp_p
     assert len(read_rows(tmp_path / "run" / "tasks" / "eval.jsonl", Task)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "wrong"),
     [
@@ -230,6 +234,7 @@ def test_too_few_tasks_to_hold_some_out_are_counted(start, tmp_path, tiny_model)
     assert "has 4 tasks, too few for 4 to train on and 2 held out" in start(*flags).refuses()
 
 
+@pytest.mark.slow
 def test_a_row_longer_than_the_limit_is_named_by_file_line_and_numbers(start, small, tmp_path):
     pairs = tmp_path / "run" / "pairs" / "trajectory_pairs.jsonl"
     flags = ("--algorithm=mtdpo", "--policy.max-length=32")
@@ -244,6 +249,7 @@ def test_a_row_longer_than_the_limit_is_named_by_file_line_and_numbers(start, sm
 TOKEN_KEYS = ("chosen_tokens", "rejected_tokens")
 
 
+@pytest.mark.slow
 def test_no_success_among_the_dialogues_is_said_with_what_to_do(start, small, tmp_path, graded):
     failures = [row for row in read_rows(graded, Trajectory) if row.reward == 0]
     write_rows(tmp_path / "failures.jsonl", failures)
@@ -282,6 +288,7 @@ def test_a_template_without_assistant_header_is_named(start, tmp_path, tiny_mode
 # --- the run directory -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_directory_of_another_configuration_names_the_setting_and_both_values(start, tmp_path, tiny_model, files):
     common = (f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}", "--stage=tasks", *SMALL)
     assert start(*common).status == 0

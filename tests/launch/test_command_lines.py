@@ -30,6 +30,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_command_line_ends_in_a_traceback(name):
     for found in fuzz(name, 8, seed=1):
@@ -120,6 +121,7 @@ def test_values_that_make_no_sense_are_one_sentence(capsys, kind, flags, sentenc
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "sentence"),
     [
@@ -163,6 +165,7 @@ def test_no_machine_emulates_any_number_of_devices(start, tmp_path):
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "reason"),
     [
@@ -217,6 +220,7 @@ def test_what_the_encoding_of_standard_output_lacks_is_written_escaped(environme
     assert done.stdout == b"a " + middle + b" \\udcff\n"
 
 
+@pytest.mark.slow
 def test_a_report_goes_to_a_standard_output_that_is_no_utf_8(tmp_path):
     rows = three_tasks(tmp_path / "rows.jsonl")
     done = python("-m", "launch.evaluate", f"--trajectories={rows}", "--no-references", PYTHONIOENCODING="ascii:strict")
@@ -224,6 +228,7 @@ def test_a_report_goes_to_a_standard_output_that_is_no_utf_8(tmp_path):
     assert b"\\u2588" in done.stdout  # the bars of the histogram
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirection", "status", "said"),
     [

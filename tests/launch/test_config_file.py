@@ -33,6 +33,7 @@ def trained(tmp_path):
 # --- what a file may say ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("algorithm", ["sweet", "mtdpo", "rft", "zero-shot"])
 def test_the_config_json_of_a_run_gives_the_same_run(trained, preset, algorithm):
@@ -61,6 +62,7 @@ def test_the_file_chooses_the_defaults_by_algorithm_benchmark_and_human(trained)
     assert trained("preset: paper-backend", "--human=rules").simulator.human_model == ""
 
 
+@pytest.mark.slow
 def test_blocks_and_dotted_names_say_the_same(trained):
     nested = trained("critic:\n  learning_rate: 1e-3\n  beta: 0.5\nno_leaks: true")
     assert nested == trained("critic.learning_rate: 0.001\ncritic.beta: 5.0e-1\nno_leaks: yes")
@@ -118,6 +120,7 @@ def test_json_without_spaces_with_tabs_and_escapes_is_read(trained):
 # --- what it may not say ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "line", "sentence"),
     [
@@ -187,6 +190,7 @@ def test_the_command_ends_with_one_sentence_and_status_2(start, tmp_path):
 # --- presets ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_preset_is_a_file_that_is_shipped_and_can_be_given_as_one():
     calls = (node for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())) if isinstance(node, ast.Call))
     given = {keyword.arg: keyword.value for call in calls for keyword in call.keywords}

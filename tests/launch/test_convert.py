@@ -86,6 +86,7 @@ def assert_same(before, after):
         np.testing.assert_array_equal(np.asarray(before[path]), np.asarray(after[path]), err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["", "policy"])
 def test_a_trained_policy_comes_back_bit_equal(converts, run_dir, tmp_path, trained, mesh, tiny_model, named):
     status, stdout, stderr = converts(f"--from={run_dir / named}", f"--to={tmp_path / 'out'}")
@@ -96,6 +97,7 @@ def test_a_trained_policy_comes_back_bit_equal(converts, run_dir, tmp_path, trai
     assert_same(loaded.params, trained)
 
 
+@pytest.mark.slow
 def test_weights_can_be_written_as_bfloat16_and_come_back_bit_equal(converts, run_dir, tmp_path, trained, mesh):
     assert converts(f"--from={run_dir}", f"--to={tmp_path / 'out'}", "--dtype=bfloat16", "--mesh=2x2")[0] == 0
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), trained)
@@ -103,6 +105,7 @@ def test_weights_can_be_written_as_bfloat16_and_come_back_bit_equal(converts, ru
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+@pytest.mark.slow
 def test_transformers_loads_the_export_and_computes_the_same(converts, run_dir, tmp_path, trained, mesh):
     torch = pytest.importorskip("torch")
     import transformers
@@ -122,6 +125,7 @@ def test_transformers_loads_the_export_and_computes_the_same(converts, run_dir, 
     assert set(chat.end_ids) <= set(np.atleast_1d(theirs.generation_config.eos_token_id).tolist())
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_taken_over_and_its_class_is_one_that_vllm_knows(converts, run_dir, tmp_path, tiny_model):
     assert converts(f"--from={run_dir}", f"--to={tmp_path / 'out'}")[0] == 0
     for name in ("tokenizer.json", "chat_template.jinja"):
@@ -130,6 +134,7 @@ def test_the_tokenizer_is_taken_over_and_its_class_is_one_that_vllm_knows(conver
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
+@pytest.mark.slow
 def test_generation_settings_are_carried_with_every_end_id(converts, run_dir, tmp_path, tiny_model):
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
@@ -142,6 +147,7 @@ def test_generation_settings_are_carried_with_every_end_id(converts, run_dir, tm
     assert Chat.load(tmp_path / "out").end_ids == tuple(sorted((9, 7, end)))
 
 
+@pytest.mark.slow
 def test_a_large_model_is_written_in_several_files_with_an_index(tiny_model, tmp_path, trained, mesh):
     from models.hf_io import save_llama
 
@@ -155,6 +161,7 @@ def test_a_large_model_is_written_in_several_files_with_an_index(tiny_model, tmp
     assert_same(load_llama(tmp_path, mesh).params, trained)
 
 
+@pytest.mark.slow
 def test_a_hugging_face_directory_becomes_a_checkpoint_that_is_read_back_bit_equal(
     converts, tmp_path, tiny_model, mesh
 ):
@@ -194,6 +201,7 @@ def lora_run(tmp_path, tiny_model, mesh, adapters):
     return path
 
 
+@pytest.mark.slow
 def test_adapters_are_written_for_peft_and_come_back_bit_equal(
     converts, lora_run, tmp_path, tiny_model, adapters, mesh
 ):
@@ -211,6 +219,7 @@ def test_adapters_are_written_for_peft_and_come_back_bit_equal(
     assert_same(loaded.params, adapters)
 
 
+@pytest.mark.slow
 def test_merged_adapters_are_the_network_that_was_trained(converts, lora_run, tmp_path, tiny_model, adapters, mesh):
     assert converts(f"--from={lora_run}", f"--to={tmp_path / 'out'}", "--mesh=2x2")[0] == 0
     expected = merge_adapters(load_llama(tiny_model, mesh).params | adapters, LORA_CONFIG)
@@ -228,12 +237,14 @@ def test_merged_adapters_are_the_network_that_was_trained(converts, lora_run, tm
     np.testing.assert_allclose(logits_of(found.params), with_adapters, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_adapters_of_a_stage_that_trained_all_weights_are_refused(converts, run_dir, tmp_path):
     out = f"--to={tmp_path / 'out'}"
     sentence = refusal(converts(f"--from={run_dir}", out, "--lora=adapter"))
     assert sentence == f"--lora=adapter: {run_dir / 'policy'} trained all weights, it has no adapters"
 
 
+@pytest.mark.slow
 def test_adapters_whose_settings_are_lost_are_refused(converts, lora_run, tmp_path, tiny_model):
     (lora_run / "config.json").write_text(json.dumps({"model": str(tiny_model)}))
     sentence = refusal(converts(f"--from={lora_run}", f"--to={tmp_path / 'out'}"))
@@ -259,6 +270,7 @@ def test_what_holds_no_parameters_is_refused(converts, run_dir, tmp_path):
     assert f"{run_dir}/config.json: not JSON" in refusal(converts(f"--from={run_dir}", out))
 
 
+@pytest.mark.slow
 def test_a_critic_is_converted_like_a_policy_but_not_with_a_regression_head(converts, run_dir, tmp_path, trained, mesh):
     (run_dir / "policy").rename(run_dir / "critic")
     assert converts(f"--from={run_dir / 'critic'}", f"--to={tmp_path / 'out'}")[0] == 0
@@ -277,6 +289,7 @@ def test_a_damaged_checkpoint_is_refused_and_nothing_is_written(converts, run_di
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.slow
 def test_the_newest_whole_checkpoint_is_converted_where_the_newest_is_damaged(
     converts, run_dir, tmp_path, trained, mesh, caplog
 ):
@@ -292,6 +305,7 @@ def test_the_newest_whole_checkpoint_is_converted_where_the_newest_is_damaged(
     assert (folder / "4").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [{}, {"eos_token_id": []}])
 def test_generation_settings_without_end_ids_get_those_of_the_network_and_the_template(
     converts, run_dir, tmp_path, tiny_model, named
@@ -320,6 +334,7 @@ def test_a_checkpoint_of_another_network_and_a_model_that_is_gone_are_refused(co
     assert f"network in {model}: layers/mlp/down is (2, 64, 32) there and (2, 48, 32) here" in sentence
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(converts, run_dir, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -330,6 +345,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(converts, run_dir, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.slow
 def test_a_place_where_nothing_can_be_made_is_one_sentence(converts, run_dir, tmp_path):
     (tmp_path / "file").write_text("")
     sentence = refusal(converts(f"--from={run_dir}", f"--to={tmp_path / 'file' / 'out'}"))

@@ -41,6 +41,7 @@ def test_the_text_names_defective_rows_then_sums_up_and_ends_with_their_number(r
     assert err == f"error: {path}: 2 of 3 rows are defective\n"
 
 
+@pytest.mark.slow
 def test_good_tasks_are_run_and_end_with_status_0(run, tmp_path):
     path = tmp_path / "mini.jsonl"
     write_rows(path, make_tasks("train", 3, 0))
@@ -105,6 +106,7 @@ def test_without_a_sandbox_nothing_is_run_unless_the_user_says_so(run, tmp_path,
     assert run("check", tmp_path / "x.jsonl", "--no-run")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_early_is_one_sentence(tmp_path):
     (tmp_path / "x.jsonl").write_text("{\n" * 20_000)
     command = [sys.executable, "-m", "launch.data", "check", str(tmp_path / "x.jsonl")]
@@ -118,6 +120,7 @@ def test_a_reader_that_goes_early_is_one_sentence(tmp_path):
     assert errors == ["error: standard output was closed before everything was printed\n"]
 
 
+@pytest.mark.slow
 def test_hostile_lines_are_each_one_sentence_and_the_rest_is_checked(check):
     long = "x" * 10_000_000
     rows = [
@@ -186,6 +189,7 @@ def test_rows_that_are_not_of_their_kind_are_named(check, rows, sentence):
     assert (status, sentences) == (2, [sentence])
 
 
+@pytest.mark.slow
 def test_references_that_can_never_be_met_are_defective_and_others_counted(check):
     sources = {
         "never ends": "def f(x):\n    while True: pass",
@@ -210,6 +214,7 @@ def test_references_that_can_never_be_met_are_defective_and_others_counted(check
     assert references["calls"] == {"error": 5, "pass": 7, "timeout": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "rows", "flags"),
     [

@@ -138,6 +138,7 @@ def test_a_negative_similarity_is_no_defect(check):
     assert check([DIALOGUE | {"task": PAGE, "reward": -0.25}], "--no-run")[0] == 0
 
 
+@pytest.mark.slow
 def test_lengths_are_counted_in_tokens_of_a_model(check):
     model = Path(data.__file__).parents[1] / "sweet_jax/start_policy"
     report = check([PAGE, PAGE | {"problem_description": "A \ud800 page."}], "--no-run", f"--model={model}")[2]

@@ -23,6 +23,8 @@ from sweet_jax.generation import Lockstep, LockstepEngine, Sample, Sampling
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.rollout.agent import EngineGenerator, EpisodeRunner, ModelSimulator
 
+pytestmark = pytest.mark.slow
+
 SHRUG = "No idea."
 
 

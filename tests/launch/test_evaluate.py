@@ -31,6 +31,7 @@ def file(tmp_path):
 # --- what it grades and reports ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_file_is_graded_and_everything_is_told_three_ways(evaluate, file, tmp_path):
     flags = [f"--{name}={tmp_path / name}" for name in ("output", "json", "html", "pairs")]
     ended = evaluate(f"--trajectories={file}", "--samples=2", *flags)
@@ -87,6 +88,7 @@ def test_a_file_is_graded_and_everything_is_told_three_ways(evaluate, file, tmp_
     ]
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing_and_shows_text_as_text(evaluate, tmp_path):
     evil = "<script>alert(1)</script>"
     write_rows(tmp_path / "rows.jsonl", [dialogue(task(1), "x", human={"name": evil})])
@@ -100,6 +102,7 @@ def test_the_page_loads_nothing_and_shows_text_as_text(evaluate, tmp_path):
     assert "prefers-color-scheme: dark" in html and html.count("<svg") == 3
 
 
+@pytest.mark.slow
 def test_a_reward_is_kept_unless_it_is_to_be_graded_again(evaluate, tmp_path):
     kept = replace(dialogue(task(1), right(1)), reward=0.0, extra={"grader": "official"})
     bare = replace(dialogue(Task("Add 2."), right(2)), reward=1.0)
@@ -147,6 +150,7 @@ def test_two_different_tasks_of_one_description_supply_nothing(evaluate, tmp_pat
     assert read_json(tmp_path / "json")["graded"] == 1
 
 
+@pytest.mark.slow
 def test_json_alone_goes_to_standard_output_and_the_text_does_not(evaluate, file):
     for flag in ("--json", "--json=-"):
         ended = evaluate(f"--trajectories={file}", flag, "--no-references")
@@ -155,6 +159,7 @@ def test_json_alone_goes_to_standard_output_and_the_text_does_not(evaluate, file
         assert "Success 33.3 %" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_share_of_successes_below_the_wanted_one_ends_with_status_1(evaluate, file):
     for share, status in (("0.3", 0), ("0.34", 1)):
         ended = evaluate(f"--trajectories={file}", "--no-references", f"--fail-under={share}")
@@ -162,6 +167,7 @@ def test_a_share_of_successes_below_the_wanted_one_ends_with_status_1(evaluate, 
     assert ended.errors == ["error: success is 33.3 %, below --fail-under=0.34"]
 
 
+@pytest.mark.slow
 def test_a_baseline_is_compared_on_the_tasks_that_both_have(evaluate, tmp_path):
     base, rows = tmp_path / "base.jsonl", tmp_path / "rows.jsonl"
     write_rows(base, [dialogue(task(n), right(n) if n == 1 else "") for n in range(1, 8)])
@@ -177,6 +183,7 @@ def test_a_baseline_is_compared_on_the_tasks_that_both_have(evaluate, tmp_path):
     assert "+66.7 points [+0.0, +100.0] against the baseline, p = 0.22" in ended.stdout
 
 
+@pytest.mark.slow
 def test_flagged_tasks_and_failed_replies_are_left_out_in_figures_of_their_own(evaluate, tmp_path):
     coin = task(2, "import random\ndef f(x):\n    return random.random()")
     spoilt = dialogue(task(3), "")
@@ -194,6 +201,7 @@ def test_flagged_tasks_and_failed_replies_are_left_out_in_figures_of_their_own(e
     assert ended.status == 0
 
 
+@pytest.mark.slow
 def test_the_two_modes_of_the_grader_are_named(evaluate, tmp_path):
     answer = "import math\ndef f(x):\n    return math.floor(x) + 1"  # an import at the top: 0 as released
     write_rows(tmp_path / "rows.jsonl", [dialogue(task(1), answer)])
@@ -213,6 +221,7 @@ def without_records(row):
     return replace(row, dialogue_history=history)
 
 
+@pytest.mark.slow
 def test_turns_without_counts_are_measured_in_characters_or_by_a_tokenizer(evaluate, file, tmp_path):
     rows = [without_records(row) for row in read_rows(file, Trajectory)]
     write_rows(tmp_path / "bare.jsonl", rows)
@@ -224,6 +233,7 @@ def test_turns_without_counts_are_measured_in_characters_or_by_a_tokenizer(evalu
     assert lengths["unit"] == "tokens" and 12 < lengths["total"] < 6 * 22 + 6 * 6  # fewer than there are characters
 
 
+@pytest.mark.slow
 def test_pairs_of_rows_without_prompts_need_a_tokenizer(evaluate, file, tmp_path):
     rows = [without_records(row) for row in read_rows(file, Trajectory)]
     write_rows(tmp_path / "bare.jsonl", rows)
@@ -251,6 +261,7 @@ def test_no_pairs_are_no_file(evaluate, tmp_path):
 # --- real data --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_real_dialogues_keep_their_rewards_and_say_what_is_unknown(evaluate, tmp_path):
     rows = SHARED / "trajectories" / "qwen3_4b_40.jsonl"
     if not rows.exists():

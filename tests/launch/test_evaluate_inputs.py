@@ -86,6 +86,7 @@ def test_dialogues_of_different_turn_budgets_are_told(evaluate, tmp_path):
     assert (both.status, told in both.stderr) == (0, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["trajectories", "baseline"])
 def test_rewards_of_another_scale_are_refused_and_can_be_given_anew(evaluate, file, tmp_path, flag):
     rows = [replace(row, reward=reward) for row, reward in zip(read_rows(file, Trajectory), (0, 1, -1), strict=False)]
@@ -116,6 +117,7 @@ def test_a_graded_file_that_is_not_the_run_s_is_told_by_its_line(evaluate, file,
     assert told.startswith(f"error: {output}:5: this is not row 2 of what is graded here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "samples", "line", "says"),
     [
@@ -192,6 +194,7 @@ def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path):
     assert without_time[0] == without_time[1]
 
 
+@pytest.mark.slow
 def test_a_finished_output_is_not_graded_again(evaluate, file, tmp_path, monkeypatch):
     flags = (f"--trajectories={file}", f"--output={tmp_path / 'out'}", "--no-references")
     first = evaluate(*flags)
@@ -205,6 +208,7 @@ def test_a_finished_output_is_not_graded_again(evaluate, file, tmp_path, monkeyp
     ]
 
 
+@pytest.mark.slow
 def test_an_output_of_other_rows_or_another_grader_is_refused(evaluate, file, tmp_path):
     flags = (f"--trajectories={file}", f"--output={tmp_path / 'out'}", "--no-references")
     assert evaluate(*flags).status == 0

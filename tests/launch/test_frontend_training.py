@@ -14,7 +14,7 @@ from colbench_env.types import Pair, Ranked, Task, Trajectory
 from launch import rank, train
 from tests.colbench_env.chromium import chromium_or_skip
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -30,7 +30,7 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def sweet(python, tmp_path_factory):
+def sweet(optimised, python, tmp_path_factory):
     """The directory of a finished run of SWEET-RL."""
     run_dir = tmp_path_factory.mktemp("pages") / "sweet"
     ended = python("-m", "launch.train", f"--run-dir={run_dir}", *SMALL)

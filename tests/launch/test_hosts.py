@@ -30,7 +30,7 @@ SECONDS = 400  # after which a test gives up on a process; a slow machine compil
 HEARTBEAT = 10
 FLAGS = (
     "--mesh=4x2",
-    "--num-tasks=20",
+    "--num-tasks=12",
     "--rollouts.samples=4",
     "--rollouts.rows=16",
     "--ranking.candidates=2",
@@ -40,7 +40,7 @@ FLAGS = (
     *(f"--{stage}.training.save-every=1" for stage in ("critic", "policy")),
     *(f"--{stage}.training.log-every=1" for stage in ("critic", "policy")),
     "--critic.training.epochs=3",
-    "--evaluation.num-tasks=8",
+    "--evaluation.num-tasks=4",
 )
 
 
@@ -88,15 +88,9 @@ def ended(process: subprocess.Popen) -> tuple[int, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory):
-    """Runs share compiled programs, as nothing else is slow."""
-    shared = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        "XLA_FLAGS": "",
-    }
-    started = Processes(shared)
+def processes(optimised):
+    """Starts them, and kills at the end what still goes on."""
+    started = Processes({"XLA_FLAGS": ""})
     yield started
     started.kill_all()
 

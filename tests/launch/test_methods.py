@@ -104,6 +104,7 @@ def test_a_file_that_the_method_does_not_read_is_refused(start, given, tmp_path,
 # --- methods and switches --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_imitation_trains_on_the_successes_alone_and_with_its_own_batch(run):
     run_dir = run(
         ("rollouts", "grading", "policy"), ["trajectories"], "--algorithm=rft", "--policy.training.batch-size=4",
@@ -174,6 +175,7 @@ def test_a_given_row_that_cannot_be_trained_on_is_named_by_its_line(start, tiny_
     assert f"{given}{sentence}" in ended.refuses()
 
 
+@pytest.mark.slow
 def test_long_pairs_are_refused_cut_or_dropped(run, start, tiny_model, given, tmp_path):
     flags = ("--policy.training.truncation=drop-pair", "--policy.training.max-length=16")
     run(("turn-pairs",), ["turn-pairs"], *flags)
@@ -240,6 +242,7 @@ def test_the_first_rows_can_be_held_out_as_the_released_trainer_does(run):
 # --- text or token columns -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_critic_refuses_pairs_without_the_reference_solution(run, start, tiny_model, chat, tmp_path):
     rows = released.trajectories(chat)
     path = released.write(tmp_path / "pairs.jsonl", released.turn_pairs(rows, chat.format.end))

@@ -48,6 +48,7 @@ def test_where_every_page_got_what_it_asked_for_nothing_is_said(rows):
     assert missing_sheets("start", rows) == []
 
 
+@pytest.mark.slow
 def test_evaluate_warns_and_says_it_in_its_report(in_process, tmp_path):
     rows = tmp_path / "rows.jsonl"
     write_rows(rows, [replace(row(missing_sheets=[FONTS]), reward=0.5), replace(row(), reward=0.75)])

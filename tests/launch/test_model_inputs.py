@@ -49,6 +49,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_model_that_cannot_be_used_is_refused_before_any_work(start, tmp_path, model, case):
     damage, sentence = CASES[case]

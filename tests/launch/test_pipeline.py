@@ -1,7 +1,6 @@
 """The whole pipeline in small: one run left alone, one killed again and again, and what both have written."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -25,18 +24,18 @@ from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.train.loop import restore_params
 from sweet_jax.train.settings import Training
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 
 ROOT = Path(__file__).parents[2]
 STAGES = (
     "tasks", "rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs", "policy", "evaluation",
 )  # fmt: skip
-TASKS, SAMPLES, HELD_OUT, CANDIDATES, STEPS, KEPT = 33, 4, 8, 4, 4, 40
+TASKS, SAMPLES, HELD_OUT, CANDIDATES, STEPS, KEPT = 17, 4, 4, 2, 4, 20
 FLAGS = (
-    "--mesh=4x2",
+    "--mesh=2x2",
     f"--num-tasks={TASKS}",
     f"--rollouts.samples={SAMPLES}",
-    "--rollouts.rows=32",  # of the 132 dialogues that are wanted
+    "--rollouts.rows=16",  # of the 68 dialogues that are wanted
     f"--ranking.candidates={CANDIDATES}",
     "--ranking.data-fraction=0.05",
     *(f"--{stage}.training.batch-size=8" for stage in ("critic", "policy")),
@@ -48,29 +47,19 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="module")
-def command(tmp_path_factory) -> Callable[[Path], subprocess.Popen]:
-    """Starts `python -m launch.train` on a run directory. The runs share compiled programs, as nothing else is slow."""
-    shared = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-
-    def start(run_dir: Path) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-m", "launch.train", f"--run-dir={run_dir}", *FLAGS],
-            cwd=ROOT, env=os.environ | shared, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    return start
+def begin(run_dir: Path) -> subprocess.Popen:
+    """Starts `python -m launch.train` on a run directory."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch.train", f"--run-dir={run_dir}", *FLAGS], cwd=ROOT, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def straight(command, tmp_path_factory) -> Path:
+def straight(optimised, tmp_path_factory) -> Path:
     """The directory of a run that nobody disturbed."""
     run_dir = tmp_path_factory.mktemp("runs") / "straight"
-    process = command(run_dir)
+    process = begin(run_dir)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     return run_dir
@@ -98,7 +87,7 @@ def test_every_stage_leaves_a_note_and_the_run_ends_with_a_report(straight):
 
 def test_the_run_directory_holds_the_resolved_configuration(straight):
     settings = json.loads((straight / "config.json").read_text())
-    assert (settings["mesh"], settings["num_tasks"], settings["model"]) == ("4x2", TASKS, "embedded")
+    assert (settings["mesh"], settings["num_tasks"], settings["model"]) == ("2x2", TASKS, "embedded")
     assert settings["critic"]["training"]["max_grad_norm"] == 1.0
     assert settings["critic"]["beta"] == PRESETS["embedded"]().critic.beta
 
@@ -226,13 +215,12 @@ def test_the_trained_policy_is_a_model_directory_that_differs_from_the_start_pol
     assert (exported / "model.safetensors").read_bytes() != (shipped / "model.safetensors").read_bytes()
 
 
-def test_a_second_start_of_a_finished_run_computes_nothing_again(straight, command, files):
+def test_a_second_start_of_a_finished_run_computes_nothing_again(straight, start, files):
     before = files(straight)
-    process = command(straight)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    ended = start(f"--run-dir={straight}", *FLAGS)
+    assert ended.status == 0, ended.stderr
     assert files(straight) == before
-    assert [f" {stage}: already done" in errors for stage in STAGES] == [True] * len(STAGES)
+    assert [f" {stage}: already done" in ended.stderr for stage in STAGES] == [True] * len(STAGES)
 
 
 # --- killed ----------------------------------------------------------------------------------------------------------
@@ -269,11 +257,11 @@ MOMENTS = (
 
 
 @pytest.fixture(scope="module")
-def killed(command, straight, tmp_path_factory) -> Path:
+def killed(straight, tmp_path_factory) -> Path:
     """The directory of a run that was killed at every one of the moments and then left to end."""
     run_dir = tmp_path_factory.mktemp("runs") / "killed"
     for moment in MOMENTS:
-        process = command(run_dir)
+        process = begin(run_dir)
         while not moment.sign(run_dir):
             assert process.poll() is None, f"ended before the moment in {moment.stage}: {process.stderr.read()}"
             time.sleep(0.005)
@@ -282,7 +270,7 @@ def killed(command, straight, tmp_path_factory) -> Path:
         assert process.returncode == -signal.SIGKILL
         assert not (run_dir / moment.stage / "done.json").exists(), f"{moment.stage} was over before the kill"
         (run_dir / "log.txt").rename(run_dir / f"log-until-{moment.stage}.txt")
-    process = command(run_dir)
+    process = begin(run_dir)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     return run_dir
@@ -322,7 +310,7 @@ def test_a_killed_run_ends_with_the_same_policy_to_the_last_bit(straight, killed
 
 
 def test_a_killed_run_trains_the_same_critic_to_the_last_bit(straight, killed):
-    config, mesh = from_hf(straight / "policy" / "model"), make_mesh(MeshShape(4, 2))
+    config, mesh = from_hf(straight / "policy" / "model"), make_mesh(MeshShape(2, 2))
     settings = Training(batch_size=8, epochs=STEPS, max_steps=STEPS)
     count = json.loads((straight / "critic" / "done.json").read_text())["pairs"]
     shapes = param_shapes(config, mesh)

@@ -17,6 +17,7 @@ def parsed(*flags: str) -> TrainConfig:
     return cli.parse(TrainConfig, list(flags), PRESETS, "embedded")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "algorithm", "batch", "epochs"),
     [

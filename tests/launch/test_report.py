@@ -34,6 +34,7 @@ def run(tmp_path):
     return make_run(tmp_path / "runs" / "first")
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_dialogues(run):
     write_report(run, 123.45)
     found = read_json(run)
@@ -51,6 +52,7 @@ def test_the_numbers_are_those_of_the_dialogues(run):
     assert trained["by_turns"] == [{"turns": 3, "dialogues": 20, "counted": 20, "successes": 16, "rewards": 16.0}]
 
 
+@pytest.mark.slow
 def test_the_report_says_how_the_run_was_made(run):
     write_report(run, 123.45)
     found = read_json(run)
@@ -69,6 +71,7 @@ def test_the_report_says_how_the_run_was_made(run):
     assert "at most 10 agent turns" in (run.directory.path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_pages_that_did_not_get_their_stylesheet_are_a_warning_of_the_report(run):
     path = run.directory.path / "evaluation" / "trained.jsonl"
     first, *rest = read_rows(path, Trajectory)
@@ -139,6 +142,7 @@ def test_the_entropy_of_each_policy_stands_by_turn(run):
     assert "Entropy of the policy by turn" in html and html.count("<svg") == 10
 
 
+@pytest.mark.slow
 def test_the_console_shows_the_table_the_files_and_what_to_try(run):
     write_report(run, 123.45)
     folder, lines = run.directory.path, printed(run).splitlines()
@@ -188,6 +192,7 @@ def test_a_report_older_than_a_stage_or_without_its_page_is_made_again_and_keeps
     assert read_json(run)["last_start_seconds"] is None
 
 
+@pytest.mark.slow
 def test_a_zero_shot_run_has_one_policy_and_no_difference(tmp_path):
     run = make_run(tmp_path / "run", algorithm="zero-shot")
     write_report(run, 1.0)
@@ -211,6 +216,7 @@ def test_answers_that_could_not_be_graded_are_told_and_left_out(run):
     assert "could not be graded" in (run.directory.path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_in_which_nothing_could_be_graded_still_has_a_report(run):
     for name in ("start", "trained"):
         rows = [dataclasses.replace(trajectory(n, 0, 0, 5), reward=None, answer=NO_ANSWER) for n in range(1, 3)]
@@ -259,6 +265,7 @@ def test_numbers_are_written_for_people():
     assert [duration(s) for s in (8.14, 59.7, 754.2, 7322)] == ["8.1 s", "1 min 00 s", "12 min 34 s", "2 h 02 min"]
 
 
+@pytest.mark.slow
 def test_the_report_is_written_whole_or_not_at_all(run, monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")

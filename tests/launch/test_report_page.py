@@ -55,6 +55,7 @@ def html(reported):
     return (reported.directory.path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_says_in_a_paragraph_what_the_run_did(html):
     assert (
         "<p>The start policy was trained on 400 scripted dialogues. The critic was trained on 120 such pairs in 250 "
@@ -72,6 +73,7 @@ def test_figures_of_the_miniature_stand_in_no_table_of_the_paper(run, tmp_path):
     assert "8B SWEET-RL" in miniature and "do not stand here" in miniature
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing_and_links_only_to_files_of_the_run(html, reported):
     elements = Elements(html)
     assert elements.open == []
@@ -134,6 +136,7 @@ def test_the_examples_are_the_first_of_each_kind(run):
     assert [(example.number, example.kind) for example in alone] == [(1, "solved"), (2, "solved")]
 
 
+@pytest.mark.slow
 def test_the_smallest_runs_can_be_drawn():
     from launch.reporting.plots import bars, curve
 

@@ -21,6 +21,8 @@ from launch.common.settings import Rollouts
 from launch.rollouts.config import RolloutConfig, settings_of
 from launch.training.presets import PRESETS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 SMALL = ("--num-tasks=4", "--samples=2", "--max-new-tokens=8", "--max-turns=3", "--max-length=512", "--rows=4")
@@ -31,7 +33,6 @@ def flags(tiny_model):
     return (*SMALL, f"--model={tiny_model}", "--agent-prompt=none")
 
 
-@pytest.mark.slow
 def test_a_dialogue_does_not_depend_on_how_many_are_under_way(in_process, flags, tmp_path):
     written = []
     for in_flight in (1, 7):
@@ -57,7 +58,6 @@ def test_a_file_cut_off_anywhere_is_continued_to_the_same_bytes(in_process, flag
     assert "was played with" in refused
 
 
-@pytest.mark.slow
 def test_a_killed_rollout_goes_on_with_what_is_missing(in_process, flags, tmp_path):
     whole, output = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
     assert in_process(rollout.main, *flags, f"--output={whole}").status == 0
@@ -72,7 +72,6 @@ def test_a_killed_rollout_goes_on_with_what_is_missing(in_process, flags, tmp_pa
     assert output.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.slow
 def test_a_mesh_of_eight_devices_and_two_processes_write_the_rows_of_one_device(in_process, flags, tmp_path):
     one, eight, two = (tmp_path / f"{name}.jsonl" for name in ("one", "eight", "two"))
     processes = several(*flags, "--mesh=2x1", f"--output={two}")

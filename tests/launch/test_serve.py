@@ -110,6 +110,7 @@ def test_a_seed_gives_the_same_answer_again_streamed_or_not(client):
     assert [c.choices[0].finish_reason for c in chunks[:-1]][-1] == whole.choices[0].finish_reason
 
 
+@pytest.mark.slow
 def test_finish_reason_and_usage_tell_how_a_turn_ended(client):
     ended = ask(client, temperature=0).choices[0]
     assert (ended.finish_reason, ended.message.content) == ("stop", "I WANT TO ANSWER:\n")
@@ -117,6 +118,7 @@ def test_finish_reason_and_usage_tell_how_a_turn_ended(client):
     assert (cut.choices[0].finish_reason, cut.usage.completion_tokens) == ("length", 1)
 
 
+@pytest.mark.slow
 def test_choices_differ_and_the_first_is_that_of_a_single_one(client):
     many, one = ask(client, n=4, **WILD), ask(client, **WILD)
     texts = [choice.message.content for choice in many.choices]
@@ -208,6 +210,7 @@ def test_a_server_whose_engine_has_died_says_so_in_streams_requests_and_health(m
             assert caught.value.status_code == 503
 
 
+@pytest.mark.slow
 def test_a_stream_has_one_event_for_tokens_that_were_drawn_together(client):
     *chunks, last = streamed(client, n=8, **WILD, stream_options={"include_usage": True})
     pieces = [chunk for chunk in chunks if chunk.choices[0].delta.content]
@@ -332,6 +335,7 @@ def test_odd_requests_are_refused_and_leave_no_traceback(served, log):
     assert log == []
 
 
+@pytest.mark.slow
 def test_a_client_that_hangs_up_leaves_no_traceback(served, log):
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\nauthorization: Bearer secret\r\ncontent-length: "
     for stream, missing in ((True, 9), (True, 0), (False, 0)):

@@ -95,6 +95,7 @@ cli.run(serve.main)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("grace", "second", "expected"),
     [(0.5, False, "stopped by SIGTERM; run the same command again to continue\n"), (20, True, "")],

@@ -99,6 +99,7 @@ def test_200_idle_connections_are_closed_and_others_are_answered_meanwhile(chat)
         assert time.monotonic() - began < LATE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [b"", HEALTH, HEALTH + HEALTH])
 def test_a_head_that_comes_byte_by_byte_is_waited_for_only_so_long_first_or_behind_others(chat, first):
     with serving(chat, SHORT_HEAD) as port, connected(port) as client:
@@ -111,6 +112,7 @@ def test_a_head_that_comes_byte_by_byte_is_waited_for_only_so_long_first_or_behi
         assert received(client) == b"" and time.monotonic() - began < LATE
 
 
+@pytest.mark.slow
 def test_a_silent_connection_is_kept_for_the_next_request_only_so_long(chat):
     limits = Limits(header_timeout=SOON, keep_alive_timeout=3 * SOON)
     with serving(chat, limits) as port, connected(port) as client:
@@ -121,6 +123,7 @@ def test_a_silent_connection_is_kept_for_the_next_request_only_so_long(chat):
         assert received(client) == b""
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_come_is_a_408_and_the_connection_is_closed(chat):
     with serving(chat, Limits(body_timeout=SOON)) as port, connected(port) as client:
         client.sendall(POST)
@@ -131,6 +134,7 @@ def test_a_body_that_does_not_come_is_a_408_and_the_connection_is_closed(chat):
         assert json.loads(body) == {"error": error | {"param": None, "code": "request_timeout"}}
 
 
+@pytest.mark.slow
 def test_a_body_that_comes_in_pieces_in_time_is_read(chat):
     with serving(chat, Limits(body_timeout=LATE, header_timeout=SOON)) as port, connected(port) as client:
         client.sendall(POST)
@@ -216,6 +220,7 @@ def streams(pieces, size, pause):
     return app
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_read_may_take_longer_than_every_time_out():
     limits = Limits(header_timeout=SOON, body_timeout=SOON, keep_alive_timeout=SOON, unread_timeout=SOON)
     with listening(streams(pieces=6, size=3, pause=SOON / 2), limits) as (port, _):
@@ -251,6 +256,7 @@ def connected_with_small_buffer(port):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [{"keep_alive_timeout": SOON}, {"unread_timeout": SOON}], ids=str)
 def test_an_answer_that_is_read_all_the_time_is_whole_however_long_that_takes(limits):
     size = 2**20
@@ -266,6 +272,7 @@ def test_an_answer_that_is_read_all_the_time_is_whole_however_long_that_takes(li
         assert got >= size and time.monotonic() - began > 1.5 * SOON
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
 @pytest.mark.parametrize("size", [5 * 2**15, 2**20])
 def test_a_client_that_does_not_read_the_end_of_its_answer_loses_its_connection(more, size):
@@ -280,6 +287,7 @@ def test_a_client_that_does_not_read_the_end_of_its_answer_loses_its_connection(
         wait_until_all_are_closed(server)
 
 
+@pytest.mark.slow
 def test_a_connection_is_kept_for_the_next_request_after_an_answer_that_took_long_to_read():
     limits, size = Limits(keep_alive_timeout=SOON), 2**20
     with (

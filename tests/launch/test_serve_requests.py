@@ -240,6 +240,7 @@ FIELDS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=300, deadline=None)
 @hypothesis.given(
     st.binary(max_size=40)

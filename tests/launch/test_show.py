@@ -204,6 +204,7 @@ def test_flags_that_do_not_fit_together_end_with_status_2(in_process, flags):
     assert in_process(show.main, *flags).status == 2
 
 
+@pytest.mark.slow
 def test_missing_files_and_rows_are_named(in_process, tmp_path):
     path = write(tmp_path / "rows.jsonl", SOLVED)
     assert "rows.jsonl:5: there is no row" in in_process(show.main, f"--tokens={path}", "--row=5").refuses()

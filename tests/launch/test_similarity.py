@@ -42,6 +42,7 @@ def clip(directory):
     return ClipSimilarity.load(directory, failed="black", batch_size=4)
 
 
+@pytest.mark.slow
 def test_equal_pictures_score_one_and_others_less(clip):
     pages = [page(png(seed=seed)) for seed in range(6)]
     scores = clip.scores([*pages, pages[0]], [*pages, pages[1]])
@@ -76,6 +77,7 @@ def test_one_program_is_compiled_for_each_batch_size(clip, directory):
     assert similarity._embed._cache_size() == before + 1
 
 
+@pytest.mark.slow
 def test_a_picture_is_read_once_a_call_and_one_batch_before_it_is_embedded(clip, monkeypatch):
     events, preprocess, embed = [], similarity.preprocess, similarity._embed
     monkeypatch.setattr(similarity, "preprocess", lambda *given: events.append("read") or preprocess(*given))

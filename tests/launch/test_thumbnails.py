@@ -29,6 +29,7 @@ def opened(url):
     return Image.open(io.BytesIO(picture)), len(picture)
 
 
+@pytest.mark.slow
 def test_pages_become_pictures_of_a_bounded_size_and_long_ones_are_cut_below():
     long, turn = screenshot(1280, 4800), screenshot(1280, 720)
     found = images_of_pages(long, turn, 0.5, [turn, None])

@@ -36,6 +36,7 @@ def picture(mode, width, height):
     return image if mode == "RGBA" else image.convert(mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "width", "height", "changes"),
     [

@@ -34,6 +34,7 @@ def rewrite(directory, change):
     save_file(tensors, directory / SAFETENSORS, metadata={"format": "pt"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_saved_model_loads_bit_equal(tiny, mesh_of, random_params, tmp_path, dtype, tied):
@@ -50,6 +51,7 @@ def test_a_saved_model_loads_bit_equal(tiny, mesh_of, random_params, tmp_path, d
         np.testing.assert_array_equal(np.asarray(after[path]), np.asarray(before[path]), err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 def test_transformers_loads_what_we_save_and_computes_the_same(
     tiny, mesh_of, random_params, logits_of, torch_logits, tmp_path, tied
@@ -66,6 +68,7 @@ def test_transformers_loads_what_we_save_and_computes_the_same(
     np.testing.assert_allclose(ours, torch_logits(theirs, TOKENS_BT), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mesh_shape", "dtype"), [((4, 2), jnp.bfloat16), ((1, 1), jnp.float32)])
 def test_large_parameters_are_loaded_piece_by_piece_to_the_same_bits(
     tiny, mesh_of, random_params, tmp_path, monkeypatch, mesh_shape, dtype
@@ -89,6 +92,7 @@ def test_large_parameters_are_loaded_piece_by_piece_to_the_same_bits(
         np.testing.assert_array_equal(np.asarray(after[path]), np.asarray(before.astype(dtype)), err_msg=path)
 
 
+@pytest.mark.slow
 def test_only_slices_of_the_own_devices_are_read_and_equal_ones_once(saved, mesh_of, monkeypatch):
     counted, read = {}, hf_io._read
 
@@ -107,6 +111,7 @@ def test_only_slices_of_the_own_devices_are_read_and_equal_ones_once(saved, mesh
     hf_io.check_llama(saved, half)
 
 
+@pytest.mark.slow
 def test_a_large_parameter_is_saved_layer_by_layer(tiny, mesh_of, random_params, tmp_path, monkeypatch):
     params = random_params(tiny, mesh_of(2, 1))
     save_llama(tmp_path / "whole", tiny, params)
@@ -127,6 +132,7 @@ def test_a_mistral_without_window_is_a_llama(saved, mesh_of):
         load_llama(saved, mesh_of(1, 1))
 
 
+@pytest.mark.slow
 def test_float32_weights_can_be_loaded_as_bfloat16(saved, mesh_of):
     exact, rounded = (flatten(load_llama(saved, mesh_of(1, 1), dtype).params) for dtype in (jnp.float32, jnp.bfloat16))
     for path in exact:
@@ -160,6 +166,7 @@ def test_a_file_that_the_index_names_and_is_missing_is_named(saved, mesh_of):
         load_llama(saved, mesh_of(1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -237,6 +244,7 @@ def test_a_tensor_in_two_files_is_refused(saved, mesh_of):
         load_llama(saved, mesh_of(1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [7, 100, 5000, -4])
 def test_a_file_that_is_cut_short_is_refused_with_its_size(saved, mesh_of, size):
     whole = (saved / SAFETENSORS).read_bytes()
@@ -262,6 +270,7 @@ def test_weights_of_another_kind_than_safetensors_are_named(saved, mesh_of):
         load_llama(saved, mesh_of(1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "tensor", "sentence"),
     [
@@ -331,6 +340,7 @@ def test_a_tensor_of_another_shape_or_type_is_refused(saved, mesh_of):
         load_llama(saved, mesh_of(1, 1))
 
 
+@pytest.mark.slow
 def test_a_tied_model_may_repeat_its_embedding_but_not_contradict_it(tiny, mesh_of, random_params, tmp_path):
     config, mesh = dataclasses.replace(tiny, tie_word_embeddings=True), mesh_of(1, 1)
     save_llama(tmp_path, config, random_params(config, mesh))

@@ -32,6 +32,7 @@ def loss_and_gradients(config, mesh, params, tokens_bt=TOKENS_BT, **options):
     return float(value), {path: np.asarray(gradient) for path, gradient in flatten(gradients).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -158,6 +159,7 @@ def test_a_second_prefill_continues_each_row_at_its_own_position(tiny, mesh_of, 
         np.testing.assert_allclose(ours[row], whole[row, start : start + 6], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_right_padding_changes_no_logits(tiny, mesh_of, random_params, logits_of):
     mesh = mesh_of(1, 1)
     params = random_params(tiny, mesh)
@@ -167,6 +169,7 @@ def test_right_padding_changes_no_logits(tiny, mesh_of, random_params, logits_of
     np.testing.assert_allclose(long[:, :9], short, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_row_does_not_depend_on_the_other_rows(tiny, mesh_of, random_params, logits_of):
     mesh = mesh_of(1, 1)
     params = random_params(tiny, mesh)
@@ -175,6 +178,7 @@ def test_a_row_does_not_depend_on_the_other_rows(tiny, mesh_of, random_params, l
     np.testing.assert_allclose(together[3:4], alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_compute_stays_near_float32_and_logits_are_float32(tiny, mesh_of, random_params, logits_of):
     mesh = mesh_of(1, 1)
     params = random_params(tiny, mesh)
@@ -184,6 +188,7 @@ def test_bfloat16_compute_stays_near_float32_and_logits_are_float32(tiny, mesh_o
     assert 1e-4 < np.abs(rough - exact).max() < 0.05 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 def test_rows_that_the_data_axis_does_not_divide_are_refused(tiny, mesh_of, random_params, logits_of):
     mesh = mesh_of(4, 2)
     with pytest.raises(ModelError, match="batch of size 6 does not divide over mesh axis 'data' of 4"):

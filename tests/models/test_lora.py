@@ -62,6 +62,7 @@ def test_adapters_are_worth_the_merged_weights(tiny, mesh_of, random_params, mes
     assert np.abs(expected - compute(tiny, mesh, params, scan=scan)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_merging_adds_alpha_over_rank_times_the_product(tiny, mesh_of, random_params):
     lora = LoraConfig(rank=2, alpha=6.0, targets=("down",))
     mesh = mesh_of(1, 1)
@@ -84,6 +85,7 @@ def test_adapters_lie_as_the_weight_does_along_its_own_axes(tiny, mesh_of):
     assert {path.rpartition("/")[0] for path in lora_table(tiny, ADAPTED)} == set(TARGETS.values())
 
 
+@pytest.mark.slow
 def test_adapters_without_a_configuration_and_bad_settings_are_refused(tiny, mesh_of, random_params):
     mesh = mesh_of(1, 1)
     adapted = random_params(tiny, mesh) | init_lora(tiny, ADAPTED, jax.random.key(1), mesh)

@@ -60,6 +60,7 @@ def test_weights_are_split_over_tensor_only_for_inference(tiny, mesh_of):
     assert shardings["layers"]["attention"]["o"].spec == P(None, "tensor", None)
 
 
+@pytest.mark.slow
 def test_fresh_parameters_follow_the_table_and_do_not_depend_on_the_mesh(tiny, mesh_of):
     mesh = mesh_of(4, 2)
     split, single = (flatten(init_params(tiny, jax.random.key(0), m)) for m in (mesh, mesh_of(1, 1)))

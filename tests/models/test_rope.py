@@ -22,6 +22,7 @@ def test_long_wavelengths_are_stretched_short_ones_kept_and_those_between_blende
     np.testing.assert_allclose(inverse_frequencies(config), [1.0, 0.0427512, 0.00125, 0.000125], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_frequencies_are_those_of_hugging_face_for_llama_3_1(tiny):
     pytest.importorskip("torch")
     import transformers
@@ -41,6 +42,7 @@ def test_pairs_of_halves_turn_by_position_times_frequency():
     np.testing.assert_allclose(rotate(x_btnh, angles_bth), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_tables_are_float32_and_the_result_keeps_its_dtype(tiny):
     angles_bth = rotary_angles(jnp.array([[0, 63]]), tiny)
     assert angles_bth.dtype == jnp.float32

@@ -120,6 +120,7 @@ def test_pad_may_equal_the_end_and_several_ids_may_end_a_turn(tmp_path):
         Chat.load(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None, max_examples=100)
 @given(messages=dialogues)
@@ -135,6 +136,7 @@ def test_counted_tokens_are_exactly_the_agents_words_and_the_end_of_turn(kind, m
     assert c.bos_id is None or row.ids.tolist().count(c.bos_id) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None, max_examples=100)
 @given(messages=dialogues)
@@ -153,6 +155,7 @@ def test_pieces_kept_as_sampled_equal_one_tokenisation(kind, messages):
     assert same(c.row_from_turns(prompt, turns), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None, max_examples=100)
 @given(messages=dialogues, reference=contents)

@@ -70,6 +70,7 @@ def assert_same_bits(found, expected):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(expected))
 
 
+@pytest.mark.slow
 def test_a_restored_state_has_the_same_bits_and_its_notes(tmp_path):
     line = Line()
     state = line.train(line.first(), range(3))
@@ -84,6 +85,7 @@ def test_a_restored_state_has_the_same_bits_and_its_notes(tmp_path):
     assert_same_bits(found.state, state)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_bits_of_an_uninterrupted_one(tmp_path):
     line = Line(MeshShape(4, 2))
     straight = line.train(line.first(), range(6))
@@ -95,6 +97,7 @@ def test_a_resumed_training_ends_with_the_bits_of_an_uninterrupted_one(tmp_path)
     assert_same_bits(again.train(found.state, range(found.step, 6)), straight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("saved", "restored"), [((4, 2), (1, 1)), ((1, 1), (2, 2))])
 def test_a_checkpoint_is_restored_onto_another_mesh(tmp_path, saved, restored):
     line, other = Line(MeshShape(*saved)), Line(MeshShape(*restored))
@@ -106,6 +109,7 @@ def test_a_checkpoint_is_restored_onto_another_mesh(tmp_path, saved, restored):
     assert found.params["w"].sharding == other.shardings.params["w"]
 
 
+@pytest.mark.slow
 def test_only_the_newest_are_kept_and_a_step_is_saved_once(tmp_path):
     line = Line()
     with Checkpoints(tmp_path, keep=2) as checkpoints:
@@ -129,6 +133,7 @@ def damage(directory):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it_and_can_be_saved_again(tmp_path, caplog):
     line = saved_steps(tmp_path, (1, 2))
     damage(tmp_path / "2")
@@ -141,6 +146,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it_and_can_be_sa
         assert checkpoints.restore(line.abstract()).step == 2
 
 
+@pytest.mark.slow
 def test_checkpoints_of_which_none_can_be_read_are_an_error_and_stay(tmp_path):
     line = saved_steps(tmp_path, (1,))
     damage(tmp_path / "1")
@@ -150,6 +156,7 @@ def test_checkpoints_of_which_none_can_be_read_are_an_error_and_stay(tmp_path):
     assert (tmp_path / "1").is_dir()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_shapes_is_an_error_and_stays(tmp_path):
     line = saved_steps(tmp_path, (1, 2))
     line.params = {"w": jnp.zeros((8, 2)), "b": jnp.zeros(2)}
@@ -159,6 +166,7 @@ def test_a_checkpoint_of_other_shapes_is_an_error_and_stays(tmp_path):
     assert sorted(child.name for child in tmp_path.iterdir()) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_killed_save_left_behind_is_no_checkpoint(tmp_path):
     line = saved_steps(tmp_path, (1,))
     half = tmp_path / "2.orbax-checkpoint-tmp-7" / "state"
@@ -169,12 +177,14 @@ def test_a_folder_that_a_killed_save_left_behind_is_no_checkpoint(tmp_path):
         assert checkpoints.restore(line.abstract()).step == 1
 
 
+@pytest.mark.slow
 def test_a_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="file/checkpoints"):
         Checkpoints(tmp_path / "file" / "checkpoints")
 
 
+@pytest.mark.slow
 def test_a_disk_that_refuses_is_named_and_the_older_checkpoint_stays(tmp_path):
     line = saved_steps(tmp_path, (1,))
     large = {"x": jax.random.normal(jax.random.key(0), (1024, 1024))}
@@ -200,6 +210,7 @@ for step in range(1, 10_000):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.013])
 def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path, delay):
     process = subprocess.Popen(
@@ -221,6 +232,7 @@ def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path, delay
     np.testing.assert_array_equal(found.state["x"], np.full((64, 1024), found.step))
 
 
+@pytest.mark.slow
 def test_notes_are_plain_json(tmp_path):
     saved_steps(tmp_path, (1,))
     notes = next((tmp_path / "1" / "notes").iterdir())

@@ -104,6 +104,7 @@ def delete(path):
 DAMAGES = (halve, zero, flip_one_bit, garble, empty, delete)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_whatever_happens_to_a_file_of_the_newest_checkpoint_the_one_before_it_is_taken(whole, tmp_path, caplog, kind):
     for number, path in enumerate(files(whole / "2")):
@@ -121,6 +122,7 @@ def test_whatever_happens_to_a_file_of_the_newest_checkpoint_the_one_before_it_i
         assert steps(copy) == ["1"], name
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_gone_and_metadata_of_another_kind_are_found_before_the_library_looks(copy):
     shutil.rmtree(copy / "2" / "state")
     (copy / "1" / "_CHECKPOINT_METADATA").write_text("[]")
@@ -131,6 +133,7 @@ def test_a_folder_that_is_gone_and_metadata_of_another_kind_are_found_before_the
         checkpoints.restore(abstract())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_damage_to_every_checkpoint_is_one_sentence_with_the_folder_and_they_stay(copy, kind):
     for step in ("1", "2"):
@@ -146,6 +149,7 @@ def test_damage_to_every_checkpoint_is_one_sentence_with_the_folder_and_they_sta
     assert steps(copy) == ["1", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [halve, zero, empty, delete])
 def test_without_checksums_what_the_library_cannot_read_is_damaged(copy, caplog, kind):
     for step in ("1", "2"):
@@ -164,6 +168,7 @@ def test_without_checksums_what_the_library_cannot_read_is_damaged(copy, caplog,
     assert steps(copy) == ["1"]
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_the_newest_whole_checkpoint_and_nothing_is_deleted(copy, caplog):
     flip_one_bit(arrays(copy / "2"))
     saved = SavedParams(copy)
@@ -188,6 +193,7 @@ def on_first_look(monkeypatch, step, happens):
     monkeypatch.setattr(checkpoint, "find_damage", look)
 
 
+@pytest.mark.slow
 def test_checkpoints_that_a_training_rotates_while_they_are_looked_at_are_not_damaged(
     copy, tmp_path, monkeypatch, caplog
 ):
@@ -203,6 +209,7 @@ def test_checkpoints_that_a_training_rotates_while_they_are_looked_at_are_not_da
     assert_holds(saved.read(abstract()["params"]), 2, "params")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_half_deleted_when_it_is_looked_at_is_passed_over_for_the_newer_one(
     copy, tmp_path, monkeypatch, caplog
 ):
@@ -216,12 +223,14 @@ def test_a_checkpoint_that_is_half_deleted_when_it_is_looked_at_is_passed_over_f
     assert SavedParams(copy).step == 3 and caplog.text == ""
 
 
+@pytest.mark.slow
 def test_where_every_checkpoint_goes_while_it_is_looked_at_there_is_none(copy, monkeypatch):
     on_first_look(monkeypatch, "2", lambda directory: [shutil.rmtree(directory / step) for step in ("1", "2")])
     with pytest.raises(BadInput, match=f"^{copy}: there is no checkpoint$"):
         SavedParams(copy)
 
 
+@pytest.mark.slow
 def test_checksums_that_are_gone_when_they_are_read_are_damaged(copy, monkeypatch):
     from sweet_jax.train import checksums
 
@@ -230,6 +239,7 @@ def test_checksums_that_are_gone_when_they_are_read_are_damaged(copy, monkeypatc
     assert checksums.find_damage(copy / "2") == "checksums.json is damaged"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_deleted_while_it_is_read_is_told_so(copy):
     saved = SavedParams(copy)
     shutil.rmtree(copy / "2")
@@ -246,6 +256,7 @@ def wrapped(cause):
     return error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [MemoryError("no room"), WANT_OF_MEMORY, wrapped(MemoryError()), wrapped(WANT_OF_MEMORY), KeyboardInterrupt()],
@@ -266,6 +277,7 @@ def test_want_of_memory_and_an_interrupt_are_no_damage(copy, monkeypatch, error,
     assert steps(copy) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_a_whole_checkpoint_that_cannot_be_read_or_is_of_other_shapes_stays(copy, monkeypatch):
     with Checkpoints(copy) as checkpoints:
         with pytest.raises(BadInput, match=r"no checkpoint can be read \(steps \[1, 2\]\): (?!.*Delete)"):
@@ -280,6 +292,7 @@ def test_a_whole_checkpoint_that_cannot_be_read_or_is_of_other_shapes_stays(copy
     assert steps(copy) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_a_file_that_the_system_refuses_to_open_is_not_damaged(copy, monkeypatch):
     from sweet_jax.train import checksums
 

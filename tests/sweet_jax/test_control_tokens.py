@@ -101,6 +101,7 @@ def test_a_tokenizer_that_cannot_take_its_control_tokens_as_text_is_refused_when
         Chat(tokenizer)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(text=texts)
 def test_no_content_becomes_a_control_token(text):
@@ -136,6 +137,7 @@ def test_sentencepiece_text_around_a_spelled_token_is_tokenised_as_without_it(pi
     assert pieces.decode(with_it).replace(" ", "") == (before + "old<s></s>").replace(" ", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama3", "chatml", "inst"])
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())

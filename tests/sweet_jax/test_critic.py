@@ -69,6 +69,7 @@ def test_the_log_ratio_critic_equals_zero_for_the_start_model_itself():
     np.testing.assert_allclose(make_log_ratio_critic(model, 3)(params, BATCH, ref_bt), np.zeros((2, 3)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_value_head_is_linear_in_the_mean_hidden_state_of_each_turn():
     model, llama = tiny()
     params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
@@ -81,6 +82,7 @@ def test_the_value_head_is_linear_in_the_mean_hidden_state_of_each_turn():
     np.testing.assert_allclose(found, [[first, second, 0], [only, 0, 0]], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_follows_a_turn_changes_no_value_of_that_turn():
     model, llama = tiny()
     params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
@@ -123,6 +125,7 @@ def test_the_value_head_learns_to_order_a_pair():
     assert metrics["rewards/accuracies"].value == 1.0
 
 
+@pytest.mark.slow
 def test_a_value_head_with_an_nll_is_refused():
     with pytest.raises(BadInput, match="nll_coef is 0.01"):
         value_head_objective(tiny()[0], PreferenceLoss(nll_coef=0.01))

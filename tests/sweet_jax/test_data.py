@@ -66,6 +66,7 @@ def test_a_finite_stream_resumed_near_its_end_still_ends():
     assert stream.get_state()["next_index"] == 5
 
 
+@pytest.mark.slow
 def test_processes_share_each_batch_whatever_their_number():
     whole = take(pair_stream(10, 4, seed=5), 6)
     for count in (2, 4):
@@ -100,6 +101,7 @@ def test_streams_that_cannot_be_made_are_bad_input():
 # --- batches of like length ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 500), min_size=1, max_size=60),

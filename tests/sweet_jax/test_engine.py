@@ -17,6 +17,8 @@ from models.parameters import inference_shardings, init_params
 from sweet_jax.generation import Engine, EngineClosed, Lockstep, LockstepEngine, Request, Sampling
 from sweet_jax.mesh import MeshShape, make_mesh
 
+pytestmark = pytest.mark.slow
+
 VOCAB, NEW, ROOM = 40, 8, 128
 ONE, MANY = MeshShape(1, 1), MeshShape(4, 2)
 END = (7,)
@@ -73,7 +75,6 @@ async def dialogue(engine, name, turns=3, between=None):
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
 def test_both_engines_give_the_same_bits(engine, shape):
     found = asyncio.run(together(engine(shape), range(30)))
@@ -141,7 +142,6 @@ def test_an_error_of_the_devices_reaches_everybody_in_lockstep(monkeypatch):
     asyncio.run(main())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
 def test_a_result_is_the_same_to_the_bit_alone_among_others_and_in_another_order(engine, shape):
     made = engine(shape)
@@ -185,7 +185,6 @@ def noted(made):
     return called
 
 
-@pytest.mark.slow
 def test_equal_prompts_that_wait_together_are_read_once_and_change_no_bit(engine):
     made = engine(rows=4)
 
@@ -251,7 +250,6 @@ def test_alternatives_are_told_where_asked_and_change_nothing(engine):
     asyncio.run(main())
 
 
-@pytest.mark.slow
 def test_leaving_half_way_frees_the_row_and_forgets_the_session(engine):
     made = engine(rows=1)
 
@@ -311,7 +309,6 @@ def test_closing_tells_those_who_wait(engine):
     asyncio.run(main())
 
 
-@pytest.mark.slow
 def test_as_many_programs_are_compiled_as_buckets_are_used(engine):
     model, params = setting()
     fresh = Llama(model.config, model.mesh, jnp.float32, remat="full")  # no other test has its programs

@@ -86,6 +86,7 @@ def test_chunks_give_the_value_and_the_gradient_of_the_full_computation(tied, ch
     assert_same_logps_and_gradient(logps_and_gradient(chunked, params, TOKENS), full_logps_and_gradient(tied))
 
 
+@pytest.mark.slow
 def test_the_first_column_is_zero_and_the_probabilities_of_all_tokens_sum_to_one():
     model, params = tiny()
     prompt = jnp.broadcast_to(TOKENS[:1, :3], (VOCAB, 3))
@@ -95,12 +96,14 @@ def test_the_first_column_is_zero_and_the_probabilities_of_all_tokens_sum_to_one
     np.testing.assert_allclose(jnp.exp(logp_bt[:, -1]).sum(), 1.0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_temperature_divides_the_logits():
     model, params = tiny()
     found = logps(model, params, TOKENS, chunk=4, temperature=0.7)
     np.testing.assert_allclose(found, full_logps(model, params, TOKENS, 0.7), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_on_the_right_changes_no_log_prob():
     model, params = tiny()
     padded = logps(model, params, jnp.pad(TOKENS, [(0, 0), (0, 6)], constant_values=3), chunk=4)
@@ -122,6 +125,7 @@ def largest_float32(jaxpr):
     return max(sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [4, 1000])
 def test_no_float32_array_of_rows_x_tokens_x_vocabulary_is_made_forward_or_backward(chunk):
     model, params = tiny()
@@ -168,6 +172,7 @@ def test_reference_log_probs_come_in_the_order_of_the_rows_and_without_padding()
         np.testing.assert_allclose(array, expected[: len(array)], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_scoring_goes_on_behind_what_is_on_disk_with_the_same_bits(tmp_path):
     cache = ReferenceCache(tmp_path)
 

@@ -39,6 +39,7 @@ def test_advantages_of_a_two_turn_dialogue_are_the_ones_worked_out_by_hand(aggre
     np.testing.assert_allclose(turn_advantages(LOGP, REF, TURNS, 3, aggregation), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_row_without_counted_tokens_has_advantage_zero_and_finite_gradients():
     none = jnp.zeros_like(TURNS)
     for aggregation in AGGREGATIONS:
@@ -53,6 +54,7 @@ def test_an_unknown_aggregation_is_named():
         turn_advantages(LOGP, REF, TURNS, 3, "mean-of-means")
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 0), st.floats(-5, 0), st.integers(0, 3)), min_size=9, max_size=9))
 def test_token_mean_summed_over_turns_is_the_mean_over_all_tokens_that_count(tokens):
@@ -62,6 +64,7 @@ def test_token_mean_summed_over_turns_is_the_mean_over_all_tokens_that_count(tok
     np.testing.assert_allclose(found, counted.mean() if counted.size else 0.0, atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.sampled_from(AGGREGATIONS), st.integers(1, 5))
 def test_padding_changes_no_advantage(aggregation, padding):

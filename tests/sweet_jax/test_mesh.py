@@ -52,6 +52,7 @@ def test_a_mesh_larger_than_the_machine_names_both_numbers():
         make_mesh(MeshShape(64, 2))
 
 
+@pytest.mark.slow
 def test_a_machine_without_accelerator_emulates_the_devices_and_says_so():
     program = """
 from sweet_jax.mesh import MeshShape, make_mesh, start_devices

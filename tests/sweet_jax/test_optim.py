@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from sweet_jax.train.optim import learning_rate, make_optimizer
 from sweet_jax.train.settings import Training
@@ -37,6 +38,7 @@ def is_adam(part):
     return isinstance(part, optax.ScaleByAdamState)
 
 
+@pytest.mark.slow
 def test_float32_moments_give_the_updates_of_optax_adamw():
     training = Training(learning_rate=1e-2, weight_decay=0.1)
     rate = lambda step: learning_rate(training, STEPS, step)  # noqa: E731
@@ -46,6 +48,7 @@ def test_float32_moments_give_the_updates_of_optax_adamw():
     assert float(jnp.abs(found["w"] - PARAMS["w"]).max()) > 0.05
 
 
+@pytest.mark.slow
 def test_bfloat16_moments_are_half_as_large_and_move_the_parameters_nearly_as_far():
     wide, narrow = (Training(learning_rate=1e-2, moment_dtype=name) for name in ("float32", "bfloat16"))
     (expected, kept), (found, small) = trained(make_optimizer(wide, STEPS)), trained(make_optimizer(narrow, STEPS))

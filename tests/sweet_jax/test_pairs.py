@@ -1,6 +1,7 @@
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +72,7 @@ def test_fewer_than_two_candidates_make_no_pair():
     assert turn_pairs([1.0], ["a"], 4, random.Random(0)) == []
 
 
+@pytest.mark.slow
 def test_turn_pairs_are_drawn_evenly_and_the_seed_alone_decides_them():
     scores, texts = [0.4, 0.1, 0.3, 0.2], "abcd"
     assert turn_pairs(scores, texts, 9, random.Random("3 1")) == turn_pairs(scores, texts, 9, random.Random("3 1"))

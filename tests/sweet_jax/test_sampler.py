@@ -17,6 +17,8 @@ from sweet_jax.generation.sampling import MASKED_LOGIT, RowSampling, draw_rows, 
 from sweet_jax.logprobs import hidden_states, token_logps
 from sweet_jax.mesh import MeshShape, make_mesh
 
+pytestmark = pytest.mark.slow
+
 ONE, MANY = MeshShape(1, 1), MeshShape(4, 2)
 VOCAB, NEW = 40, 8
 GREEDY, PLAIN = Sampling(temperature=0.0, max_new_tokens=NEW), Sampling(max_new_tokens=NEW)
@@ -223,7 +225,6 @@ def test_a_mesh_of_4x2_draws_the_ids_of_one_device():
     assert_same(one_each(shape=MANY), one_each(), tolerance=1e-5)
 
 
-@pytest.mark.slow
 def test_samples_of_a_prompt_share_one_prefill_and_differ_from_one_another():
     made = LockstepEngine(*setting(), NO_END, 0, 16, 64)
     reads, programs = [], made._scheduler._programs

@@ -28,6 +28,8 @@ from sweet_jax.train.step import (
     state_shardings,
 )
 
+pytestmark = pytest.mark.slow
+
 ONE = MeshShape(1, 1)
 CONFIG = LlamaConfig(
     vocab_size=40, hidden_size=16, intermediate_size=24, num_layers=2, num_heads=2, num_kv_heads=2, head_size=8,
@@ -101,7 +103,6 @@ def test_rows_are_dealt_to_micro_batches_in_turn_and_none_moves_to_another_devic
     assert not [word for word in ("all-gather", "all-to-all", "collective-permute", "all-reduce") if word in program]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["preference", "nll"])
 def test_one_and_four_micro_batches_of_uneven_rows_give_the_same_update_and_metrics(kind):
     (setting, step), batch = plain(), preference_batch()
@@ -128,7 +129,6 @@ def test_a_mesh_of_4x2_gives_the_update_of_one_device():
     assert sharded_metrics["loss"].value == pytest.approx(metrics["loss"].value, abs=1e-5)
 
 
-@pytest.mark.slow
 def test_three_steps_of_adamw_in_two_micro_batches_on_4x2_agree_with_one_device():
     def trained(shape, micro_batches):
         setting = Setting(shape, make_optimizer(Training(learning_rate=1e-3), total_steps=3))
@@ -140,7 +140,6 @@ def test_three_steps_of_adamw_in_two_micro_batches_on_4x2_agree_with_one_device(
     assert_close(trained(MeshShape(4, 2), 2), trained(MeshShape(), 1), 1e-5)
 
 
-@pytest.mark.slow
 def test_gradients_moments_and_new_parameters_lie_as_the_parameters_do():
     setting = Setting(MeshShape(4, 2), make_optimizer(Training(), total_steps=3))
     batch = put_rows(preference_batch(), setting.mesh)
@@ -162,7 +161,6 @@ def is_adam(part):
     return isinstance(part, optax.ScaleByAdamState)
 
 
-@pytest.mark.slow
 def test_a_shape_is_compiled_once_and_another_shape_once_more():
     setting = Setting()
     step, state = setting.step(), setting.state()
@@ -214,7 +212,6 @@ def test_pairs_that_fill_up_a_batch_change_nothing():
     assert filled_metrics["rewards/margins"].value == pytest.approx(metrics["rewards/margins"].value, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_per_turn_dpo_and_trajectory_dpo_are_the_sum_over_counted_tokens():
     """The loss of the step, worked out again from token log-probs with numpy, for aggregation "sum"."""
     setting, batch = Setting(), preference_batch()
@@ -229,7 +226,6 @@ def test_per_turn_dpo_and_trajectory_dpo_are_the_sum_over_counted_tokens():
     assert metrics["rewards/margins"].value == pytest.approx(0.1 * (scores[0] - scores[1]).mean(), abs=1e-5)
 
 
-@pytest.mark.slow
 def test_training_on_pairs_raises_the_margin():
     setting = Setting(optimizer=make_optimizer(Training(learning_rate=1e-2), total_steps=10))
     step, state, margins = setting.step(), setting.state(), []
@@ -247,7 +243,6 @@ def test_the_rate_rises_to_the_peak_and_falls_along_a_cosine_to_a_tenth():
     np.testing.assert_allclose(rates[9], 1e-4, rtol=1e-3)
 
 
-@pytest.mark.slow
 def test_the_optimiser_clips_the_global_norm_of_the_gradient():
     optimizer = make_optimizer(Training(learning_rate=0.5, warmup_ratio=0.0, max_grad_norm=1.0), total_steps=1000)
     params = {"w": jnp.zeros(2)}
@@ -289,7 +284,6 @@ def test_preference_settings_out_of_range_are_named_with_their_number(setting, w
 # --- adapters --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_adapters_learn_while_the_network_under_them_is_the_reference_and_stays_as_it_is():
     lora, mesh = LoraConfig(rank=2, alpha=4.0), make_mesh(MeshShape(4, 2))
     model, frozen = Llama(CONFIG, mesh, lora=lora), first_params(mesh)

@@ -108,6 +108,7 @@ def test_the_bytes_of_a_text_are_those_of_its_tokens_joined(made, text):
         assert joined == text.encode()
 
 
+@pytest.mark.slow
 @SEVERAL
 @hypothesis.given(data=st.data())
 def test_ids_in_any_order_join_to_the_bytes_of_what_they_decode_to(made, data):

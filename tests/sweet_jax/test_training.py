@@ -118,6 +118,7 @@ def straight(tmp_path_factory):
 # --- continued runs --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [[3], [1, 4, 8], [2, 5, 7]])  # before, at and after checkpoints, at the end
 def test_a_loop_killed_and_continued_has_the_same_bits_and_each_step_once(tmp_path, straight, kills):
     expected_line, expected = straight
@@ -131,6 +132,7 @@ def test_a_loop_killed_and_continued_has_the_same_bits_and_each_step_once(tmp_pa
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 3, 7])  # at a checkpoint and between two
 def test_a_loop_that_is_asked_to_end_saves_the_update_under_way_and_goes_on_to_the_same_bits(
     tmp_path, straight, stop_at
@@ -146,10 +148,12 @@ def test_a_loop_that_is_asked_to_end_saves_the_update_under_way_and_goes_on_to_t
     assert line.steps() == [3, 6, 8]  # the metrics are those of a loop that nobody stopped
 
 
+@pytest.mark.slow
 def test_a_loop_that_is_asked_to_end_at_its_last_update_has_ended(tmp_path, straight):
     assert_same_bits(Line(tmp_path).fit(stop_at=8), straight[1])
 
 
+@pytest.mark.slow
 def test_several_processes_agree_at_logged_updates_on_the_step_that_all_of_them_save(tmp_path, monkeypatch):
     gathered = []
 
@@ -164,6 +168,7 @@ def test_several_processes_agree_at_logged_updates_on_the_step_that_all_of_them_
     assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()] == ["6"]
 
 
+@pytest.mark.slow
 def test_a_continued_loop_says_where_it_goes_on_and_takes_the_rows_that_follow(tmp_path, straight):
     line = Line(tmp_path)
     with pytest.raises(Killed):
@@ -177,6 +182,7 @@ def test_a_continued_loop_says_where_it_goes_on_and_takes_the_rows_that_follow(t
     assert line.asked == straight[0].asked[3 * BATCH :]
 
 
+@pytest.mark.slow
 def test_a_finished_loop_started_again_gives_its_parameters_and_computes_nothing(tmp_path, straight):
     line = Line(tmp_path)
     first = line.fit()
@@ -224,6 +230,7 @@ def test_a_network_killed_and_continued_has_the_same_bits(tmp_path):
 # --- one run ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_row_is_trained_on_in_every_epoch_in_batches_of_like_length(straight):
     line, _ = straight
     epochs = np.array(line.asked).reshape(2, 4, BATCH)
@@ -236,6 +243,7 @@ def test_every_row_is_trained_on_in_every_epoch_in_batches_of_like_length(straig
     assert max(spread) <= 2 < int(np.ptp(LENGTHS))
 
 
+@pytest.mark.slow
 def test_the_parameters_move_lie_on_their_shardings_and_the_given_ones_stay(straight):
     line, found = straight
     assert_same_bits(line.params, {"w": jax.random.normal(jax.random.key(0), (4, 2)), "b": jnp.zeros(2)})
@@ -245,6 +253,7 @@ def test_the_parameters_move_lie_on_their_shardings_and_the_given_ones_stay(stra
     assert Line.loss(found, whole, ROWS)[0] < 0.9 * Line.loss(line.params, whole, ROWS)[0]
 
 
+@pytest.mark.slow
 def test_metrics_have_the_loss_the_gradient_and_the_rate_of_every_step(straight):
     line, _ = straight
     rows = [json.loads(row) for row in (line.directory / "metrics.jsonl").read_text().splitlines()]
@@ -254,12 +263,14 @@ def test_metrics_have_the_loss_the_gradient_and_the_rate_of_every_step(straight)
     assert line.warned == []
 
 
+@pytest.mark.slow
 def test_another_seed_takes_the_rows_in_another_order(tmp_path, straight):
     line = Line(tmp_path, settings=Training(batch_size=BATCH, max_steps=2))
     line.fit(seed=1)
     assert line.asked != straight[0].asked[: 2 * BATCH]
 
 
+@pytest.mark.slow
 def test_only_every_log_step_and_the_last_are_told(tmp_path):
     line = Line(tmp_path, settings=Training(batch_size=BATCH, epochs=2, log_every=3, max_steps=7))
     line.fit()
@@ -267,6 +278,7 @@ def test_only_every_log_step_and_the_last_are_told(tmp_path):
     assert line.lines[-1][2].startswith("stage=line step=7/7 loss=")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_loop(tmp_path):
     def loss(params, batch, count):
         bad = Line.loss(params, batch, count)[0] * jnp.nan
@@ -281,6 +293,7 @@ def test_a_loss_that_is_no_number_ends_the_loop(tmp_path):
 # --- finished stages -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_parameters_of_a_finished_stage_are_restored_and_those_of_others_refused(tmp_path):
     line = Line(tmp_path)
     with pytest.raises(BadInput, match="expected a checkpoint of step 8, found none"):
@@ -296,6 +309,7 @@ def test_the_parameters_of_a_finished_stage_are_restored_and_those_of_others_ref
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "settings", "steps"),
     [
@@ -314,6 +328,7 @@ def test_updates_are_whole_epochs_of_batches_up_to_the_limit(rows, settings, ste
 COUNTS = ("batch_size", "micro_batches", "epochs", "max_length", "log_every", "save_every", "length_window")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("value", [0, -2])
 def test_counts_below_one_are_bad_input(name, value):
@@ -321,6 +336,7 @@ def test_counts_below_one_are_bad_input(name, value):
         Training(**{name: value})
 
 
+@pytest.mark.slow
 def test_other_settings_that_cannot_be_honoured_are_bad_input():
     with pytest.raises(BadInput, match="max_steps is -1, it must not be negative"):
         Training(max_steps=-1)
@@ -328,6 +344,7 @@ def test_other_settings_that_cannot_be_honoured_are_bad_input():
         Training(truncation="right")
 
 
+@pytest.mark.slow
 def test_no_rows_or_batches_that_do_not_divide_are_bad_input_before_anything_is_computed(tmp_path):
     with pytest.raises(BadInput, match="stage line: there are no rows to train on"):
         Line(tmp_path, rows=0).fit()

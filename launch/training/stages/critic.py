@@ -38,7 +38,7 @@ def pairs(run: Run) -> dict[str, Any]:
     if run.config.pairs is not None:
         return _given_pairs(run, run.config.pairs)
     path = run.directory.rows_file("grading")
-    samples = [Sample(found.where, found.row) for found in read_located_rows(path, Trajectory)]
+    samples = [Sample(found.location, found.row) for found in read_located_rows(path, Trajectory)]
     tasks = {sample.trajectory.task.task_id for sample in samples if sample.trajectory.reward is not None}
     if not tasks:
         raise BadInput(f"{path}: no answer was graded, so there is nothing to compare")
@@ -59,13 +59,13 @@ def _given_pairs(run: Run, path: Path) -> dict[str, Any]:
     be seen. BadInput where it is, and a row does not begin with it."""
     privileged, chat, rows = shows_reference(run), run.chat, []
     for found in read_located_rows(path, Pair):
-        pair, where = found.row, found.where
-        made = pair_rows(pair, chat, False, where)
-        check_pair(made, run, where)
+        pair, location = found.row, found.location
+        made = pair_rows(pair, chat, False, location)
+        check_pair(made, run, location)
         sides, (chosen, rejected) = [made.chosen, made.rejected], (pair.chosen, pair.rejected)
         if privileged and any(side.prefix <= int(chat.bos_id is not None) for side in sides):
             raise BadInput(
-                f"{where}: the dialogue does not begin with the reference solution, which the critic is to see: "
+                f"{location}: the dialogue does not begin with the reference solution, which the critic is to see: "
                 "--critic.no-privileged trains one that does not"
             )
         if not privileged:

@@ -29,10 +29,10 @@ def fitted_pairs(run: Run, stage: str, path: Path, training: Training, last_turn
     """Read the pairs of a file as token rows within the length limit; report what was cut, dropped or empty."""
     given = read_located_rows(path, Pair)
     lines = given[held_out(training, len(given)) :]
-    rows = [pair_rows(found.row, run.chat, last_turn_only, found.where) for found in lines]
+    rows = [pair_rows(found.row, run.chat, last_turn_only, found.location) for found in lines]
     for found, pair in zip(lines, rows, strict=True):
-        check_pair(pair, run, found.where)
-    check_lengths(stage, [(found.where, len(pair)) for found, pair in zip(lines, rows, strict=True)], training)
+        check_pair(pair, run, found.location)
+    check_lengths(stage, [(found.location, len(pair)) for found, pair in zip(lines, rows, strict=True)], training)
     fitted = fit_pairs(rows, training.max_length, training.truncation)
     watch = CollapseWatch(len(rows))
     empty = rows_without_action_tokens(both_sides(fitted.pairs))
@@ -43,10 +43,10 @@ def fitted_pairs(run: Run, stage: str, path: Path, training: Training, last_turn
     return fitted.pairs
 
 
-def check_pair(pair: RowPair, run: Run, where: str) -> None:
+def check_pair(pair: RowPair, run: Run, location: str) -> None:
     """`rows.check_row` of both sides."""
-    check_row(pair.chosen, run.llama_config.vocab_size, f"{where}: 'chosen'")
-    check_row(pair.rejected, run.llama_config.vocab_size, f"{where}: 'rejected'")
+    check_row(pair.chosen, run.llama_config.vocab_size, f"{location}: 'chosen'")
+    check_row(pair.rejected, run.llama_config.vocab_size, f"{location}: 'rejected'")
 
 
 def held_out(training: Training, rows: int) -> int:
@@ -56,10 +56,10 @@ def held_out(training: Training, rows: int) -> int:
 
 def check_lengths(stage: str, lengths: Sequence[tuple[str, int]], training: Training) -> None:
     """BadInput naming the first (place, length) over the limit, unless longer rows are to be cut or dropped."""
-    for where, length in lengths:
+    for location, length in lengths:
         if length > training.max_length and training.truncation == "raise":
             raise BadInput(
-                f"{where}: the row has {length} tokens, more than {stage}.max_length of "
+                f"{location}: the row has {length} tokens, more than {stage}.max_length of "
                 f"{training.max_length}: raise it, or choose a {stage}.truncation"
             )
 

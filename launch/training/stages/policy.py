@@ -67,11 +67,11 @@ def _imitate(run: Run) -> tuple[int, dict[str, int]]:
     path = run.directory.rows_file("grading")
     given = read_located_rows(path, Trajectory)
     good = [given[index] for index in _demonstrations(run, [found.row for found in given])]
-    rows = [(found.where, trajectory_row(found.row, run.chat, run.system, found.where)) for found in good]
-    for where, row in rows:
-        check_row(row, run.llama_config.vocab_size, where)
+    rows = [(found.location, trajectory_row(found.row, run.chat, run.system, found.location)) for found in good]
+    for location, row in rows:
+        check_row(row, run.llama_config.vocab_size, location)
     rows = rows[held_out(settings.training, len(rows)) :]
-    check_lengths("policy", [(where, len(row)) for where, row in rows], settings.training)
+    check_lengths("policy", [(location, len(row)) for location, row in rows], settings.training)
     fitted = [truncate(row, settings.training.max_length, settings.training.truncation) for _, row in rows]
     kept = [row for row in fitted if row is not None]
     if not kept:

@@ -38,9 +38,9 @@ def candidates(run: Run) -> dict[str, Any]:
     settings = run.config.ranking
     path = run.directory.rows_file("grading")
     located = select_first(read_located_rows(path, Trajectory), settings.data_fraction)
-    rows = [trajectory_row(found.row, run.chat, run.system, found.where) for found in located]
+    rows = [trajectory_row(found.row, run.chat, run.system, found.location) for found in located]
     for found, row in zip(located, rows, strict=True):
-        check_row(row, run.llama_config.vocab_size, found.where)
+        check_row(row, run.llama_config.vocab_size, found.location)
     positions = list_positions([found.row for found in located], rows)
     target = run.directory.stage("candidates") / "candidates.jsonl"
     done = resume_rows(target, Candidates)
@@ -70,49 +70,51 @@ def _given_candidates(run: Run, path: Path) -> dict[str, Any]:
     """Candidates of a file, with token ids where they are text. BadInput where the privileged text is missing."""
     rows, chat = [], run.chat
     for found in read_located_rows(path, Candidates):
-        row, where = found.row, found.where
+        row, location = found.row, found.location
         if len(row.additional_outputs) < 2:
-            raise BadInput(f"{where}: {len(row.additional_outputs)} candidates, expected at least 2 to compare")
+            raise BadInput(f"{location}: {len(row.additional_outputs)} candidates, expected at least 2 to compare")
         if not row.input_with_ground_truth.endswith(row.input):
-            raise BadInput(f"{where}: 'input_with_ground_truth' does not end with 'input', expected text before it")
+            raise BadInput(f"{location}: 'input_with_ground_truth' does not end with 'input', expected text before it")
         if shows_reference(run) and row.input_with_ground_truth == row.input:
             row = replace(row, input_with_ground_truth=privileged_prefix(row.ground_truth) + row.input)
         if not shows_reference(run):
             row = replace(row, input_with_ground_truth=row.input)
-        extra = row.extra | ({} if TURN_IDS <= row.extra.keys() else _turn_ids(row, chat, where))
-        _check_turn_ids(extra, len(row.additional_outputs), run.llama_config.vocab_size, where)
+        extra = row.extra | ({} if TURN_IDS <= row.extra.keys() else _turn_ids(row, chat, location))
+        _check_turn_ids(extra, len(row.additional_outputs), run.llama_config.vocab_size, location)
         try:
             _played(run, row)
         except BadInput as error:
-            raise BadInput(f"{where}: 'older_output': {error}") from error
+            raise BadInput(f"{location}: 'older_output': {error}") from error
         rows.append(replace(row, extra=extra))
     write_rows(run.directory.stage("candidates") / "candidates.jsonl", rows)
     return {"positions": len(rows), "candidates": sum(len(row.additional_outputs) for row in rows), "from": str(path)}
 
 
-def _turn_ids(row: Candidates, chat: Chat, where: str) -> dict[str, Any]:
+def _turn_ids(row: Candidates, chat: Chat, location: str) -> dict[str, Any]:
     """Give the token ids of candidates that are text."""
     try:
         prompt = chat.text_prompt_ids(row.input)
     except BadInput as error:
-        raise BadInput(f"{where}: 'input': {error}") from error
+        raise BadInput(f"{location}: 'input': {error}") from error
     try:
         outputs = [chat.text_turn_ids(output) for output in row.additional_outputs]
     except BadInput as error:
-        raise BadInput(f"{where}: 'additional_outputs': {error}") from error
+        raise BadInput(f"{location}: 'additional_outputs': {error}") from error
     return {"prompt_ids": prompt, "output_ids": outputs, "prefix_length": int(prompt[0] == chat.bos_id)}
 
 
-def _check_turn_ids(extra: dict[str, Any], count: int, vocab_size: int, where: str) -> None:
+def _check_turn_ids(extra: dict[str, Any], count: int, vocab_size: int, location: str) -> None:
     """Raise BadInput where the token ids of candidates cannot be read or are not those of `count` candidates."""
     prompt, outputs = extra["prompt_ids"], extra["output_ids"]
     if not isinstance(prompt, list) or not isinstance(outputs, list) or not all(isinstance(o, list) for o in outputs):
-        raise BadInput(f"{where}: 'prompt_ids' and 'output_ids' are no lists of token ids")
+        raise BadInput(f"{location}: 'prompt_ids' and 'output_ids' are no lists of token ids")
     if len(outputs) != count:
-        raise BadInput(f"{where}: 'output_ids' has {len(outputs)} turns for {count} candidates in 'additional_outputs'")
+        raise BadInput(
+            f"{location}: 'output_ids' has {len(outputs)} turns for {count} candidates in 'additional_outputs'"
+        )
     for number, output in enumerate(outputs):
         spans = [[1, len(prompt), len(prompt) + len(output)]]
-        place = f"{where}: candidate {number + 1}"
+        place = f"{location}: candidate {number + 1}"
         row = row_from_json({"ids": prompt + output, "spans": spans, "prefix": extra["prefix_length"]}, place)
         check_row(row, vocab_size, place)
 
@@ -174,11 +176,11 @@ def _given_turn_pairs(run: Run, path: Path) -> dict[str, Any]:
     """Turn pairs of a file, with token rows where they are text."""
     rows = []
     for found in read_located_rows(path, Pair):
-        pair, where = found.row, found.where
-        made = pair_rows(pair, run.chat, True, where)
-        check_pair(made, run, where)
+        pair, location = found.row, found.location
+        made = pair_rows(pair, run.chat, True, location)
+        check_pair(made, run, location)
         if max(made.chosen.prefix, made.rejected.prefix) > int(run.chat.bos_id is not None):
-            raise BadInput(f"{where}: text stands before the dialogue; the policy must not see the reference")
+            raise BadInput(f"{location}: text stands before the dialogue; the policy must not see the reference")
         tokens = {CHOSEN_TOKENS: row_to_json(made.chosen), REJECTED_TOKENS: row_to_json(made.rejected)}
         rows.append(replace(pair, extra=pair.extra | tokens))
     write_rows(run.directory.stage("turn-pairs") / "pairs.jsonl", rows)

@@ -37,7 +37,7 @@ def grade(run: Run, stage: str, source: Path, target: Path) -> list[Trajectory]:
     trajectories = [found.row for found in located]
     for found in located:
         if found.row.reward is None and (reason := run.benchmark.grading_error(found.row.task)):
-            raise BadInput(f"{found.where}: the answer cannot be graded: {reason}")
+            raise BadInput(f"{found.location}: the answer cannot be graded: {reason}")
     wanted = [trajectory.reward is None for trajectory in trajectories]
     with run.benchmark.grader() as grader:
         graded = grade_rows(

@@ -62,7 +62,7 @@ def _gradable(run: Run, path: Path) -> list[Task]:
     rows = read_located_rows(path, Task)
     for found in rows:
         if reason := run.benchmark.grading_error(found.row):
-            raise BadInput(f"{found.where}: {reason}")
+            raise BadInput(f"{found.location}: {reason}")
     return [found.row for found in rows]
 
 
