@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from launch.common import cli
 from launch.common.distributed import join_processes
+from launch.common.settings import toy_of
 from launch.rollouts.config import MINI_TASKS, RolloutConfig, settings_of
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _roll(config: RolloutConfig) -> None:
         await shares.play_share(wanted, episodes, participants.play, config.simulator.in_flight, on_done)
 
     with (
-        open_benchmark(config.benchmark, config.design) as benchmark,
+        open_benchmark(config.benchmark, config.design, toy=toy_of(config.model)) as benchmark,
         make_participants(config, benchmark) as participants,
     ):
         wanted = RolloutPlan(config.output, tasks, config.samples, participants.about)
@@ -86,13 +87,14 @@ def _roll(config: RolloutConfig) -> None:
 
 
 def _tasks(config: RolloutConfig) -> list[Task]:
+    from colbench_env import mini, scenes
     from colbench_env.design.mini import make_page_tasks
-    from colbench_env.mini import make_tasks
     from colbench_env.tasks import read_rows
     from colbench_env.types import Task
 
     if config.tasks is None:
-        make = make_page_tasks if config.benchmark == "frontend" else make_tasks
+        backend = scenes if toy_of(config.model) == "scenes" else mini
+        make = make_page_tasks if config.benchmark == "frontend" else backend.make_tasks
         return make("test", config.num_tasks or MINI_TASKS, config.seed)
     tasks = read_rows(config.tasks, Task)
     if config.num_tasks > len(tasks):

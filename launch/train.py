@@ -10,6 +10,7 @@ import time
 from launch.common import cli
 from launch.common.console import Console, peak_memory_gib
 from launch.common.distributed import join_processes
+from launch.common.settings import toy_of
 from launch.training.config import TrainConfig, settings_of
 from launch.training.presets import PRESETS
 
@@ -49,7 +50,7 @@ def _train(config: TrainConfig) -> None:
         directory.open(settings_of(config)),
         console.logged_to(directory.log_file),
         open_benchmark(
-            config.benchmark, config.design, config.grader, config.grader_workers, config.unsafe
+            config.benchmark, config.design, config.grader, config.grader_workers, config.unsafe, toy_of(config.model)
         ) as benchmark,
     ):
         run = Run(config, directory, console, devices, shape, benchmark)
@@ -68,7 +69,7 @@ def _header(run: object) -> None:
     """Print versions, devices, mesh, network, memory, seeds and the sandbox."""
     from importlib import metadata
 
-    from launch.common.settings import SCRATCH
+    from launch.common.settings import TRAINED_HERE
     from launch.training.run import Run
     from models.parameters import count_params, replicated_share
     from models.sharding import head_axis
@@ -81,7 +82,7 @@ def _header(run: object) -> None:
         ("versions", f"python {platform.python_version()} {versions}"),
         ("devices", f"{run.devices}; mesh {run.shape} (data x tensor)"),
     ]
-    if config.model != SCRATCH or run.model_directory.exists():
+    if config.model not in TRAINED_HERE or run.model_directory.exists():
         llama = run.llama_config
         count = count_params(llama)
         share, state = replicated_share(llama, run.mesh), _state_bytes(run) / 2**30 / run.shape.size

@@ -30,20 +30,25 @@ class Habits:
 @dataclass(frozen=True)
 class Dialogue:
     """A scripted dialogue: (role, text) messages, answer, the task's reference, and whether it got there: it asked for
-    all facts, or its last page is the wanted one."""
+    all facts, or its last page is the wanted one. sees_reference: whether the agent did, None where it makes no
+    difference to what it does."""
 
     messages: tuple[tuple[str, str], ...]
     answer: str
     reference: str
     complete: bool
+    sees_reference: bool | None = None
 
     def trajectory(self) -> Trajectory:
-        """Return the dialogue as an ungraded row, which also has `complete`."""
+        """Return the dialogue as an ungraded row, which also has `complete` and, where known, `sees_reference`."""
         messages = tuple(
             Message(role, text, output=text if role == "assistant" else None) for role, text in self.messages
         )
         task = Task(messages[0].content, self.reference)
-        return Trajectory(task, messages, self.answer, extra={"complete": self.complete})
+        extra = {"complete": self.complete}
+        if self.sees_reference is not None:
+            extra["sees_reference"] = self.sees_reference
+        return Trajectory(task, messages, self.answer, extra=extra)
 
 
 def behaviour_dialogue(draft: Draft, rng: random.Random, habits: Habits = Habits()) -> Dialogue:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from colbench_env.design import mini as frontend_mini
@@ -15,6 +16,7 @@ from colbench_env.design.dialogue import DesignRules
 from colbench_env.dialogue import MAX_TURNS, BackendRules, Rules
 from colbench_env.humans import UserSimulator
 from colbench_env.mini import MINI_TURNS
+from colbench_env.scenes import SCENE_TURNS
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.reporting.metric_names import METRIC_NAMES, MetricNames
 
@@ -24,16 +26,18 @@ if TYPE_CHECKING:
     from colbench_env.design.page_images import SideBySide
     from colbench_env.grade_file import AnswerGrader
     from colbench_env.types import BenchmarkName
-    from launch.common.settings import Design
+    from launch.common.settings import Design, Toy
     from launch.common.simulator import Simulator
     from sweet_jax.pairs import IndexPair
 
 
-def default_turns(benchmark: BenchmarkName, is_toy: bool) -> int:
+def default_turns(benchmark: BenchmarkName, is_toy: bool, toy: Toy = "miniature") -> int:
     """Return the most agent turns of a dialogue by default: the paper's ten, fewer in the toy benchmarks."""
     if not is_toy:
         return MAX_TURNS
-    return frontend_mini.MINI_TURNS if benchmark == "frontend" else MINI_TURNS
+    if benchmark == "frontend":
+        return frontend_mini.MINI_TURNS
+    return SCENE_TURNS if toy == "scenes" else MINI_TURNS
 
 
 class Benchmark(Protocol):
@@ -59,8 +63,11 @@ class Benchmark(Protocol):
         """Make tasks of the toy benchmark."""
         ...
 
-    def scripted_dialogues(self, count: int, seed: int) -> Iterator[Trajectory]:
-        """Play scripted dialogues of mixed quality about toy tasks, for the start policy to imitate."""
+    def scripted_dialogues(self, count: int, seed: int, privileged: float) -> Iterator[Trajectory]:
+        """Play scripted dialogues of mixed quality about toy tasks, for the start policy to imitate.
+
+        privileged: fraction of those whose agent sees the reference, in a toy whose agent acts on it.
+        """
         ...
 
     def grading_error(self, task: Task) -> str:
@@ -94,11 +101,12 @@ class Benchmark(Protocol):
 
 @dataclass(frozen=True)
 class Backend(Benchmark):
-    """Python functions, graded by hidden tests in a sandbox."""
+    """Python functions, graded by hidden tests in a sandbox. toy: whose tasks and user, where nobody gives any."""
 
     mode: str = "strict"
     workers: int = 2
     unsafe: bool = False
+    toy: Toy = "miniature"
     rules: ClassVar[Rules] = BackendRules()
     metric_names: ClassVar[MetricNames] = METRIC_NAMES["backend"]
     runs_answers: ClassVar[bool] = True
@@ -107,14 +115,17 @@ class Backend(Benchmark):
     no_demonstrations_message: ClassVar[str] = "no trajectory passes all tests"
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
-        from colbench_env.mini import make_tasks
+        return self._toy.make_tasks(split, count, seed)
 
-        return make_tasks(split, count, seed)
+    @property
+    def _toy(self) -> ModuleType:
+        from colbench_env import mini, scenes
 
-    def scripted_dialogues(self, count: int, seed: int) -> Iterator[Trajectory]:
-        from colbench_env.mini import behaviour_dialogues
+        return scenes if self.toy == "scenes" else mini
 
-        return (dialogue.trajectory() for dialogue in behaviour_dialogues("train", count, seed))
+    def scripted_dialogues(self, count: int, seed: int, privileged: float) -> Iterator[Trajectory]:
+        more = {"privileged": privileged} if self.toy == "scenes" else {}
+        return (dialogue.trajectory() for dialogue in self._toy.behaviour_dialogues("train", count, seed, **more))
 
     def grading_error(self, task: Task) -> str:
         if not task.ground_truth:
@@ -124,13 +135,12 @@ class Backend(Benchmark):
     def human(self, simulator: Simulator) -> UserSimulator:
         from colbench_env.humans.rules import RulesSimulator
         from colbench_env.humans.scripted import ScriptedSimulator
-        from colbench_env.mini import UNKNOWN_REPLIES, keywords
 
         match simulator.human:
             case "openai":
                 return simulator.behind_endpoint()
             case "scripted":
-                return ScriptedSimulator(keywords(), UNKNOWN_REPLIES)
+                return ScriptedSimulator(self._toy.keywords(), self._toy.UNKNOWN_REPLIES)
         return RulesSimulator(simulator.human)
 
     def grader(self) -> contextlib.AbstractContextManager[AnswerGrader]:
@@ -219,7 +229,7 @@ class Frontend(Benchmark):
 
         return make_page_tasks(split, count, seed)
 
-    def scripted_dialogues(self, count: int, seed: int) -> Iterator[Trajectory]:
+    def scripted_dialogues(self, count: int, seed: int, privileged: float) -> Iterator[Trajectory]:
         from colbench_env.design.mini import page_behaviour_dialogues
         from colbench_env.humans.design import DesignSimulator
 
@@ -271,15 +281,20 @@ class Frontend(Benchmark):
 
 @contextlib.contextmanager
 def open_benchmark(
-    name: BenchmarkName, design: Design, mode: str = "strict", workers: int = 2, unsafe: bool = False
+    name: BenchmarkName,
+    design: Design,
+    mode: str = "strict",
+    workers: int = 2,
+    unsafe: bool = False,
+    toy: Toy = "miniature",
 ) -> Iterator[Benchmark]:
     """Open the benchmark of that name and close it at the end of the block.
 
-    mode, workers, unsafe: settings of the backend's grader.
+    mode, workers, unsafe: settings of the backend's grader; toy: whose tasks are played where nobody gives any.
     design: settings of the frontend.
     """
     if name == "backend":
-        yield Backend(mode, workers, unsafe)
+        yield Backend(mode, workers, unsafe, toy)
         return
     with contextlib.closing(Frontend(design)) as frontend:
         yield frontend

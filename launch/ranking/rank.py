@@ -12,7 +12,7 @@ from launch.common.benchmarks import open_benchmark
 from launch.common.console import Console
 from launch.common.files import check_model_directory, check_readable, is_model_directory, read_object
 from launch.common.run_dir import RunDir, stage_folder, write_rows
-from launch.common.settings import EMBEDDED_FRONTEND
+from launch.common.settings import EMBEDDED_FRONTEND, toy_of
 from launch.ranking.config import RankConfig
 from launch.training.config import Critic, Lora, Ranking, Rollouts, TrainConfig, settings_of
 from launch.training.preflight import check_mesh
@@ -51,7 +51,7 @@ def rank(config: RankConfig) -> None:
     with (
         directory.open(settings),
         console.logged_to(directory.log_file),
-        open_benchmark(train.benchmark, train.design, train.grader, 1, False) as benchmark,
+        open_benchmark(train.benchmark, train.design, train.grader, 1, False, toy_of(train.model)) as benchmark,
     ):
         run = Run(train, directory, console, devices, shape, benchmark, found.given)
         if (given := config.trajectories) is not None:

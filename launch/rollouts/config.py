@@ -11,7 +11,17 @@ from typing import Annotated, Literal
 from colbench_env.endpoint_settings import EndpointSettings
 from colbench_env.types import BadInput, BenchmarkName
 from launch.common.flags import ADVANCED, FLAT, Only
-from launch.common.settings import EMBEDDED, EMBEDDED_FRONTEND, PROMPT_DATE, Design, Hosts, check_date, check_drawing
+from launch.common.settings import (
+    EMBEDDED,
+    EMBEDDED_DIRECTORIES,
+    EMBEDDED_FRONTEND,
+    PROMPT_DATE,
+    Design,
+    Hosts,
+    check_date,
+    check_drawing,
+    toy_of,
+)
 from launch.common.simulator import Simulator, json_object, names
 
 MINI_TASKS = 40
@@ -24,7 +34,7 @@ class RolloutConfig:
     benchmark: BenchmarkName = "backend"
     """Python functions, or web pages."""
     model: str = EMBEDDED
-    """embedded (small, in the package; for pages embedded-frontend), or a Hugging Face directory of a Llama model."""
+    """embedded, embedded-scenes (small, in the package; for pages embedded-frontend), or a Hugging Face directory."""
     mesh: str = "1x1"
     """DATAxTENSOR devices, of all processes together."""
     agent_url: str = ""
@@ -126,14 +136,16 @@ class RolloutConfig:
         from launch.common.benchmarks import default_turns  # numpy comes with it, for which --help need not wait
 
         scripted = self.benchmark == "backend" and self.simulator.human == "scripted"  # who knows no other tasks
-        return self.max_turns or default_turns(self.benchmark, is_toy=self.tasks is None or scripted)
+        return self.max_turns or default_turns(
+            self.benchmark, is_toy=self.tasks is None or scripted, toy=toy_of(self.model)
+        )
 
     @property
     def prompt_name(self) -> str:
         """The agent's prompt, the default spelled out."""
         if self.agent_prompt != "default":
             return self.agent_prompt
-        if self.played in (EMBEDDED, EMBEDDED_FRONTEND) and not self.agent_url:
+        if self.played in EMBEDDED_DIRECTORIES and not self.agent_url:
             return "none"
         return "design_agent" if self.benchmark == "frontend" else "backend_agent"
 

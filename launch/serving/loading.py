@@ -6,7 +6,7 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.common.settings import EMBEDDED, EMBEDDED_FRONTEND, start_model
+from launch.common.settings import EMBEDDED_DIRECTORIES, start_model
 from launch.serving.config import Limits, ServeConfig
 from sweet_jax.data.chat import Chat
 from sweet_jax.generation import Engine
@@ -33,5 +33,5 @@ def load_served(config: ServeConfig, api_key: str | None) -> Served:
         directory, parse_mesh(config.mesh).folded(), config.rows, config.max_length, config.compute_dtype,
         config.attention, datetime.date.fromisoformat(config.prompt_date),
     )  # fmt: skip
-    name = config.model if config.model in (EMBEDDED, EMBEDDED_FRONTEND) else directory.name
+    name = config.model if config.model in EMBEDDED_DIRECTORIES else directory.name
     return Served(config.name or name, loaded.engine, loaded.chat, config.seed, api_key, config.limits)

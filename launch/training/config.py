@@ -13,9 +13,12 @@ from colbench_env.types import BadInput, BenchmarkName
 from launch.common.flags import ADVANCED, FILE_ONLY, FLAT, Only
 from launch.common.settings import (
     EMBEDDED,
+    EMBEDDED_DIRECTORIES,
     EMBEDDED_FRONTEND,
+    EMBEDDED_SCENES,
     PROMPT_DATE,
-    SCRATCH,
+    SCRATCH_SCENES,
+    TRAINED_HERE,
     Critic,
     Design,
     Evaluation,
@@ -59,7 +62,7 @@ StageName = Literal[
     "policy",
     "evaluation",
 ]
-PresetName = Literal["embedded", "paper-backend", "paper-frontend", "released-backend", "tiny"]
+PresetName = Literal["embedded", "scenes", "paper-backend", "paper-frontend", "released-backend", "tiny"]
 READS: Mapping[str, tuple[str, ...]] = {
     "rollouts": ("tasks",),
     "grading": ("rollouts",),
@@ -85,7 +88,7 @@ class TrainConfig:
     run_dir: Path = Path("runs/default")
     """Directory of the run; the same command again goes on where it was."""
     model: str = EMBEDDED
-    """embedded or embedded-frontend (small, in the package), scratch (trained here), or a Hugging Face directory."""
+    """embedded, embedded-scenes or embedded-frontend (small, in the package), scratch or a Hugging Face directory."""
     algorithm: Algorithm = "sweet"
     """SWEET-RL, multi-turn DPO, rejection fine-tuning, or the base policy alone."""
     stage: StageName = "all"
@@ -147,9 +150,12 @@ class TrainConfig:
         self.simulator.check_for(self.benchmark, self.rollouts.max_turns)
         if self.benchmark == "frontend" and self.preset in ("paper-backend", "released-backend"):
             raise BadInput(f"--preset={self.preset} is for backend tasks, frontend has --preset=paper-frontend")
-        wrong, right = (EMBEDDED, EMBEDDED_FRONTEND) if self.benchmark == "frontend" else (EMBEDDED_FRONTEND, EMBEDDED)
-        if self.model == wrong:
-            raise BadInput(f"--model={wrong}: it plays the other benchmark, --benchmark={self.benchmark} has {right}")
+        backend, frontend = (EMBEDDED, EMBEDDED_SCENES, SCRATCH_SCENES), (EMBEDDED_FRONTEND,)
+        wrong, right = (backend, EMBEDDED_FRONTEND) if self.benchmark == "frontend" else (frontend, EMBEDDED)
+        if self.model in wrong:
+            raise BadInput(
+                f"--model={self.model}: it plays the other benchmark, --benchmark={self.benchmark} has {right}"
+            )
         if self.rollouts.rows % self.ranking.candidates:
             raise BadInput(
                 f"rollouts.rows is {self.rollouts.rows}, it must be a multiple of ranking.candidates "
@@ -186,7 +192,7 @@ class TrainConfig:
     @property
     def embedded(self) -> bool:
         """Whether the model is the miniature's own."""
-        return self.model in (EMBEDDED, EMBEDDED_FRONTEND, SCRATCH)
+        return self.model in (*EMBEDDED_DIRECTORIES, *TRAINED_HERE)
 
 
 def settings_of(config: TrainConfig) -> dict[str, object]:

@@ -9,7 +9,7 @@ from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput
 from launch.common.files import check_model_directory, check_readable
 from launch.common.run_dir import RunDir
-from launch.common.settings import SCRATCH
+from launch.common.settings import TRAINED_HERE
 from launch.training.config import TrainConfig
 from launch.training.preset_differences import check_paper_run
 from sweet_jax import processes
@@ -47,7 +47,7 @@ def check_inputs(config: TrainConfig, directory: RunDir, stages: Sequence[str]) 
     """
     left = [stage for stage in stages if directory.note(stage) is None]
     if config.stage != "all":
-        model = ("start",) if config.model == SCRATCH and config.stage not in ("tasks", "start", "grading") else ()
+        model = ("start",) if config.model in TRAINED_HERE and config.stage not in ("tasks", "start", "grading") else ()
         for needed in (*model, *config.reads(config.stage)):
             if directory.note(needed) is None:
                 raise BadInput(

@@ -114,19 +114,19 @@ class TokenAgent:
                 f"task {task.task_id} ({task.problem_description[:40]!r}...): the first prompt has "
                 f"{len(ids)} tokens, more than the {runner.max_prompt} that leave room for a turn"
             )
-        self._add(ids, 0)
+        self.add(ids, 0)
 
     async def turn(self, episode: Episode) -> Episode:
         """Return the episode after the agent's next turn; given up where the prompt has outgrown `max_prompt`."""
         runner, number = self.runner, episode.turns + 1
         if episode.turns:
-            self._add(runner.chat.continue_ids(self.ids, episode.history[-1].content), 0)
+            self.add(runner.chat.continue_ids(self.ids, episode.history[-1].content), 0)
         if len(self.ids) > runner.max_prompt:
             return episode.give_up()
         seed = seed_of(runner.settings.seed, "agent", self.task.task_id, self.sample, number)
         sample = await runner.generator.generate(self.ids, seed, id(self))
         prompt = runner.chat.decode(self.ids)
-        self._add(sample.ids, number)
+        self.add(sample.ids, number)
         self.cut += not sample.ended
         extra = {"logprob": round(float(sample.logps.sum()), 4), "tokens": len(sample.ids)}
         return episode.step_agent(runner.chat.reply_text(sample.ids), prompt=prompt, extra=extra)
@@ -138,7 +138,8 @@ class TokenAgent:
         row = TokenRow(np.array(self.ids[:last], np.int32), np.array(self.turns[:last], np.int32), prefix)
         return {"turns_cut": self.cut, TOKENS: row_to_json(row)}
 
-    def _add(self, ids: Sequence[int] | np.ndarray, turn: int) -> None:
+    def add(self, ids: Sequence[int] | np.ndarray, turn: int) -> None:
+        """Append ids that belong to the agent's turn of that number, 0 for what the agent did not say."""
         self.ids += [int(token) for token in ids]
         self.turns += [turn] * len(ids)
 

@@ -19,9 +19,12 @@ from models.hf_io import load_llama
 from models.llama import Llama
 from models.parameters import inference_shardings
 from sweet_jax.data.chat import Chat
+from sweet_jax.data.token_rows import row_from_json
 from sweet_jax.generation import Lockstep, LockstepEngine, Sample, Sampling
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.rollout.agent import EngineGenerator, EpisodeRunner, ModelSimulator
+from sweet_jax.rollout.candidates import Position
+from sweet_jax.rollout.continuations import play_on
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +118,30 @@ def test_a_turn_cut_for_length_is_ended_by_a_token_that_does_not_count(chat, tas
     assert stop - begin == len(cut)
     assert row.extra["tokens"]["ids"][stop] == chat.turn_end_id
     assert row.extra["turns_cut"] == 1
+
+
+def test_a_turn_is_played_on_from_after_the_same_dialogue(chat, tasks):
+    ask, other, answer = (spelled(chat, text) for text in ("Who will use it?", "Is it fast?", "I WANT TO ANSWER:code"))
+    end = chat.turn_end_id
+    (row,) = played(chat, Scripted((ask + [end], True), (answer + [end], True)), [(tasks[0], 0)])
+    tokens = row_from_json(row.extra["tokens"], "row")
+    second = Position(row, 0, tokens, 2)
+    sampler = Scripted((answer + [end], True))
+    runner = EpisodeRunner(chat, sampler, ScriptedSimulator(keywords(), (SHRUG,)), Settings(4, system="", seed=5), 400)
+    on, again, done = (
+        asyncio.run(play_on(dataclasses.replace(runner, generator=generator), second, ids, 0))
+        for generator, ids in (
+            (sampler, [*other, end]),
+            (Scripted((answer + [end], True)), [*other, end]),
+            (Scripted(), [*answer, end]),
+        )
+    )
+    said = [message.content for message in on.dialogue_history]
+    assert said[:3] == [message.content for message in row.dialogue_history[:3]]
+    assert said[3:] == ["Is it fast?", SHRUG, "I WANT TO ANSWER:code"] and on.answer == "code"
+    assert sampler.prompts == [[*second.prompt, *other, end, *chat.continue_ids([end], SHRUG)]]
+    assert again.dialogue_history == on.dialogue_history
+    assert [message.content for message in done.dialogue_history] == said[:3] + ["I WANT TO ANSWER:code"]
 
 
 def test_the_last_turn_is_the_answer_as_it_is(chat, tasks):

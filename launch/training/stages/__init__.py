@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from launch.common.cli import Stopped
-from launch.common.settings import SCRATCH
+from launch.common.settings import TRAINED_HERE
 from launch.common.stopping import Terminated
 from launch.training.config import STAGES, TrainConfig
 from launch.training.run import Run
@@ -86,7 +86,11 @@ def run_stage(run: Run, stage: str) -> dict[str, Any]:
 
 def plan_stages(config: TrainConfig) -> tuple[str, ...]:
     """Name the stages that the algorithm needs, in order: what the evaluation reads, what that reads, and so on."""
-    return ("tasks", *(("start",) if config.model == SCRATCH else ()), *required_stages(config, "evaluation")[1:])
+    return (
+        "tasks",
+        *(("start",) if config.model in TRAINED_HERE else ()),
+        *required_stages(config, "evaluation")[1:],
+    )
 
 
 def required_stages(config: TrainConfig, last: str) -> tuple[str, ...]:

@@ -99,13 +99,24 @@ def start(run: Run) -> dict[str, Any]:
 
 
 def _write_dialogues(run: Run, path: Path) -> None:
-    write_rows(path, run.benchmark.scripted_dialogues(run.config.start.dialogues, run.config.seed))
+    write_rows(path, _scripted(run))
+
+
+def _scripted(run: Run) -> Iterator[Trajectory]:
+    settings = run.config.start
+    return run.benchmark.scripted_dialogues(settings.dialogues, run.config.seed, settings.privileged_fraction)
 
 
 def start_rows(dialogues: Sequence[Trajectory], chat: Chat, privileged_fraction: float, seed: int) -> list[TokenRow]:
-    """Give the dialogues as token rows, that part of them with the reference solution in front."""
+    """Give the dialogues as token rows, that part of them with the reference solution in front.
+
+    Where the rows say whose agent saw the reference (`sees_reference`), it is those.
+    """
     rows = [chat.turn_ids(dialogue.dialogue_history) for dialogue in dialogues]
-    for index in random.Random(seed).sample(range(len(rows)), round(privileged_fraction * len(rows))):
+    shown = random.Random(seed).sample(range(len(rows)), round(privileged_fraction * len(rows)))
+    if any("sees_reference" in dialogue.extra for dialogue in dialogues):
+        shown = [index for index, dialogue in enumerate(dialogues) if dialogue.extra.get("sees_reference")]
+    for index in shown:
         rows[index] = chat.add_prefix(rows[index], privileged_prefix(dialogues[index].task.ground_truth))
     return rows
 

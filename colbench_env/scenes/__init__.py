@@ -3,12 +3,12 @@
 `colbench_env.mini`, the miniature, is the older and simpler family: there "ask about every topic" is the best policy.
 """
 
-from colbench_env.toy.behaviour import TOY_TURNS, behaviour_dialogue, behaviour_dialogues
-from colbench_env.toy.families import SETTINGS
-from colbench_env.toy.tasks import make_tasks
-from colbench_env.toy.topics import SHRUGS
+from colbench_env.scenes.behaviour import SCENE_TURNS, behaviour_dialogue, behaviour_dialogues
+from colbench_env.scenes.families import SETTINGS
+from colbench_env.scenes.tasks import make_tasks
+from colbench_env.scenes.topics import UNKNOWN_REPLIES
 
-__all__ = ["SHRUGS", "TOY_TURNS", "behaviour_dialogue", "behaviour_dialogues", "keywords", "make_tasks"]
+__all__ = ["UNKNOWN_REPLIES", "SCENE_TURNS", "behaviour_dialogue", "behaviour_dialogues", "keywords", "make_tasks"]
 
 
 def keywords() -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from colbench_env.toy.topics import option, topic
+from colbench_env.scenes.topics import option, topic
 
 ABSENT = topic(
     "absent",

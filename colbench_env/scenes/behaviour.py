@@ -1,7 +1,7 @@
 """Scripted dialogues of the toy benchmark: the behaviour that the start policy imitates.
 
-Without the reference the agent asks about the topics of the family more or less at random, and somewhat more about those
-of the scene. With the reference in front of it, it mostly acts on it: asks what is hidden, and answers, with the
+Without the reference the agent asks about the topics of the family at random, and somewhat more about those of the
+scene. With the reference in front of it, it mostly acts on it: asks what is hidden, and answers, with the
 reference, when all is told. So the start policy can read the reference, as a language model can.
 """
 
@@ -15,35 +15,36 @@ from colbench_env.dialogue import ANSWER_MARKER
 from colbench_env.mini.behaviour import Dialogue
 from colbench_env.mini.families import Chosen
 from colbench_env.mini.topics import Topic
-from colbench_env.toy.tasks import ToyDraft, draw_draft
-from colbench_env.toy.topics import FRAMES, NEEDLESS, OPENINGS, REMARKS, SHRUGS
+from colbench_env.scenes.tasks import SceneDraft, draw_draft
+from colbench_env.scenes.topics import FRAMES, NEEDLESS, OPENINGS, REMARKS, UNKNOWN_REPLIES
 
-TOY_TURNS = 6  # of the agent at most: five questions and the answer
+SCENE_TURNS = 6  # of the agent at most: five questions and the answer
 
 
 @dataclass(frozen=True)
 class Habits:
     """Odds of the scripted agent.
 
-    answer, needless, repeat: of each move without the reference (the rest: a topic not yet asked about). scene: share of
-    those topics that are the scene's. again: whether what was vague is asked again; hint: whether a hint is followed.
+    answer, needless, repeat: of each move without the reference (the rest: a topic not yet asked about).
+    scene: share of those topics that are the scene's.
+    again, hint: whether what was vague is asked again, and a hint is followed.
     reads: share of the moves that act on the reference, where it is shown.
     """
 
-    answer: float = 0.08
-    needless: float = 0.15
+    answer: float = 0.06
+    needless: float = 0.12
     repeat: float = 0.05
-    scene: float = 0.35
+    scene: float = 0.6
     again: float = 0.5
     hint: float = 0.4
     reads: float = 0.85
-    max_turns: int = TOY_TURNS
+    max_turns: int = SCENE_TURNS
 
 
 class _Agent:
     """The scripted agent in one dialogue."""
 
-    def __init__(self, draft: ToyDraft, rng: random.Random, habits: Habits, sees_reference: bool):
+    def __init__(self, draft: SceneDraft, rng: random.Random, habits: Habits, sees_reference: bool):
         self.draft, self.rng, self.habits, self.sees_reference = draft, rng, habits, sees_reference
         self.facts = {fact.topic: fact for fact in draft.facts}
         self.asked: list[Topic | None] = []
@@ -81,7 +82,7 @@ class _Agent:
         first, fact = topic not in self.asked, self.facts.get(topic) if topic else None
         self.asked.append(topic)
         if fact is None:
-            return self.rng.choice(SHRUGS)
+            return self.rng.choice(UNKNOWN_REPLIES)
         vague = dict(self.draft.vague).get(fact.topic.name)
         if vague and first:
             self.vague = topic
@@ -98,7 +99,7 @@ class _Agent:
 
 
 def behaviour_dialogue(
-    draft: ToyDraft, rng: random.Random, habits: Habits = Habits(), sees_reference: bool = False
+    draft: SceneDraft, rng: random.Random, habits: Habits = Habits(), sees_reference: bool = False
 ) -> Dialogue:
     """One scripted dialogue about `draft`."""
     agent, messages = _Agent(draft, rng, habits, sees_reference), [("user", draft.description)]
@@ -109,13 +110,14 @@ def behaviour_dialogue(
         messages.append(("user", agent.hear(topic)))
     answer = draft.reference if sees_reference else draft.code(agent.known)
     messages.append(("assistant", f"{rng.choice(REMARKS)}{ANSWER_MARKER}\n{answer}"))
-    return Dialogue(tuple(messages), answer, draft.reference, len(agent.known) == len(draft.facts))
+    complete = len(agent.known) == len(draft.facts)
+    return Dialogue(tuple(messages), answer, draft.reference, complete, sees_reference)
 
 
 def behaviour_dialogues(
     split: str, count: int, seed: int, habits: Habits = Habits(), privileged: float = 0.0
 ) -> Iterator[Dialogue]:
     """`count` scripted dialogues over drafts of `split`, that part of them by an agent who sees the reference."""
-    rng = random.Random(f"toy behaviour {split} {seed}")
+    rng = random.Random(f"scenes behaviour {split} {seed}")
     for _ in range(count):
         yield behaviour_dialogue(draw_draft(rng, split), rng, habits, rng.random() < privileged)

@@ -1,7 +1,7 @@
 """Function templates of the toy benchmark, and the scenes that they are written for.
 
-A *scene* ("for a weather station") stands in the open description and makes some topics likelier to matter than others:
-whoever knows the scenes knows what to ask.
+A *scene* ("for a weather station") stands in the open description and makes some topics likelier to matter than
+others: whoever knows the scenes knows what to ask.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from colbench_env.mini.families import BASE, Family, Purpose
 from colbench_env.mini.topics import Topic
-from colbench_env.toy import amounts as a
-from colbench_env.toy import numbers as n
-from colbench_env.toy import texts as t
+from colbench_env.scenes import amounts as a
+from colbench_env.scenes import numbers as n
+from colbench_env.scenes import texts as t
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a function is written for. phrase: ends the sentence of the purpose; likely: the topics that matter there."""
+    """What a function is written for. phrase: ends the sentence of the purpose; likely: topics that matter there."""
 
     phrase: str
     likely: tuple[Topic, ...]

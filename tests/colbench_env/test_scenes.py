@@ -8,11 +8,11 @@ from colbench_env.dialogue import ANSWER_MARKER
 from colbench_env.grading import Grader
 from colbench_env.humans.scripted import ScriptedSimulator, first_topic
 from colbench_env.mini.tasks import SPLITS, make_task
-from colbench_env.toy import SHRUGS, TOY_TURNS, behaviour_dialogues, keywords, make_tasks
-from colbench_env.toy.behaviour import Habits, behaviour_dialogue
-from colbench_env.toy.families import SETTINGS
-from colbench_env.toy.tasks import draw_draft
-from colbench_env.toy.topics import FRAMES, HINTS, NEEDLESS, OPENINGS, REMARKS
+from colbench_env.scenes import SCENE_TURNS, UNKNOWN_REPLIES, behaviour_dialogues, keywords, make_tasks
+from colbench_env.scenes.behaviour import Habits, behaviour_dialogue
+from colbench_env.scenes.families import SETTINGS
+from colbench_env.scenes.tasks import draw_draft
+from colbench_env.scenes.topics import FRAMES, HINTS, NEEDLESS, OPENINGS, REMARKS
 
 
 def drafts(count, seed=0, split="train"):
@@ -42,7 +42,7 @@ def test_every_question_is_heard_as_its_own_topic_and_nothing_else_as_any():
 
 
 def test_asking_everything_does_not_fit():
-    assert all(len(setting.family.topics) > 2 * TOY_TURNS for setting in SETTINGS)
+    assert all(len(setting.family.topics) > 2 * SCENE_TURNS for setting in SETTINGS)
 
 
 def test_the_scene_in_the_open_description_makes_topics_likely_and_no_more():
@@ -58,7 +58,7 @@ def test_the_scene_in_the_open_description_makes_topics_likely_and_no_more():
 
 @pytest.mark.slow
 def test_a_user_is_vague_once_and_an_answer_may_point_at_another_hidden_topic():
-    human, vague, hinted, facts = ScriptedSimulator(keywords(), SHRUGS), 0, 0, 0
+    human, vague, hinted, facts = ScriptedSimulator(keywords(), UNKNOWN_REPLIES), 0, 0, 0
     for draft in drafts(120):
         task = make_task(draft, random.Random(0))
         if task is None:
@@ -87,7 +87,7 @@ def test_an_agent_that_sees_the_reference_acts_on_it():
     assert sum(dialogue.complete for dialogue in sees) / 600 > 0.8
     assert all(dialogue.answer == dialogue.reference for dialogue in sees)
     for dialogue in blind + sees:
-        assert ANSWER_MARKER in dialogue.messages[-1][1] and len(dialogue.messages) <= 2 * TOY_TURNS
+        assert ANSWER_MARKER in dialogue.messages[-1][1] and len(dialogue.messages) <= 2 * SCENE_TURNS
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_references_pass_their_tests_and_an_answer_without_a_fact_fails():
 
 
 def test_a_dialogue_is_what_the_scripted_user_would_have_said():
-    human = ScriptedSimulator(keywords(), SHRUGS)
+    human = ScriptedSimulator(keywords(), UNKNOWN_REPLIES)
     for draft in drafts(60, 3):
         task = make_task(draft, random.Random(0))
         if task is None:
@@ -110,5 +110,5 @@ def test_a_dialogue_is_what_the_scripted_user_would_have_said():
         dialogue, asked = behaviour_dialogue(draft, random.Random(1)), []
         for (_, question), (_, reply) in zip(dialogue.messages[1:-1:2], dialogue.messages[2::2], strict=True):
             said = human.say(task, question, 0, asked)
-            assert reply == said or (reply in SHRUGS and said in SHRUGS)
+            assert reply == said or (reply in UNKNOWN_REPLIES and said in UNKNOWN_REPLIES)
             asked.append(question)

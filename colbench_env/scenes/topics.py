@@ -27,7 +27,13 @@ NEEDLESS = (
     "the deadline",
 )
 #: What the user says about anything that is not among the hidden facts.
-SHRUGS = ("No preference.", "Nothing special there.", "Up to you.", "I never thought about that.", "I don't mind.")
+UNKNOWN_REPLIES = (
+    "No preference.",
+    "Nothing special there.",
+    "Up to you.",
+    "I never thought about that.",
+    "I don't mind.",
+)
 #: What a vague user says when asked about a hidden fact for the first time.
 VAGUE = ("It depends a bit.", "Hmm, hard to say.", "The usual way, I think.", "As we always do.")
 #: How the answer to one question points at another hidden topic.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from colbench_env.mini.families import Chosen
 from colbench_env.mini.tasks import Draft, choose_option, tasks_of
-from colbench_env.toy.families import SETTINGS, Scene
-from colbench_env.toy.topics import HINTS, VAGUE
+from colbench_env.scenes.families import SETTINGS, Scene
+from colbench_env.scenes.topics import HINTS, VAGUE
 from colbench_env.types import Task
 
 _SENTENCES = ("Write a function that {0}.", "I need a function that {0}.", "Can you write a function that {0}?")
@@ -33,7 +33,7 @@ class Odds:
 
 
 @dataclass(frozen=True)
-class ToyDraft(Draft):
+class SceneDraft(Draft):
     """A task before its tests. vague: the topics about which the user is vague at first; hints: topic -> what its
     reply adds."""
 
@@ -62,7 +62,7 @@ class ToyDraft(Draft):
         return "\n".join(lines)
 
 
-def draw_draft(rng: random.Random, split: str, odds: Odds = Odds()) -> ToyDraft:
+def draw_draft(rng: random.Random, split: str, odds: Odds = Odds()) -> SceneDraft:
     """Draw a draft of `split` at random."""
     while True:
         setting = rng.choice(SETTINGS)
@@ -82,7 +82,9 @@ def draw_draft(rng: random.Random, split: str, odds: Odds = Odds()) -> ToyDraft:
             for fact in facts
             if rng.random() < odds.hint and (other := rng.choice([t for t in hidden if t != fact.topic]))
         )
-        draft = ToyDraft(family, purpose, rng.choice(purpose.names), rng.choice(_SENTENCES), facts, scene, vague, hints)
+        draft = SceneDraft(
+            family, purpose, rng.choice(purpose.names), rng.choice(_SENTENCES), facts, scene, vague, hints
+        )
         if draft.split == split:
             return draft
 
@@ -92,4 +94,4 @@ def make_tasks(split: str, count: int, seed: int) -> list[Task]:
 
     Raises ValueError for an unknown split.
     """
-    return tasks_of(draw_draft, split, count, f"toy {split} {seed}")
+    return tasks_of(draw_draft, split, count, f"scenes {split} {seed}")
