@@ -98,12 +98,14 @@ async def play_all(
 
 async def play_into(
     output: Path | None,
-    episodes: Sequence[tuple[Task, int]],
-    play_one: Callable[[Task, int], Awaitable[Trajectory]],
+    episodes: Sequence[tuple[Any, ...]],
+    play_one: Callable[..., Awaitable[Trajectory]],
     in_flight: int,
     on_done: Callable[[Result], None] = lambda result: None,
 ) -> None:
-    """Plays the episodes, at most `in_flight` at once; each row is in the file as soon as it is played.
+    """Play the episodes, at most `in_flight` at once; each row is in the file as soon as it is played.
+
+    episodes: the arguments of `play_one` for each, as (task, sample).
 
     A failed episode is recorded in `failures_file` and has no row, so that another run plays it again. Without an
     output nothing is written. Whatever else `play_one` raises ends the run, and so do FAILURES_IN_A_ROW (as
@@ -114,9 +116,9 @@ async def play_into(
 
     async def work() -> None:
         nonlocal failed_in_a_row
-        for task, sample in remaining:
+        for episode in remaining:
             try:
-                result: Result = await play_one(task, sample)
+                result: Result = await play_one(*episode)
             except EpisodeFailed as failure:
                 result = failure
             failed = isinstance(result, EpisodeFailed)

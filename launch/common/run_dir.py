@@ -32,6 +32,7 @@ ROW_FILES = {
     "pairs": "trajectory_pairs.jsonl",
     "candidates": "candidates.jsonl",
     "ranking": "ranked.jsonl",
+    "truth": "continuations.jsonl",
     "turn-pairs": "pairs.jsonl",
 }
 """Stage -> the file of the rows that it writes."""

@@ -205,6 +205,23 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What the critic's scores are worth: each candidate of some positions is played on from (toy tasks)."""
+
+    positions: int = 0
+    """Positions, evenly spread over the ranked ones; 0: no such stage."""
+    continuations: int = 8
+    """Dialogues that the start policy plays on from each different candidate."""
+
+    def __post_init__(self) -> None:
+        if self.positions < 0 or self.continuations < 2:
+            raise BadInput(
+                f"truth.positions is {self.positions} and truth.continuations {self.continuations}: at least 0 (none), "
+                "and at least 2"
+            )
+
+
+@dataclass(frozen=True)
 class Design:
     """How pages are rendered and compared (frontend)."""
 

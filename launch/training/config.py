@@ -28,6 +28,7 @@ from launch.common.settings import (
     Ranking,
     Rollouts,
     Start,
+    Truth,
     check_date,
 )
 from launch.common.simulator import Simulator
@@ -42,6 +43,7 @@ STAGES = (
     "critic",
     "candidates",
     "ranking",
+    "truth",
     "turn-pairs",
     "policy",
     "evaluation",
@@ -58,6 +60,7 @@ StageName = Literal[
     "critic",
     "candidates",
     "ranking",
+    "truth",
     "turn-pairs",
     "policy",
     "evaluation",
@@ -70,6 +73,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "critic": ("pairs",),
     "candidates": ("grading",),
     "ranking": ("critic", "candidates"),
+    "truth": ("grading", "ranking"),
     "turn-pairs": ("ranking",),
 }
 """The stages whose files a stage reads; "policy" and "evaluation" read what the algorithm says."""
@@ -136,6 +140,7 @@ class TrainConfig:
     rollouts: Rollouts = field(default_factory=Rollouts)
     critic: Annotated[Critic, Only(algorithm="sweet")] = field(default_factory=Critic)
     ranking: Annotated[Ranking, Only(algorithm="sweet")] = field(default_factory=Ranking)
+    truth: Annotated[Truth, ADVANCED, Only(algorithm="sweet")] = field(default_factory=Truth)
     policy: Annotated[Policy, Only(algorithm=("sweet", "mtdpo", "rft"))] = field(default_factory=Policy)
     evaluation: Evaluation = field(default_factory=Evaluation)
     design: Annotated[Design, Only(benchmark="frontend")] = field(default_factory=Design)
@@ -198,7 +203,7 @@ class TrainConfig:
 def settings_of(config: TrainConfig) -> dict[str, object]:
     """Return the configuration as plain JSON values, without what may differ between two starts of the same run."""
     plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    for name in ("run_dir", "stage", "grader_workers", "hosts"):
+    for name in ("run_dir", "stage", "grader_workers", "hosts", "truth"):
         del plain[name]
     plain["design"] |= {"chromium": None, "assets": None, "pages": Design().pages}
     del plain["critic"]["without_pairs"]  # changes nothing that is already there

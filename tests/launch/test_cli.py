@@ -53,7 +53,7 @@ def small(tmp_path, tiny_model, graded):
 
 
 def test_an_unknown_preset_is_named_beside_the_known_ones(start):
-    names = "embedded, paper-backend, paper-frontend, released-backend, tiny"
+    names = "embedded, scenes, paper-backend, paper-frontend, released-backend, tiny"
     sentence = f"error: --preset=huge: there is no such preset, expected one of {names}"
     assert start("--preset=huge").refuses() == sentence
     assert start("--preset", "huge").refuses() == sentence

@@ -62,7 +62,7 @@ def test_an_algorithm_shows_its_own_settings(in_process, algorithm):
     common, _ = flags(in_process, "train", f"--algorithm={algorithm}", "--help")
     everything, _ = flags(in_process, "train", "--help-all", f"--algorithm={algorithm}")
     blocks = {flag[2:].partition(".")[0] for flag in everything if "." in flag}
-    trained = {"sweet": {"critic", "ranking", "policy", "training", "lora"}, "zero-shot": set()}
+    trained = {"sweet": {"critic", "ranking", "truth", "policy", "training", "lora"}, "zero-shot": set()}
     assert blocks == {"hosts", "rollouts", "evaluation"} | trained.get(algorithm, {"policy", "lora"})
     assert len(common) <= 40 and len(everything) <= 90
     assert "--start.dialogues" not in everything

@@ -138,7 +138,7 @@ def test_settings_leave_out_what_may_differ_between_two_starts_of_a_run():
     moved = dataclasses.replace(config, stage="critic", grader_workers=7, run_dir=config.run_dir / "elsewhere")
     assert settings_of(moved) == settings_of(config)
     assert settings_of(dataclasses.replace(config, seed=43)) != settings_of(config)
-    assert {"run_dir", "stage", "grader_workers", "hosts"} == {
+    assert {"run_dir", "stage", "grader_workers", "hosts", "truth"} == {
         field.name for field in dataclasses.fields(TrainConfig) if field.name not in settings_of(config)
     }
     assert json.loads(json.dumps(settings_of(config))) == settings_of(config)

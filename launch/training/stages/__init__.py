@@ -8,6 +8,7 @@ pairs        pairs/trajectory_pairs.jsonl                  chosen and rejected d
 critic       critic/checkpoints/                           step-wise advantages
 candidates   candidates/candidates.jsonl                   16 turns in each position
 ranking      ranking/ranked.jsonl                          with the critic's advantages
+truth        truth/continuations.jsonl, truth/truth.json   only with --truth.positions: what the advantages are worth
 turn-pairs   turn-pairs/pairs.jsonl                        better and worse turns
 policy       policy/checkpoints/, policy/model/
 evaluation   evaluation/start.jsonl, evaluation/trained.jsonl
@@ -24,7 +25,7 @@ from launch.common.settings import TRAINED_HERE
 from launch.common.stopping import Terminated
 from launch.training.config import STAGES, TrainConfig
 from launch.training.run import Run
-from launch.training.stages import critic, policy, ranking, rollouts, start
+from launch.training.stages import critic, policy, ranking, rollouts, start, truth
 from sweet_jax import processes
 from sweet_jax.train.loop import Interrupted
 from sweet_jax.train.metrics import Diverged
@@ -38,6 +39,7 @@ STAGE_FUNCTIONS: Mapping[str, Callable[[Run], dict[str, Any]]] = {
     "critic": critic.critic,
     "candidates": ranking.candidates,
     "ranking": ranking.ranking,
+    "truth": truth.truth,
     "turn-pairs": ranking.turn_pairs_stage,
     "policy": policy.policy,
     "evaluation": policy.evaluation,
@@ -86,11 +88,10 @@ def run_stage(run: Run, stage: str) -> dict[str, Any]:
 
 def plan_stages(config: TrainConfig) -> tuple[str, ...]:
     """Name the stages that the algorithm needs, in order: what the evaluation reads, what that reads, and so on."""
-    return (
-        "tasks",
-        *(("start",) if config.model in TRAINED_HERE else ()),
-        *required_stages(config, "evaluation")[1:],
-    )
+    last = ("truth", "evaluation") if config.algorithm == "sweet" and config.truth.positions else ("evaluation",)
+    wanted = {stage for end in last for stage in required_stages(config, end)}
+    wanted |= {"start"} if config.model in TRAINED_HERE else set()
+    return tuple(stage for stage in STAGES if stage in wanted)
 
 
 def required_stages(config: TrainConfig, last: str) -> tuple[str, ...]:

@@ -140,12 +140,12 @@ def _runner(
     run: Run, engine: Engine | LockstepEngine, agent: Agent, human: UserSimulator, settings: Settings
 ) -> EpisodeRunner:
     return EpisodeRunner(
-        run.chat, EngineGenerator(engine, run.sampling(agent.temperature)), human, settings, _longest(run)
+        run.chat, EngineGenerator(engine, run.sampling(agent.temperature)), human, settings, longest_prompt(run)
     )
 
 
-def _longest(run: Run) -> int:
-    """Tokens of a prompt that leave room for a turn."""
+def longest_prompt(run: Run) -> int:
+    """Return how many tokens of a prompt leave room for a turn. Raises BadInput where none do."""
     settings, longest = run.config.rollouts, run.max_length - run.config.rollouts.max_new_tokens
     if longest < 1:
         raise BadInput(

@@ -1,0 +1,163 @@
+"""Stage truth: what the critic's scores are worth, counted by playing on from the candidates of some positions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from colbench_env.critic_truth import JudgedTurns, judge_critic
+from colbench_env.episodes import Settings
+from colbench_env.humans.scripted import ScriptedSimulator, read_facts
+from colbench_env.rollouts import play_into
+from colbench_env.tasks import read_complete, read_located_rows, read_rows
+from colbench_env.turn_kinds import turn_kind
+from colbench_env.types import BadInput, Ranked, Task, Trajectory
+from launch.common.files import write_json
+from launch.training.run import Run
+from launch.training.stages.playing import longest_prompt
+from sweet_jax import processes
+from sweet_jax.data.token_rows import trajectory_row
+from sweet_jax.rollout.agent import EngineGenerator, EpisodeRunner
+from sweet_jax.rollout.candidates import Position
+from sweet_jax.rollout.continuations import play_on
+
+Job = tuple[Position, tuple[int, ...], int]  # the position, the candidate's ids, the continuation's number
+
+
+def truth(run: Run) -> dict[str, Any]:
+    """Compare the critic's scores of the candidates with what playing on from them is worth, and with their kinds."""
+    human = run.benchmark.human(run.config.simulator)
+    if not isinstance(human, ScriptedSimulator):
+        raise BadInput(
+            f"--truth.positions plays on with the scripted user simulator, whose facts are known: --human="
+            f"{run.config.simulator.human} has none"
+        )
+    folder, ranked = run.directory.stage("truth"), read_rows(run.directory.rows_file("ranking"), Ranked)
+    chosen = _spread(ranked, run.config.truth.positions)
+    positions = _positions(run, chosen)
+    jobs = [
+        (position, ids, number)
+        for position, row in zip(positions, chosen, strict=True)
+        for ids in _different(row)
+        for number in range(run.config.truth.continuations)
+    ]
+    path = folder / "continuations.jsonl"
+    done = processes.broadcast_from_process_0(lambda: [_key_of(row) for row in read_complete(path, Trajectory)])
+    known = set(done)
+    missing = [job for job in jobs if _key(job) not in known]
+    settings = Settings(
+        run.config.rollouts.max_turns, run.benchmark.rules, run.system, seed=run.config.seed, agent_name="start"
+    )
+    engine = run.lockstep_engine(run.start_params)
+    generator = EngineGenerator(engine, run.sampling(run.config.rollouts.temperature))
+    runner = EpisodeRunner(run.chat, generator, human, settings, longest_prompt(run))
+    counted = len(jobs) - len(missing)
+
+    async def play(position: Position, ids: tuple[int, ...], number: int) -> Trajectory:
+        row = await play_on(runner, position, ids, number)
+        return replace(row, extra=row.extra | {"continues": _key((position, ids, number))})
+
+    def on_done(_: object) -> None:
+        nonlocal counted
+        counted += 1
+        run.console.progress("truth", counted, len(jobs))
+
+    output = path if processes.is_process_0() else None
+    asyncio.run(play_into(output, missing, play, run.config.rollouts.rows, on_done))
+    return processes.broadcast_from_process_0(lambda: _compare(run, chosen, positions, human))
+
+
+def _compare(
+    run: Run, chosen: Sequence[Ranked], positions: Sequence[Position], human: ScriptedSimulator
+) -> dict[str, Any]:
+    """Grade the continuations, and write what they say of the scores. Returns the note of the stage."""
+    folder = run.directory.stage("truth")
+    rows = read_rows(folder / "continuations.jsonl", Trajectory)
+    different: dict[tuple[str, str], tuple[Task, str]] = {
+        (row.task.task_id, row.answer): (row.task, row.answer) for row in rows
+    }
+    with run.benchmark.grader() as grader:
+        grades = grader.grade_many(list(different.values()))
+    success = {key: float(grade.success) for key, grade in zip(different, grades, strict=True)}
+    found: dict[str, float] = {_key_of(row): success[row.task.task_id, row.answer] for row in rows}
+    count, last = run.config.truth.continuations, run.config.rollouts.max_turns
+    judged = []
+    for row, position in zip(chosen, positions, strict=True):
+        place, task = row.candidates.extra, position.trajectory.task
+        worth = [
+            [found[_name(place["trajectory"], place["turn"], ids, number)] for number in range(count)]
+            for ids in _different(row)
+        ]
+        ids_of = [tuple(ids) for ids in place["output_ids"]]
+        scores = dict(zip(ids_of, row.judge_result, strict=True))
+        texts = dict(zip(ids_of, row.candidates.additional_outputs, strict=True))
+        messages, is_last = row.candidates.messages, place["turn"] == last
+        judged.append(
+            JudgedTurns(
+                task.task_id,
+                place["turn"],
+                tuple(turn_kind(task, messages, texts[ids], human.keywords, is_last) for ids in _different(row)),
+                tuple(scores[ids] for ids in _different(row)),
+                tuple(float(np.mean(each)) for each in worth),
+                (
+                    tuple(float(np.mean(each[::2])) for each in worth),
+                    tuple(float(np.mean(each[1::2])) for each in worth),
+                ),
+            )
+        )
+    truth = judge_critic(judged)
+    write_json(folder / "truth.json", truth.to_json())
+    return {
+        "positions": len(judged),
+        "continuations": len(rows),
+        "rank_correlation": truth.rank_correlation.mean,
+        "reliability": truth.reliability.mean,
+        "hidden_over_not_hidden": truth.preferences["hidden over not hidden"].mean,
+        "right_answer_over_question": truth.preferences["right answer over any question"].mean,
+    }
+
+
+def _spread(rows: Sequence[Ranked], count: int) -> list[Ranked]:
+    """Choose rows evenly spread over all, all where there are no more."""
+    if count >= len(rows):
+        return list(rows)
+    return [rows[int(place)] for place in np.linspace(0, len(rows) - 1, count)]
+
+
+def _positions(run: Run, chosen: Sequence[Ranked]) -> list[Position]:
+    """Find the positions of ranked rows in the graded trajectories. Raises BadInput where rows do not name them."""
+    graded = read_located_rows(run.directory.rows_file("grading"), Trajectory)
+    positions = []
+    for row in chosen:
+        place = row.candidates.extra
+        if "trajectory" not in place or not 0 <= place["trajectory"] < len(graded):
+            raise BadInput(
+                f"{run.directory.rows_file('ranking')}: the candidates do not say which trajectory they are of, which "
+                "--truth.positions needs: only candidates that the run has sampled do"
+            )
+        found = graded[place["trajectory"]]
+        tokens = trajectory_row(found.row, run.chat, run.system, found.location)
+        read_facts(found.row.task)
+        positions.append(Position(found.row, place["trajectory"], tokens, place["turn"]))
+    return positions
+
+
+def _different(row: Ranked) -> list[tuple[int, ...]]:
+    return list(dict.fromkeys(tuple(ids) for ids in row.candidates.extra["output_ids"]))
+
+
+def _key(job: Job) -> str:
+    position, ids, number = job
+    return _name(position.index, position.turn, ids, number)
+
+
+def _key_of(row: Trajectory) -> str:
+    return row.extra["continues"]
+
+
+def _name(trajectory: int, turn: int, ids: Sequence[int], number: int) -> str:
+    return f"{trajectory} {turn} {number} {' '.join(map(str, ids))}"
