@@ -166,6 +166,11 @@ class TrainConfig:
                 f"rollouts.rows is {self.rollouts.rows}, it must be a multiple of ranking.candidates "
                 f"{self.ranking.candidates}"
             )
+        if self.truth.positions and (self.benchmark == "frontend" or self.simulator.human != "scripted"):
+            raise BadInput(
+                f"truth.positions is {self.truth.positions}: only the scripted user simulator of backend tasks can be "
+                f"played on with, its facts are known (--benchmark={self.benchmark} --human={self.simulator.human})"
+            )
         for name, stage in (("pairs", "pairs"), ("candidates", "candidates"), ("turn_pairs", "turn-pairs")):
             used_by = ("sweet", "mtdpo") if name == "pairs" else ("sweet",)
             if self.given(stage) is not None and self.algorithm not in used_by:

@@ -5,6 +5,9 @@ extend   more tokens of rows that hold some, `prefill_count` rows at a time, one
 decode   up to `chunk` tokens of every row
 park, unpark   a row's cache, cut to a bucket of lengths, out of the batch and back
 
+Rows are read by the device that holds them, so no cache moves between devices: place a of a program is for a row of the
+device that place a lies on. Only a prompt that goes to several rows is sent to those of other devices.
+
 A prompt is read by a program for the same number of prompts whether others wait or not: programs for one, four and 64
 prompts give other last bits (on a CPU, too).
 """
@@ -18,7 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.kv_cache import KVCache, cache_sharding, init_cache
@@ -115,17 +118,37 @@ def make_programs(model: Llama, end_ids: tuple[int, ...], rows: int, slots: int,
         cache = init_cache(config, rows, slots, mesh, model.compute_dtype)
         return State(cache, jnp.zeros((rows, config.vocab_size), jnp.float32))
 
-    def put(state: State, row_k: Array, cache: KVCache, logits_kv: Array) -> State:
-        def put_cache(all_lrsgh: Array, new_lktgh: Array) -> Array:
-            return all_lrsgh.at[:, row_k, : new_lktgh.shape[2]].set(new_lktgh, mode="drop")
+    row_spec, logits_spec = PartitionSpec("data"), shardings.logits_rv.spec
+    arrays_spec = (caches.spec, caches.spec, logits_spec)  # keys, values, logits
+    on_own_rows = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
 
-        logits_rv = state.logits_rv.at[row_k].set(logits_kv, mode="drop")
-        return State(jax.tree.map(put_cache, state.cache, cache), logits_rv)
+    def own_rows(row_k: Array) -> Array:
+        """Return the rows' numbers on the device that holds them; rows that are not there stay beyond its last."""
+        return row_k - jax.lax.axis_index("data") * (rows // mesh.shape["data"])
+
+    @functools.partial(on_own_rows, in_specs=(arrays_spec, row_spec, arrays_spec), out_specs=arrays_spec)
+    def put_arrays(held: tuple[Array, ...], row_k: Array, new: tuple[Array, ...]) -> tuple[Array, ...]:
+        own_k, (k_lrsgh, v_lrsgh, logits_rv), (k_lktgh, v_lktgh, logits_kv) = own_rows(row_k), held, new
+        return (
+            k_lrsgh.at[:, own_k, : k_lktgh.shape[2]].set(k_lktgh, mode="drop"),
+            v_lrsgh.at[:, own_k, : v_lktgh.shape[2]].set(v_lktgh, mode="drop"),
+            logits_rv.at[own_k].set(logits_kv, mode="drop"),
+        )
+
+    @functools.partial(on_own_rows, in_specs=(arrays_spec[:2], row_spec), out_specs=arrays_spec[:2])
+    def take_arrays(held: tuple[Array, ...], row_a: Array) -> tuple[Array, ...]:
+        own_a = own_rows(row_a)
+        return tuple(all_lrsgh.at[:, own_a].get(mode="clip") for all_lrsgh in held)
+
+    def put(state: State, row_k: Array, cache: KVCache, logits_kv: Array) -> State:
+        held = (state.cache.k_lbsgh, state.cache.v_lbsgh, state.logits_rv)
+        k_lrsgh, v_lrsgh, logits_rv = put_arrays(held, row_k, (cache.k_lbsgh, cache.v_lbsgh, logits_kv))
+        return State(KVCache(k_lrsgh, v_lrsgh), logits_rv)
 
     def prefill(
         params: Any, state: State, tokens_at: Array, length_a: Array, row_a: Array, copies: tuple[Array, Array] | None
     ) -> State:
-        """Prompt a goes to row `row_a`; with copies (source_r, row_r) prompt source_r goes to row row_r as well."""
+        """Prompt a goes to row `row_a`; or, with copies (source_r, row_r), prompt source_r goes to row row_r."""
         cache, logits_av = prefill_rows(model, params, tokens_at, length_a)
         if copies is None:
             return put(state, row_a, cache, logits_av)
@@ -133,14 +156,15 @@ def make_programs(model: Llama, end_ids: tuple[int, ...], rows: int, slots: int,
         return put(state, row_r, jax.tree.map(lambda x_latgh: x_latgh[:, source_r], cache), logits_av[source_r])
 
     def extend(params: Any, state: State, tokens_at: Array, start_a: Array, length_a: Array, row_a: Array) -> State:
-        def take(all_lrsgh: Array) -> Array:
-            part = all_lrsgh.at[:, row_a].get(mode="clip")
-            return jax.lax.with_sharding_constraint(part, cache_sharding(config, len(row_a), slots, mesh))
-
         step_t = jnp.arange(tokens_at.shape[1])
         # Padding stands behind the last slot, where nothing is written.
         position_at = jnp.where(step_t < length_a[:, None], start_a[:, None] + step_t, slots)
-        output: Any = model.apply(variables(params), tokens_at, position_at, jax.tree.map(take, state.cache))
+        output: Any = model.apply(
+            variables(params),
+            tokens_at,
+            position_at,
+            KVCache(*take_arrays((state.cache.k_lbsgh, state.cache.v_lbsgh), row_a)),
+        )
         last_a1d = jnp.take_along_axis(output.hidden_btd, (length_a - 1)[:, None, None], axis=1)
         return put(state, row_a, output.cache, logits(last_a1d, params, config, mesh)[:, 0])
 

@@ -8,7 +8,7 @@ sampling and the parameters, and on nothing else.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -217,10 +217,11 @@ class Scheduler:
         for row, slot in waiting.items():
             if self._program(slot) == (fresh, size):
                 groups.setdefault(slot.script[0].ids if fresh else row, []).append(row)
-        read = list(groups.values())[:count]
+        copied = any(others for _, *others in list(groups.values())[:count])
+        read = dict(enumerate(list(groups.values())[:count])) if copied else self._places(groups.values(), count)
         tokens_at, length_a = np.full((count, size), self._pad_id, np.int32), np.ones(count, np.int32)
         start_a, row_a = np.zeros(count, np.int32), np.full(count, self._rows, np.int32)  # a row that is not there
-        for a, (row, *others) in enumerate(read):
+        for a, (row, *others) in read.items():
             slot = self._slots[row]
             part = slot.script.popleft()
             ids, rest = part.ids[:size], part.ids[size:]
@@ -233,7 +234,7 @@ class Scheduler:
                 self._slots[other].length = slot.length
         tokens_at, start_a, length_a, row_a = put_rows((tokens_at, start_a, length_a, row_a), self._mesh)
         if fresh:
-            copies = self._copies(read) if any(others for _, *others in read) else None
+            copies = self._copies(read) if copied else None
             self._state = self._programs.prefill(self._params, self._state, tokens_at, length_a, row_a, copies)
         else:
             self._state = self._programs.extend(self._params, self._state, tokens_at, start_a, length_a, row_a)
@@ -246,12 +247,19 @@ class Scheduler:
             return True, bucket(tokens, self._buckets)
         return False, next((size for size in EXTEND_BUCKETS if tokens <= size), EXTEND_BUCKETS[-1])
 
-    def _copies(self, read: Sequence[Sequence[int]]) -> Any:
-        """Return which prompt of the program goes to which row, an entry for every row of the batch."""
+    def _places(self, groups: Iterable[list[int]], count: int) -> dict[int, list[int]]:
+        """Give rows places in a program of `count`, each on the device that holds the row, while it has some."""
+        devices = self._mesh.shape["data"]
+        free = [deque(range(d * count // devices, (d + 1) * count // devices)) for d in range(devices)]
+        own = self._rows // devices
+        return {free[group[0] // own].popleft(): group for group in groups if free[group[0] // own]}
+
+    def _copies(self, read: Mapping[int, Sequence[int]]) -> Any:
+        """Return which prompt of the program goes to which row, an entry for every row of the batch, in its place."""
         source_r, row_r = np.zeros(self._rows, np.int32), np.full(self._rows, self._rows, np.int32)
-        pairs = [(a, row) for a, rows in enumerate(read) for row in rows]
-        for place, (source, row) in enumerate(pairs):
-            source_r[place], row_r[place] = source, row
+        for a, rows in read.items():
+            for row in rows:
+                source_r[row], row_r[row] = a, row
         return put_rows((source_r, row_r), self._mesh)
 
     # --- drawing ------------------------------------------------------------------------------------------------------

@@ -31,11 +31,7 @@ Job = tuple[Position, tuple[int, ...], int]  # the position, the candidate's ids
 def truth(run: Run) -> dict[str, Any]:
     """Compare the critic's scores of the candidates with what playing on from them is worth, and with their kinds."""
     human = run.benchmark.human(run.config.simulator)
-    if not isinstance(human, ScriptedSimulator):
-        raise BadInput(
-            f"--truth.positions plays on with the scripted user simulator, whose facts are known: --human="
-            f"{run.config.simulator.human} has none"
-        )
+    assert isinstance(human, ScriptedSimulator)  # which the configuration sees to
     folder, ranked = run.directory.stage("truth"), read_rows(run.directory.rows_file("ranking"), Ranked)
     chosen = _spread(ranked, run.config.truth.positions)
     positions = _positions(run, chosen)
