@@ -175,7 +175,6 @@ def test_it_is_one_short_file_that_imports_neither_the_commands_nor_the_algorith
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised")
 def test_it_runs_to_its_end(capsys):
     settings = sweet.Settings(
         num_tasks=8, samples=4, rows=32, critic_epochs=2, candidates=4, policy_steps=2, batch_size=8, num_eval_tasks=4

@@ -28,7 +28,7 @@ from tests.launch.evaluate_rows import three_tasks
 from tests.launch.fuzz_command_lines import BORDERS, ended, without_work
 from tests.random_clip import save_clip
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 RUN_WHOLE = {
