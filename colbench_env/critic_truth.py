@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from colbench_env.statistics import RESAMPLES, Estimate, Figures
 from colbench_env.turn_kinds import TurnKind
@@ -95,7 +94,13 @@ def spearman(scores: Sequence[float], values: Sequence[float]) -> float | None:
     """Return Spearman's rank correlation, equal ranks averaged; None where one side has no differences."""
     if len(scores) < 2 or len(scores) != len(values) or len(set(scores)) < 2 or len(set(values)) < 2:
         return None
-    return float(np.corrcoef(rankdata(scores), rankdata(values))[0, 1])
+    return float(np.corrcoef(_ranks(scores), _ranks(values))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """Return ranks from 1, equal values their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[inverse]
 
 
 def top_half_precision(scores: Sequence[float], values: Sequence[float]) -> float | None:
