@@ -14,7 +14,7 @@ from sweet_jax.train.settings import Training
 
 PROMPT_DATE = "2024-07-26"  # what Llama 3's templates show where nothing tells them the date
 FailedRule = Literal["zero", "black"]
-EMBEDDED, EMBEDDED_SCENES, EMBEDDED_FRONTEND = "embedded", "embedded-scenes", "embedded-frontend"
+EMBEDDED, EMBEDDED_FRONTEND = "embedded", "embedded-frontend"
 SCRATCH, SCRATCH_SCENES = "scratch", "scratch-scenes"
 TRAINED_HERE = (SCRATCH, SCRATCH_SCENES)  # by stage "start"
 Toy = Literal["miniature", "scenes"]
@@ -22,7 +22,7 @@ Toy = Literal["miniature", "scenes"]
 
 def toy_of(model: str) -> Toy:
     """Return the toy benchmark that the model plays where nobody gives backend tasks."""
-    return "scenes" if model in (EMBEDDED_SCENES, SCRATCH_SCENES) else "miniature"
+    return "scenes" if model == SCRATCH_SCENES else "miniature"
 
 
 def check_date(name: str, value: str) -> None:
@@ -247,7 +247,6 @@ _PACKAGE = Path(__file__).parents[2] / "sweet_jax"
 EMBEDDED_DIRECTORY = _PACKAGE / "start_policy"
 EMBEDDED_DIRECTORIES = {
     EMBEDDED: EMBEDDED_DIRECTORY,
-    EMBEDDED_SCENES: _PACKAGE / "scenes_start_policy",
     EMBEDDED_FRONTEND: _PACKAGE / "frontend_start_policy",
 }
 

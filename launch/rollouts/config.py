@@ -34,7 +34,7 @@ class RolloutConfig:
     benchmark: BenchmarkName = "backend"
     """Python functions, or web pages."""
     model: str = EMBEDDED
-    """embedded, embedded-scenes (small, in the package; for pages embedded-frontend), or a Hugging Face directory."""
+    """embedded (small, in the package; for pages embedded-frontend), or a Hugging Face directory of a Llama model."""
     mesh: str = "1x1"
     """DATAxTENSOR devices, of all processes together."""
     agent_url: str = ""

@@ -15,7 +15,6 @@ from launch.common.settings import (
     EMBEDDED,
     EMBEDDED_DIRECTORIES,
     EMBEDDED_FRONTEND,
-    EMBEDDED_SCENES,
     PROMPT_DATE,
     SCRATCH_SCENES,
     TRAINED_HERE,
@@ -92,7 +91,7 @@ class TrainConfig:
     run_dir: Path = Path("runs/default")
     """Directory of the run; the same command again goes on where it was."""
     model: str = EMBEDDED
-    """embedded, embedded-scenes or embedded-frontend (small, in the package), scratch or a Hugging Face directory."""
+    """embedded or embedded-frontend (in the package), scratch or scratch-scenes (trained here), or a directory."""
     algorithm: Algorithm = "sweet"
     """SWEET-RL, multi-turn DPO, rejection fine-tuning, or the base policy alone."""
     stage: StageName = "all"
@@ -155,7 +154,7 @@ class TrainConfig:
         self.simulator.check_for(self.benchmark, self.rollouts.max_turns)
         if self.benchmark == "frontend" and self.preset in ("paper-backend", "released-backend"):
             raise BadInput(f"--preset={self.preset} is for backend tasks, frontend has --preset=paper-frontend")
-        backend, frontend = (EMBEDDED, EMBEDDED_SCENES, SCRATCH_SCENES), (EMBEDDED_FRONTEND,)
+        backend, frontend = (EMBEDDED, SCRATCH_SCENES), (EMBEDDED_FRONTEND,)
         wrong, right = (backend, EMBEDDED_FRONTEND) if self.benchmark == "frontend" else (frontend, EMBEDDED)
         if self.model in wrong:
             raise BadInput(
