@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -107,14 +108,14 @@ def _compare(
         )
     truth = judge_critic(judged)
     write_json(folder / "truth.json", truth.to_json())
-    return {
-        "positions": len(judged),
-        "continuations": len(rows),
+    figures = {
         "rank_correlation": truth.rank_correlation.mean,
         "reliability": truth.reliability.mean,
         "hidden_over_not_hidden": truth.preferences["hidden over not hidden"].mean,
         "right_answer_over_question": truth.preferences["right answer over any question"].mean,
     }
+    known = {name: value for name, value in figures.items() if not math.isnan(value)}
+    return {"positions": len(judged), "continuations": len(rows), **known}
 
 
 def _spread(rows: Sequence[Ranked], count: int) -> list[Ranked]:
