@@ -319,6 +319,7 @@ def test_a_read_only_run_directory_is_refused(start, tmp_path, tiny_model):
 FULL_DISK = """
 import resource, runpy, sys
 size = int(sys.argv.pop(1))  # no file can grow beyond so many bytes
+sys.dont_write_bytecode = True  # a file cut short there would fail every later import
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 runpy.run_module("launch.train", run_name="__main__")
 """

@@ -185,7 +185,8 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_disk_that_refuses_is_named_and_the_older_checkpoint_stays(tmp_path):
+def test_a_disk_that_refuses_is_named_and_the_older_checkpoint_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file cut short there would fail every later import
     line = saved_steps(tmp_path, (1,))
     large = {"x": jax.random.normal(jax.random.key(0), (1024, 1024))}
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
