@@ -35,6 +35,10 @@ def _roll(config: RolloutConfig) -> None:
 
     check_same(settings_of(config))
     console, tasks = Console(audible=processes.is_process_0()), _tasks(config)
+    if config.critic is not None:
+        from launch.ranking.choosing import check_reference
+
+        check_reference(config.critic, tasks)
 
     async def roll(participants: Participants, wanted: RolloutPlan) -> None:
         async with contextlib.AsyncExitStack() as held:
@@ -68,7 +72,7 @@ def _roll(config: RolloutConfig) -> None:
         await shares.play_share(wanted, episodes, participants.play, config.simulator.in_flight, on_done)
 
     with (
-        open_benchmark(config.benchmark, config.design, toy=toy_of(config.model)) as benchmark,
+        open_benchmark(config.benchmark, config.design, toy=toy_of(config.model, config.toy)) as benchmark,
         make_participants(config, benchmark) as participants,
     ):
         wanted = RolloutPlan(config.output, tasks, config.samples, participants.about)
@@ -93,7 +97,7 @@ def _tasks(config: RolloutConfig) -> list[Task]:
     from colbench_env.types import Task
 
     if config.tasks is None:
-        backend = scenes if toy_of(config.model) == "scenes" else mini
+        backend = scenes if toy_of(config.model, config.toy) == "scenes" else mini
         make = make_page_tasks if config.benchmark == "frontend" else backend.make_tasks
         return make("test", config.num_tasks or MINI_TASKS, config.seed)
     tasks = read_rows(config.tasks, Task)

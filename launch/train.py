@@ -20,7 +20,12 @@ def main() -> None:
     config: TrainConfig = cli.parse(TrainConfig, sys.argv[1:], PRESETS, TrainConfig().preset)
 
     with join_processes(config.hosts):
-        _train(config)
+        for number in range(1, config.iterations + 1):
+            _train(config.iteration(number))
+        if config.iterations > 1:
+            from launch.training.report import print_iterations
+
+            print_iterations([config.iteration(number + 1).run_dir for number in range(config.iterations)])
 
 
 def _train(config: TrainConfig) -> None:
@@ -42,7 +47,7 @@ def _train(config: TrainConfig) -> None:
         raise cli.bad_input(
             f"--stage={config.stage} is no stage of --algorithm={config.algorithm} --model={config.model}"
         )
-    shape = parse_mesh(config.mesh)
+    shape, toy = parse_mesh(config.mesh), toy_of(config.model, config.toy)
     check_mesh(config, shape, stages)
     check_inputs(config, directory, stages)
     devices = start_devices(shape)
@@ -50,7 +55,12 @@ def _train(config: TrainConfig) -> None:
         directory.open(settings_of(config)),
         console.logged_to(directory.log_file),
         open_benchmark(
-            config.benchmark, config.design, config.grader, config.grader_workers, config.unsafe, toy_of(config.model)
+            config.benchmark,
+            config.design,
+            config.grader,
+            config.grader_workers,
+            config.unsafe,
+            toy,
         ) as benchmark,
     ):
         run = Run(config, directory, console, devices, shape, benchmark)

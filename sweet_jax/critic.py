@@ -1,10 +1,12 @@
 """The turn-level critic of SWEET-RL (arXiv 2503.15478, section 4.2): an advantage for every agent turn, [B, K].
 
 It sees the privileged information c, which rows carry as a prefix of tokens: nothing here treats it apart. It has two
-parameterisations:
+parameterisations in the paper:
 
     log-ratio   the language model itself: A = mean over the turn's tokens of log pi_theta - log pi_ref (eq. 3)
     value head  the paper's ablation: A = head(mean over the turn's tokens of the last hidden state)
+
+A third one learns more from the same pairs: a value of every prefix, of which a turn's advantage is the difference.
 
 The reference term of the log-ratio may come from rows without the prefix ("public", as in the released code);
 `align_logps` moves such values to the positions of the same tokens in the row with the prefix.
@@ -13,7 +15,7 @@ Read on: `sweet_jax.train.objectives` makes a loss of these scores, `sweet_jax.l
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,15 @@ from colbench_env.types import BadInput
 from models.llama import Llama
 from sweet_jax.data.batch import PairBatch, TokenRow, TurnBatch
 from sweet_jax.logprobs import hidden_states, token_logps
-from sweet_jax.losses import Aggregation, Metrics, preference_loss, preference_metrics, turn_advantages
+from sweet_jax.losses import (
+    Aggregation,
+    Metrics,
+    outcome_loss,
+    preference_loss,
+    preference_metrics,
+    turn_advantages,
+    turn_sums,
+)
 from sweet_jax.mesh import replicated
 from sweet_jax.train.objectives import Counts, PreferenceLoss, count_pairs, real_pairs
 from sweet_jax.train.step import Objective
@@ -103,6 +113,56 @@ def value_head_objective(model: Llama, settings: PreferenceLoss) -> Objective:
     return Objective(count_pairs, loss)
 
 
+def prefix_values(
+    model: Llama, params: Mapping[str, Any], batch: TurnBatch, num_turns: int
+) -> tuple[Float[Array, "B K"], Float[Array, "B K"]]:
+    """Estimate, as a logit, whether the dialogue will succeed: before every turn, and after it.
+
+    params: as for `value_head_advantages`. The head reads the last hidden state of the token before the turn, and of
+    the turn's last token. 0 for a turn that the row does not have.
+    """
+    hidden_btd = hidden_states(model, params["llama"], batch.tokens_bt).astype(jnp.float32)
+    value_bt = (hidden_btd * params["head"]["kernel"][:, 0]).sum(axis=-1) + params["head"]["bias"][0]
+    turn_bt, next_bt = batch.turn_bt, jnp.pad(batch.turn_bt[:, 1:], [(0, 0), (0, 1)])
+    is_end_bt = (turn_bt > 0) & (next_bt != turn_bt)
+    is_before_bt = (next_bt > 0) & (next_bt != turn_bt)
+    before_bk = turn_sums(value_bt, jnp.where(is_before_bt, next_bt, 0), num_turns).sum_bk
+    return before_bk, turn_sums(value_bt, jnp.where(is_end_bt, turn_bt, 0), num_turns).sum_bk
+
+
+def prefix_value_advantages(
+    model: Llama, params: Mapping[str, Any], batch: TurnBatch, num_turns: int
+) -> Float[Array, "B K"]:
+    """Score every turn with the difference that it makes to the value: after it less before it (temporal difference).
+
+    What the user says between two turns counts for neither. 0 for a turn that the row does not have.
+    """
+    before_bk, after_bk = prefix_values(model, params, batch, num_turns)
+    return after_bk - before_bk
+
+
+def prefix_value_objective(model: Llama, num_turns: int) -> Objective:
+    """Make the loss of a value of every prefix on `PairBatch`: cross-entropy with the outcome of the whole dialogue.
+
+    The outcome is 1 for every prefix of a chosen row and 0 for those of a rejected one: Monte Carlo estimates, or
+    temporal differences without bootstrapping. The mean is over the prefixes of a row, then over rows.
+    """
+
+    def loss(params: Mapping[str, Any], pairs: PairBatch, counts: Counts) -> tuple[Array, Metrics]:
+        real_b = real_pairs(pairs)
+        total, last = jnp.zeros_like(real_b, jnp.float32), []
+        for rows, outcome in ((pairs.chosen, 1.0), (pairs.rejected, 0.0)):
+            before_bk, after_bk = prefix_values(model, params, rows, num_turns)
+            has_bk = (rows.turn_bt[:, :, None] == jnp.arange(1, num_turns + 1)).any(axis=1)
+            loss_bk = sum(outcome_loss(value_bk, outcome) for value_bk in (before_bk, after_bk)) / 2
+            total += jnp.where(has_bk, loss_bk, 0.0).sum(axis=1) / jnp.maximum(has_bk.sum(axis=1), 1) / 2
+            is_last_bk = has_bk & (has_bk.cumsum(axis=1) == has_bk.sum(axis=1, keepdims=True))
+            last.append(jnp.where(is_last_bk, after_bk, 0.0).sum(axis=1))
+        return jnp.where(real_b, total, 0.0).sum() / counts.pairs, preference_metrics(last[0], last[1], real_b, 1.0)
+
+    return Objective(count_pairs, loss)
+
+
 def make_log_ratio_critic(
     model: Llama, num_turns: int, aggregation: Aggregation = "turn-mean"
 ) -> Callable[[Any, TurnBatch, Any], Array]:
@@ -114,11 +174,14 @@ def make_log_ratio_critic(
     return jax.jit(advantages, out_shardings=replicated(model.mesh))
 
 
-def make_value_head_critic(model: Llama, num_turns: int) -> Callable[[Any, TurnBatch], Array]:
-    """Jit the value-head critic: (params, batch) -> advantages [B, K], replicated."""
+def make_head_critic(
+    model: Llama, num_turns: int, kind: Literal["value-head", "prefix-value"] = "value-head"
+) -> Callable[[Any, TurnBatch], Array]:
+    """Jit a critic with a head: (params, batch) -> advantages [B, K], replicated."""
+    score = prefix_value_advantages if kind == "prefix-value" else value_head_advantages
 
     def advantages(params: Mapping[str, Any], batch: TurnBatch) -> Array:
-        return value_head_advantages(model, params, batch, num_turns)
+        return score(model, params, batch, num_turns)
 
     return jax.jit(advantages, out_shardings=replicated(model.mesh))
 

@@ -106,6 +106,11 @@ def preference_loss(
     return -(1.0 - label_smoothing) * jax.nn.log_sigmoid(margin_b) - label_smoothing * jax.nn.log_sigmoid(-margin_b)
 
 
+def outcome_loss(value: Float[Array, "*shape"], outcome: float) -> Float[Array, "*shape"]:
+    """Compute the cross-entropy of values, which are logits of success, with the outcome, 0 to 1."""
+    return -outcome * jax.nn.log_sigmoid(value) - (1.0 - outcome) * jax.nn.log_sigmoid(-value)
+
+
 def preference_metrics(
     chosen_b: Float[Array, " B"], rejected_b: Float[Array, " B"], real_b: Bool[Array, " B"], beta: float
 ) -> dict[str, MeanMetric]:

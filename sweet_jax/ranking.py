@@ -13,7 +13,7 @@ import numpy as np
 
 from colbench_env.types import Candidates, Pair, Ranked
 from models.llama import Llama
-from sweet_jax.critic import make_value_head_critic
+from sweet_jax.critic import make_head_critic
 from sweet_jax.data.batch import TokenRow, bucket, default_buckets, pad_rows, truncate
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, candidate_row, row_to_json
@@ -34,10 +34,22 @@ class Turn:
 
 @dataclass(frozen=True)
 class TurnScore:
-    """advantage: of the turn. log_ratios: log pi_theta - log pi_ref of its tokens, None from a value head."""
+    """What a turn is ranked by, and the two parts that a critic with a language model's head has.
+
+    advantage: the score. log_ratios: of its tokens, None from other critics.
+    learned: log pi_theta(a|o,c) - log pi_ref(a|o,c), what the critic's training has changed (the paper's equation 3).
+    pmi: log pi_ref(a|o,c) - log pi_ref(a|o), the pointwise mutual information of turn and reference solution under the
+    start policy, which needs no training. The released ranking is the sum of both. None: not computed.
+    """
 
     advantage: float
-    log_ratios: list[float] | None
+    log_ratios: list[float] | None = None
+    learned: float | None = None
+    pmi: float | None = None
+
+    def parts(self) -> dict[str, float]:
+        """Return the parts that are known, by name."""
+        return {name: part for name, part in (("learned", self.learned), ("pmi", self.pmi)) if part is not None}
 
 
 @dataclass(frozen=True)
@@ -67,51 +79,62 @@ class TurnScorer:
         public_reference: bool = False,
         name: str = "",
     ) -> list[TurnScore]:
-        """Compute the log-ratio advantage of every turn (equation 2); equal turns in one position are scored once.
+        """Compute the log-ratio advantage of every turn (equation 3); equal turns in one position are scored once.
 
         The advantage is the log-ratio over the turn's tokens: their sum with aggregation "sum", else their mean (of a
-        row with one turn "turn-mean" and "token-mean" are the same). With a public reference, which does not see the
-        reference solution, the reference term of a candidate is the sampler's own log-prob, which the row has; that of
-        another turn, such as the one played, is scored here.
-        critic, reference: give parameters, when they are needed. critic None: the reference itself, shown the
-        reference solution, in its place; what it did not see is subtracted (hindsight).
+        row with one turn "turn-mean" and "token-mean" are the same). The reference policy is shown the reference
+        solution, as in the paper; with a public reference it is not, as in the released code. Then a candidate's
+        reference term is the sampler's own log-prob, which its row has; that of another turn, such as the one played,
+        is scored here.
+        critic, reference: give parameters, when they are needed. critic None: the reference policy itself in its place,
+        with a public reference (pmi).
         name: what the cached log-probs are kept under.
         """
         shown_rows, public_rows = self._rows(rows, turns)
         public = critic is None or public_reference
+        summed = aggregation == "sum"
+        combine = np.sum if summed else np.mean
 
-        def label(of: str) -> str:
-            return f"{name}-{of}" if name else of
+        def scored(params: Callable[[], Any], what: str, of: Mapping[Turn, TokenRow]) -> dict[Turn, np.ndarray]:
+            return self._logps(params(), f"{name}-{what}" if name else what, of)
 
-        critic_logps = self._logps(
-            (critic or reference)(), label("reference" if critic is None else "critic"), shown_rows
-        )
-        base_logps = self._logps(
-            reference(), label("public" if public else "reference"), public_rows if public else shown_rows
-        )
-        combine = np.sum if aggregation == "sum" else np.mean
-        sampled = _sampled_bases(rows, aggregation == "sum") if public else {}
+        critic_logps = scored(critic, "critic", shown_rows) if critic else {}
+        base_logps = scored(reference, "reference", shown_rows)
+        critic_logps = critic_logps or base_logps
+        hidden = {turn: row for turn, row in public_rows.items() if len(row) < len(shown_rows[turn])}
+        public_logps = scored(reference, "public", hidden) if public and hidden else {}
+        sampled = _sampled_bases(rows, summed)
         scores = {}
-        for turn in shown_rows:
-            ratios = (
-                critic_logps[turn] - base_logps[turn][-len(critic_logps[turn]) :]
-            )  # the row with the reference may have been cut further
-            base = sampled.get(turn)
-            advantage = float(combine(ratios)) if base is None else float(combine(critic_logps[turn])) - base
-            scores[turn] = TurnScore(advantage, [round(float(ratio), 4) for ratio in ratios])
+        for turn, logps in critic_logps.items():
+            ratios = logps - base_logps[turn]
+            learned, pmi = float(combine(ratios)), None
+            if turn in public_logps:
+                ratios = logps - public_logps[turn][-len(logps) :]  # the shown row may have lost more
+                pmi = float(combine(ratios)) - learned
+            if turn in hidden and turn in sampled:
+                pmi = float(combine(base_logps[turn])) - sampled[turn]
+            advantage = learned + pmi if public and pmi is not None else learned
+            rounded = [round(float(ratio), 4) for ratio in ratios]
+            scores[turn] = TurnScore(advantage, rounded, learned if critic else None, pmi)
         return [scores[turn] for turn in turns]
 
-    def score_by_value_head(self, rows: Sequence[Candidates], turns: Sequence[Turn], params: Any) -> list[TurnScore]:
-        """Compute the score of a critic with a value head, whose parameters these are, of every turn."""
+    def score_by_head(
+        self,
+        rows: Sequence[Candidates],
+        turns: Sequence[Turn],
+        params: Any,
+        kind: Literal["value-head", "prefix-value"] = "value-head",
+    ) -> list[TurnScore]:
+        """Compute the score of a critic with a head, whose parameters these are, of every turn."""
         shown_rows = list(self._rows(rows, turns)[0].items())
-        score, values = make_value_head_critic(self.model, 1), []
+        score, values = make_head_critic(self.model, 1, kind), []
         for start in range(0, len(shown_rows), self.batch_size):
             part = [row for _, row in shown_rows[start : start + self.batch_size]]
             filled = part + part[:1] * (self.batch_size - len(part))
             length = bucket(max(map(len, part)), default_buckets(self.max_length))
             batch = put_rows(pad_rows(filled, length, self.chat.pad_id), self.model.mesh)
             values += np.asarray(score(params, batch))[: len(part), 0].tolist()
-            self.progress("value head", len(values), len(shown_rows))
+            self.progress(kind, len(values), len(shown_rows))
         by_turn = dict(zip((turn for turn, _ in shown_rows), values, strict=True))
         return [TurnScore(by_turn[turn], None) for turn in turns]
 
@@ -173,6 +196,8 @@ def attach_scores(
         extra = dict(row.extra)
         if own[0].log_ratios is not None:
             extra["token_log_ratios"] = [score.log_ratios for score in own]
+        parts = [score.parts() for score in own]
+        extra |= {name: [part[name] for part in parts] for name in parts[0]}
         if older is not None and older.log_ratios is not None:
             extra["older"] = {
                 "judge_result": older.advantage, "output_ids": list(turn.ids), "token_log_ratios": older.log_ratios,

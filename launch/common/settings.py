@@ -18,10 +18,16 @@ EMBEDDED, EMBEDDED_FRONTEND = "embedded", "embedded-frontend"
 SCRATCH, SCRATCH_SCENES = "scratch", "scratch-scenes"
 TRAINED_HERE = (SCRATCH, SCRATCH_SCENES)  # by stage "start"
 Toy = Literal["miniature", "scenes"]
+CriticKind = Literal["log-ratio", "value-head", "prefix-value", "pmi"]
 
 
-def toy_of(model: str) -> Toy:
-    """Return the toy benchmark that the model plays where nobody gives backend tasks."""
+ToyName = Literal["auto", "miniature", "scenes"]
+
+
+def toy_of(model: str, toy: ToyName = "auto") -> Toy:
+    """Return the toy benchmark that is played where nobody gives backend tasks; auto: the model's own."""
+    if toy != "auto":
+        return toy
     return "scenes" if model == SCRATCH_SCENES else "miniature"
 
 
@@ -131,8 +137,8 @@ class Critic:
 
     aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean"
     """How the log-ratios of a turn's tokens become its advantage."""
-    parameterisation: Literal["log-ratio", "value-head"] = "log-ratio"
-    """Log-ratios of the LM head, or a regression head."""
+    parameterisation: CriticKind = "log-ratio"
+    """Log-ratios of the LM head, a regression head, a value of every prefix, or pmi, which needs no training."""
     privileged: bool = True
     """The critic sees the reference solution."""
     beta: float = 0.1
@@ -147,6 +153,16 @@ class Critic:
 
     def __post_init__(self) -> None:
         _check_loss("critic.", self.beta, self.nll_coef, self.label_smoothing)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it reads values off a head of its own, so that there are no log-ratios."""
+        return self.parameterisation in ("value-head", "prefix-value")
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it learns from pairs."""
+        return self.parameterisation != "pmi"
 
 
 @dataclass(frozen=True)
@@ -183,10 +199,16 @@ class Policy:
     """Tokens of that term: the agent's turns, or all."""
     label_smoothing: Annotated[float, ADVANCED] = 0.0
     """Probability that a preference is the wrong way round, 0 to 0.5."""
+    select: Annotated[Literal["last", "validation", "auto"], ADVANCED] = "last"
+    """The policy is the last checkpoint, or, start included, the best on validation tasks; auto: that on toy tasks."""
+    select_tasks: Annotated[int, ADVANCED] = 100
+    """Validation tasks on which checkpoints are compared."""
     training: Annotated[Training, FLAT, SHARED] = field(default_factory=Training)
 
     def __post_init__(self) -> None:
         _check_loss("policy.", self.beta, self.nll_coef, self.label_smoothing)
+        if self.select_tasks < 1:
+            raise BadInput(f"policy.select_tasks is {self.select_tasks}, it must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def _model_of(stage: Path) -> Path:
 
 
 def _export_stage(config: ConvertConfig, stage: Stage, mesh: Mesh) -> str:
-    network, saved = from_hf(stage.model), SavedParams(stage.directory / "checkpoints")
+    network, saved = from_hf(stage.model), SavedParams(stage.directory / "checkpoints", _selected(stage))
     check_vocabulary(Chat.load(stage.model), network)
     shapes = flatten(saved.shapes)
     if "head" in saved.shapes:
@@ -114,6 +114,17 @@ def _export_stage(config: ConvertConfig, stage: Stage, mesh: Mesh) -> str:
                 config.to, network, lambda path: _merged(path, base.read(path), adapters, lora), dtype, stage.model
             )
     return f"{config.to}: {_described(network)} in {dtype}, {origin}"
+
+
+def _selected(stage: Stage) -> int | None:
+    """Return the step that a run has selected on validation tasks as its policy; None where it has selected none."""
+    note = RunDir(stage.directory.parent).note("selection") if stage.directory.name == "policy" else None
+    if note is not None and note["step"] == 0:
+        raise BadInput(
+            f"--from={stage.directory}: no checkpoint was better on the validation tasks than the start policy, "
+            f"{stage.model}, so that is the run's policy"
+        )
+    return None if note is None else note["step"]
 
 
 def _dtype(config: ConvertConfig, same: Any) -> jnp.dtype:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from colbench_env.rewards import check_rewards
 from colbench_env.tasks import read_located_rows, read_rows
@@ -35,11 +36,12 @@ class FoundCritic:
     lora: Lora
     model: str | None
     max_new_tokens: int
+    reference_context: Literal["privileged", "public"] = "privileged"
 
 
 def rank(config: RankConfig) -> None:
     """Write candidates, ranked rows and turn pairs under `config.output`; what is there is not done again."""
-    found = find_critic(config)
+    found = find_critic(config.critic, config.aggregation, config.privileged, config.max_length)
     train, shape = _as_training(config, found), parse_mesh(config.mesh)
     check_readable(config.trajectories, config.candidates)
     if not train.embedded:
@@ -72,25 +74,31 @@ def _what_is_taken(config: RankConfig, directory: RunDir) -> str:
     )
 
 
-def find_critic(config: RankConfig) -> FoundCritic:
+def find_critic(
+    source: Path,
+    aggregation: Literal["", "turn-mean", "token-mean", "sum"] = "",
+    privileged: Literal["", "yes", "no"] = "",
+    max_length: int = 0,
+) -> FoundCritic:
     """Find the critic that `--critic` names. Raises BadInput where there is none, or where flags contradict its run."""
-    source = config.critic
     if not source.is_dir():
         raise BadInput(f"--critic={source}: no such directory")
     if is_model_directory(source):
         network = read_object(source / "config.json")
         positions = network.get("max_position_embeddings", 0)  # a directory without is refused when it is read
-        if positions and config.max_length > positions:
-            raise BadInput(f"--max-length={config.max_length}: the critic of {source} has {positions} positions")
+        if positions and max_length > positions:
+            raise BadInput(f"--max-length={max_length}: the critic of {source} has {positions} positions")
         settings = Critic(
-            aggregation=config.aggregation or "turn-mean",
-            privileged=config.privileged != "no",
-            training=Training(max_length=config.max_length or 8192),
+            aggregation=aggregation or "turn-mean",
+            privileged=privileged != "no",
+            training=Training(max_length=max_length or 8192),
         )
         return FoundCritic(GivenCritic(source, None), settings, Lora(), None, 1024)
     stage = stage_folder(source, "critic")
     run = RunDir(stage.parent)
     note = read_object(run.note_file(stage.name))
+    if not note and run.read_config().get("critic", {}).get("parameterisation") == "pmi":
+        note = {"pairs": 1}  # nothing is trained
     if not run.config_file.is_file() or not note:
         raise BadInput(
             f"--critic={source}: neither a run directory whose stage critic has finished, nor that stage, nor a "
@@ -100,9 +108,9 @@ def find_critic(config: RankConfig) -> FoundCritic:
         raise BadInput(f"--critic={source}: no critic was trained in that run, it had no pairs")
     settings = run.read_settings("critic", Critic)
     for name, wanted, trained in (
-        ("aggregation", config.aggregation, settings.aggregation),
-        ("privileged", config.privileged, "yes" if settings.privileged else "no"),
-        ("max_length", config.max_length, settings.training.max_length),
+        ("aggregation", aggregation, settings.aggregation),
+        ("privileged", privileged, "yes" if settings.privileged else "no"),
+        ("max_length", max_length, settings.training.max_length),
     ):
         if wanted and wanted != trained:
             raise BadInput(f"--{name.replace('_', '-')}={wanted}: the critic of {source} was trained with {trained}")
@@ -112,6 +120,7 @@ def find_critic(config: RankConfig) -> FoundCritic:
         run.read_settings("lora", Lora),
         str(run.start_model()),
         run.read_settings("rollouts", Rollouts).max_new_tokens,
+        run.read_settings("ranking", Ranking).reference_context,
     )
 
 

@@ -18,6 +18,7 @@ from launch.common.settings import (
     PROMPT_DATE,
     Design,
     Hosts,
+    ToyName,
     check_date,
     check_drawing,
     toy_of,
@@ -57,6 +58,8 @@ class RolloutConfig:
     """Date that chat templates show which ask for today's; the same on every day, so that prompts are."""
     tasks: Path | None = None
     """JSON Lines of tasks; none: the miniature makes its own."""
+    toy: Annotated[ToyName, ADVANCED] = "auto"
+    """Toy benchmark whose tasks are played where none are given: the one the model was made for, or another."""
     num_tasks: int = 0
     """Tasks to play; 0: all (40 of the miniature)."""
     samples: int = 1
@@ -66,6 +69,10 @@ class RolloutConfig:
     """Agent turns at most; 0: 10, with the miniature's own tasks 8 (backend) or 4 (frontend), as in launch.train."""
     human_limit: Annotated[int, ADVANCED] = 0
     """Characters kept of a reply; 0: 400 (backend) or 1000 (frontend)."""
+    best_of: int = 1
+    """Turns that are drawn in each position, of which the critic chooses one; 1: no critic."""
+    critic: Path | None = None
+    """For that, a run directory of launch.train with a trained critic, or its stage (runs/x/critic)."""
     temperature: float = 1.0
     """Sampling temperature of the agent; 0: greedy."""
     top_k: Annotated[int, ADVANCED] = 0
@@ -91,7 +98,7 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         for least, fields in (
-            (1, ("samples", "rows")),
+            (1, ("samples", "rows", "best_of")),
             (0, ("num_tasks", "max_turns", "human_limit", "max_length", "agent_retries")),
         ):  # fmt: skip
             for name in fields:
@@ -110,6 +117,13 @@ class RolloutConfig:
             raise BadInput("--agent-omit and --agent-body are for an agent behind an endpoint, --agent-url")
         if self.agent_url and (self.quirks or self.top_k):
             raise BadInput("--quirks and --top-k are for --model, an endpoint with --agent-url takes neither")
+        if (self.best_of > 1) != (self.critic is not None):
+            raise BadInput(
+                f"best_of is {self.best_of} and critic {self.critic}: --best-of=N, above 1, and --critic=RUN are given "
+                "together"
+            )
+        if self.critic and (self.agent_url or self.quirks):
+            raise BadInput("--best-of is for --model without --quirks: an endpoint's turns are not ranked")
         if self.agent_url:
             self.agent_settings()
 
@@ -137,7 +151,7 @@ class RolloutConfig:
 
         scripted = self.benchmark == "backend" and self.simulator.human == "scripted"  # who knows no other tasks
         return self.max_turns or default_turns(
-            self.benchmark, is_toy=self.tasks is None or scripted, toy=toy_of(self.model)
+            self.benchmark, is_toy=self.tasks is None or scripted, toy=toy_of(self.model, self.toy)
         )
 
     @property

@@ -56,7 +56,7 @@ def make_participants(config: RolloutConfig, benchmark: Benchmark) -> Iterator[P
         yield _with_endpoint(config, settings, sampling, human, endpoints)
         return
     with contextlib.ExitStack() as held:
-        yield _with_engine(config, settings, sampling, human, endpoints, held)
+        yield _with_engine(config, settings, sampling, human, endpoints, held, benchmark)
 
 
 def _with_endpoint(
@@ -97,6 +97,7 @@ def _with_engine(
     human: UserSimulator | None,
     endpoints: tuple[Endpoint, ...],
     held: contextlib.ExitStack,
+    benchmark: Benchmark,
 ) -> Participants:
     # jax and what imports it only now: an agent behind an endpoint needs none of it.
     from launch.common.settings import start_model
@@ -130,8 +131,15 @@ def _with_engine(
         prompt, room = simulator.prompt, engine.max_length - simulator.human_max_tokens
         human = ModelSimulator(chat, EngineGenerator(engine, spoken), config.played, prompt, spoken, room)
     about = settings.run_metadata(human) | {"sampling": sampling | {"max_length": engine.max_length}}
-    generator = EngineGenerator(engine, Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens))
-    runner = EpisodeRunner(chat, generator, human, settings, longest, "double-bos" in config.quirks)
+    drawing = Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens)
+    best_of = None
+    if config.critic is not None:
+        from launch.ranking.choosing import make_best_of
+
+        best_of = make_best_of(config, loaded, drawing, shape, benchmark)
+        about["sampling"] |= {"best_of": config.best_of, "critic": str(config.critic)}
+    generator = EngineGenerator(engine, drawing)
+    runner = EpisodeRunner(chat, generator, human, settings, longest, "double-bos" in config.quirks, best_of)
 
     async def play(task: Task, sample: int) -> Trajectory:
         row = await runner.play(task, sample)

@@ -27,8 +27,10 @@ from launch.common.settings import (
     Ranking,
     Rollouts,
     Start,
+    ToyName,
     Truth,
     check_date,
+    toy_of,
 )
 from launch.common.simulator import Simulator
 
@@ -45,6 +47,7 @@ STAGES = (
     "truth",
     "turn-pairs",
     "policy",
+    "selection",
     "evaluation",
 )
 """In order. "start" makes the start policy with --model=scratch and is skipped for any other model."""
@@ -62,6 +65,7 @@ StageName = Literal[
     "truth",
     "turn-pairs",
     "policy",
+    "selection",
     "evaluation",
 ]
 PresetName = Literal["embedded", "scenes", "paper-backend", "paper-frontend", "released-backend", "tiny"]
@@ -71,11 +75,18 @@ READS: Mapping[str, tuple[str, ...]] = {
     "pairs": ("grading",),
     "critic": ("pairs",),
     "candidates": ("grading",),
-    "ranking": ("critic", "candidates"),
     "truth": ("grading", "ranking"),
     "turn-pairs": ("ranking",),
 }
 """The stages whose files a stage reads; "policy" and "evaluation" read what the algorithm says."""
+
+GIVEN: Mapping[str, str] = {
+    "rollouts": "trajectories",
+    "pairs": "pairs",
+    "candidates": "candidates",
+    "turn-pairs": "turn_pairs",
+}
+"""Stage -> the setting that names a file of the user's in place of what the stage would write."""
 
 MINI_TASKS = 800  # of the miniature, to train on
 
@@ -96,6 +107,8 @@ class TrainConfig:
     """SWEET-RL, multi-turn DPO, rejection fine-tuning, or the base policy alone."""
     stage: StageName = "all"
     """All stages, or one whose inputs are in the run directory."""
+    iterations: int = 1
+    """Times that dialogues are played and a policy is trained, each time from the policy of the time before."""
     preset: PresetName = "embedded"
     """Where the defaults of all other settings come from."""
     seed: int = 42
@@ -104,6 +117,8 @@ class TrainConfig:
     """JSON Lines of tasks to train on; none: the miniature makes its own."""
     eval_tasks: Path | None = None
     """JSON Lines of held-out tasks; none: the rows of the tasks after the first num_tasks."""
+    validation_tasks: Annotated[Path | None, ADVANCED] = None
+    """JSON Lines of tasks on which checkpoints are compared (policy.select); none: the miniature makes its own."""
     trajectories: Path | None = None
     """Dialogues to start from in place of own ones, in our layout or the released one."""
     pairs: Annotated[Path | None, ADVANCED, Only(algorithm=("sweet", "mtdpo"))] = None
@@ -112,6 +127,8 @@ class TrainConfig:
     """Candidates of turns to start from, in our layout or the released one."""
     turn_pairs: Annotated[Path | None, ADVANCED, Only(algorithm="sweet")] = None
     """Pairs of turns to start from, in our layout or the released one."""
+    toy: Annotated[ToyName, ADVANCED] = "auto"
+    """Toy benchmark whose tasks are played where none are given: the one the model was made for, or another."""
     num_tasks: int = 0
     """Tasks to train on; 0: all of the file."""
     simulator: Annotated[Simulator, FLAT] = field(default_factory=Simulator)
@@ -150,6 +167,19 @@ class TrainConfig:
                 f"num_tasks is {self.num_tasks} and grader_workers {self.grader_workers}: at least 0 (all), and at "
                 "least 1"
             )
+        if self.iterations < 1:
+            raise BadInput(f"iterations is {self.iterations}, it must be at least 1")
+        given = {name: path for stage, name in GIVEN.items() if (path := self.given(stage)) is not None}
+        if self.iterations > 1 and given:
+            name, path = next(iter(given.items()))
+            raise BadInput(
+                f"iterations is {self.iterations} and {name} {path}: each iteration plays dialogues of its own with a "
+                "user simulator; train on given files once, then start from that policy (--model=RUN/policy/model)"
+            )
+        if self.iterations > 1 and (self.stage != "all" or self.algorithm == "zero-shot"):
+            raise BadInput(
+                f"iterations is {self.iterations}: --stage={self.stage} --algorithm={self.algorithm} is not repeated"
+            )
         check_date("prompt_date", self.prompt_date)
         self.simulator.check_for(self.benchmark, self.rollouts.max_turns)
         if self.benchmark == "frontend" and self.preset in ("paper-backend", "released-backend"):
@@ -170,22 +200,39 @@ class TrainConfig:
                 f"truth.positions is {self.truth.positions}: only the scripted user simulator of backend tasks can be "
                 f"played on with, its facts are known (--benchmark={self.benchmark} --human={self.simulator.human})"
             )
+        if self.policy.select == "validation" and self.tasks is not None and self.validation_tasks is None:
+            raise BadInput(
+                f"policy.select is 'validation' and tasks {self.tasks}: give --validation-tasks as well, which are "
+                "neither trained on nor held out, or --policy.select=last"
+            )
         for name, stage in (("pairs", "pairs"), ("candidates", "candidates"), ("turn_pairs", "turn-pairs")):
             used_by = ("sweet", "mtdpo") if name == "pairs" else ("sweet",)
             if self.given(stage) is not None and self.algorithm not in used_by:
                 raise BadInput(f"{name} is {self.given(stage)}, which --algorithm={self.algorithm} does not read")
-        if self.critic.parameterisation == "value-head" and self.critic.nll_coef:
+        if self.critic.has_head and self.critic.nll_coef:
             raise BadInput(
                 f"critic.nll_coef is {self.critic.nll_coef}, a critic with a value head has no NLL: it must be 0"
+            )
+        if self.critic.parameterisation == "pmi" and not self.critic.privileged:
+            raise BadInput(
+                "critic.parameterisation is 'pmi', what the reference solution changes: privileged is needed"
             )
 
     def given(self, stage: str) -> Path | None:
         """Return the file that the user gave in place of what the stage would write."""
-        files = {
-            "rollouts": self.trajectories, "pairs": self.pairs, "candidates": self.candidates,
-            "turn-pairs": self.turn_pairs,
-        }  # fmt: skip
-        return files.get(stage)
+        return getattr(self, GIVEN[stage]) if stage in GIVEN else None
+
+    def iteration(self, number: int) -> TrainConfig:
+        """Return the settings of an iteration, from 1: each starts from the policy that the one before has trained."""
+        if number == 1:
+            return self
+        before = self.run_dir if number == 2 else self.run_dir / f"iteration-{number - 1}"
+        return dataclasses.replace(
+            self,
+            run_dir=self.run_dir / f"iteration-{number}",
+            model=str(before / "policy" / "model"),
+            toy=toy_of(self.model, self.toy),
+        )
 
     def reads(self, stage: str) -> tuple[str, ...]:
         """Return the stages whose files this one reads; none where it takes a file of the user's."""
@@ -193,10 +240,20 @@ class TrainConfig:
             return ()
         trains_on = {"sweet": "turn-pairs", "mtdpo": "pairs", "rft": "grading", "zero-shot": "tasks"}[self.algorithm]
         by_algorithm = {
+            "ranking": ("critic", "candidates") if self.critic.is_trained else ("candidates",),
             "policy": (trains_on,),
-            "evaluation": ("tasks",) if self.algorithm == "zero-shot" else ("tasks", "policy"),
+            "selection": ("tasks", "policy"),
+            "evaluation": ("tasks", self.policy_stage) if self.policy_stage else ("tasks",),
         }
         return by_algorithm[stage] if stage in by_algorithm else READS.get(stage, ())
+
+    @property
+    def policy_stage(self) -> str:
+        """Return the stage that the trained policy comes from; "" where none is trained."""
+        if self.algorithm == "zero-shot":
+            return ""
+        on_toy = self.policy.select == "auto" and (self.tasks is None or self.validation_tasks is not None)
+        return "selection" if on_toy or self.policy.select == "validation" else "policy"
 
     @property
     def embedded(self) -> bool:
@@ -207,7 +264,7 @@ class TrainConfig:
 def settings_of(config: TrainConfig) -> dict[str, object]:
     """Return the configuration as plain JSON values, without what may differ between two starts of the same run."""
     plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    for name in ("run_dir", "stage", "grader_workers", "hosts", "truth"):
+    for name in ("run_dir", "stage", "iterations", "grader_workers", "hosts", "truth"):
         del plain[name]
     plain["design"] |= {"chromium": None, "assets": None, "pages": Design().pages}
     del plain["critic"]["without_pairs"]  # changes nothing that is already there

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from colbench_env.statistics import compare, summarise
 from colbench_env.tasks import read_rows
 from colbench_env.types import Trajectory
-from launch.common.console import peak_memory_gib
-from launch.common.files import write_json, write_text
+from launch.common.console import Console, peak_memory_gib
+from launch.common.files import read_object, write_json, write_text
 from launch.common.run_dir import RunDir
 from launch.reporting.missing_sheets import missing_sheets
 from launch.reporting.result_tables import Results, TableRow, conclusion, remark, result_rows
@@ -29,6 +29,7 @@ from launch.training.entropy import entropy_by_turn
 from launch.training.report_data import FORMAT, PACKAGES, Report
 from models.config import from_hf
 from models.parameters import count_params
+from sweet_jax import processes
 from sweet_jax.train.metrics import mostly_perfect
 
 if TYPE_CHECKING:
@@ -109,6 +110,17 @@ def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: f
         versions={"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         written=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def print_iterations(run_dirs: Sequence[Path]) -> None:
+    """Print what each iteration has reached on the held-out tasks, from the reports in their directories."""
+    console, lines = Console(audible=processes.is_process_0()), []
+    for number, path in enumerate(run_dirs, 1):
+        results = Results.from_json(read_object(path / "report.json"))
+        for row in result_rows(results)[:2]:
+            lines.append((f"iteration {number}", f"{row.name}: {' -> '.join(row.cells)}"))
+    console.say()
+    console.table(lines)
 
 
 def _late_warnings(directory: RunDir, dialogues: Mapping[str, Sequence[Trajectory]]) -> Iterator[str]:

@@ -156,10 +156,10 @@ class Run:
         """The agent's system prompt, empty for none."""
         return read_agent_prompt(self.config.agent_prompt, self.config.rollouts.max_turns)
 
-    def policy_params(self, num_rows: int) -> Any:
-        """Load the trained policy's weights, from the last checkpoint of its stage; adapters are merged into them."""
+    def policy_params(self, num_rows: int, step: int | None = None) -> Any:
+        """Load the trained policy's weights, from that or the last checkpoint of its stage; adapters are merged in."""
         folder, training = self.directory.path / "policy", self.config.policy.training
-        trained = restore_params(folder, self.trained_shapes, training, num_rows)
+        trained = restore_params(folder, self.trained_shapes, training, num_rows, step)
         lora = self.lora
         if lora is None:
             return trained

@@ -18,6 +18,14 @@ def deeds(notes: Mapping[str, Note], config: TrainConfig, seconds: float) -> str
     return " ".join([*sentences, f"All stages together took {duration(seconds)}."])
 
 
+def _chosen(note: Note) -> str:
+    return f"the checkpoint of step {note['step']:,}" if note["step"] else "the start policy"
+
+
+def _best(note: Note) -> str:
+    return percent(note["success"][str(note["step"])])
+
+
 def _sentence(stage: str, note: Note, config: TrainConfig) -> str:
     n = {name: f"{value:,}" for name, value in note.items() if isinstance(value, int)}
     source = f", given as {note['from']}" if "from" in note else ""
@@ -46,4 +54,6 @@ def _sentence(stage: str, note: Note, config: TrainConfig) -> str:
         case "policy" if "steps" in n:
             what = "dialogues" if config.algorithm == "rft" else "pairs"
             return f"The policy was trained on {n['rows']} {what} in {n['steps']} steps."
+        case "selection" if "step" in n:
+            return f"On {n['tasks']} validation tasks {_chosen(note)} was the best, with {_best(note)} success."
     return ""

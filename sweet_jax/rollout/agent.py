@@ -23,6 +23,7 @@ from sweet_jax.data.batch import TokenRow
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import TOKENS, row_to_json
 from sweet_jax.generation import Engine, LockstepEngine, Request, Sample, Sampling
+from sweet_jax.rollout.best_of import BestOf
 
 
 @runtime_checkable
@@ -68,7 +69,7 @@ class EpisodeRunner:
 
     chat: the agent's tokenizer and template. settings: the rules, the system prompt and the seed.
     max_prompt: an episode whose prompt has outgrown so many tokens ends there without an answer. double_bos: prompts
-    begin with two begin-of-text tokens.
+    begin with two begin-of-text tokens. best_of: draws the turns in the generator's place, with a critic's help.
     """
 
     chat: Chat
@@ -77,6 +78,7 @@ class EpisodeRunner:
     settings: Settings
     max_prompt: int
     double_bos: bool = False
+    best_of: BestOf | None = None
 
     async def play(self, task: Task, sample: int) -> Trajectory:
         """Return the finished, ungraded trajectory. Raises EpisodeFailed where the user gives no reply, and BadInput
@@ -124,11 +126,15 @@ class TokenAgent:
         if len(self.ids) > runner.max_prompt:
             return episode.give_up()
         seed = seed_of(runner.settings.seed, "agent", self.task.task_id, self.sample, number)
-        sample = await runner.generator.generate(self.ids, seed, id(self))
+        more: dict[str, Any] = {}
+        if runner.best_of is None:
+            sample = await runner.generator.generate(self.ids, seed, id(self))
+        else:
+            sample, more["scores"] = await runner.best_of.draw(self.task, self.ids, seed)
         prompt = runner.chat.decode(self.ids)
         self.add(sample.ids, number)
         self.cut += not sample.ended
-        extra = {"logprob": round(float(sample.logps.sum()), 4), "tokens": len(sample.ids)}
+        extra = {"logprob": round(float(sample.logps.sum()), 4), "tokens": len(sample.ids)} | more
         return episode.step_agent(runner.chat.reply_text(sample.ids), prompt=prompt, extra=extra)
 
     def in_row(self) -> dict[str, Any]:

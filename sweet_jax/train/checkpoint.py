@@ -65,6 +65,10 @@ class Checkpoints:
         """Return the step of the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """List the steps that process 0 sees, the oldest first."""
+        return self._steps()[::-1]
+
     def save(self, step: int, state: Any, iterator: Notes, extra: Notes | None = None) -> None:
         """Write a checkpoint, on disk when this returns; do nothing if that step is saved already.
 
@@ -82,8 +86,8 @@ class Checkpoints:
             reason = _first_line(error)
             raise BadInput(f"{self.directory}: the checkpoint of step {step} cannot be written: {reason}") from error
 
-    def restore(self, abstract_state: Any) -> Restored | None:
-        """Read the newest undamaged checkpoint; None in an empty directory.
+    def restore(self, abstract_state: Any, only: int | None = None) -> Restored | None:
+        """Read the newest undamaged checkpoint, or none but that of step `only`; None where there is none.
 
         abstract_state: a tree of ShapeDtypeStruct with shardings (`step.abstract_state`), of any mesh.
         A damaged checkpoint is skipped for the one before it, then reported and deleted once that one has been read.
@@ -92,6 +96,8 @@ class Checkpoints:
         """
         damaged: dict[int, str] = {}
         for step in self._steps():
+            if only not in (None, step):
+                continue
             try:
                 restored = self._restore_whole(step, abstract_state)
             except _Damaged as error:
@@ -160,8 +166,9 @@ class Checkpoints:
 
 
 class SavedParams:
-    """The parameters of the newest undamaged checkpoint of a directory, read one after another, without the moments.
+    """The parameters of the newest undamaged checkpoint of a directory, or of that of one step, without the moments.
 
+    They are read one after another.
     step: updates made.
     shapes: a nested dict of shapes and dtypes.
     A damaged checkpoint is reported and skipped; nothing in the directory is changed. Another process may be training
@@ -169,8 +176,8 @@ class SavedParams:
     looked for. BadInput if there is no checkpoint, or none can be read.
     """
 
-    def __init__(self, directory: Path):
-        self.directory = Path(directory).absolute()
+    def __init__(self, directory: Path, step: int | None = None):
+        self.directory, self._only = Path(directory).absolute(), step
         self._reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
         self.step, self.shapes = self._newest_whole()
         self._state = self._state_of(self.step)
@@ -227,7 +234,8 @@ class SavedParams:
 
     def _steps(self) -> list[int]:
         """List the steps in the directory, the newest first."""
-        return sorted(ocp.utils.checkpoint_steps(self.directory), reverse=True) if self.directory.is_dir() else []
+        steps = ocp.utils.checkpoint_steps(self.directory) if self.directory.is_dir() else []
+        return sorted((step for step in steps if self._only in (None, step)), reverse=True)
 
     def _state_of(self, step: int) -> Path:
         return self.directory / str(step) / "state"

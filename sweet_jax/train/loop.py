@@ -61,6 +61,7 @@ def fit(
     directory: Path,
     reporter: Reporter = Reporter(),  # noqa: B008
     frozen: Any = None,
+    keep: int = 2,
 ) -> Any:
     """Train and return the parameters, on their shardings; `directory` gets `checkpoints/`, metrics and TensorBoard.
 
@@ -72,6 +73,7 @@ def fit(
     make_batch: (row numbers, tokens) -> batch for `objective`. The numbers are of the rows on this process's devices;
     tokens is the length of the longest row of the whole batch, so that all processes pad to the same length.
     frozen: parameters that the objective sees together with the trained ones.
+    keep: checkpoints that stay, the newest ones.
     BadInput, before anything is compiled, where the batch does not divide over the mesh. Raises metrics.Diverged for a
     metric that is not finite, and Interrupted where `reporter` asks for an early end. Several processes agree on that
     at logged updates, so that all of them save the same step.
@@ -86,7 +88,7 @@ def fit(
     stream, local = pair_stream(len(batches), 1, seed), process_local_rows(settings.batch_size, mesh)
     train_step = make_train_step(objective, optimizer, state_layout, mesh, settings.micro_batches, frozen)
     watch, batch_shapes = CollapseWatch(total), set()
-    with Checkpoints(directory / "checkpoints") as checkpoints:
+    with Checkpoints(directory / "checkpoints", keep) as checkpoints:
         restored = checkpoints.restore(abstract_state(optimizer, shapes, state_layout))
         if restored is None:
             state, done = init_state(optimizer, first(), state_layout), 0
@@ -119,20 +121,21 @@ def fit(
     return state.params
 
 
-def restore_params(directory: Path, shapes: Any, settings: Training, num_rows: int) -> Any:
-    """Read the parameters of a finished stage from its last checkpoint.
+def restore_params(directory: Path, shapes: Any, settings: Training, num_rows: int, step: int | None = None) -> Any:
+    """Read the parameters of a finished stage from its last checkpoint, or from that of `step`.
 
-    shapes: as in `fit`. BadInput where there is no checkpoint of the last step, or it is damaged.
+    shapes: as in `fit`. BadInput where there is no checkpoint of the step, or it is damaged.
     """
     total = settings.steps(num_rows)
+    wanted = total if step is None else step
     optimizer = make_optimizer(settings, total)
     layout = state_shardings(optimizer, shapes, shardings_of(shapes))
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(abstract_state(optimizer, shapes, layout))
-    if restored is None or restored.step != total:
+        restored = checkpoints.restore(abstract_state(optimizer, shapes, layout), step)
+    if restored is None or restored.step != wanted:
         found = "none" if restored is None else f"step {restored.step}"
         raise BadInput(
-            f"{directory / 'checkpoints'}: expected a checkpoint of step {total}, found {found}. Delete "
+            f"{directory / 'checkpoints'}: expected a checkpoint of step {wanted}, found {found}. Delete "
             f"{directory / 'done.json'}, if it is there, and run the same command again: it trains the missing updates"
         )
     state: TrainState = restored.state

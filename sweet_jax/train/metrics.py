@@ -113,14 +113,19 @@ class CollapseWatch:
     early_share: fraction of them in which a perfect accuracy is a warning.
     perfect_steps: logged steps in a row with accuracy 1.0 that make it one.
     shortest_share: fraction of the first mean reply length below which replies are too short.
+    largest_log_ratio: nats a token, above which a network has left its reference.
+    lowest_fall: fraction of the first log-prob of the chosen rows by which it may fall, and at least 5 nats a row.
     """
 
     total: int
     early_share: float = 0.1
     perfect_steps: int = 3
     shortest_share: float = 0.5
+    largest_log_ratio: float = 3.0
+    lowest_fall: float = 0.5
     _reported: set[str] = field(default_factory=set)
     _first_length: float | None = None
+    _first_chosen: float | None = None
     _perfect: int = 0
 
     def step(self, step: int, values: Values) -> list[str]:
@@ -130,13 +135,33 @@ class CollapseWatch:
                 raise Diverged(f"{name} is {value} at step {step} of {self.total}: lower the learning rate")
         accuracy = values.get("rewards/accuracies")
         self._perfect = self._perfect + 1 if accuracy == 1.0 else 0
+        warnings = self._likelihoods(step, values)
         early = step <= self.early_share * self.total
         if early and self._perfect >= min(self.perfect_steps, max(1, int(self.early_share * self.total))):
-            return self._once(
+            warnings += self._once(
                 "accuracy",
                 f"preference accuracy is 1.0 at step {step} of {self.total}, over-fitting: use less data",
             )
-        return []
+        return warnings
+
+    def _likelihoods(self, step: int, values: Values) -> list[str]:
+        """Check that the network stays near its reference and that the chosen rows do not become unlikely."""
+        warnings, size, chosen = [], values.get("log_ratios/abs"), values.get("logps/chosen")
+        if size is not None and size > self.largest_log_ratio:
+            warnings += self._once(
+                "ratios",
+                f"log-ratios are {size:.1f} nats a token at step {step} of {self.total}: the network has left its "
+                "reference; a higher beta, a lower learning rate or fewer steps hold it",
+            )
+        if chosen is not None:
+            self._first_chosen = chosen if self._first_chosen is None else self._first_chosen
+            if chosen < self._first_chosen - max(5.0, self.lowest_fall * abs(self._first_chosen)):
+                warnings += self._once(
+                    "chosen",
+                    f"the log-prob of the chosen rows fell from {self._first_chosen:.1f} to {chosen:.1f} at step "
+                    f"{step} of {self.total}: the loss makes both sides unlikely; a higher nll_coef holds them",
+                )
+        return warnings
 
     def replies(self, mean_tokens: float) -> list[str]:
         """Check the mean reply length of sampled dialogues, in tokens; the first call sets the one to compare with."""

@@ -141,6 +141,9 @@ def preference_objective(model: Llama, settings: PreferenceLoss, chunk: int | No
         metrics = preference_metrics(chosen_b, rejected_b, real_b, settings.beta)
         metrics["logps/chosen"] = _mean_row_logp(chosen_bt, pairs.chosen, real_b)
         metrics["logps/rejected"] = _mean_row_logp(rejected_bt, pairs.rejected, real_b)
+        metrics["log_ratios/abs"] = mean_log_ratio_size(
+            (chosen_bt, batch.chosen_ref_bt, pairs.chosen), (rejected_bt, batch.rejected_ref_bt, pairs.rejected)
+        )
         metrics["nll"] = chosen_nll
         return total, metrics
 
@@ -157,6 +160,17 @@ def pair_logps(
     both_bst = jnp.stack([pairs.chosen.tokens_bt, pairs.rejected.tokens_bt], axis=1)
     logp_bst = token_logps(model, params, both_bst.reshape(-1, both_bst.shape[-1]), chunk=chunk).reshape(both_bst.shape)
     return logp_bst[:, 0], logp_bst[:, 1]
+
+
+def mean_log_ratio_size(*sides: tuple[Array, Array, TurnBatch]) -> MeanMetric:
+    """Sum the sizes |log pi_theta - log pi_ref| of all action tokens; the mean is over tokens. How far a network has
+    moved from its reference, in nats a token.
+
+    sides: (log-probs, log-probs under the reference, rows) of the chosen and of the rejected rows.
+    """
+    sums = [jnp.where(rows.turn_bt > 0, jnp.abs(logp_bt - ref_bt), 0.0).sum() for logp_bt, ref_bt, rows in sides]
+    counts = [(rows.turn_bt > 0).sum().astype(jnp.float32) for _, _, rows in sides]
+    return MeanMetric(sums[0] + sums[1], counts[0] + counts[1])
 
 
 def _mean_row_logp(logp_bt: Array, rows: TurnBatch, real_b: Array) -> MeanMetric:

@@ -36,6 +36,7 @@ def train_preference(
     stage: str = "policy",
     reporter: Reporter = Reporter(),  # noqa: B008
     scored: Callable[[int, int], None] = lambda done, total: None,
+    keep: int = 2,
 ) -> Any:
     """Train; the parameters come on their shardings. Equations 2 and 3 of arXiv 2503.15478, or DPO, as `loss` says.
 
@@ -50,7 +51,7 @@ def train_preference(
     reference's. shapes: of the trained parameters; by default all of the network's. frozen: what the network needs
     beside the trained ones, under adapters.
     nll_mask: which tokens of the chosen row the NLL term counts, "turn" or "all". scored: is told (rows done, rows in
-    all) while the reference is computed.
+    all) while the reference is computed. keep: checkpoints that stay.
     Raises what `fit` raises; BadInput where a row is too long or the mesh does not divide a batch.
     """
     buckets = default_buckets(training.max_length)
@@ -87,6 +88,7 @@ def train_preference(
         directory=directory,
         reporter=reporter,
         frozen=frozen,
+        keep=keep,
     )
 
 

@@ -15,7 +15,7 @@ from tests.colbench_env.chromium import with_sheet
 TASK = Task("A task.", "def f(x): return x*7+3  # marker-91", {f"test{x}": f"f({x})" for x in range(1, 11)})
 LIMITS = Limits(test_seconds=1.0, answer_seconds=1.2, memory_bytes=512 << 20)
 CLOCK = 15.0  # seconds for any attack, on a busy machine
-CANARY = "canary-5e1f0c"
+CANARY = f"canary-5e1f0c-{os.getpid()}"  # tests that run side by side have sockets of their own
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,17 @@ def canary():
         assert file.stat().st_mode & 0o777 == 0o777
 
 
+def aimed(attack, canary):
+    """Write into an attack what it is after: the canary's file and the name of its socket, the grader's process."""
+    return attack.replace("CANARY_FILE", str(canary)).replace("CANARY", CANARY).replace("GRADER", str(os.getpid()))
+
+
 @pytest.fixture
 def withstand(attacked, canary):
     """Grades an attack: its grade, after all checks that hold whatever it scores."""
 
     def grade(answer):
-        answer = answer.replace("CANARY_FILE", str(canary)).replace("GRADER", str(os.getpid()))
+        answer = aimed(answer, canary)
         start = time.monotonic()
         grade = attacked.grade(TASK, answer)
         assert time.monotonic() - start < CLOCK

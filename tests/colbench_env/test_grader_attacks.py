@@ -120,7 +120,7 @@ def f(x):
 import socket
 def f(x):
     got = 0
-    for family, place in ((socket.AF_INET, ('127.0.0.1', 22)), (socket.AF_UNIX, '\\0canary-5e1f0c')):
+    for family, place in ((socket.AF_INET, ('127.0.0.1', 22)), (socket.AF_UNIX, '\\0CANARY')):
         try:
             s = socket.socket(family); s.connect(place); got = x*7+3
         except OSError: pass

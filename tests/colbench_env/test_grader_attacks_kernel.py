@@ -1,11 +1,10 @@
 """More attacks: on the kernel, on other processes, on the worker's own code, on the clock and on what a test leaves."""
 
-import os
-
 import pytest
 
 from colbench_env.grading import Grader, Limits
 from colbench_env.types import BadInput, Task
+from tests.colbench_env.conftest import aimed
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +13,7 @@ ATTACKS = {
 import socket
 def f(x):
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    a.sendto(b'let me out', '\\0canary-5e1f0c')
+    a.sendto(b'let me out', '\\0CANARY')
     return x*7+3""",
     "lowers the limits of the grader": """
 import ctypes, resource
@@ -226,6 +225,6 @@ def test_a_container_without_namespaces_where_all_share_one_user_holds_too(canar
             "talks to an abstract socket over a pair of sockets",
             "reads what is left of the request",
         ):
-            attack = ATTACKS[name].replace("CANARY_FILE", str(canary)).replace("GRADER", str(os.getpid()))
+            attack = aimed(ATTACKS[name], canary)
             assert grader.grade(some, attack).reward == 0, name
         assert grader.grade(some, "def f(x): return x*7+3").reward == 1

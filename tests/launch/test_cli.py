@@ -26,6 +26,7 @@ SMALL = (
     "--rollouts.max-new-tokens=8",
     "--policy.batch-size=4",
     "--evaluation.num-tasks=2",
+    "--policy.select=last",
 )
 
 

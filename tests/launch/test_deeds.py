@@ -52,6 +52,16 @@ def test_a_whole_run_is_told_in_the_order_of_its_stages():
             "The policy was trained on 9 dialogues in 2 steps.",
         ),
         ({"grading": {"success": float("nan")}}, {}, "n/a of their answers passed all tests."),
+        (
+            {"selection": {"step": 50, "tasks": 100, "success": {"0": 0.2, "50": 0.415}}},
+            {},
+            "On 100 validation tasks the checkpoint of step 50 was the best, with 41.5 % success.",
+        ),
+        (
+            {"selection": {"step": 0, "tasks": 9, "success": {"0": 1 / 3, "50": 0.0}}},
+            {},
+            "On 9 validation tasks the start policy was the best, with 33.3 % success.",
+        ),
         ({"grading": {}}, {}, ""),
         (
             {"tasks": {"train": 800, "eval": 3}},

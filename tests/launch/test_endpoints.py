@@ -59,7 +59,8 @@ def zero_shot(start, tiny_model, tmp_path):
     """Evaluates the tiny model's start policy on four tasks in `tmp_path / "run"`, with further flags."""
     flags = (
         f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}", "--algorithm=zero-shot", "--num-tasks=1",
-        "--evaluation.num-tasks=4", "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8", "--rollouts.rows=4",
+        "--evaluation.num-tasks=4",
+        "--policy.select=last", "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8", "--rollouts.rows=4",
         "--ranking.candidates=4", "--critic.training.max-length=512", "--policy.training.max-length=512",
     )  # fmt: skip
     return lambda *more: start(*flags, *more)

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
-    "--benchmark=frontend", "--num-tasks=8", "--evaluation.num-tasks=3", "--rollouts.samples=3",
+    "--benchmark=frontend", "--num-tasks=8", "--evaluation.num-tasks=3", "--policy.select=last", "--rollouts.samples=3",
     "--rollouts.max-turns=2", "--rollouts.rows=8", "--ranking.candidates=4", "--ranking.data-fraction=0.2",
     "--critic.training.max-steps=2", "--policy.training.max-steps=2", "--sampler-mesh=same",
 )  # fmt: skip

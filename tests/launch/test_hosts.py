@@ -41,6 +41,7 @@ FLAGS = (
     *(f"--{stage}.training.log-every=1" for stage in ("critic", "policy")),
     "--critic.training.epochs=3",
     "--evaluation.num-tasks=4",
+    "--policy.select=last",
 )
 
 

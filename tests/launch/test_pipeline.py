@@ -28,7 +28,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 
 ROOT = Path(__file__).parents[2]
 STAGES = (
-    "tasks", "rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs", "policy", "evaluation",
+    "tasks", "rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs", "policy", "selection",
+    "evaluation",
 )  # fmt: skip
 TASKS, SAMPLES, HELD_OUT, CANDIDATES, STEPS, KEPT = 17, 4, 4, 2, 4, 20
 FLAGS = (
@@ -44,6 +45,7 @@ FLAGS = (
     *(f"--{stage}.training.log-every=1" for stage in ("critic", "policy")),
     f"--critic.training.epochs={STEPS}",
     f"--evaluation.num-tasks={HELD_OUT}",
+    "--policy.select-tasks=4",
 )
 
 
@@ -347,7 +349,13 @@ def test_a_stage_alone_says_which_stage_has_to_run_first(stage, first, start, tm
 
 
 def test_stages_alone_need_no_more_than_their_inputs(start, tmp_path, tiny_model):
-    common = (f"--run-dir={tmp_path / 'run'}", f"--model={tiny_model}", "--num-tasks=2", "--evaluation.num-tasks=1")
+    common = (
+        f"--run-dir={tmp_path / 'run'}",
+        f"--model={tiny_model}",
+        "--num-tasks=2",
+        "--evaluation.num-tasks=1",
+        "--policy.select=last",
+    )
     assert start(*common, "--stage=tasks").status == 0
     assert len(read_rows(tmp_path / "run" / "tasks" / "train.jsonl", Task)) == 2
     assert "stage grading" in start(*common, "--stage=pairs").refuses()
@@ -360,7 +368,7 @@ def test_a_model_that_solves_nothing_stops_at_the_pairs_or_goes_on_in_hindsight(
     common = (
         f"--run-dir={run_dir}", f"--model={tiny_model}", "--num-tasks=2", "--rollouts.samples=2",
         "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8", "--rollouts.rows=4", "--ranking.candidates=4",
-        "--ranking.data-fraction=1.0", "--evaluation.num-tasks=2", *critic,
+        "--ranking.data-fraction=1.0", "--evaluation.num-tasks=2", "--policy.select=last", *critic,
         *(f"--{stage}.training.{flag}" for stage in ("critic", "policy") for flag in small),
     )  # fmt: skip
     refused = start(*common).refuses()

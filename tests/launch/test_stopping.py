@@ -83,7 +83,7 @@ def test_what_is_being_finished_is_finished_first():
 with stopping.defer_termination() as asked:
     print(asked())
     sigterm()
-    time.sleep(0.2)
+    time.sleep(0.4)
     print(asked(), "finished")
 print("goes on")
 """
@@ -179,6 +179,7 @@ def test_a_training_run_saves_the_update_under_way_and_goes_on_to_the_same_bits(
     flags = (
         f"--model={tiny_model}", f"--trajectories={tmp_path / 'graded.jsonl'}", "--algorithm=rft", "--num-tasks=4",
         "--rollouts.rows=16", "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8", "--evaluation.num-tasks=2",
+        "--policy.select=last",
         "--policy.training.batch-size=4", "--policy.training.epochs=80",
         "--policy.training.log-every=1", "--policy.training.save-every=70",
     )  # fmt: skip
@@ -218,7 +219,7 @@ def test_a_rollout_keeps_its_rows_and_goes_on_with_what_is_missing(in_process, t
 
 
 def test_an_evaluation_keeps_what_is_graded_and_goes_on(in_process, tmp_path):
-    slow = "import time\ndef f(x):\n    time.sleep(0.2)\n    return x"
+    slow = "import time\ndef f(x):\n    time.sleep(0.4)\n    return x"
     write_rows(tmp_path / "rows.jsonl", [dialogue(task(number, slow, tests=1), slow) for number in range(12)])
     flags = (f"--trajectories={tmp_path / 'rows.jsonl'}", "--no-references", "--workers=1")
     stopped, straight = tmp_path / "stopped.jsonl", tmp_path / "straight.jsonl"

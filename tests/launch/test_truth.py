@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 SMALL = (
     "--num-tasks=2", "--rollouts.samples=2", "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8",
     "--rollouts.rows=8", "--ranking.candidates=4", "--ranking.data-fraction=1.0", "--evaluation.num-tasks=2",
+    "--policy.select=last",
     "--training.batch-size=4", "--training.max-steps=1", "--training.max-length=512",
     "--critic.without-pairs=hindsight", "--truth.positions=3", "--truth.continuations=2",
 )  # fmt: skip
@@ -42,7 +43,10 @@ def test_each_different_candidate_of_the_chosen_positions_is_played_on_from(run_
 
 
 def test_the_figures_say_what_was_counted(run_dir):
-    figures = json.loads((run_dir / "truth" / "truth.json").read_text())
+    truths = json.loads((run_dir / "truth" / "truth.json").read_text())
+    assert set(truths) == {"score", "pmi"}  # nothing was learned from no pairs
+    assert truths["score"] == truths["pmi"]
+    figures = truths["score"]
     note = json.loads((run_dir / "truth" / "done.json").read_text())
     assert (figures["positions"], note["positions"]) == (3, 3)
     assert sum(figures["shares"].values()) == pytest.approx(1)

@@ -15,8 +15,10 @@ from models.parameters import init_params, param_shapes
 from sweet_jax.critic import (
     add_value_head,
     align_logps,
+    make_head_critic,
     make_log_ratio_critic,
-    make_value_head_critic,
+    prefix_value_objective,
+    prefix_values,
     value_head_objective,
     value_head_shapes,
 )
@@ -78,8 +80,41 @@ def test_the_value_head_is_linear_in_the_mean_hidden_state_of_each_turn():
     kernel = np.asarray(params["head"]["kernel"])[:, 0]
     turns = (hidden[0, 1:3], hidden[0, 5:8], hidden[1, 3:6])
     first, second, only = (turn.mean(axis=0) @ kernel + 0.25 for turn in turns)
-    found = make_value_head_critic(model, 3)(params, BATCH)
+    found = make_head_critic(model, 3)(params, BATCH)
     np.testing.assert_allclose(found, [[first, second, 0], [only, 0, 0]], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_prefix_value_is_read_before_and_at_the_end_of_each_turn():
+    model, llama = tiny()
+    params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
+    params["head"]["bias"] = jnp.array([0.25])
+    value = (
+        np.asarray(hidden_states(model, llama, jnp.asarray(BATCH.tokens_bt))) @ params["head"]["kernel"][:, 0] + 0.25
+    )
+    before, after = prefix_values(model, params, BATCH, 3)
+    np.testing.assert_allclose(before, [[value[0, 0], value[0, 4], 0], [value[1, 2], 0, 0]], atol=1e-5)
+    np.testing.assert_allclose(after, [[value[0, 2], value[0, 7], 0], [value[1, 5], 0, 0]], atol=1e-5)
+    found = make_head_critic(model, 3, "prefix-value")(params, BATCH)
+    np.testing.assert_allclose(found, after - before, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_loss_of_prefix_values_is_the_cross_entropy_of_every_prefix_with_the_outcome():
+    model, llama = tiny()
+    params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
+    empty = a_row([], [])
+    pairs = PairBatch(pad_rows([TWO_TURNS, empty], 8, pad_id=0), pad_rows([ONE_TURN, empty], 8, pad_id=0))
+    objective = prefix_value_objective(model, 3)
+    loss, metrics = objective.loss(params, pairs, objective.counts(pairs))
+    (before_won, after_won), (before_lost, after_lost) = (
+        map(np.asarray, prefix_values(model, params, rows, 3)) for rows in (pairs.chosen, pairs.rejected)
+    )
+    won = np.log1p(np.exp(-np.stack([before_won[0, :2], after_won[0, :2]]))).mean()
+    lost = np.log1p(np.exp(np.stack([before_lost[0, :1], after_lost[0, :1]]))).mean()
+    np.testing.assert_allclose(loss, (won + lost) / 2, rtol=1e-5)
+    np.testing.assert_allclose(metrics["rewards/chosen"].value, after_won[0, 1], rtol=1e-5)
+    np.testing.assert_allclose(metrics["rewards/rejected"].value, after_lost[0, 0], rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -87,7 +122,7 @@ def test_what_follows_a_turn_changes_no_value_of_that_turn():
     model, llama = tiny()
     params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
     other = pad_rows([a_row([1, 7, 8, 9, 3, 30, 31, 32], TWO_TURNS.turns), ONE_TURN], 8, pad_id=33)
-    critic = make_value_head_critic(model, 3)
+    critic = make_head_critic(model, 3)
     found, before = critic(params, other), critic(params, BATCH)
     np.testing.assert_allclose(found[:, 0], before[:, 0], atol=1e-6)
     assert abs(float(found[0, 1] - before[0, 1])) > 1e-4
@@ -100,7 +135,7 @@ def test_both_critics_give_the_same_on_eight_devices():
 
     def both(model, llama):
         params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
-        return make_log_ratio_critic(model, 3)(llama, wide, ref_bt), make_value_head_critic(model, 3)(params, wide)
+        return make_log_ratio_critic(model, 3)(llama, wide, ref_bt), make_head_critic(model, 3)(params, wide)
 
     for found, expected in zip(both(*tiny(MeshShape(4, 2))), both(*tiny()), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -14,6 +14,29 @@ def rows_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_a_network_that_leaves_its_reference_is_warned_of_once():
+    watch = CollapseWatch(total=100)
+    assert watch.step(20, {"log_ratios/abs": 3.0}) == []
+    assert watch.step(21, {"log_ratios/abs": 3.1}) == [
+        "log-ratios are 3.1 nats a token at step 21 of 100: the network has left its reference; a higher beta, a lower "
+        "learning rate or fewer steps hold it"
+    ]
+    assert watch.step(22, {"log_ratios/abs": 40.0}) == []
+
+
+def test_chosen_rows_that_become_unlikely_are_warned_of_once():
+    watch = CollapseWatch(total=100)
+    for step, chosen in ((20, -20.0), (21, -30.0), (22, -12.0)):
+        assert watch.step(step, {"logps/chosen": chosen}) == []
+    assert watch.step(23, {"logps/chosen": -30.1}) == [
+        "the log-prob of the chosen rows fell from -20.0 to -30.1 at step 23 of 100: the loss makes both sides "
+        "unlikely; a higher nll_coef holds them"
+    ]
+    assert watch.step(24, {"logps/chosen": -99.0}) == []
+    short = CollapseWatch(total=100)
+    assert short.step(20, {"logps/chosen": -1.0}) == short.step(21, {"logps/chosen": -5.9}) == []  # noise of short rows
+
+
 def test_metrics_are_divided_once_with_the_loss_first():
     metrics = {
         "grad_norm": MeanMetric(jnp.float32(2), jnp.float32(1)),

@@ -11,6 +11,7 @@ ranking      ranking/ranked.jsonl                          with the critic's adv
 truth        truth/continuations.jsonl, truth/truth.json   only with --truth.positions: what the advantages are worth
 turn-pairs   turn-pairs/pairs.jsonl                        better and worse turns
 policy       policy/checkpoints/, policy/model/
+selection    selection/step-*.jsonl                        only with --policy.select: the best checkpoint
 evaluation   evaluation/start.jsonl, evaluation/trained.jsonl
 """
 
@@ -25,7 +26,7 @@ from launch.common.settings import TRAINED_HERE
 from launch.common.stopping import Terminated
 from launch.training.config import STAGES, TrainConfig
 from launch.training.run import Run
-from launch.training.stages import critic, policy, ranking, rollouts, start, truth
+from launch.training.stages import critic, policy, ranking, rollouts, selection, start, truth
 from sweet_jax import processes
 from sweet_jax.train.loop import Interrupted
 from sweet_jax.train.metrics import Diverged
@@ -42,6 +43,7 @@ STAGE_FUNCTIONS: Mapping[str, Callable[[Run], dict[str, Any]]] = {
     "truth": truth.truth,
     "turn-pairs": ranking.turn_pairs_stage,
     "policy": policy.policy,
+    "selection": selection.selection,
     "evaluation": policy.evaluation,
 }
 

@@ -22,14 +22,14 @@ from launch.training.stages.learning import (
     shows_reference,
 )
 from models.hf_io import load_llama
-from sweet_jax.critic import add_value_head, value_head_objective, value_head_shapes
+from sweet_jax.critic import add_value_head, prefix_value_objective, value_head_objective, value_head_shapes
 from sweet_jax.data.batch import RowPair, TokenRow, bucket, default_buckets, most_turns, pad_pairs
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, pair_rows, row_to_json, turn_output, turn_prompt
 from sweet_jax.train.loop import fit, restore_params
 from sweet_jax.train.objectives import PreferenceLoss
 from sweet_jax.train.preferences import train_preference
-from sweet_jax.train.step import merge_params
+from sweet_jax.train.step import Objective, merge_params
 from sweet_jax.trajectory_pairs import Sample, select_pairs, tokenise_pair
 
 
@@ -117,7 +117,11 @@ def critic(run: Run) -> dict[str, Any]:
             **run.preference_arguments("critic"),
         )
     else:
-        _train_value_head(run, pairs, preference)
+        if settings.parameterisation == "prefix-value":
+            objective = prefix_value_objective(run.model, preference.max_turns)
+        else:
+            objective = value_head_objective(run.model, preference)
+        _train_head(run, pairs, objective)
     return {"pairs": len(pairs), "steps": settings.training.steps(len(pairs))} | counts
 
 
@@ -130,7 +134,7 @@ def critic_params(run: Run) -> Any:
         return load_llama(given.directory, run.mesh, run.dtype if run.lora else jnp.float32).params
     else:
         directory, num_pairs = given.directory, given.pairs
-    head = settings.parameterisation == "value-head"
+    head = settings.has_head
     shapes = (
         value_head_shapes(run.trained_shapes, run.llama_config.hidden_size, run.mesh) if head else run.trained_shapes
     )
@@ -138,7 +142,7 @@ def critic_params(run: Run) -> Any:
     return merge_params({"llama": run.frozen_params} if head else run.frozen_params, trained)
 
 
-def _train_value_head(run: Run, pairs: Sequence[RowPair], settings: PreferenceLoss) -> None:
+def _train_head(run: Run, pairs: Sequence[RowPair], objective: Objective) -> None:
     training, buckets = run.config.critic.training, default_buckets(run.config.critic.training.max_length)
 
     def make_batch(indices: np.ndarray, longest: int) -> Any:
@@ -150,7 +154,7 @@ def _train_value_head(run: Run, pairs: Sequence[RowPair], settings: PreferenceLo
         shapes=value_head_shapes(run.trained_shapes, size, run.mesh),
         first=lambda: add_value_head(run.first_params(), size, key, run.mesh),
         mesh=run.mesh,
-        objective=value_head_objective(run.model, settings),
+        objective=objective,
         lengths=[len(pair) for pair in pairs],
         make_batch=make_batch,
         settings=training,

@@ -32,6 +32,8 @@ from sweet_jax.train.loop import fit
 from sweet_jax.train.objectives import PreferenceLoss, nll_objective
 from sweet_jax.train.preferences import train_preference
 
+ALL_CHECKPOINTS = 1_000_000
+
 
 def policy(run: Run) -> dict[str, Any]:
     """Train the policy: DPO on turn pairs (eq. 4), DPO on trajectory pairs, or imitation of successes."""
@@ -51,13 +53,23 @@ def policy(run: Run) -> dict[str, Any]:
             loss=preference,
             training=settings.training,
             nll_mask=settings.nll_mask,
+            keep=_kept(run),
             **run.preference_arguments("policy"),
         )
         count = len(pairs)
-    params = run.policy_params(count)
+    export_policy(run, run.policy_params(count))
+    return {"rows": count, "steps": settings.training.steps(count)} | counts
+
+
+def export_policy(run: Run, params: Any) -> None:
+    """Write the policy's Hugging Face directory, policy/model of the run."""
     directory, flat = run.directory.path / "policy" / "model", flatten(params)
     export_trained(directory, run.llama_config, flat.__getitem__, flat["embedding"].dtype, run.model_directory)
-    return {"rows": count, "steps": settings.training.steps(count)} | counts
+
+
+def _kept(run: Run) -> int:
+    """How many checkpoints of the policy stay: all where one is to be selected."""
+    return ALL_CHECKPOINTS if run.config.policy_stage == "selection" else 2
 
 
 def _imitate(run: Run) -> tuple[int, dict[str, int]]:
@@ -96,6 +108,7 @@ def _imitate(run: Run) -> tuple[int, dict[str, int]]:
         directory=run.directory.stage("policy"),
         reporter=run.reporter("policy"),
         frozen=run.frozen_params,
+        keep=_kept(run),
     )
     return len(kept), counts
 
@@ -120,20 +133,23 @@ def evaluation(run: Run) -> dict[str, Any]:
     seed = seed_of(run.config.seed, "evaluation")
     policies: dict[str, Callable[[], Any]] = {"start": lambda: run.start_params}
     if run.config.algorithm != "zero-shot":
-        trained = run.directory.note("policy")
-        if trained is None:
-            raise BadInput(f"{run.directory.path}: there is no trained policy to evaluate: run --stage=policy first")
-        policies["trained"] = lambda: run.policy_params(trained["rows"])
+        stage = run.config.policy_stage
+        trained, chosen = run.directory.note("policy"), run.directory.note(stage)
+        if trained is None or chosen is None:
+            raise BadInput(f"{run.directory.path}: there is no trained policy to evaluate: run --stage={stage} first")
+        step = chosen["step"] if stage == "selection" else None
+        policies["trained"] = lambda: run.start_params if step == 0 else run.policy_params(trained["rows"], step)
     note: dict[str, Any] = {}
     for name, params in policies.items():
         played, graded = folder / f"{name}_ungraded.jsonl", folder / f"{name}.jsonl"
         agent = Agent(name, params(), run.config.evaluation.temperature)
         counts = play(run, f"evaluation: {name}", played, agent, held_out, 1, seed)
-        grade_played = functools.partial(_grade_outcome, run, f"evaluation: {name}", played, graded)
+        grade_played = functools.partial(grade_outcome, run, f"evaluation: {name}", played, graded)
         found = processes.broadcast_from_process_0(grade_played)
         note[name] = found | {key: count for key, count in counts.items() if key == "failed"}
     return note
 
 
-def _grade_outcome(run: Run, stage: str, played: Path, graded: Path) -> dict[str, float]:
+def grade_outcome(run: Run, stage: str, played: Path, graded: Path) -> dict[str, float]:
+    """Grade what was played, into that file, and return the mean reward, success and turns."""
     return outcome(grade(run, stage, played, graded))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,33 +125,37 @@ def ranking(run: Run) -> dict[str, Any]:
     found = read_rows(run.directory.rows_file("candidates"), Candidates)
     turns = [Turn(place, tuple(ids)) for place, row in enumerate(found) for ids in row.extra["output_ids"]]
     played = [Turn(place, tuple(_played(run, row))) for place, row in enumerate(found)]
-    scores, older = _scores(run, found, turns), _scores(run, found, played, "older")
+    score = make_scorer(run, run.directory.stage("ranking"))
+    scores, older = score(found, turns), score(found, played, name="older")
     write_rows(run.directory.stage("ranking") / "ranked.jsonl", attach_scores(found, scores, played, older))
     return {"positions": len(found), "scored": len({(turn.position, turn.ids) for turn in turns})}
 
 
-def _scores(run: Run, rows: Sequence[Candidates], turns: Sequence[Turn], name: str = "") -> list[TurnScore]:
-    """Compute the critic's score of every turn; the reference's own hindsight where no critic could be trained."""
+def make_scorer(run: Run, cache_dir: Path | None, batch_size: int = 0) -> Callable[..., list[TurnScore]]:
+    """Return (rows, turns, name="") -> the critic's score of every turn; pmi where no critic could be trained.
+
+    batch_size: rows scored together; 0: four training batches.
+    """
     settings = run.config.critic
     scorer = TurnScorer(
         run.model,
         run.chat,
         max_length=settings.training.max_length,
-        batch_size=4 * settings.training.batch_size,
-        cache_dir=run.directory.stage("ranking"),
+        batch_size=batch_size or 4 * settings.training.batch_size,
+        cache_dir=cache_dir,
         progress=lambda what, done, total: run.console.progress(f"ranking: {what}", done, total),
     )
-    untrained = run.given_critic is None and run.directory.note("critic")["pairs"] == 0  # type: ignore[index]
-    if settings.parameterisation == "value-head" and not untrained:
-        return scorer.score_by_value_head(rows, turns, critic_params(run))
-    return scorer.score(
-        rows,
-        turns,
-        critic=None if untrained else lambda: critic_params(run),
+    trained = settings.is_trained and (run.given_critic is not None or run.directory.note("critic")["pairs"] > 0)  # type: ignore[index]
+    params = functools.cache(lambda: critic_params(run))
+    kind = settings.parameterisation
+    if trained and kind in ("value-head", "prefix-value"):
+        return lambda rows, turns, name="": scorer.score_by_head(rows, turns, params(), kind)
+    return functools.partial(
+        scorer.score,
+        critic=params if trained else None,
         reference=lambda: run.start_params,
         aggregation=settings.aggregation,
         public_reference=run.config.ranking.reference_context == "public",
-        name=name,
     )
 
 

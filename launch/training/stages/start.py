@@ -35,7 +35,7 @@ START_CONFIG = LlamaConfig(
 def tasks(run: Run) -> dict[str, Any]:
     """Train and held-out tasks: the user's files, or the miniature's own."""
     config, folder = run.config, run.directory.stage("tasks")
-    wanted = config.evaluation.num_tasks
+    wanted, note = config.evaluation.num_tasks, {}
     if config.tasks is None:
         train = run.benchmark.tasks("train", config.num_tasks or MINI_TASKS, config.seed)
         held_out = run.benchmark.tasks("test", wanted, config.seed)
@@ -53,9 +53,19 @@ def tasks(run: Run) -> dict[str, Any]:
     for flag, asked, found in (("num-tasks", config.num_tasks, train), ("evaluation.num-tasks", wanted, held_out)):
         if len(found) < asked:
             run.console.warn(f"stage tasks: --{flag} is {asked}, the tasks given are {len(found)}: all are taken")
+    if config.policy_stage == "selection":
+        note = {"validation": len(validation := _validation_tasks(run))}
+        write_rows(folder / "validation.jsonl", validation)
     write_rows(folder / "train.jsonl", train)
     write_rows(folder / "eval.jsonl", held_out)
-    return {"train": len(train), "eval": len(held_out)}
+    return {"train": len(train), "eval": len(held_out)} | note
+
+
+def _validation_tasks(run: Run) -> list[Task]:
+    config, wanted = run.config, run.config.policy.select_tasks
+    if config.validation_tasks is None:
+        return run.benchmark.tasks("validation", wanted, config.seed)
+    return _gradable(run, config.validation_tasks)[:wanted]
 
 
 def _gradable(run: Run, path: Path) -> list[Task]:

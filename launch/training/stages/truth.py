@@ -82,7 +82,7 @@ def _compare(
     success = {key: float(grade.success) for key, grade in zip(different, grades, strict=True)}
     found: dict[str, float] = {_key_of(row): success[row.task.task_id, row.answer] for row in rows}
     count, last = run.config.truth.continuations, run.config.rollouts.max_turns
-    judged = []
+    judged: dict[str, list[JudgedTurns]] = {name: [] for name in _scores_of(chosen[0])}
     for row, position in zip(chosen, positions, strict=True):
         place, task = row.candidates.extra, position.trajectory.task
         worth = [
@@ -90,24 +90,25 @@ def _compare(
             for ids in _different(row)
         ]
         ids_of = [tuple(ids) for ids in place["output_ids"]]
-        scores = dict(zip(ids_of, row.judge_result, strict=True))
         texts = dict(zip(ids_of, row.candidates.additional_outputs, strict=True))
         messages, is_last = row.candidates.messages, place["turn"] == last
-        judged.append(
-            JudgedTurns(
-                task.task_id,
-                place["turn"],
-                tuple(turn_kind(task, messages, texts[ids], human.keywords, is_last) for ids in _different(row)),
-                tuple(scores[ids] for ids in _different(row)),
-                tuple(float(np.mean(each)) for each in worth),
-                (
-                    tuple(float(np.mean(each[::2])) for each in worth),
-                    tuple(float(np.mean(each[1::2])) for each in worth),
-                ),
+        kinds = tuple(turn_kind(task, messages, texts[ids], human.keywords, is_last) for ids in _different(row))
+        halves = tuple(tuple(float(np.mean(each[part::2])) for each in worth) for part in (0, 1))
+        for name, values in _scores_of(row).items():
+            scores = dict(zip(ids_of, values, strict=True))
+            judged[name].append(
+                JudgedTurns(
+                    task.task_id,
+                    place["turn"],
+                    kinds,
+                    tuple(scores[ids] for ids in _different(row)),
+                    tuple(float(np.mean(each)) for each in worth),
+                    (halves[0], halves[1]),
+                )
             )
-        )
-    truth = judge_critic(judged)
-    write_json(folder / "truth.json", truth.to_json())
+    truths = {name: judge_critic(positions) for name, positions in judged.items()}
+    write_json(folder / "truth.json", {name: truth.to_json() for name, truth in truths.items()})
+    truth = truths["score"]
     figures = {
         "rank_correlation": truth.rank_correlation.mean,
         "reliability": truth.reliability.mean,
@@ -115,7 +116,13 @@ def _compare(
         "right_answer_over_question": truth.preferences["right answer over any question"].mean,
     }
     known = {name: value for name, value in figures.items() if not math.isnan(value)}
-    return {"positions": len(judged), "continuations": len(rows), **known}
+    return {"positions": len(chosen), "continuations": len(rows), **known}
+
+
+def _scores_of(row: Ranked) -> dict[str, Sequence[float]]:
+    """Return what the candidates are ranked by, and its parts where the critic has them (`ranking.TurnScore`)."""
+    extra = row.candidates.extra
+    return {"score": row.judge_result} | {name: extra[name] for name in ("learned", "pmi") if name in extra}
 
 
 def _spread(rows: Sequence[Ranked], count: int) -> list[Ranked]:

@@ -1,0 +1,68 @@
+"""The critic of `launch.rollout --best-of=N --critic=RUN`: loaded, and checked against the policy and the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from colbench_env.types import BadInput, Task
+from launch.common.benchmarks import Benchmark
+from launch.common.console import Console
+from launch.common.files import is_model_directory
+from launch.common.run_dir import RunDir
+from launch.ranking.rank import find_critic
+from launch.rollouts.config import RolloutConfig
+from launch.training.config import Ranking, TrainConfig
+from launch.training.run import Run
+from launch.training.stages.ranking import make_scorer
+from sweet_jax import processes
+from sweet_jax.data.chat import Chat
+from sweet_jax.generation.load import LoadedEngine
+from sweet_jax.generation.sampling import Sampling
+from sweet_jax.mesh import MeshShape, start_devices
+from sweet_jax.rollout.best_of import BestOf
+
+
+def check_reference(critic: Path, tasks: Sequence[Task]) -> None:
+    """Raise BadInput where the critic is not there, or is to see a reference solution that a task does not have."""
+    if is_model_directory(critic):
+        raise BadInput(f"--critic={critic}: a run directory is needed, which says how the critic was trained")
+    if find_critic(critic).settings.privileged:
+        for number, task in enumerate(tasks):
+            if not task.ground_truth:
+                raise BadInput(
+                    f"--critic={critic}: it is shown the reference solution, which task {number + 1} "
+                    f"({task.task_id}) does not have ('ground_truth')"
+                )
+
+
+def make_best_of(
+    config: RolloutConfig, policy: LoadedEngine, sampling: Sampling, shape: MeshShape, benchmark: Benchmark
+) -> BestOf:
+    """Load the critic for turns of the policy. Raises BadInput where it has another tokenizer or chat template."""
+    critic, count = config.critic, config.best_of
+    assert critic is not None
+    if processes.count() > 1:
+        raise BadInput("--best-of: of several processes each would need the whole critic; start one process")
+    found = find_critic(critic)
+    assert found.model is not None  # of a run directory
+    training = TrainConfig(
+        model=found.model,
+        critic=found.settings,
+        lora=found.lora,
+        compute_dtype=config.compute_dtype,
+        ranking=Ranking(reference_context=found.reference_context),
+    )
+    directory = RunDir(found.given.directory.parent)
+    run = Run(training, directory, Console(audible=False), start_devices(shape), shape, benchmark, found.given)
+    _check_same_tokens(critic, run.chat, policy.chat)
+    rows = -(-count // shape.data) * shape.data
+    score = make_scorer(run, None, rows)
+    return BestOf(policy.engine, sampling, policy.chat, count, score, found.settings.privileged)
+
+
+def _check_same_tokens(critic: Path, known: Chat, drawn: Chat) -> None:
+    if known.tokenizer.get_vocab() != drawn.tokenizer.get_vocab() or known.format != drawn.format:
+        raise BadInput(
+            f"--critic={critic}: its tokenizer or chat template is not the policy's, so it cannot read its turns"
+        )
