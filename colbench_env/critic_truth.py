@@ -49,11 +49,12 @@ class JudgedTurns:
 class CriticTruth(Figures):
     """What a critic is worth.
 
-    positions: how many there are. rank_correlation: Spearman's, within a position, mean over those whose candidates
-    differ in value. top_half: share of the candidates of the upper half by score that are in the upper half by value.
-    reliability: the rank correlation between the two halves of the continuations, which bounds what can be reached.
-    preferences: name -> how often the mean score of the better kinds is above that of the worse, where both occur.
-    scores: kind -> mean score. shares: kind -> share of the candidates.
+    positions: how many there are, of which some have values. rank_correlation: Spearman's, within a position, mean over
+    those whose candidates differ in value. top_half: share of the candidates of the upper half by score that are in the
+    upper half by value. reliability: the rank correlation between the two halves of the continuations, which bounds
+    what can be reached. preferences: name -> how often the mean score of the better kinds is above that of the worse,
+    where both occur. counts: name -> in how many positions. scores: kind -> mean score. shares: kind -> share of the
+    candidates.
     """
 
     positions: int

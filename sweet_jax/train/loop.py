@@ -121,6 +121,14 @@ def fit(
     return state.params
 
 
+def rows_in_use(lengths: Sequence[int], settings: Training, seed: int) -> list[int]:
+    """List the numbers of the rows that `fit` will see with these arguments, in order: all but where steps are few."""
+    batches = length_batches(lengths, settings.batch_size, seed, settings.length_window)
+    stream = pair_stream(len(batches), 1, seed)
+    used = {int(next(stream)[0]) for _ in range(settings.steps(len(lengths)))}
+    return sorted({int(number) for batch in used for number in batches[batch]})
+
+
 def restore_params(directory: Path, shapes: Any, settings: Training, num_rows: int, step: int | None = None) -> Any:
     """Read the parameters of a finished stage from its last checkpoint, or from that of `step`.
 

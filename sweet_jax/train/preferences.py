@@ -14,7 +14,7 @@ from models.llama import Llama
 from models.parameters import param_shapes
 from sweet_jax.data.batch import RowPair, TokenRow, bucket, default_buckets, pad_pairs
 from sweet_jax.logprobs import ReferenceCache, pad_reference, reference_logps
-from sweet_jax.train.loop import Reporter, fit
+from sweet_jax.train.loop import Reporter, fit, rows_in_use
 from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, preference_objective
 from sweet_jax.train.settings import Training
 
@@ -40,7 +40,7 @@ def train_preference(
 ) -> Any:
     """Train; the parameters come on their shardings. Equations 2 and 3 of arXiv 2503.15478, or DPO, as `loss` says.
 
-    The pairs' log-probs under the reference are computed once, before the first update, and kept in
+    Log-probs under the reference of the pairs that updates will see are computed once, before the first, and kept in
     `directory`/reference; checkpoints, metrics and TensorBoard are `sweet_jax.train.loop.fit`'s. Run again with the
     same arguments it goes on where it was, to the same bits.
 
@@ -55,11 +55,11 @@ def train_preference(
     Raises what `fit` raises; BadInput where a row is too long or the mesh does not divide a batch.
     """
     buckets = default_buckets(training.max_length)
-    rows = both_sides(pairs)
-    reference_logp = reference_logps(
+    used = rows_in_use([len(pair) for pair in pairs], training, seed)
+    found = reference_logps(
         model,
         reference(),
-        rows,
+        both_sides([pairs[index] for index in used]),
         batch_size=2 * training.batch_size,
         buckets=buckets,
         pad_id=pad_id,
@@ -67,12 +67,14 @@ def train_preference(
         progress=scored,
     )
 
+    places = {index: place for place, index in enumerate(used)}
+
     def make_batch(indices: np.ndarray, longest: int) -> PreferenceBatch:
         length = bucket(longest, buckets)
         return PreferenceBatch(
             pad_pairs([pairs[index] for index in indices], length, pad_id, nll_mask),  # type: ignore[arg-type]
-            pad_reference([reference_logp[2 * index] for index in indices], length),
-            pad_reference([reference_logp[2 * index + 1] for index in indices], length),
+            pad_reference([found[2 * places[int(index)]] for index in indices], length),
+            pad_reference([found[2 * places[int(index)] + 1] for index in indices], length),
         )
 
     return fit(

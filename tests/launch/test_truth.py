@@ -48,7 +48,8 @@ def test_the_figures_say_what_was_counted(run_dir):
     assert truths["score"] == truths["pmi"]
     figures = truths["score"]
     note = json.loads((run_dir / "truth" / "done.json").read_text())
-    assert (figures["positions"], note["positions"]) == (3, 3)
+    ranked = read_rows(run_dir / "ranking" / "ranked.jsonl", Ranked)
+    assert (figures["positions"], note["positions"]) == (len(ranked), 3)  # kinds are compared everywhere
     assert sum(figures["shares"].values()) == pytest.approx(1)
     assert set(figures["shares"]) == set(figures["scores"])
     assert figures["rank_correlation"]["mean"] is None  # no random model solves anything: all values are 0

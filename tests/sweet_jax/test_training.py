@@ -22,7 +22,7 @@ from sweet_jax.data.index_stream import length_batches
 from sweet_jax.losses import MeanMetric
 from sweet_jax.mesh import MeshShape, make_mesh
 from sweet_jax.train import loop as training
-from sweet_jax.train.loop import Interrupted, Reporter, fit, restore_params, shardings_of
+from sweet_jax.train.loop import Interrupted, Reporter, fit, restore_params, rows_in_use, shardings_of
 from sweet_jax.train.metrics import Diverged
 from sweet_jax.train.objectives import nll_objective
 from sweet_jax.train.settings import Training
@@ -352,3 +352,14 @@ def test_no_rows_or_batches_that_do_not_divide_are_bad_input_before_anything_is_
     with pytest.raises(BadInput, match="a batch of 6 cannot be divided into 2 micro-batches over a data axis of 4"):
         line.fit()
     assert line.asked == [] and list(tmp_path.iterdir()) == []
+
+
+def test_rows_in_use_are_those_whose_batches_are_asked_for():
+    lengths, seen = [3] * 50, []
+    for steps, epochs in ((0, 1), (3, 1), (3, 9)):
+        settings = Training(batch_size=4, epochs=epochs, max_steps=steps)
+        used = rows_in_use(lengths, settings, seed=5)
+        assert used == sorted(set(used)) and len(used) == (12 if steps else 50)
+        seen.append(used)
+    assert seen[1] == seen[2]
+    assert rows_in_use(lengths, Training(batch_size=4, max_steps=3), seed=6) != seen[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from colbench_env.humans.scripted import ScriptedSimulator, read_facts
 from colbench_env.rollouts import play_into
 from colbench_env.tasks import read_complete, read_located_rows, read_rows
 from colbench_env.turn_kinds import turn_kind
-from colbench_env.types import BadInput, Ranked, Task, Trajectory
+from colbench_env.types import BadInput, Ranked, Trajectory
 from launch.common.files import write_json
 from launch.training.run import Run
 from launch.training.stages.playing import longest_prompt
@@ -34,12 +34,12 @@ def truth(run: Run) -> dict[str, Any]:
     human = run.benchmark.human(run.config.simulator)
     assert isinstance(human, ScriptedSimulator)  # which the configuration sees to
     folder, ranked = run.directory.stage("truth"), read_rows(run.directory.rows_file("ranking"), Ranked)
-    chosen = _spread(ranked, run.config.truth.positions)
-    positions = _positions(run, chosen)
+    positions = _positions(run, ranked)
+    chosen = _spread(len(ranked), run.config.truth.positions)
     jobs = [
-        (position, ids, number)
-        for position, row in zip(positions, chosen, strict=True)
-        for ids in _different(row)
+        (positions[place], ids, number)
+        for place in chosen
+        for ids in _different(ranked[place])
         for number in range(run.config.truth.continuations)
     ]
     path = folder / "continuations.jsonl"
@@ -65,45 +65,43 @@ def truth(run: Run) -> dict[str, Any]:
 
     output = path if processes.is_process_0() else None
     asyncio.run(play_into(output, missing, play, run.config.rollouts.rows, on_done))
-    return processes.broadcast_from_process_0(lambda: _compare(run, chosen, positions, human))
+    return processes.broadcast_from_process_0(lambda: _compare(run, ranked, positions, frozenset(chosen), human))
 
 
 def _compare(
-    run: Run, chosen: Sequence[Ranked], positions: Sequence[Position], human: ScriptedSimulator
+    run: Run,
+    ranked: Sequence[Ranked],
+    positions: Sequence[Position],
+    chosen: Collection[int],
+    human: ScriptedSimulator,
 ) -> dict[str, Any]:
-    """Grade the continuations, and write what they say of the scores. Returns the note of the stage."""
+    """Grade the continuations, and write what they say of the scores. Returns the note of the stage.
+
+    Kinds of turns are compared in all positions, values in the chosen ones, which were played on from.
+    """
     folder = run.directory.stage("truth")
     rows = read_rows(folder / "continuations.jsonl", Trajectory)
-    different: dict[tuple[str, str], tuple[Task, str]] = {
-        (row.task.task_id, row.answer): (row.task, row.answer) for row in rows
-    }
-    with run.benchmark.grader() as grader:
-        grades = grader.grade_many(list(different.values()))
-    success = {key: float(grade.success) for key, grade in zip(different, grades, strict=True)}
-    found: dict[str, float] = {_key_of(row): success[row.task.task_id, row.answer] for row in rows}
+    success = _successes(run, rows)
     count, last = run.config.truth.continuations, run.config.rollouts.max_turns
-    judged: dict[str, list[JudgedTurns]] = {name: [] for name in _scores_of(chosen[0])}
-    for row, position in zip(chosen, positions, strict=True):
-        place, task = row.candidates.extra, position.trajectory.task
-        worth = [
-            [found[_name(place["trajectory"], place["turn"], ids, number)] for number in range(count)]
-            for ids in _different(row)
-        ]
+    judged: dict[str, list[JudgedTurns]] = {name: [] for name in _scores_of(ranked[0])}
+    for number, (row, position) in enumerate(zip(ranked, positions, strict=True)):
+        place, task, different = row.candidates.extra, position.trajectory.task, _different(row)
         ids_of = [tuple(ids) for ids in place["output_ids"]]
         texts = dict(zip(ids_of, row.candidates.additional_outputs, strict=True))
         messages, is_last = row.candidates.messages, place["turn"] == last
-        kinds = tuple(turn_kind(task, messages, texts[ids], human.keywords, is_last) for ids in _different(row))
-        halves = tuple(tuple(float(np.mean(each[part::2])) for each in worth) for part in (0, 1))
-        for name, values in _scores_of(row).items():
-            scores = dict(zip(ids_of, values, strict=True))
+        kinds = tuple(turn_kind(task, messages, texts[ids], human.keywords, is_last) for ids in different)
+        worth = [
+            [success[_key((position, ids, continuation))] for continuation in range(count)]
+            for ids in (different if number in chosen else ())
+        ]
+        values = tuple(float(np.mean(each)) for each in worth)
+        halves = [tuple(float(np.mean(each[part::2])) for each in worth) for part in (0, 1)] if worth else None
+        for name, scores_of in _scores_of(row).items():
+            scores = dict(zip(ids_of, scores_of, strict=True))
+            by_candidate = tuple(scores[ids] for ids in different)
             judged[name].append(
                 JudgedTurns(
-                    task.task_id,
-                    place["turn"],
-                    kinds,
-                    tuple(scores[ids] for ids in _different(row)),
-                    tuple(float(np.mean(each)) for each in worth),
-                    (halves[0], halves[1]),
+                    task.task_id, place["turn"], kinds, by_candidate, values, (halves[0], halves[1]) if halves else None
                 )
             )
     truths = {name: judge_critic(positions) for name, positions in judged.items()}
@@ -119,17 +117,26 @@ def _compare(
     return {"positions": len(chosen), "continuations": len(rows), **known}
 
 
+def _successes(run: Run, rows: Sequence[Trajectory]) -> dict[str, float]:
+    """Grade the continuations, equal answers once: which of them succeeds."""
+    different = {(row.task.task_id, row.answer): (row.task, row.answer) for row in rows}
+    with run.benchmark.grader() as grader:
+        grades = grader.grade_many(list(different.values()))
+    success = {key: float(grade.success) for key, grade in zip(different, grades, strict=True)}
+    return {_key_of(row): success[row.task.task_id, row.answer] for row in rows}
+
+
 def _scores_of(row: Ranked) -> dict[str, Sequence[float]]:
     """Return what the candidates are ranked by, and its parts where the critic has them (`ranking.TurnScore`)."""
     extra = row.candidates.extra
     return {"score": row.judge_result} | {name: extra[name] for name in ("learned", "pmi") if name in extra}
 
 
-def _spread(rows: Sequence[Ranked], count: int) -> list[Ranked]:
-    """Choose rows evenly spread over all, all where there are no more."""
-    if count >= len(rows):
-        return list(rows)
-    return [rows[int(place)] for place in np.linspace(0, len(rows) - 1, count)]
+def _spread(count: int, wanted: int) -> list[int]:
+    """Choose numbers evenly spread over `count` ones, all where no fewer are wanted."""
+    if wanted >= count:
+        return list(range(count))
+    return [int(place) for place in np.linspace(0, count - 1, wanted)]
 
 
 def _positions(run: Run, chosen: Sequence[Ranked]) -> list[Position]:
@@ -156,12 +163,8 @@ def _different(row: Ranked) -> list[tuple[int, ...]]:
 
 def _key(job: Job) -> str:
     position, ids, number = job
-    return _name(position.index, position.turn, ids, number)
+    return f"{position.index} {position.turn} {number} {' '.join(map(str, ids))}"
 
 
 def _key_of(row: Trajectory) -> str:
     return row.extra["continues"]
-
-
-def _name(trajectory: int, turn: int, ids: Sequence[int], number: int) -> str:
-    return f"{trajectory} {turn} {number} {' '.join(map(str, ids))}"
