@@ -19,7 +19,7 @@ setup(
         "launch.reporting": ["templates/*"],
         "launch.training.presets": ["*.yaml"],
         "models": ["py.typed"],
-        "sweet_jax": ["py.typed", "start_policy/*", "frontend_start_policy/*"],
+        "sweet_jax": ["py.typed", "start_policy/*", "frontend_start_policy/*", "scenes_start_policy/*"],
     },
     entry_points={"console_scripts": ["colbench=colbench_env.__main__:main"]},
     install_requires=[

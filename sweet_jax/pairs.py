@@ -45,11 +45,15 @@ def score_pairs(rewards: Sequence[float], margin: float = 0.1) -> list[IndexPair
     ]
 
 
-def turn_pairs(scores: Sequence[float], texts: Sequence[object], num_pairs: int, rng: random.Random) -> list[IndexPair]:
+def turn_pairs(
+    scores: Sequence[float], texts: Sequence[object], num_pairs: int, rng: random.Random, min_gap: float = 0.0
+) -> list[IndexPair]:
     """Draw `num_pairs` pairs among the C candidates of one turn (section 4.2 of arXiv 2503.15478).
 
     The chosen one is drawn from the better half by score, the rejected one from the worse half. Pairs of equal texts
     teach nothing and are dropped, so there may be fewer than `num_pairs`.
+    min_gap: where it is above 0, only pairs whose scores differ by so much are drawn, all of them where they are few:
+    among candidates that are as good as one another, the halves are told apart by the critic's noise alone.
 
     In:  scores [.1, .9, .5, -.3], all texts different, 1 pair
     Out: chosen 1 or 2, rejected 0 or 3
@@ -58,5 +62,13 @@ def turn_pairs(scores: Sequence[float], texts: Sequence[object], num_pairs: int,
     upper, lower = ranked[: len(ranked) // 2], ranked[len(ranked) - len(ranked) // 2 :]
     if not upper:
         return []
+    if min_gap > 0:
+        clear = [
+            IndexPair(better, worse)
+            for better in upper
+            for worse in lower
+            if scores[better] - scores[worse] >= min_gap and texts[better] != texts[worse]
+        ]
+        return rng.sample(clear, min(num_pairs, len(clear)))
     drawn = [IndexPair(rng.choice(upper), rng.choice(lower)) for _ in range(num_pairs)]
     return [pair for pair in drawn if texts[pair.chosen] != texts[pair.rejected]]

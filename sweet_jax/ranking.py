@@ -36,7 +36,7 @@ class Turn:
 class TurnScore:
     """What a turn is ranked by, and the two parts that a critic with a language model's head has.
 
-    advantage: the score. log_ratios: of its tokens, None from other critics.
+    advantage: the score. log_ratios: what was learned, by token; None from other critics.
     learned: log pi_theta(a|o,c) - log pi_ref(a|o,c), what the critic's training has changed (the paper's equation 3).
     pmi: log pi_ref(a|o,c) - log pi_ref(a|o), the pointwise mutual information of turn and reference solution under the
     start policy, which needs no training. The released ranking is the sum of both. None: not computed.
@@ -101,21 +101,22 @@ class TurnScorer:
         critic_logps = scored(critic, "critic", shown_rows) if critic else {}
         base_logps = scored(reference, "reference", shown_rows)
         critic_logps = critic_logps or base_logps
-        hidden = {turn: row for turn, row in public_rows.items() if len(row) < len(shown_rows[turn])}
-        public_logps = scored(reference, "public", hidden) if public and hidden else {}
         sampled = _sampled_bases(rows, summed)
+        unseen = {turn: row for turn, row in public_rows.items() if len(row) < len(shown_rows[turn])}
+        unknown = {turn: row for turn, row in unseen.items() if turn not in sampled} if public else {}
+        public_logps = scored(reference, "public", unknown) if unknown else {}
         scores = {}
         for turn, logps in critic_logps.items():
             ratios = logps - base_logps[turn]
             learned, pmi = float(combine(ratios)), None
             if turn in public_logps:
-                ratios = logps - public_logps[turn][-len(logps) :]  # the shown row may have lost more
-                pmi = float(combine(ratios)) - learned
-            if turn in hidden and turn in sampled:
+                own = public_logps[turn][-len(logps) :]  # the row with the reference may have lost more
+                pmi = float(combine(base_logps[turn] - own))
+            elif turn in unseen and turn in sampled:
                 pmi = float(combine(base_logps[turn])) - sampled[turn]
             advantage = learned + pmi if public and pmi is not None else learned
             rounded = [round(float(ratio), 4) for ratio in ratios]
-            scores[turn] = TurnScore(advantage, rounded, learned if critic else None, pmi)
+            scores[turn] = TurnScore(advantage, rounded if critic else None, learned if critic else None, pmi)
         return [scores[turn] for turn in turns]
 
     def score_by_head(
@@ -206,9 +207,13 @@ def attach_scores(
     return ranked
 
 
-def pair_turns(rows: Sequence[Ranked], chat: Chat, *, num_pairs: int, seed: int) -> list[Pair]:
+def pair_turns(
+    rows: Sequence[Ranked], chat: Chat, *, num_pairs: int, seed: int, min_gap: float = 0.0, clip: float = 0.0
+) -> list[Pair]:
     """Pair a turn of the upper half of each ranking with one of the lower half, `num_pairs` times (section 4.2).
 
+    min_gap: least difference of the scores of a pair (`pairs.turn_pairs`). clip: scores are cut to -clip and clip
+    before, where it is not 0: among turns that are surely bad, which is the least bad is not to be learned.
     The pairs hold token rows after the prompt that the policy saw, without the reference solution.
     """
     pairs = []
@@ -216,7 +221,8 @@ def pair_turns(rows: Sequence[Ranked], chat: Chat, *, num_pairs: int, seed: int)
         row, rng = ranked.candidates, random.Random(f"{seed} {place}")
         ids = [tuple(one) for one in row.extra["output_ids"]]
         prompt, prefix = row.extra["prompt_ids"], row.extra["prefix_length"]
-        for pair in turn_pairs(ranked.judge_result, ids, num_pairs, rng):
+        scores = [max(-clip, min(clip, score)) for score in ranked.judge_result] if clip else ranked.judge_result
+        for pair in turn_pairs(scores, ids, num_pairs, rng, min_gap):
             sides = [list(ids[index]) for index in (pair.chosen, pair.rejected)]
             tokens = [row_to_json(candidate_row(prompt, turn, prefix)) for turn in sides]
             extra = {

@@ -40,7 +40,9 @@ from sweet_jax.train.preferences import both_sides, train_preference
 from sweet_jax.train.settings import Training
 from sweet_jax.trajectory_pairs import Sample, select_pairs, tokenise_pair
 
-EMBEDDED = {name: Path(__file__).parent / name for name in ("start_policy", "frontend_start_policy")}
+EMBEDDED = {
+    name: Path(__file__).parent / name for name in ("start_policy", "frontend_start_policy", "scenes_start_policy")
+}
 ROWS = 32  # turns that are sampled side by side
 
 

@@ -14,7 +14,7 @@ from sweet_jax.train.settings import Training
 
 PROMPT_DATE = "2024-07-26"  # what Llama 3's templates show where nothing tells them the date
 FailedRule = Literal["zero", "black"]
-EMBEDDED, EMBEDDED_FRONTEND = "embedded", "embedded-frontend"
+EMBEDDED, EMBEDDED_FRONTEND, EMBEDDED_SCENES = "embedded", "embedded-frontend", "embedded-scenes"
 SCRATCH, SCRATCH_SCENES = "scratch", "scratch-scenes"
 TRAINED_HERE = (SCRATCH, SCRATCH_SCENES)  # by stage "start"
 Toy = Literal["miniature", "scenes"]
@@ -28,7 +28,7 @@ def toy_of(model: str, toy: ToyName = "auto") -> Toy:
     """Return the toy benchmark that is played where nobody gives backend tasks; auto: the model's own."""
     if toy != "auto":
         return toy
-    return "scenes" if model == SCRATCH_SCENES else "miniature"
+    return "scenes" if model in (EMBEDDED_SCENES, SCRATCH_SCENES) else "miniature"
 
 
 def check_date(name: str, value: str) -> None:
@@ -177,12 +177,18 @@ class Ranking:
     """Pairs drawn among the candidates of a turn."""
     reference_context: Annotated[Literal["privileged", "public"], ADVANCED] = "privileged"
     """Whether the frozen reference model sees the reference solution; public, as in the released code: no."""
+    min_gap: Annotated[float, ADVANCED] = 0.0
+    """Least difference of the scores of a pair; 0: any, as in the paper."""
+    clip: Annotated[float, ADVANCED] = 0.0
+    """Scores are cut to minus and plus this before turns are paired; 0: not, as in the paper."""
 
     def __post_init__(self) -> None:
         if self.candidates < 2:
             raise BadInput(f"ranking.candidates is {self.candidates}, it must be at least 2 to make a pair")
         if self.num_pairs < 1:
             raise BadInput(f"ranking.num_pairs is {self.num_pairs}, it must be at least 1")
+        if not (0 <= self.min_gap < math.inf and 0 <= self.clip < math.inf):
+            raise BadInput(f"ranking.min_gap is {self.min_gap} and ranking.clip {self.clip}: each must be at least 0")
         if not 0 < self.data_fraction <= 1:
             raise BadInput(f"ranking.data_fraction is {self.data_fraction}, it must be above 0 and at most 1")
 
@@ -191,6 +197,8 @@ class Ranking:
 class Policy:
     """Training of the policy (section 4.2 of the paper)."""
 
+    aggregation: Annotated[Literal["sum", "turn-mean", "token-mean"], ADVANCED] = "sum"
+    """How the log-ratios of a row's tokens become its score; the paper, and DPO: their sum."""
     beta: float = 0.1
     """Scale of the log-ratios in the DPO loss."""
     nll_coef: Annotated[float, ADVANCED] = 0.01
@@ -270,6 +278,7 @@ EMBEDDED_DIRECTORY = _PACKAGE / "start_policy"
 EMBEDDED_DIRECTORIES = {
     EMBEDDED: EMBEDDED_DIRECTORY,
     EMBEDDED_FRONTEND: _PACKAGE / "frontend_start_policy",
+    EMBEDDED_SCENES: _PACKAGE / "scenes_start_policy",
 }
 
 

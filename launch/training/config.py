@@ -15,6 +15,7 @@ from launch.common.settings import (
     EMBEDDED,
     EMBEDDED_DIRECTORIES,
     EMBEDDED_FRONTEND,
+    EMBEDDED_SCENES,
     PROMPT_DATE,
     SCRATCH_SCENES,
     TRAINED_HERE,
@@ -102,7 +103,7 @@ class TrainConfig:
     run_dir: Path = Path("runs/default")
     """Directory of the run; the same command again goes on where it was."""
     model: str = EMBEDDED
-    """embedded or embedded-frontend (in the package), scratch or scratch-scenes (trained here), or a directory."""
+    """embedded, embedded-scenes, embedded-frontend (in the package), scratch, scratch-scenes (made here), or a path."""
     algorithm: Algorithm = "sweet"
     """SWEET-RL, multi-turn DPO, rejection fine-tuning, or the base policy alone."""
     stage: StageName = "all"
@@ -184,7 +185,7 @@ class TrainConfig:
         self.simulator.check_for(self.benchmark, self.rollouts.max_turns)
         if self.benchmark == "frontend" and self.preset in ("paper-backend", "released-backend"):
             raise BadInput(f"--preset={self.preset} is for backend tasks, frontend has --preset=paper-frontend")
-        backend, frontend = (EMBEDDED, SCRATCH_SCENES), (EMBEDDED_FRONTEND,)
+        backend, frontend = (EMBEDDED, EMBEDDED_SCENES, SCRATCH_SCENES), (EMBEDDED_FRONTEND,)
         wrong, right = (backend, EMBEDDED_FRONTEND) if self.benchmark == "frontend" else (frontend, EMBEDDED)
         if self.model in wrong:
             raise BadInput(

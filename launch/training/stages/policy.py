@@ -45,7 +45,9 @@ def policy(run: Run) -> dict[str, Any]:
         path = run.directory.rows_file("turn-pairs" if per_turn else "pairs")
         pairs = fitted_pairs(run, "policy", path, settings.training, last_turn_only=per_turn)
         turns = most_turns(both_sides(pairs))
-        preference = PreferenceLoss("sum", settings.beta, settings.nll_coef, settings.label_smoothing, turns)
+        preference = PreferenceLoss(
+            settings.aggregation, settings.beta, settings.nll_coef, settings.label_smoothing, turns
+        )
         counts = check_action_tokens(both_sides(pairs), turns)
         train_preference(
             run.model,

@@ -170,9 +170,17 @@ def turn_pairs_stage(run: Run) -> dict[str, Any]:
     if run.config.turn_pairs is not None:
         return _given_turn_pairs(run, run.config.turn_pairs)
     ranked = read_rows(run.directory.rows_file("ranking"), Ranked)
-    rows = pair_turns(ranked, run.chat, num_pairs=settings.num_pairs, seed=run.config.seed)
+    rows = pair_turns(
+        ranked,
+        run.chat,
+        num_pairs=settings.num_pairs,
+        seed=run.config.seed,
+        min_gap=settings.min_gap,
+        clip=settings.clip,
+    )
     if not rows:
-        raise BadInput(f"{run.directory.rows_file('ranking')}: no turn has two different candidates to compare")
+        gap = f" whose scores differ by {settings.min_gap:g} (ranking.min_gap)" if settings.min_gap else ""
+        raise BadInput(f"{run.directory.rows_file('ranking')}: no turn has two different candidates{gap} to compare")
     write_rows(run.directory.stage("turn-pairs") / "pairs.jsonl", rows)
     return {"pairs": len(rows)}
 
