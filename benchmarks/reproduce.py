@@ -77,7 +77,7 @@ class Reproduction:
         self.failed = 0
 
     def run(self, methods: dict[str, Method], seeds: Sequence[int], cores: Sequence[int]) -> None:
-        """Run what is missing: seed after seed, so that methods can be compared early. Exits with 1 if a cell failed."""
+        """Run what is missing, seed after seed, so that methods can be compared early. Exits with 1 if one failed."""
         jobs: Queue[tuple[str, Method, int]] = Queue()
         for job in self._jobs(methods, seeds):
             jobs.put(job)

@@ -73,7 +73,7 @@ def _roll(config: RolloutConfig) -> None:
 
     with (
         open_benchmark(config.benchmark, config.design, toy=toy_of(config.model, config.toy)) as benchmark,
-        make_participants(config, benchmark) as participants,
+        make_participants(config, benchmark, console) as participants,
     ):
         wanted = RolloutPlan(config.output, tasks, config.samples, participants.about)
         with shares.alone(wanted):

@@ -93,7 +93,8 @@ def _tests(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
 
 def _critics(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
     rows = [
-        "| critic | score | rank correlation | reliability of the truth | hidden over not hidden | right answer over any question | seeds |",
+        "| critic | score | rank correlation | reliability of the truth | hidden over not hidden "
+        "| right answer over any question | seeds |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in METHODS:

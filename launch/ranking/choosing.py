@@ -37,7 +37,12 @@ def check_reference(critic: Path, tasks: Sequence[Task]) -> None:
 
 
 def make_best_of(
-    config: RolloutConfig, policy: LoadedEngine, sampling: Sampling, shape: MeshShape, benchmark: Benchmark
+    config: RolloutConfig,
+    policy: LoadedEngine,
+    sampling: Sampling,
+    shape: MeshShape,
+    benchmark: Benchmark,
+    console: Console,
 ) -> BestOf:
     """Load the critic for turns of the policy. Raises BadInput where it has another tokenizer or chat template."""
     critic, count = config.critic, config.best_of
@@ -54,10 +59,10 @@ def make_best_of(
         ranking=Ranking(reference_context=found.reference_context),
     )
     directory = RunDir(found.given.directory.parent)
-    run = Run(training, directory, Console(audible=False), start_devices(shape), shape, benchmark, found.given)
+    run = Run(training, directory, console, start_devices(shape), shape, benchmark, found.given)
     _check_same_tokens(critic, run.chat, policy.chat)
     rows = -(-count // shape.data) * shape.data
-    score = make_scorer(run, None, rows)
+    score = make_scorer(run, None, rows, quiet=True)
     return BestOf(policy.engine, sampling, policy.chat, count, score, found.settings.privileged)
 
 

@@ -18,6 +18,7 @@ from colbench_env.humans.vision import VisionSimulator
 from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.common.benchmarks import Benchmark
+from launch.common.console import Console
 from launch.rollouts.config import RolloutConfig
 
 
@@ -31,7 +32,7 @@ class Participants:
 
 
 @contextlib.contextmanager
-def make_participants(config: RolloutConfig, benchmark: Benchmark) -> Iterator[Participants]:
+def make_participants(config: RolloutConfig, benchmark: Benchmark, console: Console) -> Iterator[Participants]:
     """Both sides, ready to play; the engine ends with the context."""
     simulator, rules = config.simulator, benchmark.rules
     if config.human_limit:
@@ -56,7 +57,7 @@ def make_participants(config: RolloutConfig, benchmark: Benchmark) -> Iterator[P
         yield _with_endpoint(config, settings, sampling, human, endpoints)
         return
     with contextlib.ExitStack() as held:
-        yield _with_engine(config, settings, sampling, human, endpoints, held, benchmark)
+        yield _with_engine(config, settings, sampling, human, endpoints, held, benchmark, console)
 
 
 def _with_endpoint(
@@ -98,6 +99,7 @@ def _with_engine(
     endpoints: tuple[Endpoint, ...],
     held: contextlib.ExitStack,
     benchmark: Benchmark,
+    console: Console,
 ) -> Participants:
     # jax and what imports it only now: an agent behind an endpoint needs none of it.
     from launch.common.settings import start_model
@@ -136,7 +138,7 @@ def _with_engine(
     if config.critic is not None:
         from launch.ranking.choosing import make_best_of
 
-        best_of = make_best_of(config, loaded, drawing, shape, benchmark)
+        best_of = make_best_of(config, loaded, drawing, shape, benchmark, console)
         about["sampling"] |= {"best_of": config.best_of, "critic": str(config.critic)}
     generator = EngineGenerator(engine, drawing)
     runner = EpisodeRunner(chat, generator, human, settings, longest, "double-bos" in config.quirks, best_of)

@@ -8,7 +8,7 @@ import released
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import Candidates, Pair, Ranked, Trajectory
-from launch.training.config import TrainConfig
+from launch.training.config import Critic, Policy, TrainConfig
 from launch.training.stages import plan_stages
 from sweet_jax.data.chat import Chat, privileged_prefix
 from sweet_jax.data.token_rows import pair_rows, row_from_json, row_to_json, trajectory_row
@@ -55,7 +55,8 @@ def run(start, tiny_model, given, tmp_path):
     """Runs the stages one after another with flags; the names in `files` are given as released files."""
 
     def stages(wanted, files, *flags):
-        run_dir = tmp_path / "run"
+        before = len(list(tmp_path.iterdir()))
+        run_dir = tmp_path / (f"run-{before}" if before else "run")
         files = [f"--{name}={given[name]}" for name in files]
         for stage in wanted:
             ended = start(f"--run-dir={run_dir}", f"--model={tiny_model}", f"--stage={stage}", *SMALL, *files, *flags)
@@ -86,6 +87,22 @@ def note(run_dir, stage):
         ({"turn_pairs": "p"}, "tasks turn-pairs policy evaluation"),
         ({"pairs": "p", "candidates": "c"}, "tasks pairs critic candidates ranking turn-pairs policy evaluation"),
         ({"model": "scratch", "algorithm": "zero-shot"}, "tasks start evaluation"),
+        (
+            {"critic": Critic(parameterisation="pmi")},
+            "tasks rollouts grading candidates ranking turn-pairs policy evaluation",
+        ),
+        (
+            {"algorithm": "mtdpo", "policy": Policy(select="auto")},
+            "tasks rollouts grading pairs policy selection evaluation",
+        ),
+        (
+            {"algorithm": "mtdpo", "tasks": "t", "policy": Policy(select="auto")},
+            "tasks rollouts grading pairs policy evaluation",
+        ),
+        (
+            {"algorithm": "rft", "tasks": "t", "validation_tasks": "v", "policy": Policy(select="validation")},
+            "tasks rollouts grading policy selection evaluation",
+        ),
     ],
 )
 def test_a_given_file_replaces_the_stage_that_would_write_it_and_what_only_that_one_reads(settings, stages):
@@ -231,6 +248,51 @@ def test_a_critic_with_a_value_head_ranks_but_has_no_log_ratios(run):
     for row in read_rows(run_dir / "ranking" / "ranked.jsonl", Ranked):
         assert len(set(row.judge_result)) > 1
         assert {"token_log_ratios", "older"}.isdisjoint(row.candidates.extra)
+
+
+@pytest.mark.slow
+def test_a_critic_with_a_value_of_every_prefix_ranks_too(run):
+    flags = ("--critic.parameterisation=prefix-value", "--critic.nll-coef=0")
+    run_dir = run(("pairs", "critic", "candidates", "ranking", "turn-pairs"), ["pairs", "candidates"], *flags)
+    for row in read_rows(run_dir / "ranking" / "ranked.jsonl", Ranked):
+        assert len(set(row.judge_result)) > 1
+        assert {"token_log_ratios", "older", "learned", "pmi"}.isdisjoint(row.candidates.extra)
+
+
+@pytest.mark.slow
+def test_pmi_needs_no_training_and_is_a_part_of_the_released_score(run):
+    ranked = {}
+    for name, flags in (
+        ("pmi", ("--critic.parameterisation=pmi",)),
+        ("public", ("--ranking.reference-context=public",)),
+        ("privileged", ()),
+    ):
+        stages = ("candidates", "ranking") if name == "pmi" else ("pairs", "critic", "candidates", "ranking")
+        run_dir = run(stages, ["candidates"] if name == "pmi" else ["pairs", "candidates"], *flags)
+        ranked[name] = read_rows(run_dir / "ranking" / "ranked.jsonl", Ranked)
+    for pmi, public, privileged in zip(*ranked.values(), strict=True):
+        part, both, learned = (row.candidates.extra for row in (pmi, public, privileged))
+        assert list(pmi.judge_result) == part["pmi"] == both["pmi"] == learned["pmi"] and "learned" not in part
+        np.testing.assert_allclose(public.judge_result, np.array(both["learned"]) + both["pmi"], rtol=1e-6)
+        assert list(privileged.judge_result) == learned["learned"] == both["learned"]
+
+
+@pytest.mark.slow
+def test_turns_are_paired_by_a_least_gap_and_cut_scores(run, start, given, tiny_model):
+    flags = ("--critic.parameterisation=pmi",)
+    stages = ("candidates", "ranking", "turn-pairs")
+    pairs = read_rows(run(stages, ["candidates"], *flags) / "turn-pairs" / "pairs.jsonl", Pair)
+    gaps = sorted(pair.extra["advantages"][0] - pair.extra["advantages"][1] for pair in pairs)
+    middle = gaps[len(gaps) // 2]
+    run_dir = run(stages, ["candidates"], *flags, f"--ranking.min-gap={middle}")
+    wide = read_rows(run_dir / "turn-pairs" / "pairs.jsonl", Pair)
+    assert all(pair.extra["advantages"][0] - pair.extra["advantages"][1] >= middle for pair in wide)
+    cut = (f"--run-dir={run_dir.parent / 'cut'}", f"--model={tiny_model}", *SMALL, *flags, "--ranking.clip=0.1")
+    for stage in stages:
+        ended = start(*cut, f"--candidates={given['candidates']}", "--ranking.min-gap=0.3", f"--stage={stage}")
+    assert ended.refuses().endswith(
+        "no turn has two different candidates whose scores differ by 0.3 (ranking.min_gap) to compare"
+    )
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ FLAGS = (
     *(f"--{stage}.training.log-every=1" for stage in ("critic", "policy")),
     f"--critic.training.epochs={STEPS}",
     f"--evaluation.num-tasks={HELD_OUT}",
+    "--policy.select=validation",
     "--policy.select-tasks=4",
 )
 
@@ -164,7 +165,7 @@ def test_candidates_are_as_many_as_asked_with_reference_log_probs_that_agree(str
 def test_ranked_rows_are_the_candidates_with_an_advantage_each(straight):
     found = rows(straight, "candidates/candidates.jsonl", Candidates)
     ranked = rows(straight, "ranking/ranked.jsonl", Ranked)
-    said = ("token_log_ratios", "older")  # what the critic adds
+    said = ("token_log_ratios", "older", "learned", "pmi")  # what the critic adds
     for row, before in zip(ranked, found, strict=True):
         kept = {name: value for name, value in row.candidates.extra.items() if name not in said}
         assert replace(row.candidates, extra=kept) == before

@@ -89,6 +89,15 @@ def test_the_chosen_turn_never_scores_below_the_rejected_one(scores, num_pairs, 
     assert all(scores[pair.chosen] >= scores[pair.rejected] and pair.chosen != pair.rejected for pair in pairs)
 
 
+def test_with_a_least_gap_only_clear_pairs_are_drawn_each_at_most_once():
+    scores, texts = [0.9, 0.8, 0.85, -0.1, 0.0, 0.75], "abcdbf"
+    drawn = turn_pairs(scores, texts, 20, random.Random(0), min_gap=0.9)
+    assert sorted((pair.chosen, pair.rejected) for pair in drawn) == [(0, 3), (0, 4), (1, 3), (2, 3)]
+    assert len(turn_pairs(scores, texts, 2, random.Random(0), min_gap=0.9)) == 2
+    assert turn_pairs(scores, texts, 2, random.Random(0), min_gap=1.1) == []
+    assert turn_pairs([0.9, -0.9], "aa", 2, random.Random(0), min_gap=0.5) == []  # equal texts
+
+
 def test_every_two_pages_whose_scores_differ_by_a_tenth_make_a_pair():
     found = [(pair.chosen, pair.rejected) for pair in score_pairs([0.70, 0.85, 0.65, 0.74])]
     assert found == [(1, 0), (1, 2), (1, 3)]

@@ -131,10 +131,12 @@ def ranking(run: Run) -> dict[str, Any]:
     return {"positions": len(found), "scored": len({(turn.position, turn.ids) for turn in turns})}
 
 
-def make_scorer(run: Run, cache_dir: Path | None, batch_size: int = 0) -> Callable[..., list[TurnScore]]:
+def make_scorer(
+    run: Run, cache_dir: Path | None, batch_size: int = 0, quiet: bool = False
+) -> Callable[..., list[TurnScore]]:
     """Return (rows, turns, name="") -> the critic's score of every turn; pmi where no critic could be trained.
 
-    batch_size: rows scored together; 0: four training batches.
+    batch_size: rows scored together; 0: four training batches. quiet: no progress is told.
     """
     settings = run.config.critic
     scorer = TurnScorer(
@@ -143,7 +145,7 @@ def make_scorer(run: Run, cache_dir: Path | None, batch_size: int = 0) -> Callab
         max_length=settings.training.max_length,
         batch_size=batch_size or 4 * settings.training.batch_size,
         cache_dir=cache_dir,
-        progress=lambda what, done, total: run.console.progress(f"ranking: {what}", done, total),
+        progress=lambda what, done, total: None if quiet else run.console.progress(f"ranking: {what}", done, total),
     )
     trained = settings.is_trained and (run.given_critic is not None or run.directory.note("critic")["pairs"] > 0)  # type: ignore[index]
     params = functools.cache(lambda: critic_params(run))
