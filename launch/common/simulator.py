@@ -16,6 +16,8 @@ from launch.common.settings import check_drawing
 
 STANDARD = "standard-v1"
 
+SPEAKS = Only(human=("model", "openai", "standard-v1"))  # a language model
+
 
 @dataclass(frozen=True)
 class Simulator:
@@ -29,17 +31,17 @@ class Simulator:
     """Name of the model behind the endpoint."""
     human_key: Annotated[str, ADVANCED, Only(human="openai")] = "OPENAI_API_KEY"
     """Environment variable with the API key."""
-    human_prompt: Annotated[str, ADVANCED] = "default"
+    human_prompt: Annotated[str, ADVANCED, SPEAKS] = "default"
     """Prompt of colbench_env/prompts, or a file; "default": backend_human, or design_human for pages."""
-    human_temperature: Annotated[float, ADVANCED] = 1.0
+    human_temperature: Annotated[float, ADVANCED, SPEAKS] = 1.0
     """Sampling temperature of the user simulator; 0: greedy."""
-    human_max_tokens: Annotated[int, ADVANCED] = 256
+    human_max_tokens: Annotated[int, ADVANCED, SPEAKS] = 256
     """Tokens of a reply at most."""
     human_timeout: Annotated[float, ADVANCED, Only(human="openai")] = 120.0
     """Seconds for one request."""
     human_retries: Annotated[int, ADVANCED, Only(human="openai")] = 2
     """Times that the client repeats a request."""
-    human_template: Annotated[str, ADVANCED] = "{}"
+    human_template: Annotated[str, ADVANCED, SPEAKS] = "{}"
     """Arguments of the chat template (chat_template_kwargs), a JSON object."""
     human_omit: Annotated[str, ADVANCED, Only(human="openai")] = ""
     """Parameters that the endpoint is not sent, as in seed,temperature."""

@@ -46,7 +46,12 @@ def policy(run: Run) -> dict[str, Any]:
         pairs = fitted_pairs(run, "policy", path, settings.training, last_turn_only=per_turn)
         turns = most_turns(both_sides(pairs))
         preference = PreferenceLoss(
-            settings.aggregation, settings.beta, settings.nll_coef, settings.label_smoothing, turns
+            settings.aggregation,
+            settings.beta,
+            settings.nll_coef,
+            settings.label_smoothing,
+            turns,
+            settings.min_surprisal,
         )
         counts = check_action_tokens(both_sides(pairs), turns)
         train_preference(
