@@ -31,10 +31,10 @@ class Habits:
     reads: share of the moves that act on the reference, where it is shown.
     """
 
-    answer: float = 0.06
-    needless: float = 0.12
-    repeat: float = 0.05
-    scene: float = 0.6
+    answer: float = 0.04
+    needless: float = 0.08
+    repeat: float = 0.0
+    scene: float = 0.3
     again: float = 0.5
     hint: float = 0.4
     reads: float = 0.85
