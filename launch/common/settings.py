@@ -179,7 +179,7 @@ class Ranking:
     """Whether the frozen reference model sees the reference solution; public, as in the released code: no."""
     min_gap: Annotated[float, ADVANCED] = 0.0
     """Least difference of the scores of a pair; 0: any, as in the paper."""
-    clip: Annotated[float, ADVANCED] = 0.0
+    clip_scores: Annotated[float, ADVANCED] = 0.0
     """Scores are cut to minus and plus this before turns are paired; 0: not, as in the paper."""
 
     def __post_init__(self) -> None:
@@ -187,8 +187,10 @@ class Ranking:
             raise BadInput(f"ranking.candidates is {self.candidates}, it must be at least 2 to make a pair")
         if self.num_pairs < 1:
             raise BadInput(f"ranking.num_pairs is {self.num_pairs}, it must be at least 1")
-        if not (0 <= self.min_gap < math.inf and 0 <= self.clip < math.inf):
-            raise BadInput(f"ranking.min_gap is {self.min_gap} and ranking.clip {self.clip}: each must be at least 0")
+        if not (0 <= self.min_gap < math.inf and 0 <= self.clip_scores < math.inf):
+            raise BadInput(
+                f"ranking.min_gap is {self.min_gap} and ranking.clip_scores {self.clip_scores}: each must be at least 0"
+            )
         if not 0 < self.data_fraction <= 1:
             raise BadInput(f"ranking.data_fraction is {self.data_fraction}, it must be above 0 and at most 1")
 

@@ -14,7 +14,8 @@ AS_IN_THE_PAPER = ("paper-backend", "paper-frontend", "released-backend")
 # What changes no result, or is told in a sentence of its own.
 _NOT_COMPARED = {
     "benchmark", "mesh", "run_dir", "model", "stage", "tasks", "eval_tasks", "trajectories", "pairs", "candidates",
-    "turn_pairs", "grader", "grader_workers", "unsafe", "attention", "remat", "sampler_mesh", "hosts",
+    "turn_pairs", "validation_tasks", "toy",
+    "grader", "grader_workers", "unsafe", "attention", "remat", "sampler_mesh", "hosts",
     "start", "log_every", "save_every", "micro_batches", "rows", "length_window", "algorithm", "prompt_date",
     "human", "human_url", "human_model", "human_key", "human_timeout", "human_retries", "attempts", "in_flight",
     "clip", "chromium", "assets", "pages",

@@ -123,6 +123,8 @@ def fit(
 
 def rows_in_use(lengths: Sequence[int], settings: Training, seed: int) -> list[int]:
     """List the numbers of the rows that `fit` will see with these arguments, in order: all but where steps are few."""
+    if not lengths:
+        return []
     batches = length_batches(lengths, settings.batch_size, seed, settings.length_window)
     stream = pair_stream(len(batches), 1, seed)
     used = {int(next(stream)[0]) for _ in range(settings.steps(len(lengths)))}

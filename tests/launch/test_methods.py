@@ -287,7 +287,7 @@ def test_turns_are_paired_by_a_least_gap_and_cut_scores(run, start, given, tiny_
     run_dir = run(stages, ["candidates"], *flags, f"--ranking.min-gap={middle}")
     wide = read_rows(run_dir / "turn-pairs" / "pairs.jsonl", Pair)
     assert all(pair.extra["advantages"][0] - pair.extra["advantages"][1] >= middle for pair in wide)
-    cut = (f"--run-dir={run_dir.parent / 'cut'}", f"--model={tiny_model}", *SMALL, *flags, "--ranking.clip=0.1")
+    cut = (f"--run-dir={run_dir.parent / 'cut'}", f"--model={tiny_model}", *SMALL, *flags, "--ranking.clip-scores=0.1")
     for stage in stages:
         ended = start(*cut, f"--candidates={given['candidates']}", "--ranking.min-gap=0.3", f"--stage={stage}")
     assert ended.refuses().endswith(

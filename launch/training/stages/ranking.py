@@ -178,7 +178,7 @@ def turn_pairs_stage(run: Run) -> dict[str, Any]:
         num_pairs=settings.num_pairs,
         seed=run.config.seed,
         min_gap=settings.min_gap,
-        clip=settings.clip,
+        clip=settings.clip_scores,
     )
     if not rows:
         gap = f" whose scores differ by {settings.min_gap:g} (ranking.min_gap)" if settings.min_gap else ""
