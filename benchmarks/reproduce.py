@@ -1,12 +1,11 @@
 """`python -m benchmarks.reproduce`: the paper's comparisons on the toy benchmark of scenes, with error bars.
 
-Every cell is one method with one seed: a run of `launch.train`, or of `launch.rollout` and `launch.evaluate` for best
-of N. What cells of a seed have in common (tasks, dialogues, candidates) is made once and copied. A finished cell is one
-line in --cells and is never run again, so the command may be killed at any moment and goes on, also on another machine
-that has the file. Two cells run side by side, each on a core of its own. At the end, docs/reproduction.json,
-docs/reproduction.md and its figures are written from the lines.
+Every cell is one method with one seed: a run of `launch.train`. What cells of a seed have in common (tasks, dialogues,
+candidates) is made once and copied. A finished cell is one line in --cells and is never run again, so the command may
+be killed at any moment and goes on, also on another machine that has the file. Two cells run side by side, each on a
+core of its own. At the end docs/reproduction.json and the tables of docs/reproduction.md are written from the lines.
 
-    python -m benchmarks.reproduce --hours=2                 # as much as fits, the main table first
+    python -m benchmarks.reproduce --hours=2                 # as much as fits
     python -m benchmarks.reproduce --only=sweet,mtdpo --seeds=0,1
     python -m benchmarks.reproduce --tune                    # the configurations that the recipes were chosen from
     python -m benchmarks.reproduce --pages                   # only write the pages again
@@ -15,9 +14,11 @@ docs/reproduction.md and its figures are written from the lines.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -27,13 +28,13 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-from benchmarks.reproduction.methods import BASE, METHODS, TUNING, Method
+from benchmarks.reproduction.methods import BASE, BASE_FLAGS, BASE_STAGES, METHODS, TUNING, Method
 from benchmarks.reproduction.pages import write_pages
 
 ROOT = Path(__file__).parents[1]
 CELLS = ROOT / "benchmarks" / "reproduction" / "cells.jsonl"
 TUNING_SEED = 1000
-COMMON = ("--preset=scenes", "--model=embedded-scenes")
+COMMON = ("--preset=scenes",)
 KEPT = ("tasks", "evaluation", "truth", "report.json", "log.txt", "config.json")  # of a finished run, for a look
 
 
@@ -120,8 +121,8 @@ class Reproduction:
         self.bases = {seed: threading.Event() for seed in order}
         for place, seed in enumerate(order):
             for ahead in order[:2] if place == 0 else order[place + 1 : place + 2]:
-                if not (self.runs / str(ahead) / BASE / "candidates" / "done.json").exists():
-                    yield BASE, METHODS[BASE], ahead
+                if not (self.runs / str(ahead) / BASE / BASE_STAGES[-1] / "done.json").exists():
+                    yield BASE, Method("", BASE_FLAGS), ahead
                 else:
                     self.bases[ahead].set()
             for name in wanted[seed]:
@@ -131,29 +132,33 @@ class Reproduction:
     def _cell(self, name: str, method: Method, seed: int, core: int) -> str:
         folder = self.runs / str(seed) / name
         if name == BASE:
-            self._command(folder, seed, core, method, "launch.train", *self._train(folder, seed, method))
+            for stage in BASE_STAGES:
+                self._command(folder, core, "launch.train", *self._flags(folder, seed, method), f"--stage={stage}")
             return "made"
-        if method.shares:
-            self.bases[seed].wait()
-            for stage in method.shares:
-                source = self.runs / str(seed) / (method.base or BASE) / stage
-                if source.is_dir() and not (folder / stage).exists():
-                    shutil.copytree(source, folder / stage)
+        self.bases[seed].wait()
+        for stage in method.shares:
+            source = self.runs / str(seed) / BASE / stage
+            if source.is_dir() and not (folder / stage).exists():
+                own = ("done.json", "ranked.jsonl") if stage == "ranking" else ()
+                partial = folder / f"{stage}.partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                shutil.copytree(source, partial, ignore=shutil.ignore_patterns(*own))
+                partial.rename(folder / stage)
         started = time.monotonic()
-        self._command(folder, seed, core, method, "launch.train", *self._train(folder, seed, method))
+        self._command(folder, core, "launch.train", *self._flags(folder, seed, method))
         cell = {"method": name, "seed": seed, "seconds": round(time.monotonic() - started)} | self._found(folder)
         cell |= {"commit": _commit(), "flags": list(method.flags)}
         with self.lock, self.cells.open("a", encoding="utf-8") as file:
             file.write(json.dumps(cell) + "\n")
         for part in folder.iterdir():
-            if part.name not in (*KEPT, *method.keeps):
+            if part.name not in KEPT:
                 shutil.rmtree(part) if part.is_dir() else part.unlink()
         return f"{cell['start']:.1f} -> {cell['success']:.1f} %"
 
-    def _train(self, folder: Path, seed: int, method: Method) -> tuple[str, ...]:
+    def _flags(self, folder: Path, seed: int, method: Method) -> tuple[str, ...]:
         return (*COMMON, f"--run-dir={folder}", f"--seed={seed}", *method.flags)
 
-    def _command(self, folder: Path, seed: int, core: int, method: Method, module: str, *flags: str) -> None:
+    def _command(self, folder: Path, core: int, module: str, *flags: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
@@ -166,7 +171,7 @@ class Reproduction:
             subprocess.run(
                 [sys.executable, "-m", module, *flags],
                 check=True, cwd=ROOT, env=environment, stdout=log, stderr=log,
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=lambda: _begin_child(core),
             )  # fmt: skip
 
     def _found(self, folder: Path) -> dict[str, Any]:
@@ -187,6 +192,12 @@ class Reproduction:
         if truth.exists():
             found["truth"] = json.loads(truth.read_text(encoding="utf-8"))
         return found
+
+
+def _begin_child(core: int) -> None:
+    """Hold this new process to one core, and have it end when the one that started it does."""
+    os.sched_setaffinity(0, {core})
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _commit() -> str:

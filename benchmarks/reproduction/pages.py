@@ -8,30 +8,38 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reproduction.methods import CONTRASTS, METHODS, PAPER
-from benchmarks.reproduction.statistics import Interval, compare, over_seeds
+from benchmarks.reproduction.statistics import compare, over_seeds
 
 Cell = Mapping[str, Any]
 
 
 def write_pages(cells: Sequence[Cell], docs: Path) -> None:
     """Write the pages from the finished cells; what is not there yet is left out."""
-    by_method: dict[str, dict[int, Cell]] = {}
-    for cell in cells:
-        by_method.setdefault(cell["method"], {})[cell["seed"]] = cell
-    (docs / "reproduction.json").write_text(json.dumps(_numbers(by_method), indent=1) + "\n", encoding="utf-8")
-    tables = [
+    by_method = _with_zero_shot(cells)
+    numbers = json.dumps(_numbers(by_method), indent=1) + "\n"
+    (docs / "reproduction.json").write_text(numbers, encoding="utf-8")
+    page = docs / "reproduction.md"
+    text = page.read_text(encoding="utf-8")
+    for name, table in (
         ("main", _main_table(by_method)),
         ("tests", _tests(by_method)),
         ("critics", _critics(by_method)),
         ("tuning", _tuning(by_method)),
-    ]
-    page = docs / "reproduction.md"
-    text = page.read_text(encoding="utf-8")
-    for name, table in tables:
+    ):
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         head, rest = text.split(begin)
-        text = head + begin + "\n\n" + table + "\n\n" + end + rest.split(end)[1]
+        text = head + begin + "\n" + table + "\n" + end + rest.split(end)[1]
     page.write_text(text, encoding="utf-8")
+
+
+def _with_zero_shot(cells: Sequence[Cell]) -> dict[str, dict[int, Cell]]:
+    """Sort the cells by method and seed; the start policy of a seed is the same in all, and a method of its own."""
+    found: dict[str, dict[int, Cell]] = {"zero-shot": {}}
+    for cell in cells:
+        found.setdefault(cell["method"], {})[cell["seed"]] = cell
+        if cell["method"] in METHODS:
+            found["zero-shot"][cell["seed"]] = cell | {"success": cell["start"], "seconds": 0}
+    return found
 
 
 def _bits(cell: Cell, method: str) -> str:
@@ -41,17 +49,15 @@ def _bits(cell: Cell, method: str) -> str:
 def _numbers(by_method: Mapping[str, Mapping[int, Cell]]) -> dict[str, Any]:
     """Return what docs/reproduction.json holds."""
     methods, critics = {}, {}
-    for name, cells in by_method.items():
-        if name not in METHODS:
+    for name in ("zero-shot", *METHODS):
+        cells = by_method.get(name, {})
+        if not cells:
             continue
         seeds = sorted(cells)
         methods[name] = {"success": [round(cells[seed]["success"], 2) for seed in seeds], "seeds": seeds}
         truths = [cells[seed]["truth"]["score"] for seed in seeds if "truth" in cells[seed]]
-        if truths:
+        if truths and name != "zero-shot":
             critics[name] = {figure: round(value, 4) for figure, value in _critic_means(truths).items()}
-    start = {seed: cell for cells in by_method.values() for seed, cell in cells.items() if "start" in cell["tasks"]}
-    mains = sorted(seed for seed in start if seed < 1000)
-    methods["zero-shot"] = {"success": [round(start[seed]["start"], 2) for seed in mains], "seeds": mains}
     return {"methods": methods, "critics": critics}
 
 
@@ -69,13 +75,14 @@ def _critic_means(truths: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _main_table(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
     rows = ["| method | success, % | seeds | minutes | paper, 8B |", "|---|---|---|---|---|"]
-    for name, method in METHODS.items():
+    told = {"zero-shot": "zero-shot"} | {name: method.told for name, method in METHODS.items()}
+    for name, words in told.items():
         cells = by_method.get(name)
-        if not cells or not method.told:
+        if not cells:
             continue
         bits = [_bits(cells[seed], name) for seed in sorted(cells)]
         minutes = sum(cell["seconds"] for cell in cells.values()) / len(cells) / 60
-        rows.append(f"| {method.told} | {over_seeds(bits)} | {len(cells)} | {minutes:.1f} | {PAPER.get(name, '')} |")
+        rows.append(f"| {words} | {over_seeds(bits)} | {len(cells)} | {minutes:.1f} | {PAPER.get(name, '')} |")
     return "\n".join(rows)
 
 
@@ -122,6 +129,3 @@ def _tuning(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
             told = f"{100 * best['success'][str(best['step'])]:.1f}"
             rows.append(f"| {name.split('-')[1]} | `{' '.join(cell['flags'])}` | {best['step']} | {told} |")
     return "\n".join(rows)
-
-
-__all__ = ["Interval", "write_pages"]

@@ -1,0 +1,56 @@
+"""The pages and the statistics of benchmarks.reproduce, on cells that are made up."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.reproduction.methods import CONTRASTS, METHODS, PAPER
+from benchmarks.reproduction.pages import write_pages
+from benchmarks.reproduction.statistics import compare, over_seeds, sign_flip_p
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_sign_flip_test_tries_every_sign():
+    assert sign_flip_p([1.0, 1.0, 1.0]) == 2 / 8  # all up, and all down
+    assert sign_flip_p([1.0, -1.0]) == 1.0
+    assert sign_flip_p([3.0, 1.0, -1.0, 2.0]) == 6 / 16  # 7, twice 5, and these with the other sign
+    with pytest.raises(ValueError, match="0 differences"):
+        sign_flip_p([])
+
+
+def test_intervals_are_over_seeds_and_tasks():
+    found = over_seeds(["1" * 50 + "0" * 50, "1" * 70 + "0" * 30])
+    assert found.mean == 60.0 and found.low < 52 and found.high > 68
+    alike = compare(["1100", "1100"], ["1000", "1000"])
+    assert (alike.difference.mean, alike.seeds, alike.p) == (25.0, 2, 0.5)
+
+
+def test_the_pages_hold_what_the_cells_say(tmp_path):
+    shutil.copy(ROOT / "docs" / "reproduction.md", tmp_path)
+    cells = [
+        {
+            "method": name, "seed": seed, "success": success, "start": 10.0, "seconds": 90, "flags": [],
+            "tasks": {"start": "1000000000", "trained": "1" * int(success / 10) + "0" * (10 - int(success / 10))},
+        }
+        for name, success in (("mtdpo", 30.0), ("sweet", 40.0))
+        for seed in (0, 1)
+    ]  # fmt: skip
+    tuned = {"validation": {"step": 50, "success": {"0": 0.1, "50": 0.25}}, "flags": ["--policy.beta=1"]}
+    write_pages([*cells, {"method": "tune-mtdpo-1", "seed": 1000, **tuned}], tmp_path)
+    numbers = json.loads((tmp_path / "reproduction.json").read_text())
+    assert numbers["methods"]["sweet"] == {"success": [40.0, 40.0], "seeds": [0, 1]}
+    assert numbers["methods"]["zero-shot"] == {"success": [10.0, 10.0], "seeds": [0, 1]}
+    page = (tmp_path / "reproduction.md").read_text()
+    assert "| sweet - mtdpo | 10.0 [" in page and "| mtdpo | `--policy.beta=1` | 50 | 25.0 |" in page
+    assert "| multi-turn DPO | 30.0 [" in page
+    write_pages(cells, tmp_path)
+    again = (tmp_path / "reproduction.md").read_text()
+    assert "--policy.beta=1" not in again and again.count("multi-turn DPO | 30.0") == 1
+
+
+def test_contrasts_and_paper_figures_name_methods():
+    known = {"zero-shot", *METHODS}
+    assert {name for pair in CONTRASTS for name in pair} <= known and set(PAPER) <= known
