@@ -26,8 +26,11 @@ def selection(run: Run) -> dict[str, Any]:
         raise BadInput(f"{run.directory.path}: there is no trained policy to select: run --stage=policy first")
     tasks = read_rows(run.directory.path / "tasks" / "validation.jsonl", Task)
     seed = seed_of(run.config.seed, "selection")
+    training = run.config.policy.training
     with Checkpoints(run.directory.path / "policy" / "checkpoints") as checkpoints:
-        steps = [0, *checkpoints.steps()]
+        kept, last = checkpoints.steps(), training.steps(trained["rows"])
+    # Not those of a training that was stopped between two: a run that was never stopped does not have them.
+    steps = [0, *(step for step in kept if step % training.save_every == 0 or step == last)]
     found = {}
     for step in steps:
         name = f"step {step}"
