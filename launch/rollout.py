@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import sys
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,12 @@ def _roll(config: RolloutConfig) -> None:
 
     check_same(settings_of(config))
     console, tasks = Console(audible=processes.is_process_0()), _tasks(config)
+    choose = None
     if config.critic is not None:
-        from launch.ranking.choosing import check_reference
+        from launch.ranking.choosing import check_reference, make_best_of
 
         check_reference(config.critic, tasks)
+        choose = functools.partial(make_best_of, console=console)
 
     async def roll(participants: Participants, wanted: RolloutPlan) -> None:
         async with contextlib.AsyncExitStack() as held:
@@ -73,7 +76,7 @@ def _roll(config: RolloutConfig) -> None:
 
     with (
         open_benchmark(config.benchmark, config.design, toy=toy_of(config.model, config.toy)) as benchmark,
-        make_participants(config, benchmark, console) as participants,
+        make_participants(config, benchmark, choose) as participants,
     ):
         wanted = RolloutPlan(config.output, tasks, config.samples, participants.about)
         with shares.alone(wanted):

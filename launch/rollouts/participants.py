@@ -18,8 +18,10 @@ from colbench_env.humans.vision import VisionSimulator
 from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput, Task, Trajectory
 from launch.common.benchmarks import Benchmark
-from launch.common.console import Console
 from launch.rollouts.config import RolloutConfig
+
+MakeBestOf = Callable[..., Any]
+"""(config, loaded engine, sampling, mesh, benchmark) -> sweet_jax.rollout.best_of.BestOf."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,10 @@ class Participants:
 
 
 @contextlib.contextmanager
-def make_participants(config: RolloutConfig, benchmark: Benchmark, console: Console) -> Iterator[Participants]:
-    """Both sides, ready to play; the engine ends with the context."""
+def make_participants(
+    config: RolloutConfig, benchmark: Benchmark, make_best_of: MakeBestOf | None = None
+) -> Iterator[Participants]:
+    """Both sides, ready to play; the engine ends with the context. make_best_of: for a critic that chooses turns."""
     simulator, rules = config.simulator, benchmark.rules
     if config.human_limit:
         rules = replace(rules, human_limit=config.human_limit)  # type: ignore[type-var]  # every benchmark's is a dataclass
@@ -57,7 +61,7 @@ def make_participants(config: RolloutConfig, benchmark: Benchmark, console: Cons
         yield _with_endpoint(config, settings, sampling, human, endpoints)
         return
     with contextlib.ExitStack() as held:
-        yield _with_engine(config, settings, sampling, human, endpoints, held, benchmark, console)
+        yield _with_engine(config, settings, sampling, human, endpoints, held, benchmark, make_best_of)
 
 
 def _with_endpoint(
@@ -99,7 +103,7 @@ def _with_engine(
     endpoints: tuple[Endpoint, ...],
     held: contextlib.ExitStack,
     benchmark: Benchmark,
-    console: Console,
+    make_best_of: MakeBestOf | None,
 ) -> Participants:
     # jax and what imports it only now: an agent behind an endpoint needs none of it.
     from launch.common.settings import start_model
@@ -136,9 +140,8 @@ def _with_engine(
     drawing = Sampling(config.temperature, config.top_k, config.top_p, config.max_new_tokens)
     best_of = None
     if config.critic is not None:
-        from launch.ranking.choosing import make_best_of
-
-        best_of = make_best_of(config, loaded, drawing, shape, benchmark, console)
+        assert make_best_of is not None
+        best_of = make_best_of(config, loaded, drawing, shape, benchmark)
         about["sampling"] |= {"best_of": config.best_of, "critic": str(config.critic)}
     generator = EngineGenerator(engine, drawing)
     runner = EpisodeRunner(chat, generator, human, settings, longest, "double-bos" in config.quirks, best_of)

@@ -12,7 +12,9 @@ from markupsafe import Markup
 
 from colbench_env.endings import OUT_OF_TURNS, ran_out_of_turns
 from colbench_env.types import Task, Trajectory, Verdict
+from launch.common.files import read_object
 from launch.common.run_dir import RunDir
+from launch.reporting.critic_table import critic_table
 from launch.reporting.html import template
 from launch.reporting.metric_names import MetricNames, percent
 from launch.reporting.paper_numbers import PAPER, paper_differences
@@ -98,8 +100,11 @@ def page(
     sides: pictures of their pages.
     Raises BadInput for unreadable metrics.
     """
+    judged, critic = critic_table(read_object(folder / "truth" / "truth.json"))
     return template("report.html").render(
         report=report,
+        judged=judged,
+        critic=critic,
         config=config,
         policies=list(report.results.policies),
         paper=PAPER[report.results.benchmark],

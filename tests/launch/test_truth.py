@@ -7,6 +7,7 @@ import pytest
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import Ranked, Trajectory
+from launch.reporting.critic_table import critic_table
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +54,13 @@ def test_the_figures_say_what_was_counted(run_dir):
     assert sum(figures["shares"].values()) == pytest.approx(1)
     assert set(figures["shares"]) == set(figures["scores"])
     assert figures["rank_correlation"]["mean"] is None  # no random model solves anything: all values are 0
+
+
+def test_the_report_shows_them(run_dir):
+    judged, rows = critic_table(json.loads((run_dir / "truth" / "truth.json").read_text()))
+    assert judged == ["score", "pmi"] and all(len(row.cells) == 2 for row in rows)
+    assert rows[0].cells == ["n/a", "n/a"] and rows[0].name.startswith("rank correlation")
+    assert critic_table({}) == ([], [])
 
 
 def test_a_killed_stage_plays_only_what_is_missing_and_ends_the_same(run_dir, start, tiny_model):

@@ -92,7 +92,7 @@ def test_a_prefix_value_is_read_before_and_at_the_end_of_each_turn():
     value = (
         np.asarray(hidden_states(model, llama, jnp.asarray(BATCH.tokens_bt))) @ params["head"]["kernel"][:, 0] + 0.25
     )
-    before, after = prefix_values(model, params, BATCH, 3)
+    before, after = prefix_values(model, params, jax.tree.map(jnp.asarray, BATCH), 3)
     np.testing.assert_allclose(before, [[value[0, 0], value[0, 4], 0], [value[1, 2], 0, 0]], atol=1e-5)
     np.testing.assert_allclose(after, [[value[0, 2], value[0, 7], 0], [value[1, 5], 0, 0]], atol=1e-5)
     found = make_head_critic(model, 3, "prefix-value")(params, BATCH)
@@ -104,7 +104,8 @@ def test_the_loss_of_prefix_values_is_the_cross_entropy_of_every_prefix_with_the
     model, llama = tiny()
     params = add_value_head(llama, CONFIG.hidden_size, jax.random.key(1), model.mesh)
     empty = a_row([], [])
-    pairs = PairBatch(pad_rows([TWO_TURNS, empty], 8, pad_id=0), pad_rows([ONE_TURN, empty], 8, pad_id=0))
+    sides = (pad_rows([row, empty], 8, pad_id=0) for row in (TWO_TURNS, ONE_TURN))
+    pairs = jax.tree.map(jnp.asarray, PairBatch(*sides))
     objective = prefix_value_objective(model, 3)
     loss, metrics = objective.loss(params, pairs, objective.counts(pairs))
     (before_won, after_won), (before_lost, after_lost) = (
