@@ -83,7 +83,7 @@ def test_what_is_being_finished_is_finished_first():
 with stopping.defer_termination() as asked:
     print(asked())
     sigterm()
-    time.sleep(0.4)
+    time.sleep(0.2)
     print(asked(), "finished")
 print("goes on")
 """
@@ -219,8 +219,9 @@ def test_a_rollout_keeps_its_rows_and_goes_on_with_what_is_missing(in_process, t
 
 
 def test_an_evaluation_keeps_what_is_graded_and_goes_on(in_process, tmp_path):
-    slow = "import time\ndef f(x):\n    time.sleep(0.4)\n    return x"
-    write_rows(tmp_path / "rows.jsonl", [dialogue(task(number, slow, tests=1), slow) for number in range(12)])
+    slow = "import time\ndef f(x):\n    time.sleep(0.2)\n    return x + "
+    different = [f"{slow}{number}" for number in range(12)]  # equal answers would be graded once
+    write_rows(tmp_path / "rows.jsonl", [dialogue(task(n, one, tests=1), one) for n, one in enumerate(different)])
     flags = (f"--trajectories={tmp_path / 'rows.jsonl'}", "--no-references", "--workers=1")
     stopped, straight = tmp_path / "stopped.jsonl", tmp_path / "straight.jsonl"
     process = started("launch.evaluate", *flags, f"--output={stopped}")
