@@ -7,7 +7,6 @@ core of its own. At the end docs/reproduction.json and the tables of docs/reprod
 
     python -m benchmarks.reproduce --hours=2                 # as much as fits
     python -m benchmarks.reproduce --only=sweet,mtdpo --seeds=0,1
-    python -m benchmarks.reproduce --tune                    # the configurations that the recipes were chosen from
     python -m benchmarks.reproduce --pages                   # only write the pages again
 """
 
@@ -28,12 +27,11 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-from benchmarks.reproduction.methods import BASE, BASE_FLAGS, BASE_STAGES, METHODS, TUNING, Method
+from benchmarks.reproduction.methods import BASE, BASE_FLAGS, BASE_STAGES, METHODS, Method
 from benchmarks.reproduction.pages import write_pages
 
 ROOT = Path(__file__).parents[1]
 CELLS = ROOT / "benchmarks" / "reproduction" / "cells.jsonl"
-TUNING_SEED = 1000
 COMMON = ("--preset=scenes",)
 KEPT = ("tasks", "evaluation", "truth", "report.json", "log.txt", "config.json")  # of a finished run, for a look
 
@@ -47,18 +45,16 @@ def main() -> None:
     parser.add_argument("--seeds", default="", help="seeds, separated by commas; default: those of each method")
     parser.add_argument("--hours", type=float, default=24.0, help="no cell is begun after that time")
     parser.add_argument("--cores", default="0,1", help="cores that cells run on, one each")
-    parser.add_argument("--tune", action="store_true", help=f"the tuning configurations, with seed {TUNING_SEED}")
     parser.add_argument("--pages", action="store_true", help="write the pages from the finished cells, run nothing")
     told = parser.parse_args()
     if not told.pages:
-        methods = TUNING if told.tune else METHODS
-        unknown = [name for name in told.only.split(",") if name and name not in methods]
+        unknown = [name for name in told.only.split(",") if name and name not in METHODS]
         if unknown:
             parser.error(f"--only={told.only}: no method is called {', '.join(unknown)}")
-        wanted = {name: method for name, method in methods.items() if not told.only or name in told.only.split(",")}
+        wanted = {name: method for name, method in METHODS.items() if not told.only or name in told.only.split(",")}
         seeds = [int(seed) for seed in told.seeds.split(",") if seed]
         Reproduction(told.runs, told.cells, time.monotonic() + 3600 * told.hours).run(
-            wanted, seeds or ([TUNING_SEED] if told.tune else []), [int(core) for core in told.cores.split(",")]
+            wanted, seeds, [int(core) for core in told.cores.split(",")]
         )
     write_pages(read_cells(told.cells), ROOT / "docs")
 

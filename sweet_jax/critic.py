@@ -68,9 +68,13 @@ def value_head_advantages(
     of the turn's tokens. Attention is causal, so a later turn changes no earlier advantage. The head is linear, so we
     average its values instead of the hidden states; float32 throughout.
     """
-    hidden_btd = hidden_states(model, params["llama"], batch.tokens_bt).astype(jnp.float32)
-    value_bt = (hidden_btd * params["head"]["kernel"][:, 0]).sum(axis=-1) + params["head"]["bias"][0]
+    value_bt = _head_values(model, params, batch)
     return turn_advantages(value_bt, jnp.zeros_like(value_bt), batch.turn_bt, num_turns, "turn-mean")
+
+
+def _head_values(model: Llama, params: Mapping[str, Any], batch: TurnBatch) -> Float[Array, "B T"]:
+    hidden_btd = hidden_states(model, params["llama"], batch.tokens_bt).astype(jnp.float32)
+    return (hidden_btd * params["head"]["kernel"][:, 0]).sum(axis=-1) + params["head"]["bias"][0]
 
 
 def add_value_head(trained: Mapping[str, Any], size: int, key: Array, mesh: Mesh) -> dict[str, Any]:
@@ -121,8 +125,7 @@ def prefix_values(
     params: as for `value_head_advantages`. The head reads the last hidden state of the token before the turn, and of
     the turn's last token. 0 for a turn that the row does not have.
     """
-    hidden_btd = hidden_states(model, params["llama"], batch.tokens_bt).astype(jnp.float32)
-    value_bt = (hidden_btd * params["head"]["kernel"][:, 0]).sum(axis=-1) + params["head"]["bias"][0]
+    value_bt = _head_values(model, params, batch)
     turn_bt, next_bt = batch.turn_bt, jnp.pad(batch.turn_bt[:, 1:], [(0, 0), (0, 1)])
     is_end_bt = (turn_bt > 0) & (next_bt != turn_bt)
     is_before_bt = (next_bt > 0) & (next_bt != turn_bt)

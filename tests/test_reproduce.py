@@ -4,21 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
 from benchmarks.reproduction.methods import CONTRASTS, METHODS, PAPER
 from benchmarks.reproduction.pages import write_pages
-from benchmarks.reproduction.statistics import compare, over_seeds, sign_flip_p
+from benchmarks.reproduction.statistics import compare, over_seeds
 
 ROOT = Path(__file__).parents[1]
-
-
-def test_the_sign_flip_test_tries_every_sign():
-    assert sign_flip_p([1.0, 1.0, 1.0]) == 2 / 8  # all up, and all down
-    assert sign_flip_p([1.0, -1.0]) == 1.0
-    assert sign_flip_p([3.0, 1.0, -1.0, 2.0]) == 6 / 16  # 7, twice 5, and these with the other sign
-    with pytest.raises(ValueError, match="0 differences"):
-        sign_flip_p([])
 
 
 def test_intervals_are_over_seeds_and_tasks():
@@ -38,17 +28,16 @@ def test_the_pages_hold_what_the_cells_say(tmp_path):
         for name, success in (("mtdpo", 30.0), ("sweet", 40.0))
         for seed in (0, 1)
     ]  # fmt: skip
-    tuned = {"validation": {"step": 50, "success": {"0": 0.1, "50": 0.25}}, "flags": ["--policy.beta=1"]}
-    write_pages([*cells, {"method": "tune-mtdpo-1", "seed": 1000, **tuned}], tmp_path)
+    write_pages(cells, tmp_path)
     numbers = json.loads((tmp_path / "reproduction.json").read_text())
     assert numbers["methods"]["sweet"] == {"success": [40.0, 40.0], "seeds": [0, 1]}
     assert numbers["methods"]["zero-shot"] == {"success": [10.0, 10.0], "seeds": [0, 1]}
     page = (tmp_path / "reproduction.md").read_text()
-    assert "| sweet - mtdpo | 10.0 [" in page and "| mtdpo | `--policy.beta=1` | 50 | 25.0 |" in page
+    assert "| sweet - mtdpo | 10.0 [" in page
     assert "| multi-turn DPO | 30.0 [" in page
     write_pages(cells, tmp_path)
     again = (tmp_path / "reproduction.md").read_text()
-    assert "--policy.beta=1" not in again and again.count("multi-turn DPO | 30.0") == 1
+    assert again.count("multi-turn DPO | 30.0") == 1
 
 
 def test_contrasts_and_paper_figures_name_methods():

@@ -1,4 +1,4 @@
-"""The methods that are compared, their flags, the contrasts that are tested, and the configurations tuned over.
+"""The methods that are compared, their flags, and the contrasts that are tested.
 
 What a method does not say is as in `--preset=scenes` (launch/training/presets/scenes*.yaml).
 """
@@ -81,6 +81,3 @@ PAPER: Mapping[str, str] = {
     "sweet-value-head": "36.2",
 }
 """Success of Llama-3.1-8B on ColBench backend (arXiv 2503.15478, tables 2 and 3)."""
-
-TUNING: Mapping[str, Method] = {}
-"""The configurations that each recipe was chosen from, all with one seed that is in no table."""

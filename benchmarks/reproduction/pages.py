@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.reproduction.methods import CONTRASTS, METHODS, PAPER
 from benchmarks.reproduction.statistics import compare, over_seeds
+from colbench_env.statistics import Estimate
 
 Cell = Mapping[str, Any]
 
@@ -24,7 +25,6 @@ def write_pages(cells: Sequence[Cell], docs: Path) -> None:
         ("main", _main_table(by_method)),
         ("tests", _tests(by_method)),
         ("critics", _critics(by_method)),
-        ("tuning", _tuning(by_method)),
     ):
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         head, rest = text.split(begin)
@@ -82,8 +82,12 @@ def _main_table(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
             continue
         bits = [_bits(cells[seed], name) for seed in sorted(cells)]
         minutes = sum(cell["seconds"] for cell in cells.values()) / len(cells) / 60
-        rows.append(f"| {words} | {over_seeds(bits)} | {len(cells)} | {minutes:.1f} | {PAPER.get(name, '')} |")
+        rows.append(f"| {words} | {_told(over_seeds(bits))} | {len(cells)} | {minutes:.1f} | {PAPER.get(name, '')} |")
     return "\n".join(rows)
+
+
+def _told(estimate: Estimate) -> str:
+    return f"{estimate.mean:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
 
 
 def _tests(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
@@ -94,7 +98,7 @@ def _tests(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
         if not seeds:
             continue
         found = compare([_bits(one[s], first) for s in seeds], [_bits(other[s], second) for s in seeds])
-        rows.append(f"| {first} - {second} | {found.difference} | {found.p:.3f} | {found.seeds} |")
+        rows.append(f"| {first} - {second} | {_told(found.difference)} | {found.p:.3f} | {found.seeds} |")
     return "\n".join(rows)
 
 
@@ -116,16 +120,4 @@ def _critics(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
                 for figure in ("hidden_over_not_hidden", "right_answer_over_question")
             ]
             rows.append(f"| {name} | {part} | {' | '.join(told)} | {len(truths)} |")
-    return "\n".join(rows)
-
-
-def _tuning(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
-    rows = ["| method | flags | best checkpoint | success on validation tasks, % |", "|---|---|---|---|"]
-    for name, cells in by_method.items():
-        if not name.startswith("tune-"):
-            continue
-        for cell in cells.values():
-            best = cell["validation"]
-            told = f"{100 * best['success'][str(best['step'])]:.1f}"
-            rows.append(f"| {name.split('-')[1]} | `{' '.join(cell['flags'])}` | {best['step']} | {told} |")
     return "\n".join(rows)
