@@ -43,6 +43,13 @@ def ready(page, place):
     page.wait_for_selector(f"body[data-ready='{place}']")
 
 
+def counted(page, selector, number):
+    """Wait until the page has so many of them (no text is evaluated in it: its policy forbids that)."""
+    from playwright import sync_api
+
+    sync_api.expect(page.locator(selector)).to_have_count(number)
+
+
 def test_keys_walk_through_the_list_and_the_tabs(page):
     page.keyboard.press("j")
     ready(page, "episodes/2")
@@ -85,7 +92,7 @@ def test_the_list_is_filtered_and_searched(page):
     page.select_option("#verdict", "")
     page.keyboard.press("/")
     page.keyboard.type("503 endpoint")
-    page.wait_for_function("document.querySelectorAll('#rows a').length === 1")
+    counted(page, "#rows a", 1)
     ready(page, "episodes/4")
     assert "The human failed: 503" in page.locator("p.broken").inner_text()
     marks = page.locator(".said.leaks .mark").all_inner_texts()
@@ -106,11 +113,11 @@ def test_what_is_shown_follows_the_first_hit_and_stays_when_nothing_is_searched_
     page.fill("#search", "which fee")
     ready(page, "episodes/1")
     page.fill("#search", "nowhere")
-    page.wait_for_function("document.querySelectorAll('#rows a').length === 0")
+    counted(page, "#rows a", 0)
     page.fill("#search", "other")
     ready(page, "episodes/2")
     page.fill("#search", "")
-    page.wait_for_function("document.querySelectorAll('#rows a').length === 5")
+    counted(page, "#rows a", 5)
     assert page.url.endswith("#episodes/2")
     page.select_option("#verdict", label="solved (1)")
     ready(page, "episodes/1")
@@ -177,7 +184,7 @@ def test_pages_are_seen_side_by_side_and_the_reference_behind_the_switch(browser
     assert page.locator("h2").first.inner_text() == "Pages, similarity 0.830"
     assert page.evaluate(loaded) == 1 and "key r" in page.locator(".pictures").inner_text()
     page.keyboard.press("r")
-    page.wait_for_function("document.images.length === 2")
+    counted(page, "img", 2)
     assert page.evaluate(loaded) == 2
     page.close()
 
