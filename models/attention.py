@@ -50,14 +50,18 @@ def causal_attention(
     mesh: Mesh,
     query_axis: str | None,
     kv_axis: str | None,
+    ends_bt: Int[Array, "B T"] | None = None,
 ) -> Float[Array, "B T N H"]:
     """Each token's values averaged over the tokens before it and itself (see `attend`), by the kernel of that name.
 
+    ends_bt: rows that are trees (`sweet_jax.data.trees`): a token sees slot s only before ends[s]; kernel "xla" only.
     query_axis, kv_axis: logical axes of the head dimensions (`sharding.head_axis`); where query heads are split and
     key/value heads are not, each query head has been given a key/value head of its own. Raises ModelError for what the
     kernel cannot compute (`check_kernel`).
     """
     check_kernel(kernel, mesh, q_btnh.shape[1], q_btnh.dtype)
+    if ends_bt is not None and kernel != "xla":
+        raise ModelError(f"attention {kernel!r} cannot compute rows that are trees: use 'xla'")
     query = activation_sharding(mesh, q_btnh.shape, "batch", "tokens", query_axis, None).spec
     keys = activation_sharding(mesh, k_bsgh.shape, "batch", None, kv_axis, None).spec
     if kernel == "splash":
@@ -65,7 +69,9 @@ def causal_attention(
     elif kernel == "cudnn":
         run = _LocalKernel(_cudnn)
     else:
-        run = _LocalKernel(functools.partial(_xla, tokens_axis="sequence" if "sequence" in mesh.shape else None))
+        apply = functools.partial(_xla, tokens_axis="sequence" if "sequence" in mesh.shape else None)
+        spec = None if ends_bt is None else activation_sharding(mesh, ends_bt.shape, "batch", None).spec
+        run = _LocalKernel(apply, ends_bt, spec)
     # Every device has the rows, tokens and heads that it computes; what a kernel is inside is none of the compiler's
     # business, so nothing needs to be checked to be equal over the axes that the specs leave out.
     local = jax.shard_map(
@@ -107,11 +113,16 @@ class _LocalKernel:
     spec: Any = None
 
 
-def _xla(_: None, q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, tokens_axis: str | None) -> jax.Array:
+def _xla(
+    ends_bs: jax.Array | None, q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, tokens_axis: str | None
+) -> jax.Array:
     batch, tokens = q_btnh.shape[:2]
     first = 0 if tokens_axis is None else jax.lax.axis_index(tokens_axis) * tokens
     slots_bt = jnp.broadcast_to(first + jnp.arange(tokens), (batch, tokens))
-    return attend(q_btnh, k_bsgh, v_bsgh, causal_mask(slots_bt, k_bsgh.shape[1]))
+    mask_bts = causal_mask(slots_bt, k_bsgh.shape[1])
+    if ends_bs is not None:
+        mask_bts &= slots_bt[:, :, None] < ends_bs[:, None, :]
+    return attend(q_btnh, k_bsgh, v_bsgh, mask_bts)
 
 
 def _cudnn(_: None, q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array) -> jax.Array:

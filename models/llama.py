@@ -49,11 +49,12 @@ class Positions:
     """Where the tokens of a call stand, the same for every layer.
 
     angles_bth: rotary angles [B, T, H/2]. slots_bt: the key slot of each token, which also bounds what it sees.
-    causal: token t sees tokens 0..t of this call and nothing else.
+    causal: token t sees tokens 0..t of this call and nothing else. ends_bt: of these only slots s with t < ends[s].
     """
 
     angles_bth: jax.Array
     slots_bt: jax.Array
+    ends_bt: jax.Array | None
     causal: bool = flax.struct.field(pytree_node=False)
 
 
@@ -84,6 +85,7 @@ class Llama(nn.Module):
         positions_bt: Int[Array, "B T"],
         cache: KVCache | None = None,
         cache_is_empty: bool = False,
+        ends_bt: Int[Array, "B T"] | None = None,
     ) -> LlamaOutput:
         """LlamaOutput of the tokens.
 
@@ -93,6 +95,7 @@ class Llama(nn.Module):
         nothing: a way to let a finished row idle. Rows are right-padded; hidden states of padding are meaningless but
         finite, and padding changes no other token. cache_is_empty: token t stands at position t of an empty cache, so
         that nothing has to be read from it.
+        ends_bt: without a cache, rows that are trees (`sweet_jax.data.trees`), whose tokens stand at `positions_bt`.
         Raises ModelError where the rows do not divide over mesh axis "data", the tokens over "sequence", or adapters
         are given to a network without `lora`.
         """
@@ -105,7 +108,8 @@ class Llama(nn.Module):
         embedding_vd = self.param("embedding", lambda key: table["embedding"].init(key))
         x_btd = embedding_vd[tokens_bt].astype(self.compute_dtype)
         x_btd = constrain(x_btd, mesh, "batch", tokens_axis(cache), residual_axis(cache))
-        positions = Positions(rotary_angles(positions_bt, config), positions_bt, causal=cache is None or cache_is_empty)
+        causal = cache is None or cache_is_empty
+        positions = Positions(rotary_angles(positions_bt, config), positions_bt, ends_bt, causal)
 
         layers = self._scanned if self.scan else self._unrolled
         x_btd, cache = layers((x_btd, cache), positions)
@@ -220,7 +224,8 @@ class Attention(Layer):
             )
         if positions.causal:
             kv = axes.kv or axes.query
-            mixed_btnh = causal_attention(self.kernel, q_btnh, k_bsgh, v_bsgh, mesh, axes.query, kv)
+            ends = positions.ends_bt
+            mixed_btnh = causal_attention(self.kernel, q_btnh, k_bsgh, v_bsgh, mesh, axes.query, kv, ends)
         else:
             mixed_btnh = attend(q_btnh, k_bsgh, v_bsgh, causal_mask(positions.slots_bt, k_bsgh.shape[1]))
         mixed_btnh = checkpoint_name(mixed_btnh, SAVED_ATTENTION)

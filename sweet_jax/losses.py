@@ -84,14 +84,18 @@ def turn_advantages(
     "sum"         sum over the turn's tokens (the paper's ablation without normalisation; DPO).
     Raises ValueError for any other aggregation.
     """
+    return aggregate_turns(turn_sums(logp_bt - ref_bt, turn_bt, num_turns), aggregation)
+
+
+def aggregate_turns(turns: TurnSums, aggregation: Aggregation) -> Float[Array, "*rows K"]:
+    """Make the advantages of a row's turns of the sums over their tokens (see `turn_advantages`)."""
     if aggregation not in AGGREGATIONS:
         raise ValueError(f"turn aggregation {aggregation!r} is unknown, expected one of {', '.join(AGGREGATIONS)}")
-    turns = turn_sums(logp_bt - ref_bt, turn_bt, num_turns)
     if aggregation == "sum":
         return turns.sum_bk
     if aggregation == "turn-mean":
         return turns.sum_bk / jnp.maximum(turns.count_bk, 1.0)
-    return turns.sum_bk / jnp.maximum(turns.count_bk.sum(axis=1, keepdims=True), 1.0)
+    return turns.sum_bk / jnp.maximum(turns.count_bk.sum(axis=-1, keepdims=True), 1.0)
 
 
 def preference_loss(

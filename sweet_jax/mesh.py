@@ -232,15 +232,15 @@ def check_rows(rows: int, mesh: Mesh, micro_batches: int = 1) -> None:
         )
 
 
-def put_rows(tree: Any, mesh: Mesh) -> Any:
+def put_rows(tree: Any, mesh: Mesh, micro_batches: int = 1) -> Any:
     """Put a tree of host arrays [B, ...], the same in every process, on the devices, rows over "data".
 
-    BadInput if B does not divide over "data".
+    BadInput if B does not split into micro-batches that divide over "data".
     """
 
     def put(leaf: Any) -> jax.Array:
         rows = np.shape(leaf)[0]
-        check_rows(rows, mesh)
+        check_rows(rows, mesh, micro_batches)
         return put_process_local_rows(np.asarray(leaf)[process_local_rows(rows, mesh)], rows, mesh)
 
     return jax.tree.map(put, tree)

@@ -17,9 +17,9 @@ from sweet_jax.critic import make_head_critic
 from sweet_jax.data.batch import TokenRow, bucket, default_buckets, pad_rows, truncate
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, candidate_row, row_to_json
-from sweet_jax.logprobs import ReferenceCache, reference_logps
 from sweet_jax.mesh import put_rows
 from sweet_jax.pairs import turn_pairs
+from sweet_jax.reference import ReferenceCache, reference_logps
 
 Progress = Callable[[str, int, int], None]
 

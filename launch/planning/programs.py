@@ -16,10 +16,11 @@ from models.llama import Llama
 from models.lora import LoraConfig, lora_shapes
 from models.parameters import inference_shardings, param_shapes, with_matrices_in
 from sweet_jax.data.batch import PairBatch, TurnBatch
+from sweet_jax.data.trees import TreeBatch
 from sweet_jax.generation.programs import RowInputs, make_programs
 from sweet_jax.generation.sampling import RowSampling
-from sweet_jax.logprobs import score
 from sweet_jax.mesh import rows_sharding
+from sweet_jax.reference import score
 from sweet_jax.train.loop import shardings_of
 from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, preference_objective
 from sweet_jax.train.optim import make_optimizer
@@ -75,7 +76,8 @@ def _score(config: PlanConfig, model: Llama) -> Program:
     """Make the program for the log-probs of the rows of as many pairs (`launch.training.stages.learning`)."""
     params = param_shapes(model.config, model.mesh)
     tokens_bt = _array(model.mesh, jnp.int32, 2 * config.batch_size, config.tokens)
-    return Program(lambda: score.lower(model, params, tokens_bt, 1.0), params, {}, tokens_bt)
+    rows = TreeBatch(tokens_bt, tokens_bt, None, tokens_bt, tokens_bt)  # separate rows, all of whose tokens count
+    return Program(lambda: score.lower(model, params, rows, 1.0), params, {}, tokens_bt)
 
 
 def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:

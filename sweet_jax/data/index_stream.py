@@ -1,6 +1,6 @@
 """The rows of each training step: a shuffled, endless or finite stream of row numbers that resumes exactly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import grain
 import numpy as np
@@ -98,13 +98,20 @@ def _local_slice(num_rows: int, batch_size: int, process_index: int, process_cou
     return slice(process_index * size, (process_index + 1) * size)
 
 
-def length_batches(lengths: Sequence[int], batch_size: int, seed: int, window: int) -> list[np.ndarray]:
+def length_batches(
+    lengths: Sequence[int], batch_size: int, seed: int, window: int, groups: Sequence[Hashable] | None = None
+) -> list[np.ndarray]:
     """Group row numbers into batches of rows of like length, so that little is padded; every row is in at least one.
 
     lengths: tokens of each row. window: rows are shuffled once and sorted by length within windows of that many
-    batches; 1 leaves them shuffled. The last batch is filled up with rows from the beginning.
+    batches; 1 leaves them shuffled. groups: rows of an equal group stay together (with window 1). The last batch is
+    filled up with rows from the beginning.
     """
     order = np.random.default_rng(seed).permutation(len(lengths))
+    if groups is not None:  # each group stands where the first of its rows does
+        first: dict[Hashable, int] = {}
+        places = [first.setdefault(groups[number], place) for place, number in enumerate(order)]
+        order = order[np.argsort(places, kind="stable")]
     order = np.concatenate([order, np.resize(order, -len(order) % batch_size)])
     span = window * batch_size
     sizes = np.asarray(lengths)

@@ -7,7 +7,7 @@ order, so its parameters are bit-identical to those of a loop that was never int
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from colbench_env.types import BadInput
 from sweet_jax import processes
 from sweet_jax.data.index_stream import length_batches, pair_stream
-from sweet_jax.mesh import check_rows, process_local_rows, put_process_local_rows
+from sweet_jax.mesh import check_rows, put_rows
 from sweet_jax.train.checkpoint import Checkpoints
 from sweet_jax.train.metrics import CollapseWatch, MetricsLog, Values, to_floats
 from sweet_jax.train.optim import learning_rate, make_optimizer
@@ -62,6 +62,7 @@ def fit(
     reporter: Reporter = Reporter(),  # noqa: B008
     frozen: Any = None,
     keep: int = 2,
+    groups: Sequence[Hashable] | None = None,
 ) -> Any:
     """Train and return the parameters, on their shardings; `directory` gets `checkpoints/`, metrics and TensorBoard.
 
@@ -70,10 +71,11 @@ def fit(
     first: returns their initial values; called only where there is no checkpoint, and the values are not kept.
     objective: the loss (see `sweet_jax.train.step`).
     lengths: tokens of each row.
-    make_batch: (row numbers, tokens) -> batch for `objective`. The numbers are of the rows on this process's devices;
-    tokens is the length of the longest row of the whole batch, so that all processes pad to the same length.
+    make_batch: (row numbers, tokens) -> batch for `objective`, arrays [B, ...] of the host, the same in every process.
+    tokens is the length of the longest row.
     frozen: parameters that the objective sees together with the trained ones.
     keep: checkpoints that stay, the newest ones.
+    groups: of each row; rows of an equal group come one after another, and mostly in the same update.
     BadInput, before anything is compiled, where the batch does not divide over the mesh. Raises metrics.Diverged for a
     metric that is not finite, and Interrupted where `reporter` asks for an early end. Several processes agree on that
     at logged updates, so that all of them save the same step.
@@ -84,8 +86,8 @@ def fit(
     total = settings.steps(len(lengths))
     optimizer = make_optimizer(settings, total)
     state_layout = state_shardings(optimizer, shapes, shardings_of(shapes))
-    batches = length_batches(lengths, settings.batch_size, seed, settings.length_window)
-    stream, local = pair_stream(len(batches), 1, seed), process_local_rows(settings.batch_size, mesh)
+    batches = length_batches(lengths, settings.batch_size, seed, settings.length_window, groups)
+    stream = pair_stream(len(batches), 1, seed)
     train_step = make_train_step(objective, optimizer, state_layout, mesh, settings.micro_batches, frozen)
     watch, batch_shapes = CollapseWatch(total), set()
     with Checkpoints(directory / "checkpoints", keep) as checkpoints:
@@ -100,7 +102,7 @@ def fit(
             while done < total:
                 numbers = batches[int(next(stream)[0])]
                 longest = max(lengths[number] for number in numbers)
-                batch = put_process_local_rows(make_batch(numbers[local], longest), len(numbers), mesh)
+                batch = put_rows(make_batch(numbers, longest), mesh, settings.micro_batches)
                 batch_shapes.add(tuple(leaf.shape for leaf in jax.tree.leaves(batch)))
                 state, metrics = train_step(state, batch)
                 done += 1
@@ -121,11 +123,13 @@ def fit(
     return state.params
 
 
-def rows_in_use(lengths: Sequence[int], settings: Training, seed: int) -> list[int]:
+def rows_in_use(
+    lengths: Sequence[int], settings: Training, seed: int, groups: Sequence[Hashable] | None = None
+) -> list[int]:
     """List the numbers of the rows that `fit` will see with these arguments, in order: all but where steps are few."""
     if not lengths:
         return []
-    batches = length_batches(lengths, settings.batch_size, seed, settings.length_window)
+    batches = length_batches(lengths, settings.batch_size, seed, settings.length_window, groups)
     stream = pair_stream(len(batches), 1, seed)
     used = {int(next(stream)[0]) for _ in range(settings.steps(len(lengths)))}
     return sorted({int(number) for batch in used for number in batches[batch]})

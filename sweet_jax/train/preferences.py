@@ -13,9 +13,15 @@ import numpy as np
 from models.llama import Llama
 from models.parameters import param_shapes
 from sweet_jax.data.batch import RowPair, TokenRow, bucket, default_buckets, pad_pairs
-from sweet_jax.logprobs import ReferenceCache, pad_reference, reference_logps
+from sweet_jax.data.pair_trees import PairTrees, count_tokens, pair_capacity, plant_pairs, prompt_key
+from sweet_jax.reference import WORTH_SHARING, ReferenceCache, pad_reference, reference_logps
 from sweet_jax.train.loop import Reporter, fit, rows_in_use
-from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, preference_objective
+from sweet_jax.train.objectives import (
+    PreferenceBatch,
+    PreferenceLoss,
+    preference_objective,
+    tree_preference_objective,
+)
 from sweet_jax.train.settings import Training
 
 
@@ -55,7 +61,9 @@ def train_preference(
     Raises what `fit` raises; BadInput where a row is too long or the mesh does not divide a batch.
     """
     buckets = default_buckets(training.max_length)
-    used = rows_in_use([len(pair) for pair in pairs], training, seed)
+    groups = [prompt_key(pair) for pair in pairs] if training.group_by_prompt else None
+    used = rows_in_use([len(pair) for pair in pairs], training, seed, groups)
+    shared = _share_prefixes(model, [pairs[index] for index in used], training, nll_mask)
     found = reference_logps(
         model,
         reference(),
@@ -68,6 +76,16 @@ def train_preference(
     )
 
     places = {index: place for place, index in enumerate(used)}
+    capacity = pair_capacity(pairs)
+
+    def plant(indices: np.ndarray, longest: int) -> PairTrees:
+        return plant_pairs(
+            [pairs[index] for index in indices],
+            [found[2 * places[int(index)] + side] for index in indices for side in (0, 1)],
+            capacity=capacity,
+            multiple=model.mesh.shape["data"] * training.micro_batches,
+            pad_id=pad_id,
+        )
 
     def make_batch(indices: np.ndarray, longest: int) -> PreferenceBatch:
         length = bucket(longest, buckets)
@@ -82,9 +100,10 @@ def train_preference(
         shapes=param_shapes(model.config, model.mesh) if shapes is None else shapes,
         first=first or (lambda: jax.tree.map(jnp.copy, reference())),
         mesh=model.mesh,
-        objective=preference_objective(model, loss),
+        objective=tree_preference_objective(model, loss) if shared else preference_objective(model, loss),
         lengths=[len(pair) for pair in pairs],
-        make_batch=make_batch,
+        make_batch=plant if shared else make_batch,
+        groups=groups,
         settings=training,
         seed=seed,
         directory=directory,
@@ -92,6 +111,14 @@ def train_preference(
         frozen=frozen,
         keep=keep,
     )
+
+
+def _share_prefixes(model: Llama, pairs: Sequence[RowPair], training: Training, nll_mask: str) -> bool:
+    """Whether the rows of pairs are computed as trees: where the kernel can, and it is less work than padded rows."""
+    if model.attention != "xla" or nll_mask != "turn" or not pairs:
+        return False
+    trees, rows = count_tokens(pairs, default_buckets(training.max_length), training.group_by_prompt)
+    return trees <= WORTH_SHARING * rows
 
 
 def both_sides(pairs: Sequence[RowPair]) -> list[TokenRow]:

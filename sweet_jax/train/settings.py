@@ -53,6 +53,8 @@ class Training:
     """Updates between two checkpoints; what is saved is logged, too."""
     length_window: Annotated[int, ADVANCED] = 1
     """Batches among which rows are sorted by length: less padding, but rows of a batch are alike; 1: not at all."""
+    group_by_prompt: Annotated[bool, ADVANCED] = False
+    """Preference pairs after the same prompt come in the same update, where the prompt is computed once."""
     held_out_fraction: Annotated[float, ADVANCED] = 0.0
     """Fraction of the rows, the first ones, that is not trained on (the released trainer: 0.03)."""
 

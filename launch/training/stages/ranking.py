@@ -123,6 +123,8 @@ def _check_turn_ids(extra: dict[str, Any], count: int, vocab_size: int, location
 def ranking(run: Run) -> dict[str, Any]:
     """Give every candidate, and the turn that was played, the critic's advantage."""
     found = read_rows(run.directory.rows_file("candidates"), Candidates)
+    if not shows_reference(run):  # whoever made the candidates
+        found = [replace(row, input_with_ground_truth=row.input) for row in found]
     turns = [Turn(place, tuple(ids)) for place, row in enumerate(found) for ids in row.extra["output_ids"]]
     played = [Turn(place, tuple(_played(run, row))) for place, row in enumerate(found)]
     score = make_scorer(run, run.directory.stage("ranking"))
