@@ -1,64 +1,123 @@
-"""The pages that are made of finished cells: docs/reproduction.json, docs/reproduction.md and its figure."""
+"""The pages that are made of finished cells: docs/reproduction.json, docs/reproduction.md and its figures."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reproduction.methods import CONTRASTS, METHODS, PAPER
+from benchmarks.reproduction.figures import draw_lines, draw_methods
+from benchmarks.reproduction.methods import (
+    ABLATIONS,
+    BEST_OF,
+    CONTRASTS,
+    ITERATIONS,
+    MAIN,
+    METHODS,
+    NUMBERS,
+    PAPER,
+    SCALING,
+    TRUTHS,
+)
 from benchmarks.reproduction.statistics import compare, over_seeds
+from benchmarks.reproduction.tuning import TUNING
 from colbench_env.statistics import Estimate
 
 Cell = Mapping[str, Any]
+Cells = Mapping[str, Mapping[int, Cell]]
+"""Of each method the cells by seed."""
+
+ALL_TASKS = 800
+PARTS = {"score": "", "learned": ", learned part", "pmi": ", pmi"}
 
 
 def write_pages(cells: Sequence[Cell], docs: Path) -> None:
     """Write the pages from the finished cells; what is not there yet is left out."""
-    by_method = _with_zero_shot(cells)
-    numbers = json.dumps(_numbers(by_method), indent=1) + "\n"
+    found: dict[str, dict[int, Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell["method"], {})[cell["seed"]] = cell
+    numbers = json.dumps(_numbers(found), indent=1) + "\n"
     (docs / "reproduction.json").write_text(numbers, encoding="utf-8")
     page = docs / "reproduction.md"
     text = page.read_text(encoding="utf-8")
-    for name, table in (
-        ("main", _main_table(by_method)),
-        ("tests", _tests(by_method)),
-        ("critics", _critics(by_method)),
-    ):
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        head, rest = text.split(begin)
-        text = head + begin + "\n" + table + "\n" + end + rest.split(end)[1]
+    tables = {
+        "main": _success_table(found, (*MAIN, *ABLATIONS, *ITERATIONS)),
+        "tests": _tests(found),
+        "critics": _critics(found),
+        "scaling": _success_table(found, tuple(SCALING)),
+        "best-of": _success_table(found, tuple(BEST_OF)),
+        "tuning": _tuning(found),
+    }
+    for name, table in tables.items():
+        text = _between(text, name, table)
     page.write_text(text, encoding="utf-8")
+    _figures(found, docs / "figures")
 
 
-def _with_zero_shot(cells: Sequence[Cell]) -> dict[str, dict[int, Cell]]:
-    """Sort the cells by method and seed; the start policy of a seed is the same in all, and a method of its own."""
-    found: dict[str, dict[int, Cell]] = {"zero-shot": {}}
-    for cell in cells:
-        found.setdefault(cell["method"], {})[cell["seed"]] = cell
-        if cell["method"] in METHODS:
-            found["zero-shot"][cell["seed"]] = cell | {"success": cell["start"], "seconds": 0}
-    return found
+def leaderboard(found: Cells) -> str:
+    """Make the leaderboard of the README: method, success, seeds, minutes, commit."""
+    rows = ["| method | success, % | seeds | minutes | commit |", "|---|---|---|---|---|"]
+    for name, method in MAIN.items():
+        if cells := found.get(name):
+            commits = ", ".join(sorted({cell["commit"] for cell in cells.values()}))
+            rows.append(f"| {method.told} | {_success(cells)} | {len(cells)} | {_minutes(cells):.1f} | {commits} |")
+    return "\n".join(rows)
 
 
-def _bits(cell: Cell, method: str) -> str:
-    return cell["tasks"]["start" if method == "zero-shot" else "trained"]
+def _between(text: str, name: str, table: str) -> str:
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    return re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)
 
 
-def _numbers(by_method: Mapping[str, Mapping[int, Cell]]) -> dict[str, Any]:
+def _bits(cells: Mapping[int, Cell], seeds: Sequence[int] | None = None) -> list[str]:
+    """Read which held-out tasks are solved, of each seed: "0110..."."""
+    chosen = (cells[seed]["tasks"] for seed in (sorted(cells) if seeds is None else seeds))
+    return [tasks.get("trained", tasks.get("start")) for tasks in chosen]
+
+
+def _success(cells: Mapping[int, Cell]) -> str:
+    return _told(over_seeds(_bits(cells)))
+
+
+def _minutes(cells: Mapping[int, Cell]) -> float:
+    return sum(cell["seconds"] for cell in cells.values()) / len(cells) / 60
+
+
+def _told(estimate: Estimate) -> str:
+    return f"{estimate.mean:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
+
+
+def _numbers(found: Cells) -> dict[str, Any]:
     """Return what docs/reproduction.json holds."""
-    methods, critics = {}, {}
-    for name in ("zero-shot", *METHODS):
-        cells = by_method.get(name, {})
-        if not cells:
-            continue
-        seeds = sorted(cells)
-        methods[name] = {"success": [round(cells[seed]["success"], 2) for seed in seeds], "seeds": seeds}
-        truths = [cells[seed]["truth"]["score"] for seed in seeds if "truth" in cells[seed]]
-        if truths and name != "zero-shot":
-            critics[name] = {figure: round(value, 4) for figure, value in _critic_means(truths).items()}
+    methods = {
+        name: {
+            "success": [round(found[name][seed]["success"], 2) for seed in sorted(found[name])],
+            "seeds": sorted(found[name]),
+        }
+        for name, method in METHODS.items()
+        if name in found and method.kind != "truth"
+    }
+    critics = {
+        name: {figure: round(value, 4) for figure, value in means.items()} for name, _, means, _ in _judged(found)
+    }
     return {"methods": methods, "critics": critics}
+
+
+def _judged(found: Cells) -> list[tuple[str, str, Mapping[str, float], int]]:
+    """List the critics that were judged: name, words, figures, seeds. Parts of a score are critics of their own."""
+    rows, seen = [], set()
+    for name, method in TRUTHS.items():
+        truths = [found[name][seed]["truth"] for seed in sorted(found.get(name, {}))]
+        for part, words in PARTS.items():
+            judged = [truth[part] for truth in truths if part in truth]
+            key = method.after if part == "score" else "pmi" if part == "pmi" else f"{method.after}, {part}"
+            if judged and key not in seen:
+                seen.add(key)
+                told = "pmi (no critic trained)" if part == "pmi" else method.told + words
+                rows.append((key, told, _critic_means(judged), len(judged)))
+    return rows
 
 
 def _critic_means(truths: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -73,51 +132,74 @@ def _critic_means(truths: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in known.items() if values}
 
 
-def _main_table(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
-    rows = ["| method | success, % | seeds | minutes | paper, 8B |", "|---|---|---|---|---|"]
-    told = {"zero-shot": "zero-shot"} | {name: method.told for name, method in METHODS.items()}
-    for name, words in told.items():
-        cells = by_method.get(name)
-        if not cells:
-            continue
-        bits = [_bits(cells[seed], name) for seed in sorted(cells)]
-        minutes = sum(cell["seconds"] for cell in cells.values()) / len(cells) / 60
-        rows.append(f"| {words} | {_told(over_seeds(bits))} | {len(cells)} | {minutes:.1f} | {PAPER.get(name, '')} |")
+def _success_table(found: Cells, names: Sequence[str]) -> str:
+    with_paper = any(name in PAPER for name in names)
+    rows = ["| method | success, % | seeds | minutes |" + " paper, 8B |" * with_paper, "|---" * (4 + with_paper) + "|"]
+    for name in names:
+        if cells := found.get(name):
+            row = f"| {METHODS[name].told} | {_success(cells)} | {len(cells)} | {_minutes(cells):.1f} |"
+            rows.append(row + f" {PAPER.get(name, '')} |" * with_paper)
     return "\n".join(rows)
 
 
-def _told(estimate: Estimate) -> str:
-    return f"{estimate.mean:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
-
-
-def _tests(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
+def _tests(found: Cells) -> str:
     rows = ["| compared | difference, points | p | seeds |", "|---|---|---|---|"]
     for first, second in CONTRASTS:
-        one, other = by_method.get(first, {}), by_method.get(second, {})
+        one, other = found.get(first, {}), found.get(second, {})
         seeds = sorted(one.keys() & other.keys())
-        if not seeds:
-            continue
-        found = compare([_bits(one[s], first) for s in seeds], [_bits(other[s], second) for s in seeds])
-        rows.append(f"| {first} - {second} | {_told(found.difference)} | {found.p:.3f} | {found.seeds} |")
+        if seeds:
+            paired = compare(_bits(one, seeds), _bits(other, seeds))
+            rows.append(f"| {first} - {second} | {_told(paired.difference)} | {paired.p:.3f} | {paired.seeds} |")
     return "\n".join(rows)
 
 
-def _critics(by_method: Mapping[str, Mapping[int, Cell]]) -> str:
+def _critics(found: Cells) -> str:
     rows = [
-        "| critic | score | rank correlation | reliability of the truth | hidden over not hidden "
+        "| score | rank correlation | reliability of the truth | hidden over not hidden "
         "| right answer over any question | seeds |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|",
     ]
-    for name in METHODS:
-        cells = [cell for cell in by_method.get(name, {}).values() if "truth" in cell]
-        for part in ("score", "learned", "pmi"):
-            truths = [cell["truth"][part] for cell in cells if part in cell["truth"]]
-            if not truths:
-                continue
-            means = _critic_means(truths)
-            told = [f"{means['rank_correlation']:.2f}", f"{means['reliability']:.2f}"] + [
+    for _, told, means, seeds in _judged(found):
+        figures = [
+            f"{means['rank_correlation']:.2f}" if "rank_correlation" in means else "n/a",
+            f"{means['reliability']:.2f}" if "reliability" in means else "n/a",
+            *(
                 f"{100 * means[figure]:.0f} %" if figure in means else "n/a"
                 for figure in ("hidden_over_not_hidden", "right_answer_over_question")
-            ]
-            rows.append(f"| {name} | {part} | {' | '.join(told)} | {len(truths)} |")
+            ),
+        ]
+        rows.append(f"| {told} | {' | '.join(figures)} | {seeds} |")
     return "\n".join(rows)
+
+
+def _tuning(found: Cells) -> str:
+    rows = ["| method | flags | success of the checkpoints on validation tasks, % | chosen |", "|---|---|---|---|"]
+    for name, method in TUNING.items():
+        for seed, cell in sorted(found.get(name, {}).items()):
+            steps = cell["validation"]["success"].items()
+            curve = ", ".join(f"{100 * value:.0f} ({step})" for step, value in steps)
+            flags = " ".join(flag for flag in method.flags if not flag.startswith(("--algorithm", "--policy.select")))
+            rows.append(f"| {method.told}, seed {seed} | `{flags or 'preset'}` | {curve} | {cell['success']:.1f} |")
+    return "\n".join(rows)
+
+
+def _figures(found: Cells, folder: Path) -> None:
+    names = [name for name in (*MAIN, *ABLATIONS) if name in found]
+    if names:
+        rows = [(name, over_seeds(_bits(found[name])), _by_seed(found[name])) for name in names]
+        (folder / "reproduction-methods.svg").write_text(draw_methods(rows), encoding="utf-8")
+    lines: dict[str, list[tuple[int, Estimate]]] = {}
+    for name in ("mtdpo", "sweet"):
+        held = [(tasks, f"{name}-{tasks}") for tasks in (160, 480)] + [(ALL_TASKS, name)]
+        lines[name] = [(tasks, over_seeds(_bits(found[key]))) for tasks, key in held if key in found]
+    if any(len(points) > 1 for points in lines.values()):
+        (folder / "reproduction-scaling.svg").write_text(draw_lines(lines, "training tasks"), encoding="utf-8")
+    held = [(1, "zero-shot"), *((number, f"best-of-{number}") for number in NUMBERS)]
+    points = [(number, over_seeds(_bits(found[key]))) for number, key in held if key in found]
+    if len(points) > 1:
+        best = {"start policy, critic chooses": points}
+        (folder / "reproduction-best-of.svg").write_text(draw_lines(best, "candidates", log=True), encoding="utf-8")
+
+
+def _by_seed(cells: Mapping[int, Cell]) -> list[float]:
+    return [100 * bits.count("1") / len(bits) for bits in _bits(cells)]
