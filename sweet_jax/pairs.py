@@ -72,3 +72,14 @@ def turn_pairs(
         return rng.sample(clear, min(num_pairs, len(clear)))
     drawn = [IndexPair(rng.choice(upper), rng.choice(lower)) for _ in range(num_pairs)]
     return [pair for pair in drawn if texts[pair.chosen] != texts[pair.rejected]]
+
+
+def ties(scores: Sequence[float], texts: Sequence[object], num_pairs: int) -> list[IndexPair]:
+    """Pair each of the `num_pairs` best different candidates with itself: nothing is preferred, and the NLL remains.
+
+    In:  scores [.1, .9, .5, .9], texts "abcb", 2 pairs
+    Out: (1, 1), (2, 2)
+    """
+    ranked = sorted(range(len(scores)), key=lambda index: -scores[index])
+    first = {texts[index]: index for index in reversed(ranked)}
+    return [IndexPair(index, index) for index in ranked if first[texts[index]] == index][:num_pairs]

@@ -18,7 +18,7 @@ from sweet_jax.data.batch import TokenRow, bucket, default_buckets, pad_rows, tr
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, candidate_row, row_to_json
 from sweet_jax.mesh import put_rows
-from sweet_jax.pairs import turn_pairs
+from sweet_jax.pairs import ties, turn_pairs
 from sweet_jax.reference import ReferenceCache, reference_logps
 
 Progress = Callable[[str, int, int], None]
@@ -40,12 +40,14 @@ class TurnScore:
     learned: log pi_theta(a|o,c) - log pi_ref(a|o,c), what the critic's training has changed (the paper's equation 3).
     pmi: log pi_ref(a|o,c) - log pi_ref(a|o), the pointwise mutual information of turn and reference solution under the
     start policy, which needs no training. The released ranking is the sum of both. None: not computed.
+    token_scores: the score by token, whose sum or mean the advantage is; None where it was not asked for.
     """
 
     advantage: float
     log_ratios: list[float] | None = None
     learned: float | None = None
     pmi: float | None = None
+    token_scores: list[float] | None = None
 
     def parts(self) -> dict[str, float]:
         """Return the parts that are known, by name."""
@@ -77,6 +79,7 @@ class TurnScorer:
         reference: Callable[[], Any],
         aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean",
         public_reference: bool = False,
+        by_token: bool = False,
         name: str = "",
     ) -> list[TurnScore]:
         """Compute the log-ratio advantage of every turn (equation 3); equal turns in one position are scored once.
@@ -88,6 +91,7 @@ class TurnScorer:
         is scored here.
         critic, reference: give parameters, when they are needed. critic None: the reference policy itself in its place,
         with a public reference (pmi).
+        by_token: also give the score of every token; the public reference's are then scored here for candidates, too.
         name: what the cached log-probs are kept under.
         """
         shown_rows, public_rows = self._rows(rows, turns)
@@ -103,20 +107,21 @@ class TurnScorer:
         critic_logps = critic_logps or base_logps
         sampled = _sampled_bases(rows, summed)
         unseen = {turn: row for turn, row in public_rows.items() if len(row) < len(shown_rows[turn])}
-        unknown = {turn: row for turn, row in unseen.items() if turn not in sampled} if public else {}
+        unknown = {turn: row for turn, row in unseen.items() if by_token or turn not in sampled} if public else {}
         public_logps = scored(reference, "public", unknown) if unknown else {}
         scores = {}
         for turn, logps in critic_logps.items():
             ratios = logps - base_logps[turn]
-            learned, pmi = float(combine(ratios)), None
+            learned, pmi, by_tokens = float(combine(ratios)), None, ratios
             if turn in public_logps:
                 own = public_logps[turn][-len(logps) :]  # the row with the reference may have lost more
-                pmi = float(combine(base_logps[turn] - own))
+                pmi, by_tokens = float(combine(base_logps[turn] - own)), logps - own
             elif turn in unseen and turn in sampled:
                 pmi = float(combine(base_logps[turn])) - sampled[turn]
             advantage = learned + pmi if public and pmi is not None else learned
-            rounded = [round(float(ratio), 4) for ratio in ratios]
-            scores[turn] = TurnScore(advantage, rounded if critic else None, learned if critic else None, pmi)
+            rounded, tokens = ([round(float(x), 4) for x in values] for values in (ratios, by_tokens))
+            told = (rounded, learned) if critic else (None, None)
+            scores[turn] = TurnScore(advantage, *told, pmi, tokens if by_token else None)
         return [scores[turn] for turn in turns]
 
     def score_by_head(
@@ -197,6 +202,8 @@ def attach_scores(
         extra = dict(row.extra)
         if own[0].log_ratios is not None:
             extra["token_log_ratios"] = [score.log_ratios for score in own]
+        if own[0].token_scores is not None:
+            extra["token_scores"] = [score.token_scores for score in own]
         parts = [score.parts() for score in own]
         extra |= {name: [part[name] for part in parts] for name in parts[0]}
         if older is not None and older.log_ratios is not None:
@@ -208,12 +215,24 @@ def attach_scores(
 
 
 def pair_turns(
-    rows: Sequence[Ranked], chat: Chat, *, num_pairs: int, seed: int, min_gap: float = 0.0, clip: float = 0.0
+    rows: Sequence[Ranked],
+    chat: Chat,
+    *,
+    num_pairs: int,
+    seed: int,
+    min_gap: float = 0.0,
+    clip: float = 0.0,
+    cut_rejected: float = 0.0,
+    keep_ties: bool = False,
 ) -> list[Pair]:
     """Pair a turn of the upper half of each ranking with one of the lower half, `num_pairs` times (section 4.2).
 
     min_gap: least difference of the scores of a pair (`pairs.turn_pairs`). clip: scores are cut to -clip and clip
     before, where it is not 0: among turns that are surely bad, which is the least bad is not to be learned.
+    cut_rejected: where it is not 0, a rejected turn's tokens count up to that where the sum of their scores has fallen
+    to -cut_rejected: what follows is not what made the turn bad. Rows without the scores of tokens raise KeyError.
+    keep_ties: where no two turns differ by the gap, the best `num_pairs` ones are paired with themselves: such a pair
+    prefers nothing, and its NLL holds the policy where there is nothing to learn.
     The pairs hold token rows after the prompt that the policy saw, without the reference solution.
     """
     pairs = []
@@ -222,9 +241,17 @@ def pair_turns(
         ids = [tuple(one) for one in row.extra["output_ids"]]
         prompt, prefix = row.extra["prompt_ids"], row.extra["prefix_length"]
         scores = [max(-clip, min(clip, score)) for score in ranked.judge_result] if clip else ranked.judge_result
-        for pair in turn_pairs(scores, ids, num_pairs, rng, min_gap):
+        drawn = turn_pairs(scores, ids, num_pairs, rng, min_gap)
+        if not drawn and keep_ties:
+            drawn = ties(ranked.judge_result, ids, num_pairs)
+        for pair in drawn:
             sides = [list(ids[index]) for index in (pair.chosen, pair.rejected)]
-            tokens = [row_to_json(candidate_row(prompt, turn, prefix)) for turn in sides]
+            token_rows = [candidate_row(prompt, turn, prefix) for turn in sides]
+            if cut_rejected and pair.chosen != pair.rejected:
+                falls = np.cumsum(row.extra["token_scores"][pair.rejected]) <= -cut_rejected
+                if falls.any():
+                    token_rows[1].turns[len(prompt) + int(np.argmax(falls)) + 1 :] = 0
+            tokens = [row_to_json(token_row) for token_row in token_rows]
             extra = {
                 "position": place,
                 "picked": [pair.chosen, pair.rejected],

@@ -94,8 +94,10 @@ class Counts:
 
 
 def real_pairs(pairs: PairBatch) -> Bool[Array, " B"]:
-    """Mask the pairs that are real: rows of length 0 only fill up an incomplete batch."""
-    return (pairs.chosen.length_b > 0) & (pairs.rejected.length_b > 0)
+    """Mask the pairs that prefer something: not those of length 0, which fill up an incomplete batch, nor a row paired
+    with itself, which is there for its NLL."""
+    filled_b = (pairs.chosen.length_b > 0) & (pairs.rejected.length_b > 0)
+    return filled_b & (pairs.chosen.tokens_bt != pairs.rejected.tokens_bt).any(axis=1)
 
 
 def count_pairs(pairs: PairBatch) -> Counts:
@@ -146,8 +148,8 @@ def preference_objective(model: Llama, settings: PreferenceLoss, chunk: int | No
         rejected_b = score(rejected_bt, batch.rejected_ref_bt, pairs.rejected)
         chosen_nll = nll(chosen_bt, pairs.chosen.nll_bt)
         total, metrics = _combine(settings, chosen_b, rejected_b, real_b, chosen_nll, counts)
-        metrics["logps/chosen"] = _mean_row_logp(chosen_bt, pairs.chosen, real_b)
-        metrics["logps/rejected"] = _mean_row_logp(rejected_bt, pairs.rejected, real_b)
+        metrics["logps/chosen"] = _mean_row_logp(chosen_bt, pairs.chosen)
+        metrics["logps/rejected"] = _mean_row_logp(rejected_bt, pairs.rejected)
         metrics["log_ratios/abs"] = mean_log_ratio_size(
             (chosen_bt, batch.chosen_ref_bt, pairs.chosen), (rejected_bt, batch.rejected_ref_bt, pairs.rejected)
         )
@@ -172,9 +174,14 @@ def tree_preference_objective(model: Llama, settings: PreferenceLoss, chunk: int
     def counts(batch: PairTrees) -> Counts:
         branch_bm, branches = rows_of(batch)
         tokens_bs = turn_sums(jnp.zeros(branch_bm.shape), branch_bm, branches).count_bk
-        real_b = batch.chosen_bp.reshape(-1) > 0
-        tokens_b = jnp.where(real_b, of_pairs(tokens_bs, batch.chosen_bp), 0.0)
+        filled_b, real_b = pair_masks(batch)
+        tokens_b = jnp.where(filled_b, of_pairs(tokens_bs, batch.chosen_bp), 0.0)
         return Counts(_at_least_one(real_b.sum()), _at_least_one(tokens_b.sum()))
+
+    def pair_masks(batch: PairTrees) -> tuple[Array, Array]:
+        """Mask the pairs that are there, and those of two different rows (see `real_pairs`)."""
+        chosen_b, rejected_b = batch.chosen_bp.reshape(-1), batch.rejected_bp.reshape(-1)
+        return chosen_b > 0, (chosen_b > 0) & (chosen_b != rejected_b)
 
     def loss(params: Mapping[str, Any], batch: PairTrees, counts: Counts) -> tuple[Array, Metrics]:
         logp_bm, (branch_bm, branches) = tree_logps(model, params, batch.trees, chunk=chunk), rows_of(batch)
@@ -186,17 +193,16 @@ def tree_preference_objective(model: Llama, settings: PreferenceLoss, chunk: int
         score_bs = aggregate_turns(sums_bsk, settings.aggregation).sum(axis=-1)
         logps, sizes = turn_sums(logp_bm, branch_bm, branches), turn_sums(jnp.abs(ratio_bm), branch_bm, branches)
 
-        real_b = batch.chosen_bp.reshape(-1) > 0
+        filled_b, real_b = pair_masks(batch)
 
         def sides(x_bs: Array) -> list[Array]:
-            return [
-                jnp.where(real_b, of_pairs(x_bs, branch_bp), 0.0) for branch_bp in (batch.chosen_bp, batch.rejected_bp)
-            ]
+            both = (batch.chosen_bp, batch.rejected_bp)
+            return [jnp.where(filled_b, of_pairs(x_bs, branch_bp), 0.0) for branch_bp in both]
 
         (chosen_b, rejected_b), logp_b, tokens_b = sides(score_bs), sides(logps.sum_bk), sides(logps.count_bk)
         chosen_nll = MeanMetric(-logp_b[0].sum(), tokens_b[0].sum())
         total, metrics = _combine(settings, chosen_b, rejected_b, real_b, chosen_nll, counts)
-        pairs = real_b.sum().astype(jnp.float32)
+        pairs = filled_b.sum().astype(jnp.float32)
         metrics["logps/chosen"] = MeanMetric(logp_b[0].sum(), pairs)
         metrics["logps/rejected"] = MeanMetric(logp_b[1].sum(), pairs)
         metrics["log_ratios/abs"] = MeanMetric(
@@ -240,6 +246,7 @@ def mean_log_ratio_size(*sides: tuple[Array, Array, TurnBatch]) -> MeanMetric:
     return MeanMetric(sums[0] + sums[1], counts[0] + counts[1])
 
 
-def _mean_row_logp(logp_bt: Array, rows: TurnBatch, real_b: Array) -> MeanMetric:
+def _mean_row_logp(logp_bt: Array, rows: TurnBatch) -> MeanMetric:
     """Sum the log-probs of all action tokens; the mean is over rows."""
-    return MeanMetric(jnp.where(rows.turn_bt > 0, logp_bt, 0.0).sum(), real_b.sum().astype(jnp.float32))
+    count = (rows.length_b > 0).sum().astype(jnp.float32)
+    return MeanMetric(jnp.where(rows.turn_bt > 0, logp_bt, 0.0).sum(), count)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweet_jax.pairs import score_pairs, trajectory_pairs, turn_pairs
+from sweet_jax.pairs import IndexPair, score_pairs, ties, trajectory_pairs, turn_pairs
 
 
 class Scripted(random.Random):
@@ -96,6 +96,11 @@ def test_with_a_least_gap_only_clear_pairs_are_drawn_each_at_most_once():
     assert len(turn_pairs(scores, texts, 2, random.Random(0), min_gap=0.9)) == 2
     assert turn_pairs(scores, texts, 2, random.Random(0), min_gap=1.1) == []
     assert turn_pairs([0.9, -0.9], "aa", 2, random.Random(0), min_gap=0.5) == []  # equal texts
+
+
+def test_ties_are_the_best_different_candidates_each_with_itself():
+    assert ties([0.1, 0.9, 0.5, 0.9], "abcb", 2) == [IndexPair(1, 1), IndexPair(2, 2)]
+    assert len(ties([0.0, 0.0], "aa", 4)) == 1
 
 
 def test_every_two_pages_whose_scores_differ_by_a_tenth_make_a_pair():

@@ -181,6 +181,19 @@ def test_loss_and_gradients_of_trees_are_those_of_separate_rows(aggregation):
 
 
 @pytest.mark.slow
+def test_a_row_paired_with_itself_counts_in_the_nll_only():
+    pairs = random_pairs(4)
+    ties = [RowPair(pair.chosen, pair.chosen) for pair in random_pairs(5)]
+    found = losses(pairs + ties, PreferenceLoss("sum", 0.7, 0.2, max_turns=1))
+    assert_same(found)
+    alone = losses(pairs, PreferenceLoss("sum", 0.7, 0.0, max_turns=1))
+    without_nll = losses(pairs + ties, PreferenceLoss("sum", 0.7, 0.0, max_turns=1))
+    assert_same((alone[1], (without_nll[1][0], alone[1][1])))
+    assert without_nll[1][1]["rewards/margins"] == pytest.approx(alone[1][1]["rewards/margins"])
+    assert found[1][1]["nll"] != pytest.approx(alone[1][1]["nll"], abs=1e-3)
+
+
+@pytest.mark.slow
 def test_certain_tokens_are_left_out_of_trees_too():
     loss = PreferenceLoss("sum", 0.7, 0.2, max_turns=1, min_surprisal=3.0)
     found = losses(random_pairs(2), loss)
