@@ -40,14 +40,12 @@ class TurnScore:
     learned: log pi_theta(a|o,c) - log pi_ref(a|o,c), what the critic's training has changed (the paper's equation 3).
     pmi: log pi_ref(a|o,c) - log pi_ref(a|o), the pointwise mutual information of turn and reference solution under the
     start policy, which needs no training. The released ranking is the sum of both. None: not computed.
-    token_scores: the score by token, whose sum or mean the advantage is; None where it was not asked for.
     """
 
     advantage: float
     log_ratios: list[float] | None = None
     learned: float | None = None
     pmi: float | None = None
-    token_scores: list[float] | None = None
 
     def parts(self) -> dict[str, float]:
         """Return the parts that are known, by name."""
@@ -79,7 +77,6 @@ class TurnScorer:
         reference: Callable[[], Any],
         aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean",
         public_reference: bool = False,
-        by_token: bool = False,
         name: str = "",
     ) -> list[TurnScore]:
         """Compute the log-ratio advantage of every turn (equation 3); equal turns in one position are scored once.
@@ -91,7 +88,6 @@ class TurnScorer:
         is scored here.
         critic, reference: give parameters, when they are needed. critic None: the reference policy itself in its place,
         with a public reference (pmi).
-        by_token: also give the score of every token; the public reference's are then scored here for candidates, too.
         name: what the cached log-probs are kept under.
         """
         shown_rows, public_rows = self._rows(rows, turns)
@@ -107,21 +103,20 @@ class TurnScorer:
         critic_logps = critic_logps or base_logps
         sampled = _sampled_bases(rows, summed)
         unseen = {turn: row for turn, row in public_rows.items() if len(row) < len(shown_rows[turn])}
-        unknown = {turn: row for turn, row in unseen.items() if by_token or turn not in sampled} if public else {}
+        unknown = {turn: row for turn, row in unseen.items() if turn not in sampled} if public else {}
         public_logps = scored(reference, "public", unknown) if unknown else {}
         scores = {}
         for turn, logps in critic_logps.items():
             ratios = logps - base_logps[turn]
-            learned, pmi, by_tokens = float(combine(ratios)), None, ratios
+            learned, pmi = float(combine(ratios)), None
             if turn in public_logps:
                 own = public_logps[turn][-len(logps) :]  # the row with the reference may have lost more
-                pmi, by_tokens = float(combine(base_logps[turn] - own)), logps - own
+                pmi = float(combine(base_logps[turn] - own))
             elif turn in unseen and turn in sampled:
                 pmi = float(combine(base_logps[turn])) - sampled[turn]
             advantage = learned + pmi if public and pmi is not None else learned
-            rounded, tokens = ([round(float(x), 4) for x in values] for values in (ratios, by_tokens))
-            told = (rounded, learned) if critic else (None, None)
-            scores[turn] = TurnScore(advantage, *told, pmi, tokens if by_token else None)
+            rounded = [round(float(ratio), 4) for ratio in ratios]
+            scores[turn] = TurnScore(advantage, rounded if critic else None, learned if critic else None, pmi)
         return [scores[turn] for turn in turns]
 
     def score_by_head(
@@ -202,8 +197,6 @@ def attach_scores(
         extra = dict(row.extra)
         if own[0].log_ratios is not None:
             extra["token_log_ratios"] = [score.log_ratios for score in own]
-        if own[0].token_scores is not None:
-            extra["token_scores"] = [score.token_scores for score in own]
         parts = [score.parts() for score in own]
         extra |= {name: [part[name] for part in parts] for name in parts[0]}
         if older is not None and older.log_ratios is not None:
@@ -222,15 +215,12 @@ def pair_turns(
     seed: int,
     min_gap: float = 0.0,
     clip: float = 0.0,
-    cut_rejected: float = 0.0,
     keep_ties: bool = False,
 ) -> list[Pair]:
     """Pair a turn of the upper half of each ranking with one of the lower half, `num_pairs` times (section 4.2).
 
     min_gap: least difference of the scores of a pair (`pairs.turn_pairs`). clip: scores are cut to -clip and clip
     before, where it is not 0: among turns that are surely bad, which is the least bad is not to be learned.
-    cut_rejected: where it is not 0, a rejected turn's tokens count up to that where the sum of their scores has fallen
-    to -cut_rejected: what follows is not what made the turn bad. Rows without the scores of tokens raise KeyError.
     keep_ties: where no two turns differ by the gap, the best `num_pairs` ones are paired with themselves: such a pair
     prefers nothing, and its NLL holds the policy where there is nothing to learn.
     The pairs hold token rows after the prompt that the policy saw, without the reference solution.
@@ -246,12 +236,7 @@ def pair_turns(
             drawn = ties(ranked.judge_result, ids, num_pairs)
         for pair in drawn:
             sides = [list(ids[index]) for index in (pair.chosen, pair.rejected)]
-            token_rows = [candidate_row(prompt, turn, prefix) for turn in sides]
-            if cut_rejected and pair.chosen != pair.rejected:
-                falls = np.cumsum(row.extra["token_scores"][pair.rejected]) <= -cut_rejected
-                if falls.any():
-                    token_rows[1].turns[len(prompt) + int(np.argmax(falls)) + 1 :] = 0
-            tokens = [row_to_json(token_row) for token_row in token_rows]
+            tokens = [row_to_json(candidate_row(prompt, turn, prefix)) for turn in sides]
             extra = {
                 "position": place,
                 "picked": [pair.chosen, pair.rejected],

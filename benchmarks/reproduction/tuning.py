@@ -1,4 +1,4 @@
-"""What was tried for each method before the comparison: eight settings each, on tuning seeds and validation tasks.
+"""What was tried for each method before the comparison: six settings each, on tuning seeds and validation tasks.
 
 `python -m benchmarks.reproduce --only=tuning` runs what is missing. The best setting of each method is in
 launch/training/presets/scenes*.yaml. The seeds are in no other table.
@@ -11,39 +11,34 @@ from collections.abc import Mapping
 from benchmarks.reproduction.methods import CANDIDATES, DIALOGUES, Method
 
 SEEDS = (1000,)
-TASKS = 300
+TASKS = 200
 """Validation tasks of a seed on which checkpoints are compared."""
 
+LONGER = "--policy.epochs=8 --policy.save-every=100"
 TRIED: Mapping[str, tuple[str, ...]] = {
     "rft": (
-        "--policy.learning-rate=1e-4 --policy.epochs=4",
-        "--policy.learning-rate=5e-5 --policy.epochs=4",
-        "--policy.learning-rate=2e-4 --policy.epochs=4",
-        "--policy.learning-rate=3e-5 --policy.epochs=8 --policy.save-every=100",
-        "--policy.learning-rate=1e-4 --policy.epochs=8 --policy.save-every=100",
-        "--policy.learning-rate=2e-4 --policy.epochs=8 --policy.save-every=100",
-        "--policy.learning-rate=4e-4 --policy.epochs=4",
-        "--policy.learning-rate=4e-4 --policy.epochs=8 --policy.save-every=100",
+        "--policy.learning-rate=5e-5",
+        "--policy.learning-rate=1e-4",
+        "--policy.learning-rate=2e-4",
+        "--policy.learning-rate=4e-4",
+        f"--policy.learning-rate=1e-4 {LONGER}",
+        f"--policy.learning-rate=2e-4 {LONGER}",
     ),
     "mtdpo": (
-        "",
-        "--policy.learning-rate=5e-5 --policy.epochs=8 --policy.save-every=100",
+        "--policy.learning-rate=1e-4",
+        f"--policy.learning-rate=5e-5 {LONGER}",
         "--policy.learning-rate=2e-4",
         "--policy.min-surprisal=0.1 --policy.nll-coef=0.1",
         "--policy.beta=0.3",
-        "--policy.nll-coef=0.1",
-        "--policy.batch-size=32 --policy.epochs=8",
-        "--policy.min-surprisal=0.1 --policy.nll-coef=0.1 --policy.learning-rate=2e-4",
+        f"--policy.min-surprisal=0.1 --policy.nll-coef=0.1 --policy.learning-rate=2e-4 {LONGER}",
     ),
     "sweet": (
-        "--critic.beta=1",
-        "--critic.beta=1 --policy.learning-rate=5e-5",
-        "--critic.beta=1 --policy.learning-rate=2e-4",
-        "--critic.beta=1 --policy.beta=0.3",
-        "--critic.beta=1 --policy.nll-coef=0.3",
-        "--critic.beta=1 --policy.batch-size=64 --policy.max-steps=150 --policy.save-every=38",
-        "--critic.beta=0.3",
-        "--critic.beta=1 --ranking.min-gap=0.5",
+        "--policy.learning-rate=1e-4",
+        "--policy.learning-rate=2e-4",
+        "--policy.learning-rate=5e-5 --policy.max-steps=600 --policy.epochs=8 --policy.save-every=150",
+        "--policy.beta=0.3",
+        "--policy.nll-coef=0.3",
+        "--policy.max-steps=1000 --policy.epochs=8 --policy.save-every=250",
     ),
 }
 

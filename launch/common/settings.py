@@ -183,15 +183,13 @@ class Ranking:
     """Scores are cut to minus and plus this before turns are paired; 0: not, as in the paper."""
     keep_ties: Annotated[bool, ADVANCED] = False
     """Where no two turns differ by min_gap, the policy's NLL still sees the best ones."""
-    cut_rejected: Annotated[float, ADVANCED] = 0.0
-    """Tokens of a rejected turn count until their scores sum to minus this, in nats; 0: all, as in the paper."""
 
     def __post_init__(self) -> None:
         if self.candidates < 2:
             raise BadInput(f"ranking.candidates is {self.candidates}, it must be at least 2 to make a pair")
         if self.num_pairs < 1:
             raise BadInput(f"ranking.num_pairs is {self.num_pairs}, it must be at least 1")
-        for name in ("min_gap", "clip_scores", "cut_rejected"):
+        for name in ("min_gap", "clip_scores"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise BadInput(f"ranking.{name} is {getattr(self, name)}, it must be at least 0")
         if not 0 < self.data_fraction <= 1:

@@ -214,11 +214,6 @@ class TrainConfig:
             raise BadInput(
                 f"critic.nll_coef is {self.critic.nll_coef}, a critic with a value head has no NLL: it must be 0"
             )
-        if self.critic.has_head and self.ranking.cut_rejected:
-            raise BadInput(
-                f"ranking.cut_rejected is {self.ranking.cut_rejected:g}, and a critic with a value head has no scores "
-                "of tokens: it must be 0"
-            )
         if self.critic.parameterisation == "pmi" and not self.critic.privileged:
             raise BadInput(
                 "critic.parameterisation is 'pmi', what the reference solution changes: privileged is needed"

@@ -12,8 +12,6 @@ from launch.training.config import Critic, Policy, TrainConfig
 from launch.training.stages import plan_stages
 from sweet_jax.data.chat import Chat, privileged_prefix
 from sweet_jax.data.token_rows import (
-    CHOSEN_TOKENS,
-    REJECTED_TOKENS,
     pair_rows,
     row_from_json,
     row_to_json,
@@ -303,29 +301,18 @@ def test_turns_are_paired_by_a_least_gap_and_cut_scores(run, start, given, tiny_
 
 
 @pytest.mark.slow
-def test_a_rejected_turn_counts_until_its_scores_have_fallen_so_far(run, start):
-    flags = ("--ranking.reference-context=public", "--ranking.cut-rejected=0.02", "--critic.aggregation=sum")
-    run_dir = run(("pairs", "critic", "candidates", "ranking", "turn-pairs"), ["pairs", "candidates"], *flags)
+def test_a_position_of_equally_good_turns_is_kept_for_the_nll(run):
+    flags = ("--critic.parameterisation=pmi", "--ranking.min-gap=100")
+    run_dir = run(("candidates", "ranking", "turn-pairs", "policy"), ["candidates"], *flags, "--ranking.keep-ties")
     ranked = read_rows(run_dir / "ranking" / "ranked.jsonl", Ranked)
-    for row in ranked:
-        sums = [sum(scores) for scores in row.candidates.extra["token_scores"]]
-        np.testing.assert_allclose(sums, row.judge_result, atol=2e-3)
-    cut = 0
-    for pair in read_rows(run_dir / "turn-pairs" / "pairs.jsonl", Pair):
-        extra = ranked[pair.extra["position"]].candidates.extra
-        first = len(extra["prompt_ids"])
-        for side, number in zip((CHOSEN_TOKENS, REJECTED_TOKENS), pair.extra["picked"], strict=True):
-            fallen = np.cumsum(extra["token_scores"][number]) <= -0.02
-            counted = len(fallen)
-            if side == REJECTED_TOKENS and fallen.any():
-                counted = int(np.argmax(fallen)) + 1
-                cut += counted < len(fallen)
-            assert pair.extra[side]["spans"] == [[1, first, first + counted]]
-    assert cut > 0
-    refused = start("--critic.parameterisation=value-head", "--critic.nll-coef=0", "--ranking.cut-rejected=1").refuses()
-    assert refused.endswith(
-        "ranking.cut_rejected is 1, and a critic with a value head has no scores of tokens: it must be 0"
-    )
+    pairs = read_rows(run_dir / "turn-pairs" / "pairs.jsonl", Pair)
+    assert all(pair.chosen == pair.rejected for pair in pairs)
+    best = {
+        place: row.candidates.additional_outputs[int(np.argmax(row.judge_result))] for place, row in enumerate(ranked)
+    }
+    for place, text in best.items():
+        assert next(pair for pair in pairs if pair.extra["position"] == place).chosen.endswith(f"{text}<|end|>")
+    assert note(run_dir, "policy")["steps"] == 1
 
 
 @pytest.mark.slow

@@ -160,7 +160,6 @@ def make_scorer(
         reference=lambda: run.start_params,
         aggregation=settings.aggregation,
         public_reference=run.config.ranking.reference_context == "public",
-        by_token=run.config.ranking.cut_rejected > 0,
     )
 
 
@@ -182,7 +181,6 @@ def turn_pairs_stage(run: Run) -> dict[str, Any]:
         seed=run.config.seed,
         min_gap=settings.min_gap,
         clip=settings.clip_scores,
-        cut_rejected=settings.cut_rejected,
         keep_ties=settings.keep_ties,
     )
     if not rows:
