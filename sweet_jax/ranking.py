@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from sweet_jax.pairs import ties, turn_pairs
 from sweet_jax.reference import ReferenceCache, reference_logps
 
 Progress = Callable[[str, int, int], None]
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class TurnScorer:
         combine = np.sum if summed else np.mean
 
         def scored(params: Callable[[], Any], what: str, of: Mapping[Turn, TokenRow]) -> dict[Turn, np.ndarray]:
-            return self._logps(params(), f"{name}-{what}" if name else what, of)
+            return self.logps(params(), f"{name}-{what}" if name else what, of)
 
         critic_logps = scored(critic, "critic", shown_rows) if critic else {}
         base_logps = scored(reference, "reference", shown_rows)
@@ -154,8 +155,8 @@ class TurnScorer:
             public_rows[turn] = truncate(plain, self.max_length, "left", turn.position) or plain
         return shown_rows, public_rows
 
-    def _logps(self, params: Any, label: str, rows: Mapping[Turn, TokenRow]) -> dict[Turn, np.ndarray]:
-        """Compute the log-probs of each turn's own tokens."""
+    def logps(self, params: Any, label: str, rows: Mapping[Key, TokenRow]) -> dict[Key, np.ndarray]:
+        """Compute the log-probs of each row's action tokens. label: what the cache keeps them under."""
         found = reference_logps(
             self.model,
             params,

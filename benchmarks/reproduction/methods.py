@@ -66,6 +66,8 @@ ABLATIONS: Mapping[str, Method] = {
     "sweet-pmi": _sweet("pmi alone, no critic trained", "--critic.parameterisation=pmi"),
     "sweet-turn-mean": _sweet("SWEET-RL, critic with turn means", "--critic.aggregation=turn-mean"),
     "sweet-token-mean": _sweet("SWEET-RL, critic with token means", "--critic.aggregation=token-mean"),
+    "sweet-belief": _sweet("belief gained by the turn, no critic trained", "--critic.parameterisation=belief"),
+    "sweet-judge": _sweet("the base policy as judge, no critic trained", "--critic.parameterisation=judge"),
     "sweet-value-head": _sweet("SWEET-RL, value head", "--critic.parameterisation=value-head", *HEAD),
     "sweet-prefix-value": _sweet("SWEET-RL, value of every prefix", "--critic.parameterisation=prefix-value", *HEAD),
     "sweet-paper": _sweet(
@@ -108,7 +110,15 @@ TRUTHS: Mapping[str, Method] = {
         "truth",
         after=name,
     )
-    for name in ("sweet", "sweet-no-information", "sweet-value-head", "sweet-prefix-value", "sweet-paper")
+    for name in (
+        "sweet",
+        "sweet-no-information",
+        "sweet-value-head",
+        "sweet-prefix-value",
+        "sweet-paper",
+        "sweet-belief",
+        "sweet-judge",
+    )  # fmt: skip
 }
 
 METHODS: Mapping[str, Method] = {**MAIN, **ABLATIONS, **SCALING, **ITERATIONS, **BEST_OF, **TRUTHS}

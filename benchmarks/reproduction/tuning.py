@@ -1,4 +1,4 @@
-"""What was tried for each method before the comparison: six settings each, on tuning seeds and validation tasks.
+"""What was tried for each method before the comparison: eight settings each, on tuning seeds and validation tasks.
 
 `python -m benchmarks.reproduce --only=tuning` runs what is missing. The best setting of each method is in
 launch/training/presets/scenes*.yaml. The seeds are in no other table.
@@ -23,6 +23,8 @@ TRIED: Mapping[str, tuple[str, ...]] = {
         "--policy.learning-rate=4e-4",
         f"--policy.learning-rate=1e-4 {LONGER}",
         f"--policy.learning-rate=2e-4 {LONGER}",
+        "--policy.learning-rate=8e-4",
+        f"--policy.learning-rate=4e-4 {LONGER}",
     ),
     "mtdpo": (
         "--policy.learning-rate=1e-4",

@@ -18,7 +18,8 @@ EMBEDDED, EMBEDDED_FRONTEND, EMBEDDED_SCENES = "embedded", "embedded-frontend", 
 SCRATCH, SCRATCH_SCENES = "scratch", "scratch-scenes"
 TRAINED_HERE = (SCRATCH, SCRATCH_SCENES)  # by stage "start"
 Toy = Literal["miniature", "scenes"]
-CriticKind = Literal["log-ratio", "value-head", "prefix-value", "pmi"]
+CriticKind = Literal["log-ratio", "value-head", "prefix-value", "pmi", "belief", "judge"]
+UNTRAINED = ("pmi", "belief", "judge")
 
 
 ToyName = Literal["auto", "miniature", "scenes"]
@@ -138,7 +139,7 @@ class Critic:
     aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean"
     """How the log-ratios of a turn's tokens become its advantage."""
     parameterisation: CriticKind = "log-ratio"
-    """Log-ratios of the LM head, a regression head, a value of every prefix, or pmi, which needs no training."""
+    """Log-ratios of the LM head, a regression head, a value of every prefix; or, untrained, pmi, belief, judge."""
     privileged: bool = True
     """The critic sees the reference solution."""
     beta: float = 0.1
@@ -162,7 +163,7 @@ class Critic:
     @property
     def is_trained(self) -> bool:
         """Whether it learns from pairs."""
-        return self.parameterisation != "pmi"
+        return self.parameterisation not in UNTRAINED
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from launch.common.benchmarks import open_benchmark
 from launch.common.console import Console
 from launch.common.files import check_model_directory, check_readable, is_model_directory, read_object
 from launch.common.run_dir import RunDir, stage_folder, write_rows
-from launch.common.settings import EMBEDDED_FRONTEND, toy_of
+from launch.common.settings import EMBEDDED_FRONTEND, UNTRAINED, toy_of
 from launch.ranking.config import RankConfig
 from launch.training.config import Critic, Lora, Ranking, Rollouts, TrainConfig, settings_of
 from launch.training.preflight import check_mesh
@@ -97,12 +97,16 @@ def find_critic(
     stage = stage_folder(source, "critic")
     run = RunDir(stage.parent)
     note = read_object(run.note_file(stage.name))
-    if not note and run.read_config().get("critic", {}).get("parameterisation") == "pmi":
+    if not note and run.read_config().get("critic", {}).get("parameterisation") in UNTRAINED:
         note = {"pairs": 1}  # nothing is trained
     if not run.config_file.is_file() or not note:
         raise BadInput(
             f"--critic={source}: neither a run directory whose stage critic has finished, nor that stage, nor a "
             "Hugging Face directory (config.json with a model_type)"
+        )
+    if run.read_settings("critic", Critic).parameterisation == "belief":
+        raise BadInput(
+            f"--critic={source}: belief asks the user simulator after every turn, which only launch.train does"
         )
     if note.get("pairs", 0) == 0:
         raise BadInput(f"--critic={source}: no critic was trained in that run, it had no pairs")

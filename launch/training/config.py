@@ -214,9 +214,15 @@ class TrainConfig:
             raise BadInput(
                 f"critic.nll_coef is {self.critic.nll_coef}, a critic with a value head has no NLL: it must be 0"
             )
-        if self.critic.parameterisation == "pmi" and not self.critic.privileged:
+        if not self.critic.is_trained and not self.critic.privileged:
             raise BadInput(
-                "critic.parameterisation is 'pmi', what the reference solution changes: privileged is needed"
+                f"critic.parameterisation is {self.critic.parameterisation!r}, which reads the reference solution: "
+                "privileged is needed"
+            )
+        if self.critic.parameterisation == "belief" and self.simulator.human not in ("scripted", "rules"):
+            raise BadInput(
+                "critic.parameterisation is 'belief', which asks the user simulator after every candidate: only "
+                f"scripted and rules answer without a model (--human={self.simulator.human})"
             )
 
     def given(self, stage: str) -> Path | None:

@@ -104,7 +104,8 @@ class _Growing:
 
     def finish(self) -> Tree:
         self.ends[self.path] = self.size
-        return Tree(*(array[: self.size] for array in (self.ids, self.positions, self.ends)), self.slots)
+        size = self.size
+        return Tree(self.ids[:size], self.positions[:size], self.ends[:size], self.slots)
 
 
 def join_trees(trees: Sequence[Tree], capacity: int) -> list[Tree]:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from colbench_env.dialogue import Episode
+from colbench_env.episodes import Settings, seed_of, user_turn
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Candidates, Pair, Ranked, Trajectory
 from launch.common.run_dir import append_rows, resume_rows, write_rows
@@ -26,7 +28,8 @@ from sweet_jax.data.token_rows import (
     trajectory_row,
 )
 from sweet_jax.ranking import Turn, TurnScore, TurnScorer, attach_scores, pair_turns
-from sweet_jax.rollout.candidates import list_positions, sample_positions
+from sweet_jax.rollout.candidates import Position, list_positions, sample_positions
+from sweet_jax.untrained_critics import score_by_belief, score_by_judge
 
 WRITTEN = 32  # positions that are written, and lost by a kill, together
 TURN_IDS = {"prompt_ids", "output_ids", "prefix_length"}  # of candidates, in a row's extra keys
@@ -152,6 +155,10 @@ def make_scorer(
     trained = settings.is_trained and (run.given_critic is not None or run.directory.note("critic")["pairs"] > 0)  # type: ignore[index]
     params = functools.cache(lambda: critic_params(run))
     kind = settings.parameterisation
+    if kind == "judge":
+        return lambda rows, turns, name="": score_by_judge(scorer, rows, turns, run.start_params, name)
+    if kind == "belief":
+        return functools.partial(_score_by_belief, run, scorer)
     if trained and kind in ("value-head", "prefix-value"):
         return lambda rows, turns, name="": scorer.score_by_head(rows, turns, params(), kind)
     return functools.partial(
@@ -161,6 +168,46 @@ def make_scorer(
         aggregation=settings.aggregation,
         public_reference=run.config.ranking.reference_context == "public",
     )
+
+
+def _score_by_belief(
+    run: Run, scorer: TurnScorer, rows: Sequence[Candidates], turns: Sequence[Turn], name: str = ""
+) -> list[TurnScore]:
+    """Ask the user simulator for its reply to every turn, and score what that adds to the belief."""
+    human = run.benchmark.human(run.config.simulator)
+    rules = Settings(run.config.rollouts.max_turns, run.benchmark.rules, run.system, seed=run.config.seed)
+    positions = find_positions(run, rows, "--critic.parameterisation=belief")
+    replies: dict[Turn, str | None] = {}
+    for turn in dict.fromkeys(turns):
+        position = positions[turn.position]
+        history = position.trajectory.dialogue_history[: 2 * position.turn - 1]
+        episode = Episode(position.trajectory.task, rules.max_turns, rules.rules, tuple(history))
+        episode = episode.step_agent(run.chat.reply_text(turn.ids))
+        if not episode.done:
+            episode = user_turn(episode, human, rules, seed_of("belief", position.index, position.turn, turn.ids))
+        replies[turn] = None if episode.done else episode.history[-1].content
+        run.console.progress("ranking: replies", len(replies), len(turns))
+    return score_by_belief(scorer, rows, turns, replies, run.start_params, name)
+
+
+def find_positions(run: Run, rows: Sequence[Candidates], wanted_by: str) -> list[Position]:
+    """Find the positions of candidates in the graded trajectories. Raises BadInput where rows do not name them.
+
+    wanted_by: the flag that needs them.
+    """
+    graded = read_located_rows(run.directory.rows_file("grading"), Trajectory)
+    positions = []
+    for row in rows:
+        place = row.extra
+        if "trajectory" not in place or not 0 <= place["trajectory"] < len(graded):
+            raise BadInput(
+                f"{run.directory.rows_file('candidates')}: the candidates do not say which trajectory they are of, "
+                f"which {wanted_by} needs: only candidates that the run has sampled do"
+            )
+        found = graded[place["trajectory"]]
+        tokens = trajectory_row(found.row, run.chat, run.system, found.location)
+        positions.append(Position(found.row, place["trajectory"], tokens, place["turn"]))
+    return positions
 
 
 def _played(run: Run, row: Candidates) -> list[int]:

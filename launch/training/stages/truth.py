@@ -14,14 +14,14 @@ from colbench_env.critic_truth import JudgedTurns, judge_critic
 from colbench_env.episodes import Settings
 from colbench_env.humans.scripted import ScriptedSimulator, read_facts
 from colbench_env.rollouts import play_into
-from colbench_env.tasks import read_complete, read_located_rows, read_rows
+from colbench_env.tasks import read_complete, read_rows
 from colbench_env.turn_kinds import turn_kind
-from colbench_env.types import BadInput, Ranked, Trajectory
+from colbench_env.types import Ranked, Trajectory
 from launch.common.files import write_json
 from launch.training.run import Run
 from launch.training.stages.playing import longest_prompt
+from launch.training.stages.ranking import find_positions
 from sweet_jax import processes
-from sweet_jax.data.token_rows import trajectory_row
 from sweet_jax.rollout.agent import EngineGenerator, EpisodeRunner
 from sweet_jax.rollout.candidates import Position
 from sweet_jax.rollout.continuations import play_on
@@ -34,7 +34,9 @@ def truth(run: Run) -> dict[str, Any]:
     human = run.benchmark.human(run.config.simulator)
     assert isinstance(human, ScriptedSimulator)  # which the configuration sees to
     folder, ranked = run.directory.stage("truth"), read_rows(run.directory.rows_file("ranking"), Ranked)
-    positions = _positions(run, ranked)
+    positions = find_positions(run, [row.candidates for row in ranked], "--truth.positions")
+    for position in positions:
+        read_facts(position.trajectory.task)
     chosen = _spread(len(ranked), run.config.truth.positions)
     jobs = [
         (positions[place], ids, number)
@@ -137,24 +139,6 @@ def _spread(count: int, wanted: int) -> list[int]:
     if wanted >= count:
         return list(range(count))
     return [int(place) for place in np.linspace(0, count - 1, wanted)]
-
-
-def _positions(run: Run, chosen: Sequence[Ranked]) -> list[Position]:
-    """Find the positions of ranked rows in the graded trajectories. Raises BadInput where rows do not name them."""
-    graded = read_located_rows(run.directory.rows_file("grading"), Trajectory)
-    positions = []
-    for row in chosen:
-        place = row.candidates.extra
-        if "trajectory" not in place or not 0 <= place["trajectory"] < len(graded):
-            raise BadInput(
-                f"{run.directory.rows_file('ranking')}: the candidates do not say which trajectory they are of, which "
-                "--truth.positions needs: only candidates that the run has sampled do"
-            )
-        found = graded[place["trajectory"]]
-        tokens = trajectory_row(found.row, run.chat, run.system, found.location)
-        read_facts(found.row.task)
-        positions.append(Position(found.row, place["trajectory"], tokens, place["turn"]))
-    return positions
 
 
 def _different(row: Ranked) -> list[tuple[int, ...]]:
