@@ -77,7 +77,7 @@ ABLATIONS: Mapping[str, Method] = {
         "--ranking.reference-context=privileged",
         "--ranking.min-gap=0",
         "--ranking.clip-scores=0",
-        "--policy.min-surprisal=0",
+        "--ranking.no-keep-ties",
         "--policy.nll-coef=0.01",
     ),
 }

@@ -30,9 +30,9 @@ TRIED: Mapping[str, tuple[str, ...]] = {
         "--policy.learning-rate=1e-4",
         f"--policy.learning-rate=5e-5 {LONGER}",
         "--policy.learning-rate=2e-4",
-        "--policy.min-surprisal=0.1 --policy.nll-coef=0.1",
+        "--policy.nll-coef=0.1",
         "--policy.beta=0.3",
-        f"--policy.min-surprisal=0.1 --policy.nll-coef=0.1 --policy.learning-rate=2e-4 {LONGER}",
+        f"--policy.nll-coef=0.1 --policy.learning-rate=2e-4 {LONGER}",
     ),
     "sweet": (
         "--policy.learning-rate=1e-4",

@@ -201,10 +201,6 @@ class Ranking:
 class Policy:
     """Training of the policy (section 4.2 of the paper)."""
 
-    aggregation: Annotated[Literal["sum", "turn-mean", "token-mean"], ADVANCED] = "sum"
-    """How the log-ratios of a row's tokens become its score; the paper, and DPO: their sum."""
-    min_surprisal: Annotated[float, ADVANCED] = 0.0
-    """Least surprisal under the base policy, in nats, of a token that counts in it; 0: all count, as in the paper."""
     beta: float = 0.1
     """Scale of the log-ratios in the DPO loss."""
     nll_coef: Annotated[float, ADVANCED] = 0.01
@@ -221,8 +217,6 @@ class Policy:
 
     def __post_init__(self) -> None:
         _check_loss("policy.", self.beta, self.nll_coef, self.label_smoothing)
-        if not 0 <= self.min_surprisal < math.inf:
-            raise BadInput(f"policy.min_surprisal is {self.min_surprisal}, it must be at least 0")
         if self.select_tasks < 1:
             raise BadInput(f"policy.select_tasks is {self.select_tasks}, it must be at least 1")
 

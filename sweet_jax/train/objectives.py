@@ -49,8 +49,6 @@ class PreferenceLoss:
     nll_coef: weight of the negative log-likelihood of the chosen rows.
     label_smoothing: probability with which the preference is taken to be wrong (conservative DPO).
     max_turns: K, the most agent turns of a row.
-    min_surprisal: tokens whose surprisal under the reference, -log pi_ref in nats, is below this do not count in the
-    scores: what is certain given the text before it (the code of an answer, say) was decided before.
     """
 
     aggregation: Aggregation = "turn-mean"
@@ -58,7 +56,6 @@ class PreferenceLoss:
     nll_coef: float = 0.01
     label_smoothing: float = 0.0
     max_turns: int = 10
-    min_surprisal: float = 0.0
 
     def __post_init__(self) -> None:
         if self.aggregation not in AGGREGATIONS:
@@ -67,8 +64,8 @@ class PreferenceLoss:
             raise BadInput(f"beta {self.beta} must be above 0 and nll_coef {self.nll_coef} must not be negative")
         if not 0 <= self.label_smoothing < 0.5:
             raise BadInput(f"label_smoothing is {self.label_smoothing}, it must be at least 0 and below 0.5")
-        if self.max_turns < 1 or not self.min_surprisal >= 0:
-            raise BadInput(f"max_turns is {self.max_turns} and min_surprisal {self.min_surprisal}: at least 1, and 0")
+        if self.max_turns < 1:
+            raise BadInput(f"max_turns is {self.max_turns}, it must be at least 1")
 
 
 @jax.tree_util.register_dataclass
@@ -139,10 +136,8 @@ def preference_objective(model: Llama, settings: PreferenceLoss, chunk: int | No
         chosen_bt, rejected_bt = pair_logps(model, params, pairs, chunk)
 
         def score(logp_bt: Array, ref_bt: Array, rows: TurnBatch) -> Array:
-            turn_bt = rows.turn_bt
-            if settings.min_surprisal:
-                turn_bt = jnp.where(-ref_bt >= settings.min_surprisal, turn_bt, 0)
-            return turn_advantages(logp_bt, ref_bt, turn_bt, settings.max_turns, settings.aggregation).sum(axis=1)
+            advantage_bk = turn_advantages(logp_bt, ref_bt, rows.turn_bt, settings.max_turns, settings.aggregation)
+            return advantage_bk.sum(axis=1)
 
         chosen_b = score(chosen_bt, batch.chosen_ref_bt, pairs.chosen)
         rejected_b = score(rejected_bt, batch.rejected_ref_bt, pairs.rejected)
@@ -186,8 +181,7 @@ def tree_preference_objective(model: Llama, settings: PreferenceLoss, chunk: int
     def loss(params: Mapping[str, Any], batch: PairTrees, counts: Counts) -> tuple[Array, Metrics]:
         logp_bm, (branch_bm, branches) = tree_logps(model, params, batch.trees, chunk=chunk), rows_of(batch)
         turns, ratio_bm = settings.max_turns, logp_bm - batch.ref_bm
-        counted_bm = (branch_bm > 0) & (-batch.ref_bm >= settings.min_surprisal)
-        group_bm = jnp.where(counted_bm, (branch_bm - 1) * turns + batch.turn_bm, 0)
+        group_bm = jnp.where(branch_bm > 0, (branch_bm - 1) * turns + batch.turn_bm, 0)
         sums = turn_sums(ratio_bm, group_bm, branches * turns)
         sums_bsk = TurnSums(*(x.reshape(x.shape[0], branches, turns) for x in (sums.sum_bk, sums.count_bk)))
         score_bs = aggregate_turns(sums_bsk, settings.aggregation).sum(axis=-1)

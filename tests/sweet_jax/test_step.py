@@ -226,19 +226,6 @@ def test_per_turn_dpo_and_trajectory_dpo_are_the_sum_over_counted_tokens():
     assert metrics["rewards/margins"].value == pytest.approx(0.1 * (scores[0] - scores[1]).mean(), abs=1e-5)
 
 
-def test_tokens_that_the_reference_is_sure_of_can_be_left_out_of_the_score():
-    setting, batch = Setting(), preference_batch()
-    scores, least = [], 2.0
-    for rows, ref in ((batch.pairs.chosen, batch.chosen_ref_bt), (batch.pairs.rejected, batch.rejected_ref_bt)):
-        logp = np.asarray(logps(setting.model, setting.params, rows.tokens_bt))
-        counted = (rows.turn_bt > 0) & (-ref >= least)
-        assert 0 < counted.sum() < (rows.turn_bt > 0).sum()
-        scores.append(((logp - ref) * counted).sum(axis=1))
-    objective = preference_objective(setting.model, PreferenceLoss("sum", nll_coef=0.0, min_surprisal=least), chunk=4)
-    _, metrics = setting.step(objective)(setting.state(), batch)
-    assert metrics["rewards/margins"].value == pytest.approx(0.1 * (scores[0] - scores[1]).mean(), abs=1e-5)
-
-
 def test_training_on_pairs_raises_the_margin():
     setting = Setting(optimizer=make_optimizer(Training(learning_rate=1e-2), total_steps=10))
     step, state, margins = setting.step(), setting.state(), []
@@ -287,7 +274,6 @@ def test_hyper_parameters_out_of_range_are_named_with_their_number(setting, word
         ({"beta": 0.0}, "beta 0.0"),
         ({"label_smoothing": 0.5}, "label_smoothing is 0.5"),
         ({"max_turns": 0}, "max_turns is 0"),
-        ({"min_surprisal": -1.0}, "min_surprisal -1.0"),
     ],
 )
 def test_preference_settings_out_of_range_are_named_with_their_number(setting, words):

@@ -45,14 +45,7 @@ def policy(run: Run) -> dict[str, Any]:
         path = run.directory.rows_file("turn-pairs" if per_turn else "pairs")
         pairs = fitted_pairs(run, "policy", path, settings.training, last_turn_only=per_turn)
         turns = most_turns(both_sides(pairs))
-        preference = PreferenceLoss(
-            settings.aggregation,
-            settings.beta,
-            settings.nll_coef,
-            settings.label_smoothing,
-            turns,
-            settings.min_surprisal,
-        )
+        preference = PreferenceLoss("sum", settings.beta, settings.nll_coef, settings.label_smoothing, turns)
         counts = check_action_tokens(both_sides(pairs), turns)
         train_preference(
             run.model,
