@@ -26,6 +26,7 @@ from launch.common.settings import start_model
 from sweet_jax import processes
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # errors of an open file that do not name it
+TURNS_FILE = "turns.jsonl"  # of stage truth: kinds and values of the candidates in each ranked position
 ROW_FILES = {
     "rollouts": "trajectories.jsonl",
     "grading": "trajectories.jsonl",

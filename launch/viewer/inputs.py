@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from colbench_env.episodes import failures_file
 from colbench_env.grade_file import grade_rows
+from colbench_env.json_fields import read_number, read_object, read_required
 from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput, BenchmarkName, Pair, Ranked, Row, Trajectory
 from launch.common.benchmarks import Frontend, open_benchmark
-from launch.common.run_dir import RunDir
+from launch.common.run_dir import TURNS_FILE, RunDir
 from launch.common.settings import Design
 from launch.viewer.config import ShowConfig
 from launch.viewer.episodes import Episode, Joined, broken_episode, episode
@@ -35,6 +36,7 @@ class Group:
     turn_pairs: Path | None = None
     pairs: Path | None = None
     baseline: str | None = None  # the name of another group
+    truth: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ def find_groups(config: ShowConfig) -> list[Group]:
     assert run is not None  # `ShowConfig` asks for one of the two
     groups = []
     if graded := rows_of("grading"):
-        groups.append(Group("training", graded, ranked, turn_pairs, pairs))
+        truth = run.path / "truth" / TURNS_FILE
+        groups.append(
+            Group("training", graded, ranked, turn_pairs, pairs, truth=truth if ranked and truth.exists() else None)
+        )
     elif played := rows_of("rollouts"):
         groups.append(Group("training", played))
     policies = [path.stem for path in sorted(run.evaluation_file("start").parent.glob("*.jsonl"))]
@@ -158,7 +163,7 @@ def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int
     found: list[dict[int, Ranking]] = [{} for _ in rows]
     if group.ranked is None:
         return found
-    picks = _picks(group.turn_pairs)
+    picks, truths = _picks(group.turn_pairs), _truths(group.truth)
     for position, one in enumerate(read_numbered(group.ranked, Ranked)):
         extra = one.row.candidates.extra
         index, turn = extra.get("trajectory"), extra.get("turn")
@@ -175,8 +180,15 @@ def _ranked(group: Group, rows: Sequence[Numbered], limit: int) -> list[dict[int
                 f"{one.location}: the dialogue is not that of {rows[index].location}, expected the file that was ranked"
             )
         picked = None if picks is None else tuple(picks.get(position, ()))
-        found[index][turn] = Ranking(one.location, one.row, picked)
+        found[index][turn] = Ranking(one.location, one.row, picked, truths.get(position, {}))
     return found
+
+
+def _truths(path: Path | None) -> dict[int, Mapping[str, Any]]:
+    """Return place of the ranked row -> what stage truth says of its candidates. Raises BadInput."""
+    lines = scan_lines(path) if path is not None else ()
+    rows = [(line.location, read_object(decode_line(line.content, line.location), line.location)) for line in lines]
+    return {int(read_number(read_required(row, "position", location), location)): row for location, row in rows}
 
 
 def _picks(path: Path | None) -> dict[int, list[Picked]] | None:

@@ -91,10 +91,14 @@ def _turn(console: Console, number: int, turn: Turn) -> None:
     table.add_column("advantage", justify="right")
     table.add_column("picked")
     table.add_column("turn")
+    about = any(one.about for one in turn.candidates)
+    if about:
+        table.add_column("about")
     for one in turn.candidates:
         picked = [f"{word} x{count}" for word, count in (("chosen", one.chosen), ("rejected", one.rejected)) if count]
         style = "green" if one.chosen else "red" if one.rejected else ""
-        table.add_row(f"{one.advantage:+.3f}", ", ".join(picked), untrusted_text(one.text), style=style)
+        more = [one.about] if about else []
+        table.add_row(f"{one.advantage:+.3f}", ", ".join(picked), untrusted_text(one.text), *more, style=style)
     console.print(Padding(table, (0, 0, 0, 2)))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from colbench_env.dialogue import ANSWER_MARKER, OUTPUT_MARKER
 from colbench_env.types import BadInput, Message, Pair, Ranked
@@ -16,7 +17,8 @@ MAX_PAIRS = 4  # turn pairs shown for a turn
 @dataclass(frozen=True)
 class Candidate:
     """A sampled turn. chosen, rejected: how many turn pairs it was picked for; None where picks are not recorded.
-    log_ratios: log pi_theta - log pi_ref of each of its `ids`; None where not recorded."""
+    log_ratios: log pi_theta - log pi_ref of each of its `ids`; None where not recorded. about: in words, the parts of
+    its score, and where stage truth has judged it what kind of turn it is and how often playing on succeeds."""
 
     text: str
     advantage: float
@@ -24,6 +26,7 @@ class Candidate:
     rejected: int | None
     ids: tuple[int, ...] | None
     log_ratios: tuple[float, ...] | None
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ class Picked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What was ranked in the place of a turn. picked: its turn pairs, None where picks are not recorded."""
+    """What was ranked in the place of a turn. picked: its turn pairs, None where picks are not recorded. truth: what
+    stage truth says of each candidate, {} where it has not judged them."""
 
     location: str
     ranked: Ranked
     picked: tuple[Picked, ...] | None
+    truth: Mapping[str, Any] = field(default_factory=dict)
 
 
 def turn_of(number: int, message: Message, ranking: Ranking | None) -> Turn:
@@ -77,6 +82,7 @@ def turn_of(number: int, message: Message, ranking: Ranking | None) -> Turn:
                 rejected=None if picked is None else sum(one.rejected == i for one in picked),
                 ids=tuple(ids[i]) if ids else None,
                 log_ratios=_ratios(ratios[i], ids[i], location) if ids and ratios else None,
+                about=_about(i, extra, ranking.truth),
             )
             for i, (text, advantage) in enumerate(zip(outputs, row.judge_result, strict=True))
         ]
@@ -100,6 +106,19 @@ def turn_of(number: int, message: Message, ranking: Ranking | None) -> Turn:
             f"{location}: 'output_ids', 'token_log_ratios' or 'older' cannot be read, expected a list a candidate, and "
             "an object with judge_result and output_ids"
         ) from None
+
+
+def _about(place: int, extra: Mapping[str, Any], truth: Mapping[str, Any]) -> str:
+    """Say of a candidate the parts of its score, its kind and its worth, as far as they are known.
+
+    In:  place 0, extra {"learned": [-0.5], "pmi": [1.25]}, truth {"kinds": ["hidden"], "values": [0.5]}
+    Out: "learned -0.500, pmi +1.250, hidden, success in 50 % of the continuations"
+    """
+    words = [f"{part} {extra[part][place]:+.3f}" for part in ("learned", "pmi") if part in extra]
+    words += [truth["kinds"][place]] if truth.get("kinds") else []
+    if truth.get("values"):
+        words.append(f"success in {100 * truth['values'][place]:.0f} % of the continuations")
+    return ", ".join(words)
 
 
 def _pair_rows(one: Picked, candidates: Sequence[Candidate]) -> tuple[Shown, ...]:

@@ -7,6 +7,7 @@ import pytest
 
 from colbench_env.tasks import read_rows
 from colbench_env.types import Ranked, Trajectory
+from launch import show
 from launch.reporting.critic_table import critic_table
 
 pytestmark = pytest.mark.slow
@@ -29,6 +30,17 @@ def run_dir(start, tiny_model, tmp_path_factory):
         ended = start(*common, f"--stage={stage}")
         assert ended.status == 0, ended.stderr
     return folder
+
+
+def test_the_viewer_shows_what_each_candidate_is_and_is_worth(run_dir, in_process):
+    turns = [json.loads(line) for line in (run_dir / "truth" / "turns.jsonl").read_text().splitlines()]
+    ranked = read_rows(run_dir / "ranking" / "ranked.jsonl", Ranked)
+    assert [row["position"] for row in turns] == list(range(len(ranked)))
+    judged = [row for row in turns if "values" in row]
+    assert len(judged) == 3 and all(len(row["kinds"]) == len(row["values"]) == 4 for row in judged)
+    place = ranked[judged[0]["position"]].candidates.extra
+    ended = in_process(show.main, f"--run-dir={run_dir}", "--terminal", f"--row={place['trajectory'] + 1}")
+    assert ended.status == 0 and "continuations" in ended.stdout
 
 
 def test_each_different_candidate_of_the_chosen_positions_is_played_on_from(run_dir):

@@ -92,7 +92,7 @@ function candidate(one, most, page) {
   const times = (count, word) => (count ? el("span", { class: "pick " + word }, word + (count > 1 ? " ×" + count : "")) : null);
   return el("li", { class: one.chosen ? "chosen" : one.rejected ? "rejected" : "" },
     el("div", { class: "score" }, el("span", { class: "number" }, signed(one.advantage)), el("span", { class: "track" }, bar),
-      times(one.chosen, "chosen"), times(one.rejected, "rejected")),
+      times(one.chosen, "chosen"), times(one.rejected, "rejected"), one.about ? el("small", { class: "muted" }, one.about) : null),
     one.log_ratios ? ratioTokens(one.ids, one.log_ratios, page.pieces) : el("div", { class: "text" }, prose(one.text)));
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -13,11 +14,13 @@ import numpy as np
 from colbench_env.critic_truth import JudgedTurns, judge_critic
 from colbench_env.episodes import Settings
 from colbench_env.humans.scripted import ScriptedSimulator, read_facts
+from colbench_env.replace_file import replace_file
 from colbench_env.rollouts import play_into
 from colbench_env.tasks import read_complete, read_rows
 from colbench_env.turn_kinds import turn_kind
 from colbench_env.types import Ranked, Trajectory
 from launch.common.files import write_json
+from launch.common.run_dir import TURNS_FILE
 from launch.training.run import Run
 from launch.training.stages.playing import longest_prompt
 from launch.training.stages.ranking import find_positions
@@ -86,6 +89,7 @@ def _compare(
     success = _successes(run, rows)
     count, last = run.config.truth.continuations, run.config.rollouts.max_turns
     judged: dict[str, list[JudgedTurns]] = {name: [] for name in _scores_of(ranked[0])}
+    turns: list[dict[str, Any]] = []
     for number, (row, position) in enumerate(zip(ranked, positions, strict=True)):
         place, task, different = row.candidates.extra, position.trajectory.task, _different(row)
         ids_of = [tuple(ids) for ids in place["output_ids"]]
@@ -97,6 +101,10 @@ def _compare(
             for ids in (different if number in chosen else ())
         ]
         values = tuple(float(np.mean(each)) for each in worth)
+        of_turns: dict[str, dict[Any, Any]] = {"kinds": dict(zip(different, kinds, strict=True))}
+        if worth:
+            of_turns["values"] = dict(zip(different, values, strict=True))
+        turns.append({"position": number} | {name: [of[ids] for ids in ids_of] for name, of in of_turns.items()})
         halves = [tuple(float(np.mean(each[part::2])) for each in worth) for part in (0, 1)] if worth else None
         for name, scores_of in _scores_of(row).items():
             scores = dict(zip(ids_of, scores_of, strict=True))
@@ -107,6 +115,9 @@ def _compare(
                 )
             )
     truths = {name: judge_critic(positions) for name, positions in judged.items()}
+    lines = "".join(json.dumps(row) + "\n" for row in turns)
+    with replace_file(folder / TURNS_FILE) as file:
+        file.write(lines.encode())
     write_json(folder / "truth.json", {name: truth.to_json() for name, truth in truths.items()})
     truth = truths["score"]
     figures = {
