@@ -301,6 +301,21 @@ def test_turns_are_paired_by_a_least_gap_and_cut_scores(run, start, given, tiny_
 
 
 @pytest.mark.slow
+def test_the_critics_beta_is_chosen_by_held_out_pairs(run, start):
+    run_dir = run(("pairs", "critic"), ["pairs"], "--critic.beta=0")
+    found = note(run_dir, "critic")
+    assert set(found["held_out_loss"]) == {"0.1", "0.3", "1", "3"}
+    assert found["held_out_loss"][f"{found['beta']:g}"] == min(found["held_out_loss"].values())
+    again = run_dir.parent / "again"
+    run_dir.rename(again)
+    plain = run(("pairs", "critic"), ["pairs"], f"--critic.beta={found['beta']}")
+    one, other = ((folder / "critic" / "metrics.jsonl").read_text().splitlines()[-1] for folder in (again, plain))
+    assert json.loads(one)["loss"] == json.loads(other)["loss"]
+    refused = start("--critic.beta=0", "--critic.parameterisation=value-head", "--critic.nll-coef=0").refuses()
+    assert refused.endswith("critic.beta is 0, to be chosen, which only log-ratio has and not value-head")
+
+
+@pytest.mark.slow
 def test_a_position_of_equally_good_turns_is_kept_for_the_nll(run):
     flags = ("--critic.parameterisation=pmi", "--ranking.min-gap=100")
     run_dir = run(("candidates", "ranking", "turn-pairs", "policy"), ["candidates"], *flags, "--ranking.keep-ties")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, pair_rows,
 from sweet_jax.train.loop import fit, restore_params
 from sweet_jax.train.objectives import PreferenceLoss
 from sweet_jax.train.preferences import train_preference
+from sweet_jax.train.scale import choose_beta
 from sweet_jax.train.step import Objective, merge_params
 from sweet_jax.trajectory_pairs import Sample, select_pairs, tokenise_pair
 
@@ -104,10 +107,23 @@ def critic(run: Run) -> dict[str, Any]:
     path = run.directory.rows_file("pairs")
     pairs = fitted_pairs(run, "critic", path, settings.training, last_turn_only=False)
     rows = both_sides(pairs)
+    beta = settings.beta or 1.0
     preference = PreferenceLoss(
-        settings.aggregation, settings.beta, settings.nll_coef, settings.label_smoothing, most_turns(rows)
+        settings.aggregation, beta, settings.nll_coef, settings.label_smoothing, most_turns(rows)
     )
-    counts = check_action_tokens(rows, preference.max_turns)
+    counts: dict[str, Any] = check_action_tokens(rows, preference.max_turns)
+    if settings.beta == 0:
+        losses = choose_beta(
+            run.model,
+            pairs,
+            loss=preference,
+            training=settings.training,
+            merge=functools.partial(merge_params, run.frozen_params),
+            **run.preference_arguments("critic"),
+        )
+        preference = replace(preference, beta=min(losses, key=losses.__getitem__))
+        told = {f"{beta:g}": round(found, 4) for beta, found in losses.items()}
+        counts |= {"beta": preference.beta, "held_out_loss": told}
     if settings.parameterisation == "log-ratio":
         train_preference(
             run.model,
