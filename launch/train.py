@@ -12,12 +12,12 @@ from launch.common.console import Console, peak_memory_gib
 from launch.common.distributed import join_processes
 from launch.common.settings import toy_of
 from launch.training.config import TrainConfig, settings_of
-from launch.training.presets import PRESETS
+from launch.training.presets import DEFAULT_PRESET, PRESETS
 
 
 def main() -> None:
     """Parse the flags and run the stages that are not finished yet."""
-    config: TrainConfig = cli.parse(TrainConfig, sys.argv[1:], PRESETS, TrainConfig().preset)
+    config: TrainConfig = cli.parse(TrainConfig, sys.argv[1:], PRESETS, DEFAULT_PRESET)
 
     with join_processes(config.hosts):
         for number in range(1, config.iterations + 1):

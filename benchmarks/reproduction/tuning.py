@@ -33,6 +33,8 @@ TRIED: Mapping[str, tuple[str, ...]] = {
         "--policy.nll-coef=0.1",
         "--policy.beta=0.3",
         f"--policy.nll-coef=0.1 --policy.learning-rate=2e-4 {LONGER}",
+        "--policy.learning-rate=4e-4",
+        f"--policy.batch-size=32 {LONGER}",
     ),
     "sweet": (
         "--policy.learning-rate=1e-4",
@@ -41,6 +43,8 @@ TRIED: Mapping[str, tuple[str, ...]] = {
         "--policy.beta=0.3",
         "--policy.nll-coef=0.3",
         "--policy.max-steps=1000 --policy.epochs=8 --policy.save-every=250",
+        "--ranking.min-gap=2",
+        "--policy.batch-size=64",
     ),
 }
 

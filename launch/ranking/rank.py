@@ -104,13 +104,13 @@ def find_critic(
             f"--critic={source}: neither a run directory whose stage critic has finished, nor that stage, nor a "
             "Hugging Face directory (config.json with a model_type)"
         )
-    if run.read_settings("critic", Critic).parameterisation == "belief":
-        raise BadInput(
-            f"--critic={source}: belief asks the user simulator after every turn, which only launch.train does"
-        )
     if note.get("pairs", 0) == 0:
         raise BadInput(f"--critic={source}: no critic was trained in that run, it had no pairs")
     settings = run.read_settings("critic", Critic)
+    if settings.parameterisation == "belief":
+        raise BadInput(
+            f"--critic={source}: belief asks the user simulator after every turn, which only launch.train does"
+        )
     for name, wanted, trained in (
         ("aggregation", aggregation, settings.aggregation),
         ("privileged", privileged, "yes" if settings.privileged else "no"),

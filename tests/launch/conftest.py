@@ -1,7 +1,6 @@
 """What the tests of `launch` share: the command started in this process, and a random model that compiles fast."""
 
 import contextlib
-import functools
 import io
 import logging
 import subprocess
@@ -74,8 +73,13 @@ def in_process() -> Callable[..., Ended]:
 
 @pytest.fixture(scope="session")
 def start(in_process) -> Callable[..., Ended]:
-    """Starts `launch.train` in this process with flags, gives `Ended`."""
-    return functools.partial(in_process, train.main)
+    """Starts `launch.train` in this process with flags, on the miniature where they name no preset; gives `Ended`."""
+
+    def run(*flags: str, **others: Any) -> Ended:
+        preset = [] if any(flag.startswith("--preset") for flag in flags) else ["--preset=embedded"]
+        return in_process(train.main, *preset, *flags, **others)
+
+    return run
 
 
 @pytest.fixture(scope="session")

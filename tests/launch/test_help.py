@@ -81,7 +81,7 @@ def test_help_shows_the_defaults_of_preset_algorithm_benchmark_and_file(in_proce
 def test_settings_that_critic_and_policy_share_are_shown_once_with_both_defaults(in_process):
     everything, lines = flags(in_process, "train", "--help-all")
     assert "--training.learning-rate" in everything and "--critic.learning-rate" not in everything
-    assert any("(critic 0.0004, policy 0.0001)" in line for line in lines)
+    assert any("(critic 3, policy 2)" in line for line in lines)
 
 
 def test_a_flag_that_help_leaves_out_can_be_given_all_the_same():

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 400  # after which a test gives up on a process; a slow machine compiles for two minutes
 HEARTBEAT = 10
 FLAGS = (
+    "--preset=embedded",
     "--mesh=4x2",
     "--num-tasks=12",
     "--rollouts.samples=4",

@@ -11,6 +11,7 @@ from launch import train
 pytestmark = pytest.mark.slow
 
 SMALL = (
+    "--preset=embedded",
     "--algorithm=rft", "--num-tasks=12", "--rollouts.rows=32", "--evaluation.num-tasks=3", "--policy.batch-size=4",
     "--policy.max-steps=2", "--policy.save-every=1", "--policy.learning-rate=1e-3",
 )  # fmt: skip

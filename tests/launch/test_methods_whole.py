@@ -106,7 +106,7 @@ def test_a_run_from_given_files_goes_on_where_it_was_killed(start, sweet, small,
     if stage == "policy":
         files = [f"--turn-pairs={sweet / 'turn-pairs' / 'pairs.jsonl'}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "launch.train", f"--run-dir={run_dir}", *small, *files], cwd=ROOT, env=os.environ,
+        [sys.executable, "-m", "launch.train", "--preset=embedded", f"--run-dir={run_dir}", *small, *files], cwd=ROOT,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while not (run_dir / stage / "checkpoints" / "1").exists():

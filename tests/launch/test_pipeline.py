@@ -33,6 +33,7 @@ STAGES = (
 )  # fmt: skip
 TASKS, SAMPLES, HELD_OUT, CANDIDATES, STEPS, KEPT = 17, 4, 4, 2, 4, 20
 FLAGS = (
+    "--preset=embedded",
     "--mesh=2x2",
     f"--num-tasks={TASKS}",
     f"--rollouts.samples={SAMPLES}",

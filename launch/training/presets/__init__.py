@@ -17,6 +17,7 @@ from launch.common.simulator import Simulator
 from launch.training.config import PresetName, TrainConfig
 
 FOLDER = Path(__file__).parent
+DEFAULT_PRESET = "scenes"
 PAPER_HUMAN = "meta-llama/Llama-3.1-70B-Instruct"
 
 
