@@ -43,8 +43,8 @@ TRIED: Mapping[str, tuple[str, ...]] = {
         "--policy.beta=0.3",
         "--policy.nll-coef=0.3",
         "--policy.max-steps=1000 --policy.epochs=8 --policy.save-every=250",
-        "--ranking.min-gap=2",
-        "--policy.batch-size=64",
+        "--policy.nll-coef=0.3 --policy.learning-rate=2e-4",
+        "--policy.nll-coef=1",
     ),
 }
 
