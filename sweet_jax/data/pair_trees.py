@@ -37,7 +37,7 @@ def prompt_key(pair: RowPair) -> bytes:
 
 def pair_capacity(pairs: Sequence[RowPair]) -> int:
     """Choose the tokens of a tree, enough for both rows of the longest pair."""
-    return tree_capacity(max(map(len, pairs)))
+    return tree_capacity(max(map(len, pairs), default=1))
 
 
 def count_tokens(pairs: Sequence[RowPair], buckets: Sequence[int], together: bool) -> tuple[int, int]:
