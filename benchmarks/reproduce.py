@@ -31,7 +31,7 @@ from typing import Any
 
 from benchmarks.reproduction import methods, tuning
 from benchmarks.reproduction.methods import BASE, BASE_FLAGS, BASE_STAGES, METHODS, Method
-from benchmarks.reproduction.pages import write_pages
+from benchmarks.reproduction.pages import write_leaderboard, write_pages
 
 ROOT = Path(__file__).parents[1]
 CELLS = ROOT / "benchmarks" / "reproduction" / "cells.jsonl"
@@ -74,7 +74,9 @@ def main() -> None:
         Reproduction(told.runs, told.cells, time.monotonic() + 3600 * told.hours).run(
             wanted or METHODS, seeds, [int(core) for core in told.cores.split(",")]
         )
-    write_pages(read_cells(told.cells), ROOT / "docs")
+    cells = read_cells(told.cells)
+    write_pages(cells, ROOT / "docs")
+    write_leaderboard(cells, ROOT / "README.md")
 
 
 def read_cells(path: Path) -> list[dict[str, Any]]:

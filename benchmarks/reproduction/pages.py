@@ -35,9 +35,7 @@ PARTS = {"score": "", "learned": ", learned part", "pmi": ", pmi"}
 
 def write_pages(cells: Sequence[Cell], docs: Path) -> None:
     """Write the pages from the finished cells; what is not there yet is left out."""
-    found: dict[str, dict[int, Cell]] = {}
-    for cell in cells:
-        found.setdefault(cell["method"], {})[cell["seed"]] = cell
+    found = _by_method(cells)
     numbers = json.dumps(_numbers(found), indent=1) + "\n"
     (docs / "reproduction.json").write_text(numbers, encoding="utf-8")
     page = docs / "reproduction.md"
@@ -56,8 +54,21 @@ def write_pages(cells: Sequence[Cell], docs: Path) -> None:
     _figures(found, docs / "figures")
 
 
+def _by_method(cells: Sequence[Cell]) -> Cells:
+    found: dict[str, dict[int, Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell["method"], {})[cell["seed"]] = cell
+    return found
+
+
+def write_leaderboard(cells: Sequence[Cell], readme: Path) -> None:
+    """Write the leaderboard of the README."""
+    text = _between(readme.read_text(encoding="utf-8"), "leaderboard", leaderboard(_by_method(cells)))
+    readme.write_text(text, encoding="utf-8")
+
+
 def leaderboard(found: Cells) -> str:
-    """Make the leaderboard of the README: method, success, seeds, minutes, commit."""
+    """Make the leaderboard: method, success, seeds, minutes, commit."""
     rows = ["| method | success, % | seeds | minutes | commit |", "|---|---|---|---|---|"]
     for name, method in MAIN.items():
         if cells := found.get(name):

@@ -1,7 +1,6 @@
 """Each method from given files to its report; killed on the way; and the ranking of a run made again by itself."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
