@@ -30,6 +30,13 @@ Cells = Mapping[str, Mapping[int, Cell]]
 """Of each method the cells by seed."""
 
 ALL_TASKS = 800
+FIGURES = {
+    "main": ("reproduction-methods.svg", "Success of each method, with intervals and seeds"),
+    "best-of": ("reproduction-best-of.svg", "Success over the number of candidates"),
+    "scaling": ("reproduction-scaling.svg", "Success over the number of training tasks"),
+}
+"""Table of the page -> the figure under it, and what it shows."""
+
 PARTS = {"score": "", "learned": ", learned part", "pmi": ", pmi"}
 
 
@@ -48,10 +55,13 @@ def write_pages(cells: Sequence[Cell], docs: Path) -> None:
         "best-of": _success_table(found, tuple(BEST_OF)),
         "tuning": _tuning(found),
     }
+    _figures(found, docs / "figures")
+    for name, (figure, words) in FIGURES.items():
+        if (docs / "figures" / figure).exists():
+            tables[name] += f"\n\n![{words}](figures/{figure})"
     for name, table in tables.items():
         text = _between(text, name, table)
     page.write_text(text, encoding="utf-8")
-    _figures(found, docs / "figures")
 
 
 def _by_method(cells: Sequence[Cell]) -> Cells:

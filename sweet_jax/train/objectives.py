@@ -21,21 +21,17 @@ from jaxtyping import Array, Bool
 from colbench_env.types import BadInput
 from models.llama import Llama
 from sweet_jax.data.batch import PairBatch, TurnBatch
-from sweet_jax.data.pair_trees import PairTrees
-from sweet_jax.logprobs import token_logps, tree_logps
+from sweet_jax.logprobs import token_logps
 from sweet_jax.losses import (
     AGGREGATIONS,
     Aggregation,
     MeanMetric,
     Metrics,
-    TurnSums,
-    aggregate_turns,
     drop_first_token,
     nll,
     preference_loss,
     preference_metrics,
     turn_advantages,
-    turn_sums,
 )
 from sweet_jax.train.step import Objective
 
@@ -99,10 +95,10 @@ def real_pairs(pairs: PairBatch) -> Bool[Array, " B"]:
 
 def count_pairs(pairs: PairBatch) -> Counts:
     """Count what a batch of pairs is divided by, at least 1 each."""
-    return Counts(_at_least_one(real_pairs(pairs).sum()), _at_least_one(drop_first_token(pairs.chosen.nll_bt).sum()))
+    return Counts(at_least_one(real_pairs(pairs).sum()), at_least_one(drop_first_token(pairs.chosen.nll_bt).sum()))
 
 
-def _at_least_one(count: Array) -> Array:
+def at_least_one(count: Array) -> Array:
     return jnp.maximum(count, 1).astype(jnp.float32)
 
 
@@ -110,7 +106,7 @@ def nll_objective(model: Llama, chunk: int | None = None) -> Objective:
     """Make the next-token loss over the tokens in `TurnBatch.nll_bt`: all of a row, or only the agent's."""
 
     def counts(batch: TurnBatch) -> Array:
-        return _at_least_one(drop_first_token(batch.nll_bt).sum())
+        return at_least_one(drop_first_token(batch.nll_bt).sum())
 
     def loss(params: Mapping[str, Any], batch: TurnBatch, tokens: Array) -> tuple[Array, Metrics]:
         logp_bt = token_logps(model, params, batch.tokens_bt, chunk=chunk)
@@ -142,7 +138,7 @@ def preference_objective(model: Llama, settings: PreferenceLoss, chunk: int | No
         chosen_b = score(chosen_bt, batch.chosen_ref_bt, pairs.chosen)
         rejected_b = score(rejected_bt, batch.rejected_ref_bt, pairs.rejected)
         chosen_nll = nll(chosen_bt, pairs.chosen.nll_bt)
-        total, metrics = _combine(settings, chosen_b, rejected_b, real_b, chosen_nll, counts)
+        total, metrics = combine_sides(settings, chosen_b, rejected_b, real_b, chosen_nll, counts)
         metrics["logps/chosen"] = _mean_row_logp(chosen_bt, pairs.chosen)
         metrics["logps/rejected"] = _mean_row_logp(rejected_bt, pairs.rejected)
         metrics["log_ratios/abs"] = mean_log_ratio_size(
@@ -153,61 +149,7 @@ def preference_objective(model: Llama, settings: PreferenceLoss, chunk: int | No
     return Objective(counts, loss)
 
 
-def tree_preference_objective(model: Llama, settings: PreferenceLoss, chunk: int | None = None) -> Objective:
-    """Make the same loss on `PairTrees`, whose rows share prefixes: equal to that on separate rows, up to rounding.
-
-    The NLL counts the action tokens of the chosen rows (mask "turn").
-    """
-
-    def rows_of(batch: PairTrees) -> tuple[Array, int]:
-        """Of each wanted token the branch 1..S, 0 in the padding; and S."""
-        return jnp.where(batch.turn_bm > 0, batch.branch_bm, 0), 2 * batch.chosen_bp.shape[1]
-
-    def of_pairs(x_bs: Array, branch_bp: Array) -> Array:
-        return jnp.take_along_axis(x_bs, jnp.maximum(branch_bp - 1, 0), axis=1).reshape(-1)
-
-    def counts(batch: PairTrees) -> Counts:
-        branch_bm, branches = rows_of(batch)
-        tokens_bs = turn_sums(jnp.zeros(branch_bm.shape), branch_bm, branches).count_bk
-        filled_b, real_b = pair_masks(batch)
-        tokens_b = jnp.where(filled_b, of_pairs(tokens_bs, batch.chosen_bp), 0.0)
-        return Counts(_at_least_one(real_b.sum()), _at_least_one(tokens_b.sum()))
-
-    def pair_masks(batch: PairTrees) -> tuple[Array, Array]:
-        """Mask the pairs that are there, and those of two different rows (see `real_pairs`)."""
-        chosen_b, rejected_b = batch.chosen_bp.reshape(-1), batch.rejected_bp.reshape(-1)
-        return chosen_b > 0, (chosen_b > 0) & (chosen_b != rejected_b)
-
-    def loss(params: Mapping[str, Any], batch: PairTrees, counts: Counts) -> tuple[Array, Metrics]:
-        logp_bm, (branch_bm, branches) = tree_logps(model, params, batch.trees, chunk=chunk), rows_of(batch)
-        turns, ratio_bm = settings.max_turns, logp_bm - batch.ref_bm
-        group_bm = jnp.where(branch_bm > 0, (branch_bm - 1) * turns + batch.turn_bm, 0)
-        sums = turn_sums(ratio_bm, group_bm, branches * turns)
-        sums_bsk = TurnSums(*(x.reshape(x.shape[0], branches, turns) for x in (sums.sum_bk, sums.count_bk)))
-        score_bs = aggregate_turns(sums_bsk, settings.aggregation).sum(axis=-1)
-        logps, sizes = turn_sums(logp_bm, branch_bm, branches), turn_sums(jnp.abs(ratio_bm), branch_bm, branches)
-
-        filled_b, real_b = pair_masks(batch)
-
-        def sides(x_bs: Array) -> list[Array]:
-            both = (batch.chosen_bp, batch.rejected_bp)
-            return [jnp.where(filled_b, of_pairs(x_bs, branch_bp), 0.0) for branch_bp in both]
-
-        (chosen_b, rejected_b), logp_b, tokens_b = sides(score_bs), sides(logps.sum_bk), sides(logps.count_bk)
-        chosen_nll = MeanMetric(-logp_b[0].sum(), tokens_b[0].sum())
-        total, metrics = _combine(settings, chosen_b, rejected_b, real_b, chosen_nll, counts)
-        pairs = filled_b.sum().astype(jnp.float32)
-        metrics["logps/chosen"] = MeanMetric(logp_b[0].sum(), pairs)
-        metrics["logps/rejected"] = MeanMetric(logp_b[1].sum(), pairs)
-        metrics["log_ratios/abs"] = MeanMetric(
-            sum(size_b.sum() for size_b in sides(sizes.sum_bk)), sum(count_b.sum() for count_b in tokens_b)
-        )
-        return total, metrics
-
-    return Objective(counts, loss)
-
-
-def _combine(
+def combine_sides(
     settings: PreferenceLoss, chosen_b: Array, rejected_b: Array, real_b: Array, chosen_nll: MeanMetric, counts: Counts
 ) -> tuple[Array, dict[str, MeanMetric]]:
     """Make the loss of the scores of both sides and the NLL of the chosen one, and what is measured of them."""

@@ -16,13 +16,9 @@ from sweet_jax.data.batch import RowPair, TokenRow, bucket, default_buckets, pad
 from sweet_jax.data.pair_trees import PairTrees, count_tokens, pair_capacity, plant_pairs, prompt_key
 from sweet_jax.reference import WORTH_SHARING, ReferenceCache, pad_reference, reference_logps
 from sweet_jax.train.loop import Reporter, fit, rows_in_use
-from sweet_jax.train.objectives import (
-    PreferenceBatch,
-    PreferenceLoss,
-    preference_objective,
-    tree_preference_objective,
-)
+from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, preference_objective
 from sweet_jax.train.settings import Training
+from sweet_jax.train.tree_objective import tree_preference_objective
 
 
 def train_preference(

@@ -328,7 +328,7 @@ runpy.run_module("launch.train", run_name="__main__")
 
 @pytest.mark.slow
 def test_a_full_disk_ends_the_run_with_a_sentence_and_the_same_command_continues(start, python, small, tmp_path):
-    run_dir, flags = tmp_path / "run", (*small, "--algorithm=rft")
+    run_dir, flags = tmp_path / "run", (*small, "--algorithm=rft", "--preset=embedded")
     places = {
         5_000: "rollouts/trajectories.jsonl: cannot write",
         50_000: "policy/checkpoints: the checkpoint of step 1",

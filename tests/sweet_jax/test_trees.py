@@ -20,13 +20,9 @@ from sweet_jax.data.trees import action_slots, grow_trees, join_trees, pad_trees
 from sweet_jax.losses import AGGREGATIONS
 from sweet_jax.mesh import MeshShape, make_mesh, put_rows
 from sweet_jax.reference import ReferenceCache, pad_reference, reference_logps
-from sweet_jax.train.objectives import (
-    PreferenceBatch,
-    PreferenceLoss,
-    preference_objective,
-    tree_preference_objective,
-)
+from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, preference_objective
 from sweet_jax.train.step import compute_gradients
+from sweet_jax.train.tree_objective import tree_preference_objective
 
 ONE = MeshShape(1, 1)
 VOCAB = 50
