@@ -11,7 +11,7 @@ from pathlib import Path
 from launch.common.flags import FILE_ONLY, settings
 from launch.common.settings import Hosts
 from launch.training.config import TrainConfig
-from launch.training.presets import PRESETS
+from launch.training.presets import DEFAULT_PRESET, PRESETS
 
 
 def next_commands(config: TrainConfig) -> list[str]:
@@ -34,7 +34,7 @@ def command_line(config: TrainConfig, source: TrainConfig | None = None) -> str:
 
     source: the run whose config.json is named where only a file can say what differs; `config` itself if None.
     """
-    named = [] if config.preset == TrainConfig().preset else [f"--preset={config.preset}"]
+    named = [] if config.preset == DEFAULT_PRESET else [f"--preset={config.preset}"]
     preset = PRESETS[config.preset](config.algorithm)
     if config.benchmark != preset.benchmark:
         named.append(f"--benchmark={config.benchmark}")

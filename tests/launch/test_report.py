@@ -17,7 +17,7 @@ from launch.common.files import write_json
 from launch.reporting.metric_names import duration, points, share
 from launch.training.command_line import command_line, next_commands
 from launch.training.config import TrainConfig
-from launch.training.presets import PRESETS
+from launch.training.presets import DEFAULT_PRESET, PRESETS
 from launch.training.report import write_report
 from tests.launch.report_runs import (
     make_run,
@@ -235,7 +235,8 @@ def test_a_line_of_metrics_that_cannot_be_read_is_named(run):
 
 
 def test_a_command_line_has_the_flags_that_differ_from_the_preset():
-    assert command_line(PRESETS["embedded"]()) == "python -m launch.train"
+    assert command_line(PRESETS[DEFAULT_PRESET]()) == "python -m launch.train"
+    assert command_line(PRESETS["embedded"]()) == "python -m launch.train --preset=embedded"
     tiny = PRESETS["tiny"]()
     rollouts = dataclasses.replace(tiny.rollouts, max_turns=4)
     critic = dataclasses.replace(tiny.critic, privileged=False)

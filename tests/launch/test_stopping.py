@@ -177,7 +177,8 @@ def test_a_training_run_saves_the_update_under_way_and_goes_on_to_the_same_bits(
         rows.append(Trajectory(one, history, said.partition(":")[2], 1.0))
     write_rows(tmp_path / "graded.jsonl", rows)
     flags = (
-        f"--model={tiny_model}", f"--trajectories={tmp_path / 'graded.jsonl'}", "--algorithm=rft", "--num-tasks=4",
+        "--preset=embedded", f"--model={tiny_model}", f"--trajectories={tmp_path / 'graded.jsonl'}", "--algorithm=rft",
+        "--num-tasks=4",
         "--rollouts.rows=16", "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8", "--evaluation.num-tasks=2",
         "--policy.select=last",
         "--policy.training.batch-size=4", "--policy.training.epochs=80",
