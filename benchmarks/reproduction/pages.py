@@ -80,10 +80,10 @@ def write_leaderboard(cells: Sequence[Cell], readme: Path) -> None:
 def leaderboard(found: Cells) -> str:
     """Make the leaderboard: method, success, seeds, minutes, commit."""
     rows = ["| method | success, % | seeds | minutes | commit |", "|---|---|---|---|---|"]
-    for name, method in MAIN.items():
+    for name in MAIN:
         if cells := found.get(name):
             commits = ", ".join(sorted({cell["commit"] for cell in cells.values()}))
-            rows.append(f"| {method.told} | {_success(cells)} | {len(cells)} | {_minutes(cells):.1f} | {commits} |")
+            rows.append(f"| `{name}` | {_success(cells)} | {len(cells)} | {_minutes(cells):.1f} | {commits} |")
     return "\n".join(rows)
 
 
