@@ -35,10 +35,11 @@ def command_line(config: TrainConfig, source: TrainConfig | None = None) -> str:
     source: the run whose config.json is named where only a file can say what differs; `config` itself if None.
     """
     named = [] if config.preset == DEFAULT_PRESET else [f"--preset={config.preset}"]
-    preset = PRESETS[config.preset](config.algorithm)
+    algorithm = (source or config).algorithm  # another one gets its own defaults where the run had those of its own
+    preset = PRESETS[config.preset](algorithm)
     if config.benchmark != preset.benchmark:
         named.append(f"--benchmark={config.benchmark}")
-        preset = PRESETS[config.preset](config.algorithm, config.benchmark)
+        preset = PRESETS[config.preset](algorithm, config.benchmark)
     if config.start != preset.start:
         source = source or config
         named = [f"--config={source.run_dir / 'config.json'}"]
