@@ -39,7 +39,8 @@ TRIED: Mapping[str, tuple[str, ...]] = {
     "sweet": (
         "--policy.nll-coef=0.1 --policy.learning-rate=1e-4",
         "--policy.nll-coef=0.1 --policy.learning-rate=2e-4",
-        "--policy.nll-coef=0.1 --policy.learning-rate=5e-5 --policy.max-steps=600 --policy.epochs=8 --policy.save-every=150",
+        "--policy.nll-coef=0.1 --policy.learning-rate=5e-5 --policy.max-steps=600 --policy.epochs=8 "
+        "--policy.save-every=150",
         "--policy.nll-coef=0.1 --policy.beta=0.3",
         "--policy.nll-coef=0.3",
         "--policy.nll-coef=0.1 --policy.max-steps=1000 --policy.epochs=8 --policy.save-every=250",

@@ -7,7 +7,16 @@ import jax
 import numpy as np
 
 from sweet_jax.data.batch import Leaf, RowPair, TokenRow, bucket, default_buckets
-from sweet_jax.data.trees import Tree, TreeBatch, grow_trees, join_trees, pad_trees, row_slots, tree_capacity
+from sweet_jax.data.trees import (
+    Tree,
+    TreeBatch,
+    action_places,
+    grow_trees,
+    join_trees,
+    pad_trees,
+    row_slots,
+    tree_capacity,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -85,7 +94,7 @@ def plant_pairs(
         start = 0
         for number in tree.slots:
             row = forest.rows[number]
-            counted = np.flatnonzero(row.turns[1:] > 0) + 1
+            counted = action_places(row)
             here = slice(start, start + len(counted))
             planted.branch_bm[place, here] = branches[place][number]
             planted.turn_bm[place, here] = row.turns[counted]

@@ -178,7 +178,12 @@ def action_slots(tree: Tree, rows: Sequence[TokenRow]) -> Int32[np.ndarray, "n 2
     return np.unique(np.concatenate(pairs), axis=0).astype(np.int32)
 
 
+def action_places(row: TokenRow) -> np.ndarray:
+    """Find the places of a row's action tokens, the first token excepted, which nothing predicts."""
+    return np.flatnonzero(row.turns[1:] > 0) + 1
+
+
 def row_slots(slots: np.ndarray, row: TokenRow) -> Int32[np.ndarray, "n 2"]:
     """Find the action tokens of one row, the first token excepted: slots of (token before, token), in order."""
-    places = np.flatnonzero(row.turns[1:] > 0) + 1
+    places = action_places(row)
     return np.stack([slots[places - 1], slots[places]], axis=1).astype(np.int32)

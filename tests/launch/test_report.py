@@ -260,6 +260,16 @@ def test_the_next_commands_have_directories_of_their_own(algorithm, other, folde
     assert "--seed" not in second and f"--run-dir=runs/a-{other}-seed42" in second
 
 
+def test_the_next_command_of_another_method_has_that_methods_own_defaults():
+    config = dataclasses.replace(PRESETS["scenes"](), run_dir=Path("runs/a"), num_tasks=40)
+    second = next_commands(config)[1]
+    assert second == "python -m launch.train --run-dir=runs/a-mtdpo-seed42 --algorithm=mtdpo --num-tasks=40"
+    made = cli.parse(TrainConfig, shlex.split(second)[3:], PRESETS, DEFAULT_PRESET)
+    assert made == dataclasses.replace(
+        PRESETS["scenes"]("mtdpo"), algorithm="mtdpo", run_dir=made.run_dir, num_tasks=40
+    )
+
+
 def test_numbers_are_written_for_people():
     assert share(Estimate(0.5, 0.25, 0.755)) == "50.0 % [25.0, 75.5]"
     assert points(Estimate(-0.5, -0.75, 0.25)) == "-50.0 points [-75.0, +25.0]"
