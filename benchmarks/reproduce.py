@@ -110,9 +110,9 @@ class Reproduction:
                 started = time.monotonic()
                 try:
                     told = self._cell(name, method, seed, core)
-                except subprocess.CalledProcessError as error:
+                except Exception as error:  # the other cells go on, and the exit status says so
                     self.failed += 1
-                    told = f"FAILED, see {self.runs / str(seed) / name}.log ({error})"
+                    told = f"FAILED, see {self.runs / str(seed) / name}.log ({error!r})"
                 finally:
                     self.ready[name, seed].set()
                 print(f"seed {seed} {name}: {told} ({time.monotonic() - started:.0f} s)", flush=True)
@@ -159,7 +159,7 @@ class Reproduction:
         cell |= {"commit": _commit(), "flags": list(method.flags)}
         with self.lock, self.cells.open("a", encoding="utf-8") as file:
             file.write(json.dumps(cell) + "\n")
-        if all(name != other.after for other in METHODS.values()):  # else another cell goes on with this run
+        if folder.exists() and all(name != other.after for other in METHODS.values()):  # which go on with that run
             _prune(folder)
         return " -> ".join(f"{cell[key]:.1f}" for key in ("start", "success") if key in cell)
 
