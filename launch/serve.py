@@ -25,8 +25,12 @@ def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> Non
     # jax and what imports it only now: `--help`, bad flags and a busy port should be answered at once.
     from launch.common import stopping
     from launch.common.console import Console
-    from launch.serving.app import make_app
-    from launch.serving.connections import make_server
+
+    try:
+        from launch.serving.app import make_app
+        from launch.serving.connections import make_server
+    except ModuleNotFoundError as missing:
+        raise cli.bad_input(f"a server needs the package {missing.name}: pip install -e '.[serve]'") from None
     from launch.serving.loading import load_served
 
     console = Console()

@@ -37,6 +37,14 @@ def test_rows_longer_than_the_network_was_made_for_are_refused_before_weights_ar
     assert complaint in in_process(rollout.main, "--max-length=1025").refuses()
 
 
+def test_a_server_without_its_extra_says_what_to_install(in_process, monkeypatch):
+    for name in ("launch.serving.app", "starlette.applications"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    refused = in_process(serve.main, "--model=/nowhere", "--port=0").refuses()
+    assert refused == "error: a server needs the package starlette: pip install -e '.[serve]'"
+
+
 def test_a_busy_port_is_told_before_a_model_is_read(in_process):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
