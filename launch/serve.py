@@ -29,8 +29,9 @@ def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> Non
     try:
         from launch.serving.app import make_app
         from launch.serving.connections import make_server
-    except ModuleNotFoundError as missing:
-        raise cli.bad_input(f"a server needs the package {missing.name}: pip install -e '.[serve]'") from None
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        raise cli.bad_input(f"a server needs the package {missing}: pip install -e '.[serve]'") from None
     from launch.serving.loading import load_served
 
     console = Console()
