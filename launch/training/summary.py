@@ -50,7 +50,8 @@ def _sentence(stage: str, note: Note, config: TrainConfig) -> str:
         case "ranking" if "positions" in n:
             return f"The candidates at {n['positions']} turns were ranked."
         case "turn-pairs" if "pairs" in n:
-            return f"The ranking gave {n['pairs']} pairs of a better and a worse turn{source}."
+            ties = f", and {n['ties']} turns without one are kept for the NLL" if n.get("ties") else ""
+            return f"The ranking gave {n['pairs']} pairs of a better and a worse turn{source}{ties}."
         case "policy" if "steps" in n:
             what = "dialogues" if config.algorithm == "rft" else "pairs"
             return f"The policy was trained on {n['rows']} {what} in {n['steps']} steps."

@@ -322,6 +322,8 @@ def test_a_position_of_equally_good_turns_is_kept_for_the_nll(run):
     ranked = read_rows(run_dir / "ranking" / "ranked.jsonl", Ranked)
     pairs = read_rows(run_dir / "turn-pairs" / "pairs.jsonl", Pair)
     assert all(pair.chosen == pair.rejected for pair in pairs)
+    assert note(run_dir, "turn-pairs")["pairs"] == 0 and note(run_dir, "turn-pairs")["ties"] == len(pairs)
+    assert "the policy only imitates the best" in (run_dir / "log.txt").read_text()
     best = {
         place: row.candidates.additional_outputs[int(np.argmax(row.judge_result))] for place, row in enumerate(ranked)
     }

@@ -234,7 +234,10 @@ def turn_pairs_stage(run: Run) -> dict[str, Any]:
         gap = f" whose scores differ by {settings.min_gap:g} (ranking.min_gap)" if settings.min_gap else ""
         raise BadInput(f"{run.directory.rows_file('ranking')}: no turn has two different candidates{gap} to compare")
     write_rows(run.directory.stage("turn-pairs") / "pairs.jsonl", rows)
-    return {"pairs": len(rows)}
+    tied = sum(better == worse for better, worse in (row.extra["picked"] for row in rows))
+    if tied == len(rows):
+        run.console.warn("stage turn-pairs: no two turns differ by ranking.min_gap: the policy only imitates the best")
+    return {"pairs": len(rows) - tied} | ({"ties": tied} if tied else {})
 
 
 def _given_turn_pairs(run: Run, path: Path) -> dict[str, Any]:
