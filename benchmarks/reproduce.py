@@ -3,8 +3,9 @@
 Every cell is one method with one seed (benchmarks/reproduction/methods.py). What cells of a seed have in common (tasks,
 dialogues, candidates, the start policy's evaluation) is made once and copied. A finished cell is one line in --cells
 and is never run again, so the command may be killed at any moment and goes on, also on another machine that has the
-file. Two cells run side by side, each on a core of its own. At the end docs/reproduction.json and the tables of
-docs/reproduction.md are written from the lines.
+file; only a run that other cells go on from is made again where its directory is gone, and it is said whether it
+succeeds at the same tasks. Two cells run side by side, each on a core of its own. At the end docs/reproduction.json and
+the tables of docs/reproduction.md are written from the lines.
 
     python -m benchmarks.reproduce --hours=2                 # as much as fits
     python -m benchmarks.reproduce --only=main --seeds=0,1   # also ablations, scaling, iterations, best-of, truth
@@ -89,7 +90,7 @@ class Reproduction:
 
     def __init__(self, runs: Path, cells: Path, deadline: float):
         self.runs, self.cells, self.deadline = runs, cells, deadline
-        self.done = {(cell["method"], cell["seed"]) for cell in read_cells(cells)}
+        self.done = {(cell["method"], cell["seed"]): cell for cell in read_cells(cells)}
         self.lock, self.ready = threading.Lock(), dict[tuple[str, int], threading.Event]()
         self.failed = 0
 
@@ -132,6 +133,10 @@ class Reproduction:
             for seed in seeds or (tuning.SEEDS if method.kind == "tuning" else range(method.seeds)):
                 if (name, seed) not in self.done:
                     by_seed.setdefault(seed, []).append((name, method, seed))
+        for seed, missing in by_seed.items():
+            gone = {method.after for _, method, _ in missing if method.after} - {name for name, _, _ in missing}
+            gone = {name for name in gone if not (self._folder(name, seed) / "report.json").exists()}
+            by_seed[seed] = [(name, EVERY[name], seed) for name in sorted(gone)] + missing
         order = sorted(by_seed)
         needs_base = [
             seed for seed in order if any(method.shares or method.kind == "training" for _, method, _ in by_seed[seed])
@@ -144,7 +149,7 @@ class Reproduction:
         return jobs
 
     def _cell(self, name: str, method: Method, seed: int, core: int) -> str:
-        folder = self.runs / str(seed) / name
+        folder = self._folder(name, seed)
         for needed in (BASE, method.after):
             if name != needed and (needed, seed) in self.ready:
                 self.ready[needed, seed].wait()
@@ -157,11 +162,18 @@ class Reproduction:
         found = getattr(self, f"_{method.kind.replace('-', '_')}")(folder, method, seed, core)
         cell = {"method": name, "seed": seed, "seconds": round(time.monotonic() - started)} | found
         cell |= {"commit": _commit(), "flags": list(method.flags)}
+        known = self.done.get((name, seed))
+        if known:
+            same = known.get("tasks") == cell.get("tasks")
+            return "made again: " + ("the same tasks succeed" if same else "OTHER tasks succeed than in the first run")
         with self.lock, self.cells.open("a", encoding="utf-8") as file:
             file.write(json.dumps(cell) + "\n")
         if folder.exists() and all(name != other.after for other in METHODS.values()):  # which go on with that run
             _prune(folder)
         return " -> ".join(f"{cell[key]:.1f}" for key in ("start", "success") if key in cell)
+
+    def _folder(self, name: str, seed: int) -> Path:
+        return self.runs / str(seed) / name
 
     def _training(self, folder: Path, method: Method, seed: int, core: int) -> dict[str, Any]:
         """Train, and read success on the held-out tasks. The start policy's evaluation is that of zero-shot."""

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from benchmarks.reproduce import Reproduction
 from benchmarks.reproduction.methods import CONTRASTS, METHODS, PAPER
 from benchmarks.reproduction.pages import leaderboard, write_pages
 from benchmarks.reproduction.statistics import compare, over_seeds
@@ -62,3 +63,15 @@ def test_the_pages_hold_what_the_cells_say(tmp_path):
 def test_contrasts_and_paper_figures_name_methods():
     known = {"zero-shot", *METHODS}
     assert {name for pair in CONTRASTS for name in pair} <= known and set(PAPER) <= known
+
+
+def test_a_run_that_others_go_on_from_is_made_again_where_it_is_gone(tmp_path):
+    cells = tmp_path / "cells.jsonl"
+    cells.write_text(json.dumps({"method": "sweet", "seed": 0}) + "\n")
+    missing = {name: METHODS[name] for name in ("best-of-2", "truth-sweet")}
+    order = [name for name, _, _ in Reproduction(tmp_path / "runs", cells, 0.0)._jobs(missing, [0])]
+    assert order == ["base", "sweet", "best-of-2", "truth-sweet"]
+    (tmp_path / "runs" / "0" / "sweet").mkdir(parents=True)
+    (tmp_path / "runs" / "0" / "sweet" / "report.json").write_text("{}")
+    order = [name for name, _, _ in Reproduction(tmp_path / "runs", cells, 0.0)._jobs(missing, [0])]
+    assert order == ["best-of-2", "truth-sweet"]
