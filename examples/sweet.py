@@ -64,6 +64,7 @@ from colbench_env.mini import UNKNOWN_REPLIES, keywords, make_tasks
 from colbench_env.statistics import Estimate, bootstrap
 from colbench_env.types import Task
 from models.hf_io import load_llama
+from models.inference import inference_params, next_logits
 from models.kv_cache import init_cache
 from models.llama import Llama, logits, variables
 from sweet_jax.data.batch import TokenRow
@@ -161,16 +162,13 @@ def generate(
 ) -> Array:
     """Draw at temperature 1 after right-padded prompts: ids [B * samples, N], `end_id` behind the end of a turn."""
     # Prefill: one pass over the prompts fills the cache, and the last token of each gives the first logits.
-    num_prompts, length = prompt_bt.shape
-    cache = init_cache(model.config, num_prompts, length + max_new, model.mesh)
-    position_bt = jnp.broadcast_to(jnp.arange(length), prompt_bt.shape)
-    output = model.apply(variables(params), prompt_bt, position_bt, cache, cache_is_empty=True)
-    last_b1d = jnp.take_along_axis(output.hidden_btd, (length_b - 1)[:, None, None], axis=1)
-    logits_bv = logits(last_b1d, params, model.config, model.mesh)[:, 0]
-
-    # All samples of a prompt go on from what was read once.
-    cache = jax.tree.map(lambda x_lbsgh: jnp.repeat(x_lbsgh, samples, axis=1), output.cache)
-    logits_bv, length_b = jnp.repeat(logits_bv, samples, axis=0), jnp.repeat(length_b, samples)
+    params = inference_params(params, model.config, model.mesh, jnp.float32)
+    prompt_bt, length_b = jnp.repeat(prompt_bt, samples, axis=0), jnp.repeat(length_b, samples)
+    rows, length = prompt_bt.shape
+    cache = init_cache(model.config, rows, length + max_new, model.mesh)
+    output = model.apply(variables(params), prompt_bt, jnp.broadcast_to(jnp.arange(length), (rows, length)), cache)
+    last_bd = output.hidden_btd[jnp.arange(rows), length_b - 1]
+    logits_bv = next_logits(last_bd, params, model.config, model.mesh)
 
     # Decode: draw a token of every row, write it to the cache, get the next logits, until all rows have ended.
     def draw_token(state: Any) -> Any:
@@ -178,11 +176,11 @@ def generate(
         token_b = jax.random.categorical(jax.random.fold_in(key, step), logits_bv)
         token_b = jnp.where(ended_b, end_id, token_b).astype(jnp.int32)
         output = model.apply(variables(params), token_b[:, None], (length_b + step)[:, None], cache)
-        logits_bv = logits(output.hidden_btd, params, model.config, model.mesh)[:, 0]
+        logits_bv = next_logits(output.hidden_btd[:, 0], params, model.config, model.mesh)
         return step + 1, output.cache, logits_bv, ids_bn.at[:, step].set(token_b), ended_b | (token_b == end_id)
 
-    ids_bn = jnp.full((num_prompts * samples, max_new), end_id, jnp.int32)
-    state = (0, cache, logits_bv, ids_bn, jnp.zeros(num_prompts * samples, bool))
+    ids_bn = jnp.full((rows, max_new), end_id, jnp.int32)
+    state = (0, output.cache, logits_bv, ids_bn, jnp.zeros(rows, bool))
     return jax.lax.while_loop(lambda state: (state[0] < max_new) & ~state[4].all(), draw_token, state)[3]
 
 

@@ -1,75 +1,67 @@
-"""Keys and values of the tokens read so far, stacked over layers. Slot index == position, in every row."""
+"""Keys and values of the tokens read so far, in blocks that rows take as they grow (arXiv:2309.06180)."""
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
 
-from models.config import LlamaConfig
+from models.config import LlamaConfig, ModelError
 from models.sharding import activation_sharding, head_axis
+
+BLOCK = 128  # tokens
 
 
 @flax.struct.dataclass
 class KVCache:
-    """Keys (already rotated) and values [L, B, S, G, H]: slot s of a row holds its token at position s.
+    """Keys (already rotated) and values, an array a layer: laid out as the two products of attention read them.
 
-    Rows may have been filled to different lengths. Slots at or beyond a row's next position hold zeros or leftovers of
-    padding: a query at position p sees slots 0..p only, and slot p is written before it is seen.
+    keys: [P, G, H, C] each, P blocks of C tokens. values: [P, G, C, H] each. table_bj: int32 [B, J], the block of
+    positions j C .. j C + C - 1 of each of the B rows of a call; the P blocks lie on the devices of mesh axis "data" in
+    equal parts, as rows do, and are numbered on each from 0. Rows may have a block in common, which none then writes.
+    A query at position p sees what the row's blocks hold of positions 0..p, so that leftovers in a block do no harm.
     """
 
-    k_lbsgh: jax.Array
-    v_lbsgh: jax.Array
-
-    @property
-    def length(self) -> int:
-        """Number of slots a row."""
-        return self.k_lbsgh.shape[2]
+    keys: tuple[jax.Array, ...]
+    values: tuple[jax.Array, ...]
+    table_bj: jax.Array
 
 
-def cache_sharding(config: LlamaConfig, batch: int, length: int, mesh: Mesh) -> NamedSharding:
-    """Sharding of both arrays of a cache: rows over "data", key/value heads over "tensor" where they divide.
+def block_spec(config: LlamaConfig, mesh: Mesh) -> PartitionSpec:
+    """How the blocks of a layer are split over the mesh."""
+    return PartitionSpec("data", None if head_axis(config, mesh).kv is None else "tensor")
+
+
+def init_blocks(
+    config: LlamaConfig, blocks: int, mesh: Mesh, dtype: DTypeLike = jnp.float32, block: int = BLOCK
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """Make `blocks` empty blocks of `block` tokens, on the devices that hold them: the keys and values of a KVCache.
+
+    Raises ModelError where the blocks do not divide over "data".
+    """
+    if blocks % mesh.shape["data"]:
+        raise ModelError(f"{blocks} blocks do not divide over mesh axis 'data' of {mesh.shape['data']}")
+    groups, size = config.num_kv_heads, config.head_size
+    sharding = NamedSharding(mesh, block_spec(config, mesh))
+
+    def empty(*shape: int) -> tuple[jax.Array, ...]:
+        # Outside jit `device` makes the arrays in place; inside, where it is ignored, the constraint does.
+        made = (jnp.zeros(shape, dtype, device=sharding) for _ in range(config.num_layers))
+        return tuple(jax.lax.with_sharding_constraint(x, sharding) for x in made)
+
+    return empty(blocks, groups, size, block), empty(blocks, groups, block, size)
+
+
+def init_cache(
+    config: LlamaConfig, batch: int, length: int, mesh: Mesh, dtype: DTypeLike = jnp.float32, block: int = BLOCK
+) -> KVCache:
+    """Make an empty cache in which each of `batch` rows has blocks of its own for `length` tokens or a few more.
 
     Raises ModelError where the rows do not divide over "data".
     """
-    shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_size)
-    return activation_sharding(mesh, shape, None, "batch", None, head_axis(config, mesh).kv, None)
-
-
-def init_cache(config: LlamaConfig, batch: int, length: int, mesh: Mesh, dtype: DTypeLike = jnp.float32) -> KVCache:
-    """Make an empty cache of `length` slots for `batch` rows, on the devices that hold it.
-
-    Raises ModelError where the rows do not divide over "data".
-    """
-    shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_size)
-    sharding = cache_sharding(config, batch, length, mesh)
-
-    def empty() -> jax.Array:
-        # Outside jit `device` makes the array in place; inside, where it is ignored, the constraint does.
-        return jax.lax.with_sharding_constraint(jnp.zeros(shape, dtype, device=sharding), sharding)
-
-    return KVCache(empty(), empty())
-
-
-def write(
-    cache_lbsgh: Float[Array, "L B S G H"],
-    new_btgh: Float[Array, "B T G H"],
-    layer: Int[Array, ""],
-    positions_bt: Int[Array, "B T"],
-) -> Float[Array, "L B S G H"]:
-    """Write `new` into slots `positions_bt` of one layer; positions outside 0..S-1 are dropped.
-
-    The whole stack is updated in place (it is the carry of the scan over layers), so a decode step moves only the new
-    keys and values. Rows are a batching dimension of the scatter: no row, and no device, needs another's.
-    """
-    index_bt2 = jnp.stack([jnp.broadcast_to(layer, positions_bt.shape), positions_bt], axis=-1)
-    dimensions = jax.lax.ScatterDimensionNumbers(
-        update_window_dims=(2, 3),
-        inserted_window_dims=(0, 2),
-        scatter_dims_to_operand_dims=(0, 2),
-        operand_batching_dims=(1,),
-        scatter_indices_batching_dims=(0,),
-    )
-    new_btgh = new_btgh.astype(cache_lbsgh.dtype)
-    return jax.lax.scatter(cache_lbsgh, index_bt2, new_btgh, dimensions, mode=jax.lax.GatherScatterMode.FILL_OR_DROP)
+    rows = activation_sharding(mesh, (batch, 1), "batch", None)
+    each = -(-length // block)
+    keys, values = init_blocks(config, batch * each, mesh, dtype, block)
+    table_bj = np.arange(batch * each, dtype=np.int32).reshape(batch, each) % (batch * each // mesh.shape["data"])
+    return KVCache(keys, values, jax.lax.with_sharding_constraint(jnp.asarray(table_bj), rows))

@@ -17,9 +17,10 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from models import kv_cache
-from models.attention import SAVED_ATTENTION, AttentionName, attend, causal_attention, causal_mask, repeat_heads
+from models.attention import SAVED_ATTENTION, AttentionName, causal_attention, repeat_heads
+from models.cached_attention import Reading, cached_attention, plan_reading
 from models.config import LlamaConfig, ModelError
+from models.inference import inference_table, is_fused, multiply
 from models.kv_cache import KVCache
 from models.lora import LORA, LoraConfig
 from models.parameters import parameter_table
@@ -48,26 +49,26 @@ class LlamaOutput:
 class Positions:
     """Where the tokens of a call stand, the same for every layer.
 
-    angles_bth: rotary angles [B, T, H/2]. slots_bt: the key slot of each token, which also bounds what it sees.
-    causal: token t sees tokens 0..t of this call and nothing else. ends_bt: of these only slots s with t < ends[s].
+    angles_bth: rotary angles [B, T, H/2]. reading: what they read of a cache; without one, token t sees tokens 0..t of
+    this call, of these only slots s with t < ends_bt[s].
     """
 
     angles_bth: jax.Array
-    slots_bt: jax.Array
     ends_bt: jax.Array | None
-    causal: bool = flax.struct.field(pytree_node=False)
+    reading: Reading | None
 
 
-Carry = tuple[jax.Array, KVCache | None]
-"""What passes from layer to layer: the residual stream [B, T, D] and the cache of all layers."""
+LayerCache = tuple[jax.Array, jax.Array]
+"""Keys and values of a layer, as in KVCache."""
 
 
 class Llama(nn.Module):
     """The network without its unembedding. `remat` is "none" or a name of REMAT_POLICIES; `scan=False` unrolls layers.
 
     Both forms take the same stacked parameters. They come from `models.parameters.init_params` or
-    `models.hf_io.load_llama`; linen's own `init` is not used. attention: the kernel (`models.attention`) of tokens that
-    see only one another. lora: of the adapters, where `variables` hold some.
+    `models.hf_io.load_llama`; linen's own `init` is not used. With a cache they are those of `models.inference`.
+    attention: the kernel (`models.attention`) of tokens that see only one another. lora: of the adapters, where
+    `variables` hold some.
     """
 
     config: LlamaConfig
@@ -84,62 +85,75 @@ class Llama(nn.Module):
         tokens_bt: Int[Array, "B T"],
         positions_bt: Int[Array, "B T"],
         cache: KVCache | None = None,
-        cache_is_empty: bool = False,
         ends_bt: Int[Array, "B T"] | None = None,
     ) -> LlamaOutput:
         """LlamaOutput of the tokens.
 
-        Without a cache, token t of a row sees tokens 0..t of the row. With one, keys and values go to slots
-        `positions_bt` and each token sees the slots up to its position: consecutive calls continue a row, each row at
-        its own position (prefill: T = prompt length; decode: T = 1). A position at or beyond the cache's length writes
-        nothing: a way to let a finished row idle. Rows are right-padded; hidden states of padding are meaningless but
-        finite, and padding changes no other token. cache_is_empty: token t stands at position t of an empty cache, so
-        that nothing has to be read from it.
+        Without a cache, token t of a row sees tokens 0..t of the row. With one, keys and values go where the row has
+        room for position `positions_bt`, and each token sees what the row holds up to its position: consecutive calls
+        continue a row, each row at its own position (prefill: T = prompt length; decode: T = 1). A position beyond the
+        row's room writes nothing: a way to let a finished row idle, and padding. Hidden states of padding are
+        meaningless but finite, and padding changes no other token.
         ends_bt: without a cache, rows that are trees (`sweet_jax.data.trees`), whose tokens stand at `positions_bt`.
         Raises ModelError where the rows do not divide over mesh axis "data", the tokens over "sequence", or adapters
-        are given to a network without `lora`.
+        are given to a network without `lora`, or with a cache.
         """
         config, mesh = self.config, self.mesh
         if LORA in self.variables["params"]:
             raise ModelError("LoRA adapters lie among the weights: call apply with `variables(params)`")
         if self.lora is None and LORA in self.variables:
             raise ModelError("the parameters hold LoRA adapters, but the network was made without a LoRA configuration")
+        if cache is not None and LORA in self.variables:
+            raise ModelError("a network with a cache takes no LoRA adapters: merge them into its weights")
         table = parameter_table(config)
         embedding_vd = self.param("embedding", lambda key: table["embedding"].init(key))
         x_btd = embedding_vd[tokens_bt].astype(self.compute_dtype)
         x_btd = constrain(x_btd, mesh, "batch", tokens_axis(cache), residual_axis(cache))
-        causal = cache is None or cache_is_empty
-        positions = Positions(rotary_angles(positions_bt, config), positions_bt, ends_bt, causal)
-
-        layers = self._scanned if self.scan else self._unrolled
-        x_btd, cache = layers((x_btd, cache), positions)
+        reading = None if cache is None else plan_reading(cache, positions_bt, mesh)
+        positions = Positions(rotary_angles(positions_bt, config), ends_bt, reading)
+        if cache is not None:
+            x_btd, cache = self._cached(x_btd, positions, cache)
+        else:
+            x_btd = (self._scanned if self.scan else self._unrolled)(x_btd, positions)
 
         scale_d = self.param("final_norm", lambda key: table["final_norm"].init(key))
         return LlamaOutput(rms_norm(x_btd, scale_d, config.rms_norm_eps), cache)
 
-    def _scanned(self, carry: Carry, positions: Positions) -> Carry:
+    def _scanned(self, x_btd: jax.Array, positions: Positions) -> jax.Array:
         block = Block if self.remat == "none" else nn.remat(Block, policy=remat_policy(self.remat), prevent_cse=False)
         layers = nn.scan(
             block,
             variable_axes={"params": 0, LORA: 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast),
+            in_axes=nn.broadcast,
             length=self.config.num_layers,
         )(*self._shared, name="layers")
-        return layers(carry, jnp.arange(self.config.num_layers), positions)[0]
+        return layers(x_btd, positions)[0]
 
-    def _unrolled(self, carry: Carry, positions: Positions) -> Carry:
+    def _unrolled(self, x_btd: jax.Array, positions: Positions) -> jax.Array:
         block = Block(*self._shared, parent=None)
 
-        def apply(weights: Mapping[str, Any], carry: Carry, layer: jax.Array) -> Carry:
-            return block.apply(weights, carry, layer, positions)[0]
+        def apply(weights: Mapping[str, Any], x_btd: jax.Array) -> jax.Array:
+            return block.apply(weights, x_btd, positions)[0]
 
         if self.remat != "none":
             apply = jax.checkpoint(apply, policy=remat_policy(self.remat))
         stacked = {name: held["layers"] for name, held in self.variables.items()}
         for layer in range(self.config.num_layers):
-            carry = apply(jax.tree.map(lambda weight, layer=layer: weight[layer], stacked), carry, jnp.int32(layer))
-        return carry
+            x_btd = apply(jax.tree.map(lambda weight, layer=layer: weight[layer], stacked), x_btd)
+        return x_btd
+
+    def _cached(self, x_btd: jax.Array, positions: Positions, cache: KVCache) -> tuple[jax.Array, KVCache]:
+        if "0" not in self.variables["params"]["layers"]:
+            raise ModelError("with a cache the network takes weights laid out by models.inference.inference_params")
+        block, caches = Block(*self._shared, parent=None), []
+        for layer, held in enumerate(zip(cache.keys, cache.values, strict=True)):
+            weights = {"params": self.variables["params"]["layers"][str(layer)]}
+            output: Any = block.apply(weights, x_btd, positions, held)
+            x_btd, held = output
+            caches.append(held)
+        keys, values = zip(*caches, strict=True)
+        return x_btd, KVCache(keys, values, cache.table_bj)
 
     @property
     def _shared(self) -> tuple[Any, ...]:
@@ -155,20 +169,25 @@ class Layer(nn.Module):
     kernel: AttentionName
     lora: LoraConfig | None
 
-    def weight(self, name: str, path: str) -> jax.Array:
+    def weight(self, name: str, path: str, cached: bool = False) -> jax.Array:
         """Declare this layer's slice of the table's parameter `path` as `name`, and return it.
 
         linen compares the shape with that of the given value, so a wrong tree fails here and not in an einsum.
+        cached: in the layout of inference.
         """
-        return self.param(name, nn.initializers.zeros, parameter_table(self.config)[path].shape[1:])
+        if cached:
+            shape = inference_table(self.config, self.mesh)[f"layers/0/{path}"].shape
+        else:
+            shape = parameter_table(self.config)[f"layers/{path}"].shape[1:]
+        return self.param(name, nn.initializers.zeros, shape)
 
-    def project(self, x_bti: Float[Array, "B T I"], name: str, path: str) -> Float[Array, "B T O"]:
+    def project(self, x_bti: Float[Array, "B T I"], name: str, path: str, cached: bool) -> Float[Array, "B T O"]:
         """x W in the dtype of `x`, plus scale (x a) b where the parameters hold an adapter (arXiv:2106.09685, eq. 3).
 
         Rows and tokens are one axis in the product, which halves XLA's backward pass on a CPU.
         """
-        x_mi = x_bti.reshape(-1, x_bti.shape[-1])
-        y_mo = x_mi @ self.weight(name, path).astype(x_bti.dtype)
+        x_mi, weight = x_bti.reshape(-1, x_bti.shape[-1]), self.weight(name, path, cached)
+        y_mo = multiply(x_mi, weight, self.mesh) if cached else x_mi @ weight.astype(x_bti.dtype)
         if self.lora is not None and self.has_variable(LORA, name):
             adapter: Any = self.get_variable(LORA, name)
             a_ir, b_ro = adapter["a"].astype(x_bti.dtype), adapter["b"].astype(x_bti.dtype)
@@ -180,16 +199,18 @@ class Block(Layer):
     """One layer: attention, then the mlp, each on the normalised residual stream and added to it."""
 
     @nn.compact
-    def __call__(self, carry: Carry, layer: Int[Array, ""], positions: Positions) -> tuple[Carry, None]:
-        """Return the carry after this layer (and None, which nn.scan asks for)."""
-        (x_btd, cache), tokens = carry, tokens_axis(carry[1])
+    def __call__(
+        self, x_btd: jax.Array, positions: Positions, cache: LayerCache | None = None
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """Return the residual stream [B, T, D] after this layer, and the layer's cache with this call's tokens."""
+        tokens = tokens_axis(cache)
         shared, eps = (self.config, self.mesh, self.compute_dtype, self.kernel, self.lora), self.config.rms_norm_eps
-        normed_btd = rms_norm(x_btd, self.weight("attention_norm", "layers/attention_norm"), eps)
-        mixed_btd, cache = Attention(*shared, name="attention")(normed_btd, cache, layer, positions)
+        normed_btd = rms_norm(x_btd, self.weight("attention_norm", "attention_norm"), eps)
+        mixed_btd, cache = Attention(*shared, name="attention")(normed_btd, positions, cache)
         x_btd = x_btd + mixed_btd
-        normed_btd = rms_norm(x_btd, self.weight("mlp_norm", "layers/mlp_norm"), eps)
-        x_btd = x_btd + Mlp(*shared, name="mlp")(normed_btd, tokens)
-        return (constrain(x_btd, self.mesh, "batch", tokens, residual_axis(cache)), cache), None
+        normed_btd = rms_norm(x_btd, self.weight("mlp_norm", "mlp_norm"), eps)
+        x_btd = x_btd + Mlp(*shared, name="mlp")(normed_btd, cache is not None)
+        return constrain(x_btd, self.mesh, "batch", tokens, residual_axis(cache)), cache
 
 
 class Attention(Layer):
@@ -197,53 +218,71 @@ class Attention(Layer):
 
     @nn.compact
     def __call__(
-        self, x_btd: Float[Array, "B T D"], cache: KVCache | None, layer: Int[Array, ""], positions: Positions
-    ) -> tuple[Float[Array, "B T D"], KVCache | None]:
-        """Compute what attention adds to the residual stream, and the cache with this layer's keys and values."""
-        config, mesh, axes, tokens = self.config, self.mesh, head_axis(self.config, self.mesh), tokens_axis(cache)
-
-        def heads(name: str, count: int, axis: str, head: str | None) -> jax.Array:
-            flat = constrain(self.project(x_btd, name, f"layers/attention/{name}"), mesh, "batch", tokens, axis)
-            return constrain(flat.reshape(*flat.shape[:2], count, config.head_size), mesh, "batch", tokens, head, None)
-
-        q_btnh = rotate(heads("q", config.num_heads, "heads", axes.query), positions.angles_bth)
-        k_bsgh = rotate(heads("k", config.num_kv_heads, "kv", axes.kv), positions.angles_bth)
-        v_bsgh = heads("v", config.num_kv_heads, "kv", axes.kv)
+        self, x_btd: Float[Array, "B T D"], positions: Positions, cache: LayerCache | None
+    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+        """Compute what attention adds to the residual stream, and the layer's cache with the new keys and values."""
+        mesh, axes, tokens = self.mesh, head_axis(self.config, self.mesh), tokens_axis(cache)
+        q_btnh, k_btgh, v_btgh = self._queries_keys_values(x_btd, cache is not None)
+        q_btnh, k_btgh = (rotate(x, positions.angles_bth) for x in (q_btnh, k_btgh))
         if cache is not None:
-            keys = kv_cache.write(cache.k_lbsgh, k_bsgh, layer, positions.slots_bt)
-            values = kv_cache.write(cache.v_lbsgh, v_bsgh, layer, positions.slots_bt)
-            cache = KVCache(*(constrain(x, mesh, None, "batch", None, axes.kv, None) for x in (keys, values)))
-            if not positions.causal:
-                k_bsgh, v_bsgh = cache.k_lbsgh[layer], cache.v_lbsgh[layer]
-        if axes.query is not None and axes.kv is None:
-            # Query heads are split and key/value heads are not: give every query head a key/value head of its own,
-            # else grouping the query heads would gather them.
-            repeats = config.num_heads // config.num_kv_heads
-            k_bsgh, v_bsgh = (
-                constrain(repeat_heads(x, repeats), mesh, "batch", tokens, axes.query, None) for x in (k_bsgh, v_bsgh)
+            assert positions.reading is not None
+            mixed_btnh, keys, values = cached_attention(
+                q_btnh, k_btgh, v_btgh, *cache, positions.reading, self.config, mesh
             )
-        if positions.causal:
-            kv = axes.kv or axes.query
-            ends = positions.ends_bt
-            mixed_btnh = causal_attention(self.kernel, q_btnh, k_bsgh, v_bsgh, mesh, axes.query, kv, ends)
+            cache = keys, values
         else:
-            mixed_btnh = attend(q_btnh, k_bsgh, v_bsgh, causal_mask(positions.slots_bt, k_bsgh.shape[1]))
-        mixed_btnh = checkpoint_name(mixed_btnh, SAVED_ATTENTION)
+            if axes.query is not None and axes.kv is None:
+                # Query heads are split and key/value heads are not: give every query head a key/value head of its own,
+                # else grouping the query heads would gather them.
+                repeats = self.config.num_heads // self.config.num_kv_heads
+                k_btgh, v_btgh = (
+                    constrain(repeat_heads(x, repeats), mesh, "batch", tokens, axes.query, None)
+                    for x in (k_btgh, v_btgh)
+                )
+            kv, ends = axes.kv or axes.query, positions.ends_bt
+            mixed_btnh = causal_attention(self.kernel, q_btnh, k_btgh, v_btgh, mesh, axes.query, kv, ends)
+            mixed_btnh = checkpoint_name(mixed_btnh, SAVED_ATTENTION)
         mixed_btnh = constrain(mixed_btnh, mesh, "batch", tokens, axes.query, None)
         flat = constrain(mixed_btnh.reshape(*x_btd.shape[:2], -1), mesh, "batch", tokens, "heads")
-        return self.project(flat, "o", "layers/attention/o"), cache
+        return self.project(flat, "o", "attention/o", cache is not None), cache
+
+    def _queries_keys_values(self, x_btd: jax.Array, cached: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+        config, mesh, axes = self.config, self.mesh, head_axis(self.config, self.mesh)
+        tokens, shape = None if cached else "tokens", x_btd.shape[:2]
+
+        def heads(name: str, count: int, axis: str, head: str | None) -> jax.Array:
+            flat = constrain(self.project(x_btd, name, f"attention/{name}", cached), mesh, "batch", tokens, axis)
+            return constrain(flat.reshape(*shape, count, config.head_size), mesh, "batch", tokens, head, None)
+
+        if not cached or not is_fused(config, mesh):
+            return (
+                heads("q", config.num_heads, "heads", axes.query),
+                heads("k", config.num_kv_heads, "kv", axes.kv),
+                heads("v", config.num_kv_heads, "kv", axes.kv),
+            )
+        groups, repeats = config.num_kv_heads, config.num_heads // config.num_kv_heads
+        all_btgrh = heads("qkv", groups * (repeats + 2), "kv", axes.kv).reshape(*shape, groups, repeats + 2, -1)
+        q_btnh = all_btgrh[:, :, :, :repeats].reshape(*shape, config.num_heads, -1)
+        return q_btnh, all_btgrh[:, :, :, repeats], all_btgrh[:, :, :, repeats + 1]
 
 
 class Mlp(Layer):
     """SwiGLU (arXiv:2002.05202): down(silu(gate x) * up x)."""
 
     @nn.compact
-    def __call__(self, x_btd: Float[Array, "B T D"], tokens: str | None) -> Float[Array, "B T D"]:
-        """Compute what the mlp adds to the residual stream. tokens: logical axis of T."""
-        gate_btf = self.project(x_btd, "gate", "layers/mlp/gate")
-        up_btf = self.project(x_btd, "up", "layers/mlp/up")
-        inner_btf = constrain(jax.nn.silu(gate_btf) * up_btf, self.mesh, "batch", tokens, "mlp")
-        return self.project(inner_btf, "down", "layers/mlp/down")
+    def __call__(self, x_btd: Float[Array, "B T D"], cached: bool) -> Float[Array, "B T D"]:
+        """Compute what the mlp adds to the residual stream. cached: with weights in the layout of inference."""
+        tokens = None if cached else "tokens"
+        if cached:  # of each device gate, then up
+            shape, tensor = x_btd.shape[:2], self.mesh.shape["tensor"]
+            both = constrain(self.project(x_btd, "gate_up", "mlp/gate_up", cached), self.mesh, "batch", None, "mlp")
+            both_btp2f = both.reshape(*shape, tensor, 2, -1)
+            inner_btf = (jax.nn.silu(both_btp2f[:, :, :, 0]) * both_btp2f[:, :, :, 1]).reshape(*shape, -1)
+        else:
+            gate_btf = self.project(x_btd, "gate", "mlp/gate", cached)
+            inner_btf = jax.nn.silu(gate_btf) * self.project(x_btd, "up", "mlp/up", cached)
+        inner_btf = constrain(inner_btf, self.mesh, "batch", tokens, "mlp")
+        return self.project(inner_btf, "down", "mlp/down", cached)
 
 
 def variables(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,12 +291,12 @@ def variables(params: Mapping[str, Any]) -> dict[str, Any]:
     return {"params": {name: value for name, value in params.items() if name != LORA}, **adapters}
 
 
-def tokens_axis(cache: KVCache | None) -> str | None:
+def tokens_axis(cache: Any) -> str | None:
     """Logical axis of T: rows that are read or written through a cache are whole on their device."""
     return "tokens" if cache is None else None
 
 
-def residual_axis(cache: KVCache | None) -> str | None:
+def residual_axis(cache: Any) -> str | None:
     """Logical axis of D between layers: with a cache, where nothing is kept for a backward pass, it is whole."""
     return "residual" if cache is None else None
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from models.config import LlamaConfig, ModelError
-from models.sharding import INFERENCE_RULES, WEIGHT_RULES, Rules, weight_spec
+from models.sharding import WEIGHT_RULES, Rules, weight_spec
 
 Params = dict[str, Any]
 """Nested dict whose leaves are arrays (or whatever was made for each parameter, such as its sharding)."""
@@ -96,11 +96,6 @@ def param_shardings(config: LlamaConfig, mesh: Mesh, rules: Rules = WEIGHT_RULES
     )
 
 
-def inference_shardings(config: LlamaConfig, mesh: Mesh) -> Params:
-    """NamedSharding of every parameter for sampling: split over "tensor" and whole along "data"."""
-    return param_shardings(config, mesh, INFERENCE_RULES)
-
-
 def param_shapes(
     config: LlamaConfig, mesh: Mesh, dtype: DTypeLike = jnp.float32, rules: Rules = WEIGHT_RULES
 ) -> Params:
@@ -121,13 +116,6 @@ def init_params(config: LlamaConfig, key: jax.Array, mesh: Mesh, dtype: DTypeLik
         return nest({path: spec.init(keys[path], dtype) for path, spec in parameter_table(config).items()})
 
     return jax.jit(make, out_shardings=param_shardings(config, mesh))(key)
-
-
-def with_matrices_in(params: Mapping[str, Any], dtype: DTypeLike) -> Params:
-    """Cast every matrix to `dtype` and leave the scales of norms as they are: what a network that computes in
-    `dtype` reads anyway, in less memory."""
-    flat = flatten(params)
-    return nest({path: x if path.endswith("norm") else x.astype(dtype) for path, x in flat.items()})
 
 
 def count_params(config: LlamaConfig) -> int:

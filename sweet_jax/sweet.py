@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from colbench_env.episodes import EpisodeFailed, Settings, grade_trajectories
@@ -23,8 +22,9 @@ from colbench_env.mini import UNKNOWN_REPLIES, keywords
 from colbench_env.rollouts import play_into
 from colbench_env.types import BadInput, Candidates, Ranked, Task, Trajectory
 from models.hf_io import load_llama
+from models.inference import inference_params
 from models.llama import Llama
-from models.parameters import flatten, inference_shardings
+from models.parameters import flatten
 from sweet_jax.data.batch import RowPair, most_turns
 from sweet_jax.data.chat import Chat, check_vocabulary
 from sweet_jax.data.token_rows import pair_rows, trajectory_row
@@ -68,7 +68,7 @@ class Policy:
         """Make an engine of `rows` rows of at most `max_length` tokens, or of as many as the network was made for."""
         config, mesh = self.model.config, self.model.mesh
         network = self.model.clone(remat="none", parent=None)
-        params = jax.device_put(self.params, inference_shardings(config, mesh))
+        params = inference_params(self.params, config, mesh, network.compute_dtype)
         length = min(max_length, config.max_position_embeddings)
         return LockstepEngine(network, params, self.chat.end_ids, self.chat.pad_id, rows, length)
 

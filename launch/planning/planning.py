@@ -151,7 +151,9 @@ def _what(config: PlanConfig, shape: MeshShape) -> dict[str, Any]:
         what |= {"micro_batches": config.micro_batches, "remat": config.remat, "moments": config.moment_dtype}
     if config.trains and config.lora_rank:
         what["lora_rank"] = config.lora_rank
-    return what | {"attention": config.attention, "compute_dtype": config.compute_dtype}
+    if config.stage != "sample":
+        what["attention"] = config.attention
+    return what | {"compute_dtype": config.compute_dtype}
 
 
 def _notes(topology: Topology, llama: LlamaConfig, mesh: Any) -> tuple[str, ...]:

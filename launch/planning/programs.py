@@ -12,12 +12,14 @@ from jax.sharding import Mesh
 
 from launch.planning.config import PlanConfig
 from models.config import LlamaConfig
+from models.inference import inference_shapes
+from models.kv_cache import BLOCK
 from models.llama import Llama
 from models.lora import LoraConfig, lora_shapes
-from models.parameters import inference_shardings, param_shapes, with_matrices_in
+from models.parameters import param_shapes
 from sweet_jax.data.batch import PairBatch, TurnBatch
 from sweet_jax.data.trees import TreeBatch
-from sweet_jax.generation.programs import RowInputs, make_programs
+from sweet_jax.generation.programs import RowInputs, TileInputs, make_programs, tiles_of
 from sweet_jax.generation.sampling import RowSampling
 from sweet_jax.mesh import rows_sharding
 from sweet_jax.reference import score
@@ -82,31 +84,29 @@ def _score(config: PlanConfig, model: Llama) -> Program:
 
 def _sample(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Program:
     """Prompts and a whole turn after each, in the sampler's layout of the weights (`launch.training.run`)."""
-    model = Llama(network, mesh, jnp.dtype(config.compute_dtype), remat="none", attention=config.attention)
-    shapes = jax.eval_shape(lambda params: with_matrices_in(params, model.compute_dtype), param_shapes(network, mesh))
-    params = jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        shapes,
-        inference_shardings(network, mesh),
-    )
-    prompts, rows, new = config.rows // config.samples, config.rows, config.new_tokens
+    model = Llama(network, mesh, jnp.dtype(config.compute_dtype), remat="none")
+    params = inference_shapes(network, mesh, model.compute_dtype)
+    rows, new, devices, tiles = config.rows, config.new_tokens, mesh.shape["data"], tiles_of(mesh)
+    room = -(-(config.tokens + new) // BLOCK)
     ends = network.eos_token_ids or (network.vocab_size - 1,)
-    programs = make_programs(model, ends, rows, config.tokens + new, new)
+    programs = make_programs(model, ends, rows, rows * (room + 1), BLOCK, room, new)
+    calls = -(-(rows // config.samples // devices * config.tokens) // (tiles.tokens * tiles.count))
 
     def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return _array(mesh, dtype, *shape)
 
     ints, floats, seeds = array(jnp.int32, rows), array(jnp.float32, rows), array(jnp.uint32, rows)
-    sampling, tops = RowSampling(floats, ints, floats), array(jnp.bool_, rows)
-    inputs = RowInputs(ints, seeds, seeds, ints, ints, array(jnp.int32, rows, new), sampling, tops)
-    batch = (array(jnp.int32, prompts, config.tokens), array(jnp.int32, prompts), ints, inputs)
+    sampling, tops, table_rj = RowSampling(floats, ints, floats), array(jnp.bool_, rows), array(jnp.int32, rows, room)
+    inputs = RowInputs(ints, table_rj, ints, seeds, seeds, ints, ints, array(jnp.int32, rows, new), sampling, tops)
+    count = tiles.count * devices
+    each = array(jnp.int32, count)
+    read = TileInputs(array(jnp.int32, count, tiles.tokens), each, each, array(jnp.int32, count, room))
 
-    def generate(params: Any, tokens_at: Any, length_a: Any, source_r: Any, inputs: RowInputs) -> Any:
-        to_rows = (source_r, jnp.arange(rows))
-        state = programs.prefill(params, programs.init(), tokens_at, length_a, jnp.arange(prompts), to_rows)
+    def generate(params: Any, read: TileInputs, inputs: RowInputs) -> Any:
+        state = jax.lax.fori_loop(0, calls, lambda _, state: programs.read(params, state, read), programs.init())
         return programs.decode(params, state, inputs, jnp.int32(new), jnp.int32(0))
 
-    return Program(lambda: jax.jit(generate).lower(params, *batch), params, {}, batch)
+    return Program(lambda: jax.jit(generate).lower(params, read, inputs), params, {}, (read, inputs))
 
 
 def _rows(config: PlanConfig, mesh: Mesh) -> TurnBatch:

@@ -60,8 +60,6 @@ class ServeConfig:
     """Environment variable with the key that clients must send; empty: nobody is asked for one."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations."""
-    attention: Literal["xla", "splash", "cudnn"] = "xla"
-    """Kernel that reads prompts."""
     limits: Annotated[Limits, FLAT] = Limits()
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ def load_served(config: ServeConfig, api_key: str | None) -> Served:
     directory = start_model(config.model, Path())
     loaded = load_engine(
         directory, parse_mesh(config.mesh).folded(), config.rows, config.max_length, config.compute_dtype,
-        config.attention, datetime.date.fromisoformat(config.prompt_date),
+        datetime.date.fromisoformat(config.prompt_date),
     )  # fmt: skip
     name = config.model if config.model in EMBEDDED_DIRECTORIES else directory.name
     return Served(config.name or name, loaded.engine, loaded.chat, config.seed, api_key, config.limits)

@@ -146,7 +146,7 @@ class TrainConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations; parameters and optimiser are float32."""
     attention: Annotated[Literal["auto", "xla", "splash", "cudnn"], ADVANCED] = "auto"
-    """Kernel in training, scoring and prefill; auto: splash on TPU, cudnn on GPU in bfloat16, else xla."""
+    """Kernel in training and scoring; auto: splash on TPU, cudnn on GPU in bfloat16, else xla."""
     remat: Literal["none", "full", "attention", "dots"] = "full"
     """What the backward pass computes again: nothing, all, all but attention, all but products with weights."""
     sampler_mesh: Annotated[Literal["same", "rows"], ADVANCED] = "same"
@@ -190,11 +190,6 @@ class TrainConfig:
         if self.model in wrong:
             raise BadInput(
                 f"--model={self.model}: it plays the other benchmark, --benchmark={self.benchmark} has {right}"
-            )
-        if self.rollouts.rows % self.ranking.candidates:
-            raise BadInput(
-                f"rollouts.rows is {self.rollouts.rows}, it must be a multiple of ranking.candidates "
-                f"{self.ranking.candidates}"
             )
         if self.truth.positions and (self.benchmark == "frontend" or self.simulator.human != "scripted"):
             raise BadInput(

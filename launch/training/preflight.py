@@ -23,13 +23,9 @@ def check_mesh(config: TrainConfig, shape: MeshShape, stages: Sequence[str]) -> 
             training = part.training
             name = f"{stage}.batch_size is {training.batch_size}"
             _check_divides(name, training.batch_size, training.micro_batches, shape.data, shape)
-    rows, each = config.rollouts.rows, config.ranking.candidates
-    devices = shape.data if config.sampler_mesh == "same" else shape.size
-    if {"rollouts", "selection", "evaluation"} & set(stages):
+    rows, devices = config.rollouts.rows, shape.data if config.sampler_mesh == "same" else shape.size
+    if {"rollouts", "candidates", "selection", "evaluation"} & set(stages):
         _check_divides(f"rollouts.rows is {rows}", rows, 1, devices, shape)
-    if "candidates" in stages:  # the candidates of one position lie on one device: they share a prefill
-        name = f"rollouts.rows / ranking.candidates is {rows} / {each} = {rows // each}"
-        _check_divides(name, rows // each, 1, devices, shape)
 
 
 def _check_divides(name: str, size: int, parts: int, devices: int, shape: MeshShape) -> None:

@@ -23,9 +23,10 @@ from launch.training.config import TrainConfig
 from models.attention import AttentionName
 from models.config import LlamaConfig
 from models.hf_io import check_llama, load_llama
+from models.inference import inference_params, inference_shardings
 from models.llama import Llama
 from models.lora import LoraConfig, init_lora, lora_shapes, merge_adapters
-from models.parameters import inference_shardings, param_shapes, with_matrices_in
+from models.parameters import param_shapes
 from sweet_jax.data.chat import Chat, check_vocabulary
 from sweet_jax.generation import Engine, Lockstep, LockstepEngine, Sampling
 from sweet_jax.mesh import DeviceReport, MeshShape, local_copies, local_mesh, make_mesh
@@ -175,9 +176,7 @@ class Run:
         return self._start_laid_out
 
     def _moved(self, params: Any) -> Any:
-        cast = jax.jit(lambda params: with_matrices_in(params, self.dtype))
-        params = params if self.dtype == jnp.float32 else cast(params)
-        return jax.device_put(params, inference_shardings(self.llama_config, self.sampler_mesh))
+        return inference_params(params, self.llama_config, self.sampler_mesh, self.dtype)
 
     def sampling(self, temperature: float) -> Sampling:
         """How the agent's tokens are drawn."""
@@ -186,7 +185,7 @@ class Run:
 
     def lockstep_engine(self, params: Any, lockstep: Lockstep | None = None) -> LockstepEngine:
         """Make an engine with these parameters on the devices of all processes, which have to ask it alike."""
-        model = Llama(self.llama_config, self.sampler_mesh, self.dtype, remat="none", attention=self.attention)
+        model = Llama(self.llama_config, self.sampler_mesh, self.dtype, remat="none")
         chat, rows = self.chat, self.config.rollouts.rows
         laid_out = self._laid_out(params)
         return LockstepEngine(model, laid_out, chat.end_ids, chat.pad_id, rows, self.max_length, lockstep)
@@ -195,7 +194,7 @@ class Run:
         """Make an engine with these parameters on the devices of this process, to be closed."""
         mesh = local_mesh(self.sampler_mesh)
         own = local_copies(self._laid_out(params), inference_shardings(self.llama_config, mesh))
-        model = Llama(self.llama_config, mesh, self.dtype, remat="none", attention=self.attention)
+        model = Llama(self.llama_config, mesh, self.dtype, remat="none")
         return Engine(model, own, self.chat.end_ids, self.chat.pad_id, self.config.rollouts.rows, self.max_length)
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from colbench_env.types import BadInput
+from models.kv_cache import BLOCK
 from models.llama import Llama
 from sweet_jax.generation.requests import EngineClosed, PendingRequest, Request, Token, TokenEvent, check_room
 from sweet_jax.generation.sampling import Sample
@@ -22,8 +23,8 @@ class Engine:
     """Draws turns of one model for many askers at once, in `rows` rows of at most `max_length` tokens.
 
     A result depends on the ids, how they came in turns of the session, the seed, the sampling and the parameters alone.
-    params: laid out for inference (`models.parameters.inference_shardings`). chunk: tokens drawn between two looks at
-    who came and who went. parked_bytes: of the host's memory, for caches of sessions that wait without a row.
+    params: laid out for inference (`models.inference`). chunk: tokens drawn between two looks at who came and who went.
+    block: tokens of a block of the cache.
     BadInput where the mesh's data axis does not divide the rows, or the network was not made for rows so long.
     """
 
@@ -36,14 +37,14 @@ class Engine:
         rows: int = 32,
         max_length: int = 2048,
         chunk: int = 8,
-        parked_bytes: int = 4 * 2**30,
+        block: int = BLOCK,
     ):
         if chunk < 1:
             raise BadInput(f"chunk is {chunk}, it must be at least 1")
         self.max_length, self._end_ids = max_length, frozenset(end_ids)
         self._scheduler = Scheduler(
             model, params, end_ids, pad_id,
-            rows=rows, max_length=max_length, chunk=chunk, parked_bytes=parked_bytes, send=_send,
+            rows=rows, max_length=max_length, chunk=chunk, block=block, send=_send,
         )  # fmt: skip
         self._orders: queue.SimpleQueue[PendingRequest | _Forget | None] = queue.SimpleQueue()
         self._gate = threading.Lock()

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from models.attention import AttentionName
 from models.config import LlamaConfig
 from models.hf_io import check_llama, load_llama
+from models.inference import inference_params
 from models.llama import Llama
-from models.parameters import inference_shardings
 from sweet_jax.data.chat import Chat, check_vocabulary
 from sweet_jax.data.chat_format import PROMPT_DATE
 from sweet_jax.generation import Engine, check_length
@@ -40,7 +38,6 @@ def load_engine(
     rows: int,
     max_length: int = 0,
     compute_dtype: str = "float32",
-    attention: AttentionName = "xla",
     prompt_date: datetime.date = PROMPT_DATE,
 ) -> LoadedEngine:
     """Load the model with an engine of `rows` rows of `max_length` tokens.
@@ -55,8 +52,8 @@ def load_engine(
     length = max_length or min(USUAL_LENGTH, config.max_position_embeddings)
     check_length(length, config)
     dtype = jnp.dtype(compute_dtype)
-    params = jax.device_put(load_llama(directory, mesh, dtype).params, inference_shardings(config, mesh))
-    model = Llama(config, mesh, dtype, remat="none", attention=attention)
+    params = inference_params(load_llama(directory, mesh, dtype).params, config, mesh, dtype)
+    model = Llama(config, mesh, dtype, remat="none")
     return LoadedEngine(chat, Engine(model, params, chat.end_ids, chat.pad_id, rows, length), model, params)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from models.kv_cache import BLOCK
 from models.llama import Llama
 from sweet_jax.generation.requests import PendingRequest, Request, Token, TokenEvent, check_room
 from sweet_jax.generation.sampling import Sample
@@ -66,8 +67,8 @@ class LockstepEngine:
     Two ways to use it: `sample_all` and `sample_each` for requests that are all known, and `sample` from asyncio tasks
     that each hold an `asking` context while they may ask. A result depends on the ids, how they came in turns of the
     session, the seed, the sampling and the parameters alone.
-    params: laid out for inference (`models.parameters.inference_shardings`). lockstep: shared by engines whose tasks
-    wait for one another. parked_bytes: of the host's memory, for caches of sessions that wait without a row.
+    params: laid out for inference (`models.inference`). lockstep: shared by engines whose tasks wait for one another.
+    block: tokens of a block of the cache.
     BadInput where the mesh's data axis does not divide the rows, or the network was not made for rows so long.
     """
 
@@ -80,7 +81,7 @@ class LockstepEngine:
         rows: int = 32,
         max_length: int = 2048,
         lockstep: Lockstep | None = None,
-        parked_bytes: int = 4 * 2**30,
+        block: int = BLOCK,
     ):
         self.max_length, self.rows, self._end_ids = max_length, rows, frozenset(end_ids)
         self.waiting: set[_Turn] = set()  # of asyncio tasks
@@ -88,7 +89,7 @@ class LockstepEngine:
         self._lockstep.engines.append(self)
         self._scheduler = Scheduler(
             model, params, end_ids, pad_id,
-            rows=rows, max_length=max_length, chunk=CHUNK, parked_bytes=parked_bytes,
+            rows=rows, max_length=max_length, chunk=CHUNK, block=block,
             send=self._collect, refill=max(1, int(REFILL * rows)),
         )  # fmt: skip
 

@@ -21,7 +21,8 @@ class Request:
     ids: the whole prompt so far. seed: unsigned 32 bits. sample: the number of this sample of the prompt; other numbers
     draw other turns. sampling: how tokens are drawn. session: keeps its cache after the turn; the next request of the
     session must begin with the ids read and drawn so far, and only what is new is read. tops: how many alternatives are
-    reported of each token, at most 20.
+    reported of each token, at most 20. cuts: numbers of tokens, ascending, after which reading is cut: requests whose
+    first parts are equal share them.
     """
 
     ids: Sequence[int]
@@ -30,6 +31,7 @@ class Request:
     session: Hashable | None = None
     sample: int = 0
     tops: int = 0
+    cuts: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if not len(self.ids):

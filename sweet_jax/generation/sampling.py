@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from colbench_env.types import BadInput
 
 TOP = 20  # alternatives that are reported of a token at most
+STRETCH = 256  # tokens of the vocabulary whose probabilities are summed first
 MASKED_LOGIT = -1e30  # finite: a token that top-k or top-p leaves out
 
 
@@ -94,9 +95,29 @@ def _filter(scores_bv: Float[Array, "B V"], filtered_b: Bool[Array, " B"], sampl
 
 def draw_rows(
     scores_bv: Float[Array, "B V"], key_b: Array, step_b: Int[Array, " B"], greedy_b: Bool[Array, " B"]
-) -> Int[Array, " B"]:
-    """Draw a token of every row with the row's own key and step; the likeliest where the row is greedy."""
-    drawn_b = jax.vmap(lambda key, step, row: jax.random.categorical(jax.random.fold_in(key, step), row))(
-        key_b, step_b, scores_bv
-    )
-    return jnp.where(greedy_b, jnp.argmax(scores_bv, axis=-1), drawn_b).astype(jnp.int32)
+) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
+    """Draw a token of every row with the row's own key and step; the likeliest where the row is greedy.
+
+    Returns the tokens, and log sum exp of the scores, which makes log-probs of them. One uniform number is drawn a row,
+    and the token is the one in whose stretch of the cumulated probabilities it falls.
+    """
+    most_b = scores_bv.max(axis=-1)
+    weight_bv = jnp.exp(scores_bv - most_b[:, None])
+    weight_bnw = jnp.pad(weight_bv, ((0, 0), (0, -weight_bv.shape[1] % STRETCH))).reshape(len(scores_bv), -1, STRETCH)
+    sum_bn = weight_bnw.sum(axis=-1)
+    end_bn = jnp.cumsum(sum_bn, axis=-1)
+    uniform_b = jax.vmap(lambda key, step: jax.random.uniform(jax.random.fold_in(key, step)))(key_b, step_b)
+    wanted_b = uniform_b * end_bn[:, -1]
+    stretch_b = _first_above(end_bn, wanted_b, sum_bn)
+    before_b = jnp.take_along_axis(end_bn - sum_bn, stretch_b[:, None], axis=-1)[:, 0]
+    weight_bw = jnp.take_along_axis(weight_bnw, stretch_b[:, None, None], axis=1)[:, 0]
+    drawn_b = stretch_b * STRETCH + _first_above(jnp.cumsum(weight_bw, axis=-1), wanted_b - before_b, weight_bw)
+    token_b = jnp.where(greedy_b, jnp.argmax(scores_bv, axis=-1), drawn_b).astype(jnp.int32)
+    return token_b, jnp.log(end_bn[:, -1]) + most_b
+
+
+def _first_above(end_bn: jax.Array, wanted_b: jax.Array, weight_bn: jax.Array) -> jax.Array:
+    """Find the first of n whose sum up to its end is above what is wanted, and that weighs something; where rounding
+    has left none, the heaviest."""
+    above_bn = (end_bn > wanted_b[:, None]) & (weight_bn > 0)
+    return jnp.where(above_bn.any(axis=-1), jnp.argmax(above_bn, axis=-1), jnp.argmax(weight_bn, axis=-1))

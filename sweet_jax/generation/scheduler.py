@@ -1,14 +1,16 @@
 """The scheduler: which request has which row, what it has to read, and what is drawn next.
 
-A request is a script of parts: what is read, what was drawn before and is read again in the same way (a session whose
-cache was dropped), and then the turn itself. So a result depends on the ids, how they came in turns, the seed, the
-sampling and the parameters, and on nothing else.
+A request is a script of parts: what is read, what was drawn before and is drawn again in the same way (a session whose
+cache was dropped), and then the turn itself, which begins with the prompt's last token. Parts that are in the cache
+are skipped, whoever computed them. So a result depends on the ids, how they came in turns, the seed, the sampling and
+the parameters, and on nothing else.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,16 +19,17 @@ import numpy as np
 
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
+from models.kv_cache import BLOCK
 from models.llama import Llama
-from sweet_jax.data.batch import bucket, default_buckets
-from sweet_jax.generation.programs import EXTEND_BUCKETS, RowInputs, make_programs, prefill_count
-from sweet_jax.generation.requests import PendingRequest, Token, TokenEvent
+from sweet_jax.generation.prefixes import Growing, Part, PrefixCache
+from sweet_jax.generation.programs import RowInputs, TileInputs, make_programs, tiles_of
+from sweet_jax.generation.requests import PendingRequest, Request, Token, TokenEvent
 from sweet_jax.generation.sampling import RowSampling
-from sweet_jax.generation.sessions import Part, Session, Sessions
+from sweet_jax.generation.sessions import Session, Sessions
 from sweet_jax.mesh import check_rows, put_rows
 
-SMALLEST_BUCKET = 64
-PREFILL_BETWEEN = 2048  # tokens between two draws: how long a stream waits for prompts
+PIECE = 256  # tokens of a part at most, so that longer parts can begin alike
+READ_BETWEEN = 2048  # tokens between two draws: how long a stream waits for prompts
 
 
 def check_length(max_length: int, config: LlamaConfig) -> None:
@@ -40,12 +43,14 @@ def check_length(max_length: int, config: LlamaConfig) -> None:
 
 @dataclass(eq=False)
 class Slot:
-    """A row that is taken. script: parts that still have to be read. length: tokens in the row's cache. ids: drawn."""
+    """A row that is taken. script: parts that still have to be computed. row: what its cache holds, of the first of
+    these `done` tokens. ids: drawn."""
 
     pending: PendingRequest
     session: Session
     script: deque[Part]
-    length: int
+    row: Growing
+    done: int = 0
     ids: list[int] = field(default_factory=list)
 
     @property
@@ -53,14 +58,28 @@ class Slot:
         """Whether something must be read before the next token."""
         return bool(self.script) and not self.script[0].drawn
 
+    @property
+    def next_token(self) -> int:
+        """The token that the next step begins with."""
+        if self.script:
+            return self.script[0].ids[self.done]
+        return self.ids[-1] if self.ids else int(self.pending.request.ids[-1])
+
+    @property
+    def left(self) -> int:
+        """Tokens that may be drawn at most, or were and are drawn again."""
+        if self.script:
+            return len(self.script[0].ids) - self.done
+        return self.pending.request.sampling.max_new_tokens - len(self.ids)
+
 
 class Scheduler:
-    """R rows, their caches on the devices, and who waits for one: first come, first served.
+    """R rows, the blocks of the cache, and who waits for a row: first come, first served.
 
-    chunk: tokens drawn at most between two looks at who came and who went.
-    send: is given the events of a step when it is over.
+    chunk: tokens drawn at most between two looks at who came and who went. block: tokens of a block of the cache, which
+    has blocks for R rows of `max_length` tokens. send: is given the events of a step when it is over.
     Raises BadInput where the mesh's data axis does not divide the rows, or the network was not made for rows so long.
-    refill: None while a stream may wait for every token (a server): prompts are read PREFILL_BETWEEN tokens at a time
+    refill: None while a stream may wait for every token (a server): prompts are read READ_BETWEEN tokens at a time
     between two draws, and a chunk is drawn to its end. A number of rows where whoever can come has come: everything is
     read first, and drawing stops as soon as so many rows have ended, for others to take them.
     """
@@ -75,22 +94,31 @@ class Scheduler:
         rows: int,
         max_length: int,
         chunk: int,
-        parked_bytes: int,
         send: Callable[[Sequence[TokenEvent]], None],
+        block: int = BLOCK,
         refill: int | None = None,
     ):
         check_rows(rows, model.mesh)
         check_length(max_length, model.config)
         self._params, self._mesh, self._pad_id, self._end_ids = params, model.mesh, pad_id, frozenset(end_ids)
         self._rows, self._chunk, self._send, self._refill = rows, chunk, send, refill
-        self._buckets = default_buckets(max_length, SMALLEST_BUCKET)
-        self._programs = make_programs(model, tuple(sorted(end_ids)), rows, max_length, chunk)
+        self._devices, self._room, self._tiles = model.mesh.shape["data"], -(-max_length // block), tiles_of(model.mesh)
+        blocks = rows // self._devices * (self._room + 1)  # of a device; a row may hold a copy of a block of others
+        self._prefixes = PrefixCache(self._devices, blocks, block)
+        self._blocks = blocks * self._devices
+        self._programs = make_programs(
+            model, tuple(sorted(end_ids)), rows, self._blocks, block, self._room, chunk
+        )  # fmt: skip
         self._state = self._programs.init()
-        self._sessions = Sessions(parked_bytes)
+        self._sessions = Sessions()
         self._waiting: deque[PendingRequest] = deque()
         self._slots: dict[int, Slot] = {}  # by row, in the order in which they were taken
-        self._free = deque(range(rows))
+        self._free = [deque(self._rows_of(device)) for device in range(self._devices)]
         self._events: list[TokenEvent] = []  # of this step, to be sent together
+
+    def _rows_of(self, device: int) -> range:
+        own = self._rows // self._devices
+        return range(device * own, (device + 1) * own)
 
     @property
     def idle(self) -> bool:
@@ -109,7 +137,7 @@ class Scheduler:
         """Drop a session; a turn that is being drawn is drawn to its end."""
         session = self._sessions.forget(name)
         if session is not None and not session.busy:
-            self._release(session)
+            self._prefixes.forget(session.parts)
 
     def step(self) -> None:
         """Free the rows of cancelled requests, give rows to who waits, read what is to be read, draw, send events."""
@@ -125,14 +153,14 @@ class Scheduler:
                 self._leave(row, kept=False)
         self._fill_rows()
         if self._refill is not None:
-            while self._prefill():
+            while self._read():
                 pass
             if self._slots:
                 self._draw(self._chunk, max(0, len(self._slots) - self._refill))
             return
         under_way = any(slot.ids or (slot.script and not slot.to_read) for slot in self._slots.values())
         tokens = 0
-        while (tokens < PREFILL_BETWEEN or not under_way) and (size := self._prefill()):
+        while (tokens < READ_BETWEEN or not under_way) and (size := self._read()):
             tokens += size
         if self._slots:
             # A token is all that is drawn of the first turns after a rest, as others may come right behind them: what
@@ -148,7 +176,7 @@ class Scheduler:
             if pending.cancelled:
                 self._waiting.popleft()
                 continue
-            if not self._free and len(self._slots) == self._rows:
+            if not any(self._free):
                 return
             self._waiting.popleft()
             try:
@@ -159,113 +187,99 @@ class Scheduler:
     def _take_row(self, pending: PendingRequest) -> None:
         request = pending.request
         session = Session() if request.session is None else self._sessions.take(request.session)
-        new = Part(session.new_ids(request.ids), drawn=False)
-        cache = None
-        if session.row is not None:
-            row, held = session.row, True
-        else:
-            if not self._free:
-                self._park()
-            row = self._free.popleft()
-            cache = self._sessions.unpark(session)
-            held = cache is not None
-            if held:
-                self._state = self._programs.unpark(self._state, cache, np.int32(row))
-        script = deque([new] if held else [*session.parts, new])
-        session.row, session.busy = row, True
-        self._slots[row] = Slot(pending, session, script, session.length if held else 0)
-        session.parts.append(new)
-
-    def _park(self) -> None:
-        """Move the cache that has rested for longest to the host's memory, as every row is taken or rested in."""
-        session = self._sessions.resting()
-        assert session is not None and session.row is not None
-        length = bucket(session.length, self._buckets)
-        self._sessions.park(session, jax.device_get(self._programs.park(self._state, np.int32(session.row), length)))
-        self._release(session)
-
-    def _release(self, session: Session) -> None:
-        if session.row is not None:
-            self._free.append(session.row)
-            session.row = None
+        session.check(request.ids)
+        new = read_parts(request, max(0, len(session.ids) - 1))
+        script = [*session.parts, *new]
+        # The device that holds most of it; of several the one with most free rows.
+        matches = [len(self._prefixes.match(device, script)) for device in range(self._devices)]
+        free = [device for device in range(self._devices) if self._free[device]]
+        device = max(free, key=lambda device: (matches[device], len(self._free[device]), -device))
+        session.parts, session.busy = script, True
+        row = self._free[device].popleft()
+        self._slots[row] = Slot(pending, session, deque(script), self._prefixes.begin(device))
 
     def _leave(self, row: int, kept: bool) -> None:
-        """Free the row, or leave the session resting there. What was drawn halfway is not kept: the session goes."""
+        """Free the row. What was drawn halfway is not kept: the session goes."""
         slot = self._slots.pop(row)
-        name, session = slot.pending.request.session, slot.session
+        name, session, request = slot.pending.request.session, slot.session, slot.pending.request
         session.busy = False
-        if kept and name is not None and self._sessions.holds(name, session):
-            session.parts.append(Part(tuple(slot.ids), drawn=True))
-            return
-        if self._sessions.holds(name, session):
+        held = name is not None and self._sessions.holds(name, session)
+        if kept and held:
+            drawn = Part((int(request.ids[-1]), *slot.ids[:-1]), drawn=True)
+            self._prefixes.keep(slot.row, drawn)
+            session.ids, session.parts = (*map(int, request.ids), *slot.ids), [*session.parts, drawn]
+        elif held:
             self._sessions.forget(name)
-        self._release(session)
+        self._free[slot.row.prefix.device].append(row)
+        self._prefixes.end(slot.row)
+        if not (kept and held):
+            self._prefixes.forget(session.parts)
+
+    def _advance(self, slot: Slot) -> None:
+        """Skip the parts that are in the cache."""
+        while slot.script and not slot.done and self._prefixes.advance(slot.row, slot.script[0]):
+            slot.script.popleft()
+
+    def _add(self, slot: Slot, tokens: int) -> None:
+        """Note that tokens of the script's first part have been computed."""
+        slot.row.length += tokens
+        slot.done += tokens
+        if slot.done == len(slot.script[0].ids):
+            self._prefixes.keep(slot.row, slot.script.popleft())
+            slot.done = 0
+
+    def _reserve(self, wanted: Sequence[tuple[int, int]]) -> None:
+        """Give rows room for so many tokens more, each at most once."""
+        source_r, target_r = np.zeros(self._rows, np.int32), np.full(self._rows, self._blocks, np.int32)
+        for row, tokens in wanted:
+            copied = self._prefixes.reserve(self._slots[row].row, tokens)
+            if copied is not None:
+                source_r[row], target_r[row] = copied
+        if (target_r < self._blocks).any():
+            self._state = self._programs.copy(self._state, *put_rows((source_r, target_r), self._mesh))
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def _prefill(self) -> int:
-        """Read one part, or a piece of one, for as many rows as one program reads; equal prompts are read once.
-
-        Prompts of one bucket go together. Returns the tokens that the program took; 0: nothing is left to read.
-        """
-        waiting = {row: slot for row, slot in self._slots.items() if slot.to_read}
-        if not waiting:
+    def _read(self) -> int:
+        """Read as many tokens as one program does. Returns their number; 0: nothing is left to read."""
+        size, count = self._tiles.tokens, self._tiles.count
+        tiles: list[list[tuple[int, int, tuple[int, ...]]]] = [[] for _ in range(self._devices)]
+        under_way: set[tuple[int, Part]] = set()  # parts that another row reads
+        taken: dict[int, int] = {}
+        for row, slot in self._slots.items():
+            self._advance(slot)
+            own = tiles[slot.row.prefix.device]
+            if not slot.to_read or len(own) == count or (what := (id(slot.row.prefix), slot.script[0])) in under_way:
+                continue
+            under_way.add(what)
+            ids = slot.script[0].ids[slot.done :][: size * (count - len(own))]
+            starts = range(0, len(ids), size)
+            own += [(row, slot.row.length + start, ids[start : start + size]) for start in starts]
+            taken[row] = len(ids)
+        if not taken:
             return 0
-        fresh, size = self._program(next(iter(waiting.values())))
-        count = prefill_count(self._mesh, self._rows, size)
-        groups: dict[Any, list[int]] = {}  # rows that read the same
-        for row, slot in waiting.items():
-            if self._program(slot) == (fresh, size):
-                groups.setdefault(slot.script[0].ids if fresh else row, []).append(row)
-        copied = any(others for _, *others in list(groups.values())[:count])
-        read = dict(enumerate(list(groups.values())[:count])) if copied else self._places(groups.values(), count)
-        tokens_at, length_a = np.full((count, size), self._pad_id, np.int32), np.ones(count, np.int32)
-        start_a, row_a = np.zeros(count, np.int32), np.full(count, self._rows, np.int32)  # a row that is not there
-        for a, (row, *others) in read.items():
-            slot = self._slots[row]
-            part = slot.script.popleft()
-            ids, rest = part.ids[:size], part.ids[size:]
-            tokens_at[a, : len(ids)], length_a[a], start_a[a], row_a[a] = ids, len(ids), slot.length, row
-            slot.length += len(ids)
-            if rest:
-                slot.script.appendleft(Part(rest, drawn=False))
-            for other in others:
-                self._slots[other].script.popleft()
-                self._slots[other].length = slot.length
-        tokens_at, start_a, length_a, row_a = put_rows((tokens_at, start_a, length_a, row_a), self._mesh)
-        if fresh:
-            copies = self._copies(read) if copied else None
-            self._state = self._programs.prefill(self._params, self._state, tokens_at, length_a, row_a, copies)
-        else:
-            self._state = self._programs.extend(self._params, self._state, tokens_at, start_a, length_a, row_a)
-        return count * size
+        self._reserve(list(taken.items()))
+        total = count * self._devices
+        tokens_at, table_aj = np.full((total, size), self._pad_id, np.int32), np.zeros((total, self._room), np.int32)
+        start_a, length_a = np.zeros(total, np.int32), np.zeros(total, np.int32)
+        for device, own in enumerate(tiles):
+            for a, (row, start, ids) in enumerate(own, device * count):
+                tokens_at[a, : len(ids)], start_a[a], length_a[a] = ids, start, len(ids)
+                self._write_table(table_aj[a], row)
+        inputs = put_rows(TileInputs(tokens_at, start_a, length_a, table_aj), self._mesh)
+        self._state = self._programs.read(self._params, self._state, inputs)
+        for row, tokens in taken.items():
+            self._add(self._slots[row], tokens)
+        return total * size
 
-    def _program(self, slot: Slot) -> tuple[bool, int]:
-        """Return whether the slot's row is empty, and the bucket of tokens that it reads next."""
-        tokens = len(slot.script[0].ids)
-        if not slot.length:
-            return True, bucket(tokens, self._buckets)
-        return False, next((size for size in EXTEND_BUCKETS if tokens <= size), EXTEND_BUCKETS[-1])
-
-    def _places(self, groups: Iterable[list[int]], count: int) -> dict[int, list[int]]:
-        """Give rows places in a program of `count`, each on the device that holds the row, while it has some."""
-        devices = self._mesh.shape["data"]
-        free = [deque(range(d * count // devices, (d + 1) * count // devices)) for d in range(devices)]
-        own = self._rows // devices
-        return {free[group[0] // own].popleft(): group for group in groups if free[group[0] // own]}
-
-    def _copies(self, read: Mapping[int, Sequence[int]]) -> Any:
-        """Return which prompt of the program goes to which row, an entry for every row of the batch, in its place."""
-        source_r, row_r = np.zeros(self._rows, np.int32), np.full(self._rows, self._rows, np.int32)
-        for a, rows in read.items():
-            for row in rows:
-                source_r[row], row_r[row] = a, row
-        return put_rows((source_r, row_r), self._mesh)
+    def _write_table(self, table_j: np.ndarray, row: int) -> None:
+        blocks = self._slots[row].row.blocks
+        table_j[: len(blocks)] = blocks
 
     # --- drawing ------------------------------------------------------------------------------------------------------
 
     def _draw(self, steps: int, stop_at: int) -> None:
-        inputs = self._inputs()
+        inputs = self._inputs(steps)
         self._state, output = self._programs.decode(
             self._params, self._state, inputs, np.int32(steps), np.int32(stop_at)
         )
@@ -274,15 +288,13 @@ class Scheduler:
         if any(slot.pending.request.tops for slot in self._slots.values()):
             tops = jax.device_get((output.top_ids_rck, output.top_logps_rck))
         for row, slot in list(self._slots.items()):
-            if slot.to_read:
-                continue
             count = int(count_r[row])
-            slot.length += count
-            if slot.script:  # drawn before
-                part = slot.script.popleft()
-                if part.ids[count:]:
-                    slot.script.appendleft(Part(part.ids[count:], drawn=True))
+            if slot.to_read or not count:
                 continue
+            if slot.script:  # drawn before
+                self._add(slot, count)
+                continue
+            slot.row.length += count
             request, ids = slot.pending.request, ids_rc[row, :count].tolist()
             slot.ids += ids
             found: list[tuple[tuple[int, float], ...]] = [()] * count
@@ -295,27 +307,45 @@ class Scheduler:
                 self._leave(row, kept=True)
                 self._events.append((slot.pending, None))
 
-    def _inputs(self) -> RowInputs:
+    def _inputs(self, steps: int) -> RowInputs:
         rows = self._rows
-        ints = {name: np.zeros(rows, np.int32) for name in ("length", "step", "remaining", "top_k")}
+        names = ("length", "token", "step", "remaining", "top_k")
+        ints = {name: np.zeros(rows, np.int32) for name in names}
         seed_r, sample_r = np.zeros(rows, np.uint32), np.zeros(rows, np.uint32)
         temperature_r, top_p_r = np.zeros(rows, np.float32), np.ones(rows, np.float32)
         forced_rc, tops_r = np.full((rows, self._chunk), -1, np.int32), np.zeros(rows, bool)
-        for row, slot in self._slots.items():
-            if slot.to_read:  # the row idles
+        table_rj = np.zeros((rows, self._room), np.int32)
+        drawing = {row: slot for row, slot in self._slots.items() if not slot.to_read}  # the others idle
+        self._reserve([(row, min(slot.left, steps)) for row, slot in drawing.items()])
+        for row, slot in drawing.items():
+            self._write_table(table_rj[row], row)
+            ints["length"][row], ints["token"][row], ints["remaining"][row] = (
+                slot.row.length,
+                slot.next_token,
+                slot.left,
+            )
+            if slot.script:
+                again = slot.script[0].ids[slot.done + 1 :][: self._chunk]
+                forced_rc[row, : len(again)] = again
                 continue
             request, sampling = slot.pending.request, slot.pending.request.sampling
-            ints["length"][row], ints["step"][row], ints["top_k"][row] = slot.length, len(slot.ids), sampling.top_k
+            ints["step"][row], ints["top_k"][row], tops_r[row] = len(slot.ids), sampling.top_k, request.tops > 0
             seed_r[row], sample_r[row] = request.seed, request.sample
             temperature_r[row], top_p_r[row] = sampling.temperature, sampling.top_p
-            if slot.script:
-                again = slot.script[0].ids[: self._chunk]
-                forced_rc[row, : len(again)], ints["remaining"][row] = again, len(again)
-            else:
-                ints["remaining"][row] = sampling.max_new_tokens - len(slot.ids)
-                tops_r[row] = request.tops > 0
         inputs = RowInputs(
-            ints["length"], seed_r, sample_r, ints["step"], ints["remaining"], forced_rc,
+            ints["length"], table_rj, ints["token"], seed_r, sample_r, ints["step"], ints["remaining"], forced_rc,
             RowSampling(temperature_r, ints["top_k"], top_p_r), tops_r,
         )  # fmt: skip
         return put_rows(inputs, self._mesh)
+
+
+def read_parts(request: Request, start: int) -> list[Part]:
+    """Cut what a request reads, from token `start` to the last but one, into parts of at most PIECE tokens."""
+    ids = tuple(map(int, request.ids[:-1]))
+    ends = [cut for cut in request.cuts if start < cut < len(ids)]
+    places = [start, *ends, len(ids)]
+    return [
+        Part(ids[place : min(place + PIECE, end)], drawn=False)
+        for begin, end in itertools.pairwise(places)
+        for place in range(begin, end, PIECE)
+    ]

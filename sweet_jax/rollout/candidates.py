@@ -55,7 +55,9 @@ def sample_positions(
     """
     requests = []
     for position in positions:
-        first = Request(position.prompt, _seed(seed, position), sampling)
+        # Where an earlier turn's prompt ends, so that what was read for it is not read again.
+        cuts = [len(turn_prompt(position.row, turn)) - 1 for turn in range(1, position.turn)]
+        first = Request(position.prompt, _seed(seed, position), sampling, cuts=cuts)
         requests += [replace(first, sample=number) for number in range(num_candidates)]
     turns: dict[int, list[Sample | None]] = {}
     done = 0

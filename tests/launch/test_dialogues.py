@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 from collections import Counter
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from colbench_env.mini import keywords, make_tasks
 from colbench_env.prompts import BACKEND_HUMAN
 from colbench_env.types import NO_ANSWER, BadInput
 from models.hf_io import load_llama
+from models.inference import inference_params
 from models.llama import Llama
-from models.parameters import inference_shardings
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import row_from_json
 from sweet_jax.generation import Lockstep, LockstepEngine, Sample, Sampling
@@ -168,7 +167,7 @@ def test_a_task_too_long_for_the_first_prompt_is_named(chat, tasks):
 def sampler(tiny_model, chat):
     mesh = make_mesh(MeshShape(1, 1))
     loaded = load_llama(tiny_model, mesh, jnp.float32)
-    params = jax.device_put(loaded.params, inference_shardings(loaded.config, mesh))
+    params = inference_params(loaded.params, loaded.config, mesh, jnp.float32)
     model = Llama(loaded.config, mesh, remat="none")
     engine = LockstepEngine(model, params, chat.end_ids, chat.pad_id, 4, 512)
     return EngineGenerator(engine, Sampling(max_new_tokens=6))
@@ -282,7 +281,7 @@ def test_a_user_played_by_a_model_in_lockstep_with_the_agent(chat, tasks, tiny_m
     """Agent and user have engines of their own, which wait for one another's episodes."""
     mesh, lockstep = make_mesh(MeshShape(1, 1)), Lockstep()
     loaded = load_llama(tiny_model, mesh, jnp.float32)
-    params = jax.device_put(loaded.params, inference_shardings(loaded.config, mesh))
+    params = inference_params(loaded.params, loaded.config, mesh, jnp.float32)
     config = dataclasses.replace(loaded.config, max_position_embeddings=1024)  # the user's prompt is long
     model, sampling = Llama(config, mesh, remat="none"), Sampling(max_new_tokens=6)
     agent, speaker = (

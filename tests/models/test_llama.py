@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from models.config import ModelError
 from models.hf_io import load_llama
+from models.inference import inference_params, next_logits
 from models.kv_cache import init_cache
 from models.llama import Llama, logits
 from models.parameters import flatten, param_shardings
@@ -105,8 +106,10 @@ def decode_from(model, config, mesh, params, lengths, total, slots, cache_dtype=
 
     @jax.jit
     def step(params, tokens_bt, positions_bt, cache):
+        params = inference_params(params, config, mesh, cache_dtype)
         output = model.apply({"params": params}, tokens_bt, positions_bt, cache)
-        return logits(output.hidden_btd, params, config, mesh), output.cache
+        hidden_md = output.hidden_btd.reshape(-1, config.hidden_size)
+        return next_logits(hidden_md, params, config, mesh).reshape(*tokens_bt.shape, -1), output.cache
 
     rows, longest = len(lengths), max(lengths)
     collected = np.zeros((rows, total, config.vocab_size), np.float32)
@@ -114,7 +117,7 @@ def decode_from(model, config, mesh, params, lengths, total, slots, cache_dtype=
     # 47 stands for padding: it must neither be seen nor survive in the cache.
     prompt_bt = np.where(inside, TOKENS_BT[:rows, :longest], 47)
     positions_bt = np.broadcast_to(np.arange(longest), prompt_bt.shape)
-    first, cache = step(params, prompt_bt, positions_bt, init_cache(config, rows, slots, mesh, cache_dtype))
+    first, cache = step(params, prompt_bt, positions_bt, init_cache(config, rows, slots, mesh, cache_dtype, block=4))
     for row, length in enumerate(lengths):
         collected[row, :length] = first[row, :length]
     at = np.array(lengths)
@@ -140,20 +143,21 @@ def test_prefill_and_decode_of_rows_at_different_positions_equal_the_full_pass(
     stepwise, cache = decode_from(model, tiny, mesh, params, [10, 3, 7, 1], total=14, slots=16)
     whole = logits_of(tiny, mesh, params, TOKENS_BT[:4, :14], remat="none")
     np.testing.assert_allclose(stepwise, whole, rtol=0, atol=1e-4)
-    expected = NamedSharding(mesh, P(None, "data", None, "tensor", None))
-    assert cache.k_lbsgh.sharding.is_equivalent_to(expected, cache.k_lbsgh.ndim)
+    expected = NamedSharding(mesh, P("data", "tensor"))
+    assert all(x.sharding.is_equivalent_to(expected, x.ndim) for x in (*cache.keys, *cache.values))
 
 
 @pytest.mark.slow
 def test_a_second_prefill_continues_each_row_at_its_own_position(tiny, mesh_of, random_params, logits_of):
     mesh = mesh_of(1, 1)
     params, model = random_params(tiny, mesh), Llama(tiny, mesh, remat="none")
-    starts = np.array([2, 5])
-    apply = jax.jit(lambda tokens, positions, cache: model.apply({"params": params}, tokens, positions, cache))
-    first = apply(TOKENS_BT[:2, :5], np.broadcast_to(np.arange(5), (2, 5)), init_cache(tiny, 2, 16, mesh))
+    starts, laid_out = np.array([2, 5]), inference_params(params, tiny, mesh, jnp.float32)
+    apply = jax.jit(lambda tokens, positions, cache: model.apply({"params": laid_out}, tokens, positions, cache))
+    cache = init_cache(tiny, 2, 16, mesh, block=4)
+    first = apply(TOKENS_BT[:2, :5], np.broadcast_to(np.arange(5), (2, 5)), cache)
     more_bt = starts[:, None] + np.arange(6)
     second = apply(np.take_along_axis(TOKENS_BT[:2], more_bt, axis=1), more_bt, first.cache)
-    ours = np.asarray(logits(second.hidden_btd, params, tiny, mesh))
+    ours = np.asarray(next_logits(second.hidden_btd.reshape(12, -1), laid_out, tiny, mesh)).reshape(2, 6, -1)
     whole = logits_of(tiny, mesh, params, TOKENS_BT[:2, :11], remat="none")
     for row, start in enumerate(starts):
         np.testing.assert_allclose(ours[row], whole[row, start : start + 6], rtol=0, atol=1e-4)

@@ -14,7 +14,6 @@ from models.parameters import (
     check_params,
     count_params,
     flatten,
-    inference_shardings,
     init_params,
     nest,
     param_shapes,
@@ -52,12 +51,6 @@ def test_weights_are_split_over_both_axes_for_training(tiny, mesh_of):
     assert shardings["layers"]["mlp"]["down"].spec == P(None, "tensor", "data")
     assert shardings["layers"]["mlp_norm"].spec == P(None, None)
     assert shardings["lm_head"].spec == P("data", "tensor")
-
-
-def test_weights_are_split_over_tensor_only_for_inference(tiny, mesh_of):
-    shardings = inference_shardings(tiny, mesh_of(4, 2))
-    assert shardings["embedding"].spec == P("tensor", None)
-    assert shardings["layers"]["attention"]["o"].spec == P(None, "tensor", None)
 
 
 @pytest.mark.slow

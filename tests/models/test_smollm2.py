@@ -1,16 +1,18 @@
 """A real checkpoint against torch; runs where SWEET_JAX_SMOLLM2 names the directory of SmolLM2-135M-Instruct."""
 
+import functools
 import os
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from models.hf_io import load_llama
+from models.inference import inference_params, next_logits
 from models.kv_cache import init_cache
-from models.llama import Llama, logits, variables
-from models.parameters import inference_shardings
+from models.llama import Llama, variables
 
 DIRECTORY = os.environ.get("SWEET_JAX_SMOLLM2")
 TEXT = Path(__file__).parents[2] / "LICENSE"
@@ -53,23 +55,21 @@ def test_logits_and_log_probs_over_512_tokens_are_those_of_torch(
 def test_prefilled_and_decoded_tokens_have_the_log_probs_of_torch(mesh_shape, mesh_of, tokens_bt, theirs):
     mesh, rows = mesh_of(*mesh_shape), mesh_shape[0]
     loaded = load_llama(DIRECTORY, mesh)
-    params = jax.device_put(loaded.params, inference_shardings(loaded.config, mesh))
+    params = inference_params(loaded.params, loaded.config, mesh, jnp.float32)
     model = Llama(loaded.config, mesh, remat="none")
 
-    def step(cache_is_empty):
-        def run(params, tokens_bt, positions_bt, cache):
-            output = model.apply(variables(params), tokens_bt, positions_bt, cache, cache_is_empty=cache_is_empty)
-            return logits(output.hidden_btd, params, loaded.config, mesh), output.cache
+    @functools.partial(jax.jit, donate_argnums=3)
+    def step(params, tokens_bt, positions_bt, cache):
+        output = model.apply(variables(params), tokens_bt, positions_bt, cache)
+        hidden_md = output.hidden_btd.reshape(-1, loaded.config.hidden_size)
+        return next_logits(hidden_md, params, loaded.config, mesh).reshape(*tokens_bt.shape, -1), output.cache
 
-        return jax.jit(run, donate_argnums=3)
-
-    prefill, decode = step(cache_is_empty=True), step(cache_is_empty=False)
     cache = init_cache(loaded.config, rows, LENGTH, mesh)
     position_bt = np.broadcast_to(np.arange(LENGTH), (rows, LENGTH))
-    first, cache = prefill(params, tokens_bt[:rows, :PREFILLED], position_bt[:, :PREFILLED], cache)
+    first, cache = step(params, tokens_bt[:rows, :PREFILLED], position_bt[:, :PREFILLED], cache)
     collected = [np.asarray(first)]
     for at in range(PREFILLED, LENGTH):
-        one, cache = decode(params, tokens_bt[:rows, at : at + 1], position_bt[:, at : at + 1], cache)
+        one, cache = step(params, tokens_bt[:rows, at : at + 1], position_bt[:, at : at + 1], cache)
         collected.append(np.asarray(one))
     found = np.concatenate(collected, axis=1)
     np.testing.assert_allclose(found, theirs[:rows], rtol=0, atol=5e-4)

@@ -12,8 +12,9 @@ import pytest
 import sweet_jax.generation.scheduler
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
+from models.inference import inference_params
 from models.llama import Llama
-from models.parameters import inference_shardings, init_params
+from models.parameters import init_params
 from sweet_jax.generation import Engine, EngineClosed, Lockstep, LockstepEngine, Request, Sampling
 from sweet_jax.mesh import MeshShape, make_mesh
 
@@ -35,7 +36,7 @@ def setting(shape=ONE):
     )  # fmt: skip
     mesh = make_mesh(shape)
     params = init_params(config, jax.random.key(0), mesh)
-    return Llama(config, mesh, remat="none"), jax.device_put(params, inference_shardings(config, mesh))
+    return Llama(config, mesh, remat="none"), inference_params(params, config, mesh, jnp.float32)
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def engine():
     made = []
 
     def make(shape=ONE, rows=8, **settings):
-        made.append(Engine(*setting(shape), END, 0, rows=rows, max_length=ROOM, chunk=4, **settings))
+        made.append(Engine(*setting(shape), END, 0, rows=rows, max_length=ROOM, chunk=4, block=16, **settings))
         return made[-1]
 
     yield make
@@ -78,14 +79,14 @@ async def dialogue(engine, name, turns=3, between=None):
 @pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
 def test_both_engines_give_the_same_bits(engine, shape):
     found = asyncio.run(together(engine(shape), range(30)))
-    lockstep = LockstepEngine(*setting(shape), END, 0, rows=8, max_length=ROOM)
+    lockstep = LockstepEngine(*setting(shape), END, 0, rows=8, max_length=ROOM, block=16)
     assert [bits(sample) for sample in lockstep.sample_all([request(n) for n in range(30)])] == found
     assert {ended for _, _, ended in found} == {True, False}
 
 
 def test_tasks_in_lockstep_draw_what_they_draw_alone_and_only_when_all_wait(monkeypatch):
     lockstep = Lockstep()
-    first, second = (LockstepEngine(*setting(), END, 0, 8, ROOM, lockstep, parked) for parked in (4 * 2**30, 0))
+    first, second = (LockstepEngine(*setting(), END, 0, 8, ROOM, lockstep, block=16) for _ in range(2))
     live, steps = set(), []
 
     def noting(engine):
@@ -155,21 +156,19 @@ def test_a_result_is_the_same_to_the_bit_alone_among_others_and_in_another_order
 
 
 @pytest.mark.parametrize("shape", [ONE, MANY], ids=str)
-def test_a_session_goes_on_alike_in_its_row_parked_and_dropped(engine, shape):
-    staying, parking, dropping = engine(shape), engine(shape), engine(shape, parked_bytes=0)
+def test_a_session_goes_on_alike_kept_and_dropped(engine, shape):
+    staying, dropping = engine(shape), engine(shape)
 
-    async def crowded(made):
-        parked = []
-
-        async def crowd(turn):
-            await asyncio.gather(*(made.sample(request(n, session=(turn, n))) for n in range(8)))
-            parked.append(made._scheduler._sessions._by_name["x"].parked is not None)
-
-        return await dialogue(made, "x", between=crowd), parked
+    async def crowd(turn):
+        """Fill all blocks with other dialogues, so that the session's are dropped."""
+        long = [np.random.default_rng([turn, n]).integers(8, VOCAB, ROOM - NEW).tolist() for n in range(16)]
+        await asyncio.gather(*(dropping.sample(Request(ids, n, PLAIN)) for n, ids in enumerate(long)))
+        session = dropping._scheduler._sessions._by_name["x"]
+        found = [dropping._scheduler._prefixes.match(d, session.parts) for d in range(shape.data)]
+        assert max(map(len, found)) == 1  # the root alone
 
     expected = asyncio.run(dialogue(staying, "x"))
-    assert asyncio.run(crowded(parking)) == (expected, [True] * 3)
-    assert asyncio.run(crowded(dropping)) == (expected, [False] * 3)
+    assert asyncio.run(dialogue(dropping, "x", between=crowd)) == expected
 
 
 def noted(made):
@@ -180,20 +179,23 @@ def noted(made):
         program = getattr(made._scheduler._programs, name)
         return lambda *given: called.append(name) or program(*given)
 
-    names = ("prefill", "extend", "decode")
+    names = ("read", "copy", "decode")
     made._scheduler._programs = dataclasses.replace(made._scheduler._programs, **{name: noting(name) for name in names})
     return called
 
 
-def test_equal_prompts_that_wait_together_are_read_once_and_change_no_bit(engine):
-    made = engine(rows=4)
+def test_equal_prompts_are_read_once_and_change_no_bit(engine):
+    made, other = engine(rows=4), engine(rows=4)
 
     async def main():
         wanted = [Request(PROMPTS[4], 5, PLAIN, sample=n, session=n or None) for n in range(4)]
-        alone = [bits(await made.sample(dataclasses.replace(each, session=None))) for each in wanted]
+        alone = [bits(await other.sample(dataclasses.replace(each, session=None))) for each in wanted]
         called = noted(made)
         assert [bits(sample) for sample in await asyncio.gather(*map(made.sample, wanted))] == alone
-        assert [name for name in called if name != "decode"] == ["prefill"]
+        assert called[:2] == ["read", "copy"] and set(called[2:]) == {"decode"}
+        called.clear()
+        assert bits(await made.sample(Request(PROMPTS[4], 5, PLAIN, sample=2))) == alone[2]
+        assert "read" not in called
         ids = [*PROMPTS[4], *alone[3][0], 8, 9]
         found = bits(await made.sample(Request(ids, 6, PLAIN, session=3)))
         await made.sample(Request(PROMPTS[4], 5, PLAIN, sample=3, session="x"))
@@ -202,19 +204,40 @@ def test_equal_prompts_that_wait_together_are_read_once_and_change_no_bit(engine
     asyncio.run(main())
 
 
-def test_prompts_that_come_while_a_turn_is_drawn_are_read_between_two_tokens_of_it(engine, monkeypatch):
-    monkeypatch.setattr(sweet_jax.generation.scheduler, "PREFILL_BETWEEN", 1)
-    made = engine(rows=8)
+def test_prompts_share_the_parts_in_which_they_begin_alike(engine):
+    made, other = engine(rows=4), engine(rows=4)
+    ids = PROMPTS[5][:50]
+    wanted = [Request(ids[:end], 5, PLAIN, cuts=(20, 33)) for end in (21, 34, 40, 50)]
 
     async def main():
-        alone = [(await together(made, [n]))[0] for n in range(5, 12)]
+        alone = [bits(await other.sample(each)) for each in wanted[::-1]][::-1]
+        called = noted(made)
+        found = []
+        for each in wanted:
+            found.append(bits(await made.sample(each)))
+            called.append("|")
+        assert found == alone
+        reads = [part.count("read") for part in "".join(f"{name} " for name in called).split("|")]
+        assert reads[:4] == [1, 1, 1, 1]
+        lengths = [prefix.length for prefix in made._scheduler._prefixes._order[0]]
+        assert sorted(lengths) == [20, 33, 39, 49]
+
+    asyncio.run(main())
+
+
+def test_prompts_that_come_while_a_turn_is_drawn_are_read_between_two_tokens_of_it(engine, monkeypatch):
+    monkeypatch.setattr(sweet_jax.generation.scheduler, "READ_BETWEEN", 1)
+    made, other = engine(rows=8), engine(rows=8)
+
+    async def main():
+        alone = [(await together(other, [n]))[0] for n in range(5, 12)]
         endless = aiter(made.bursts(Request([9], 0, Sampling(0.0, max_new_tokens=100))))
         await anext(endless)
         called = noted(made)
         others = asyncio.gather(*(made.sample(Request([*PROMPTS[n]], 100 + n, SETTINGS[n % 4])) for n in range(5, 12)))
         assert [bits(sample) for sample in await others] == alone
-        reads = [n for n, name in enumerate(called) if name == "prefill"]
-        assert len(reads) > 1 and all(called[n - 1 : n] != ["prefill"] for n in reads)
+        reads = [n for n, name in enumerate(called) if name == "read"]
+        assert len(reads) > 1 and all(called[n - 1 : n] != ["read"] for n in reads)
         await endless.aclose()
 
     asyncio.run(main())
@@ -309,7 +332,7 @@ def test_closing_tells_those_who_wait(engine):
     asyncio.run(main())
 
 
-def test_as_many_programs_are_compiled_as_buckets_are_used(engine):
+def test_each_program_is_compiled_once(engine):
     model, params = setting()
     fresh = Llama(model.config, model.mesh, jnp.float32, remat="full")  # no other test has its programs
     made = Engine(fresh, params, END, 0, rows=4, max_length=ROOM, chunk=4)
@@ -328,8 +351,7 @@ def test_as_many_programs_are_compiled_as_buckets_are_used(engine):
     made.close()
     programs = made._scheduler._programs
     compiled = {name: getattr(programs, name)._cache_size() for name in vars(programs)}
-    # Buckets of 64, 96 and 128 tokens; prompts of 70 tokens are equal and go to several rows.
-    assert compiled == {"init": 1, "prefill": 3, "extend": 2, "decode": 1, "park": 2, "unpark": 0}
+    assert compiled == {"init": 1, "read": 1, "decode": 1, "copy": 1}
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 
 from colbench_env.types import BadInput
 from models.config import LlamaConfig
+from models.inference import inference_params
 from models.llama import Llama, logits
-from models.parameters import inference_shardings, init_params
+from models.parameters import init_params
 from sweet_jax.generation import LockstepEngine, Request, Sampling
 from sweet_jax.generation.sampling import MASKED_LOGIT, RowSampling, draw_rows, row_scores
 from sweet_jax.logprobs import hidden_states, token_logps
@@ -36,13 +37,19 @@ def setting(shape=ONE):
         max_position_embeddings=64, initializer_range=0.3,
     )  # fmt: skip
     mesh = make_mesh(shape)
-    params = init_params(config, jax.random.key(0), mesh)
-    return Llama(config, mesh, remat="none"), jax.device_put(params, inference_shardings(config, mesh))
+    return Llama(config, mesh, remat="none"), init_params(config, jax.random.key(0), mesh)
+
+
+@functools.cache
+def drawing(shape=ONE):
+    """The network and its weights as an engine takes them."""
+    model, params = setting(shape)
+    return model, inference_params(params, model.config, model.mesh, jnp.float32)
 
 
 @functools.cache
 def engine(end_ids=NO_END, shape=ONE, rows=8):
-    return LockstepEngine(*setting(shape), end_ids, 0, rows, 64)
+    return LockstepEngine(*drawing(shape), end_ids, 0, rows, 64)
 
 
 def one_each(sampling=PLAIN, prompts=PROMPTS, seeds=SEEDS, **made):
@@ -59,7 +66,8 @@ def by_row(sampling, count):
 def draw(logits_bv, key_b, step, sampling):
     rows = by_row(sampling, len(logits_bv))
     scores_bv = row_scores(logits_bv, rows)
-    token_b = draw_rows(scores_bv, key_b, jnp.full(len(logits_bv), step), rows.temperature_b == 0)
+    token_b, total_b = draw_rows(scores_bv, key_b, jnp.full(len(logits_bv), step), rows.temperature_b == 0)
+    np.testing.assert_allclose(total_b, jax.nn.logsumexp(scores_bv, axis=-1), rtol=1e-6)
     return token_b, jnp.take_along_axis(jax.nn.log_softmax(scores_bv), token_b[:, None], axis=-1)[:, 0]
 
 
@@ -225,26 +233,26 @@ def test_a_mesh_of_4x2_draws_the_ids_of_one_device():
     assert_same(one_each(shape=MANY), one_each(), tolerance=1e-5)
 
 
-def test_samples_of_a_prompt_share_one_prefill_and_differ_from_one_another():
-    made = LockstepEngine(*setting(), NO_END, 0, 16, 64)
+def test_samples_of_a_prompt_share_its_cache_and_differ_from_one_another():
+    made = LockstepEngine(*drawing(), NO_END, 0, 16, 64)
     reads, programs = [], made._scheduler._programs
 
-    def prefill(*given):
-        reads.append(given[-1] is not None)
-        return programs.prefill(*given)
+    def read(params, state, tiles):
+        reads.append(int(tiles.length_a.sum()))
+        return programs.read(params, state, tiles)
 
-    made._scheduler._programs = dataclasses.replace(programs, prefill=prefill)
+    made._scheduler._programs = dataclasses.replace(programs, read=read)
     wanted = [
         Request(prompt, seed, PLAIN, sample=n) for prompt, seed in zip(PROMPTS, SEEDS, strict=True) for n in range(4)
     ]
     drawn = made.sample_all(wanted)
-    assert reads == [True, True]  # of 16 rows four prompts are read together, and then two
+    assert sum(reads) == sum(len(prompt) - 1 for prompt in PROMPTS)  # the last token of each begins the turn
     for first in range(0, len(drawn), 4):
         assert len({tuple(turn.ids.tolist()) for turn in drawn[first : first + 4]}) == 4
     # The first sample is the one that is drawn alone, by a program of another shape: hence the tolerance.
     assert_same(drawn[::4], one_each(), tolerance=1e-5)
     assert_same(made.sample_all(wanted[12:16]), drawn[12:16])
-    assert_same(LockstepEngine(*setting(MANY), NO_END, 0, 16, 64).sample_all(wanted), drawn, tolerance=1e-5)
+    assert_same(LockstepEngine(*drawing(MANY), NO_END, 0, 16, 64).sample_all(wanted), drawn, tolerance=1e-5)
 
 
 def test_turns_come_as_soon_as_they_have_ended():
@@ -255,7 +263,7 @@ def test_turns_come_as_soon_as_they_have_ended():
 
 
 def test_a_bfloat16_model_samples_with_float32_log_probs():
-    model, params = setting()
+    model, params = drawing()
     half = Llama(model.config, model.mesh, jnp.bfloat16, remat="none")
     (turn,) = LockstepEngine(half, params, NO_END, 0, 1, 64).sample_all([Request(PROMPTS[0], 0, GREEDY)])
     assert turn.logps.dtype == np.float32 and len(turn.ids) == NEW

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from models.hf_io import load_llama
+from models.inference import inference_params
 from models.llama import Llama
-from models.parameters import inference_shardings
 from sweet_jax.data.chat import Chat
 from sweet_jax.generation import LockstepEngine, Request, Sampling
 from sweet_jax.logprobs import token_logps
@@ -63,7 +63,7 @@ def test_ten_greedy_continuations_of_64_tokens_are_those_of_torch(shape, scan, p
     loaded = load_llama(Path(DIRECTORY), mesh, jnp.float32)
     greedy = Sampling(temperature=0.0, max_new_tokens=TOKENS)
     model = Llama(loaded.config, mesh, remat="none", scan=scan)
-    params = jax.device_put(loaded.params, inference_shardings(loaded.config, mesh))
+    params = inference_params(loaded.params, loaded.config, mesh, jnp.float32)
     engine = LockstepEngine(model, params, chat.end_ids, chat.pad_id, rows=12, max_length=64 + TOKENS)
     drawn = engine.sample_all([Request(prompt, 0, greedy) for prompt in prompts])
     assert [sample.ids.tolist() for sample in drawn] == theirs
