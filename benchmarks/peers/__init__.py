@@ -1,0 +1,1 @@
+"""Ours against a peer, alternately, on the same weights and inputs."""

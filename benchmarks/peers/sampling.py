@@ -1,0 +1,183 @@
+"""`python -m benchmarks.peers.sampling --model=DIR`: drawing turns, against transformers on the same weights.
+
+Both draw greedily in float32, alternately, after a round that is not counted (it compiles). Seconds are of the
+processor, as the machine may have other work; ratios are of each round, the peer's over ours. The last line is JSON.
+
+    dialogues   the next turn of 32 dialogues, prompts of 64 to 512 tokens, 64 new tokens, rows with room for --room
+    candidates  16 candidates of 64 tokens after one prompt of 1,000
+    turns       the third to the tenth turn of a dialogue: its cache kept, against every turn read again (ours, both)
+    rows        tokens a second of 64 rows, and of 16 (ours, both)
+
+Needs `pip install torch`. tunix is not run here: its packages do not install beside this project's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from models.hf_io import load_llama
+from models.inference import inference_params
+from models.llama import Llama
+from sweet_jax.generation import LockstepEngine, Request, Sampling
+from sweet_jax.mesh import MeshShape, make_mesh, start_devices
+
+NEW = 64
+Ids = list[list[int]]
+
+
+class Ours:
+    """The engine, with rows and room as asked. No token ends a turn, so that both sides draw as many."""
+
+    def __init__(self, directory: Path):
+        shape = MeshShape(1, 1)
+        start_devices(shape)
+        mesh = make_mesh(shape)
+        loaded = load_llama(directory, mesh, jnp.float32)
+        self.model = Llama(loaded.config, mesh, remat="none")
+        self.params = inference_params(loaded.params, loaded.config, mesh, jnp.float32)
+
+    def engine(self, rows: int, room: int) -> LockstepEngine:
+        """Make an engine that holds nothing yet."""
+        return LockstepEngine(self.model, self.params, (-1,), 0, rows, room)
+
+    def draw(self, engine: LockstepEngine, prompts: Sequence[list[int]], new: int = NEW, **settings: Any) -> Ids:
+        """Draw a turn after each prompt."""
+        greedy = Sampling(0.0, max_new_tokens=new)
+        turns = engine.sample_all([Request(prompt, 0, greedy, **settings) for prompt in prompts])
+        return [turn.ids.tolist() for turn in turns]
+
+
+class Transformers:
+    """generate() of Hugging Face, prompts padded on the left."""
+
+    def __init__(self, directory: Path):
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self.torch = torch
+        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+
+    def draw(self, prompts: Sequence[list[int]], samples: int = 1, sample: bool = False) -> Ids:
+        """Draw turns after each prompt, in one batch."""
+        longest = max(map(len, prompts))
+        ids = self.torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+        mask = self.torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        with self.torch.no_grad():
+            told = self.model.generate(
+                ids, attention_mask=mask, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=sample,
+                num_return_sequences=samples, pad_token_id=0, eos_token_id=None,
+            )  # fmt: skip
+        return told[:, longest:].tolist()
+
+
+def seconds(work: Callable[[int], Ids], number: int) -> tuple[float, Ids]:
+    """Return the processor's seconds that the work of a round takes, and what it gives."""
+    started = time.process_time()
+    found = work(number)
+    return time.process_time() - started, found
+
+
+def compare(
+    name: str, ours: Callable[[int], Ids], theirs: Callable[[int], Ids], rounds: int, same: bool = True
+) -> dict[str, Any]:
+    """Run both alternately; round 0 is not counted."""
+    mine, peer, equal = [], [], []
+    for number in range(rounds + 1):
+        ours_s, found = seconds(ours, number)
+        theirs_s, expected = seconds(theirs, number)
+        if number:
+            mine.append(ours_s)
+            peer.append(theirs_s)
+            equal.append(sum(a == b for a, b in zip(found, expected, strict=True)) / len(found))
+    ratios = [theirs_s / ours_s for ours_s, theirs_s in zip(mine, peer, strict=True)]
+    told = {"ours_s": mine, "peer_s": peer, "ratios": ratios, "ratio": statistics.median(ratios)}
+    if same:
+        told["same"] = min(equal)
+    print(f"{name:12} ours {statistics.median(mine):7.1f} s  peer {statistics.median(peer):7.1f} s  "
+          f"ratio {told['ratio']:.2f} {[round(r, 2) for r in ratios]}"
+          + (f"  same texts {told['same']:.0%}" if same else ""), flush=True)  # fmt: skip
+    return told
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="Hugging Face directory of a Llama")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--room", type=int, default=2048, help="tokens that a row has room for")
+    parser.add_argument("--only", default="dialogues,candidates,turns,rows")
+    told = parser.parse_args()
+    wanted, ours = told.only.split(","), Ours(told.model)
+    vocabulary = ours.model.config.vocab_size
+
+    def prompts(seed: int, lengths: Sequence[int]) -> Ids:
+        random = np.random.default_rng(seed)
+        return [random.integers(3, vocabulary, length).tolist() for length in lengths]
+
+    found: dict[str, Any] = {"room": told.room, "new_tokens": NEW}
+    peer = Transformers(told.model) if {"dialogues", "candidates"} & set(wanted) else None
+    if "dialogues" in wanted and peer is not None:
+        lengths, engine = np.linspace(64, 512, 32).astype(int).tolist(), ours.engine(32, told.room)
+        found["dialogues"] = compare(
+            "dialogues",
+            lambda seed: ours.draw(engine, prompts(seed, lengths)),
+            lambda seed: peer.draw(prompts(seed, lengths)),
+            told.rounds,
+        )
+    if "candidates" in wanted and peer is not None:
+        engine = ours.engine(16, told.room)
+
+        def candidates(seed: int) -> Ids:
+            (prompt,) = prompts(seed, [1000])
+            drawn = Sampling(1.0, max_new_tokens=NEW)
+            return [t.ids.tolist() for t in engine.sample_all([Request(prompt, 0, drawn, sample=n) for n in range(16)])]
+
+        found["candidates"] = compare(
+            "candidates",
+            candidates,
+            lambda seed: peer.draw(prompts(seed, [1000]), samples=16, sample=True),
+            told.rounds,
+            same=False,
+        )
+    if "turns" in wanted:
+        found["turns"] = compare(
+            "turns",
+            lambda seed: play(ours, ours.engine(1, told.room), prompts(seed, [200, *[40] * 9]), session=True),
+            lambda seed: play(ours, ours.engine(1, told.room), prompts(seed, [200, *[40] * 9]), session=False),
+            told.rounds,
+        )
+    if "rows" in wanted:
+        found["rows"] = compare(
+            "rows",
+            lambda seed: ours.draw(ours.engine(64, told.room), prompts(seed, [16] * 64)),
+            lambda seed: ours.draw(ours.engine(16, told.room), prompts(seed, [16] * 64)),
+            told.rounds,
+        )
+    print(json.dumps(found))
+
+
+def play(ours: Ours, engine: LockstepEngine, said: Ids, session: bool) -> Ids:
+    """Play ten turns of 32 tokens; without a session every turn of a new engine reads the dialogue again."""
+    ids: list[int] = []
+    turns: Ids = []
+    for text in said:
+        ids = [*ids, *text]
+        if not session:
+            engine = ours.engine(1, engine.max_length)
+        (turn,) = ours.draw(engine, [ids], new=32, session="dialogue" if session else None)
+        turns.append(turn)
+        ids = [*ids, *turn]
+    return turns
+
+
+if __name__ == "__main__":
+    main()
