@@ -8,7 +8,7 @@ processor, as the machine may have other work; ratios are of each round, the pee
     turns       the third to the tenth turn of a dialogue: its cache kept, against every turn read again (ours, both)
     rows        tokens a second of 64 rows, and of 16 (ours, both)
 
-Needs `pip install torch`. tunix is not run here: its packages do not install beside this project's.
+Needs `pip install torch`. tunix is not run here.
 """
 
 from __future__ import annotations
