@@ -119,6 +119,7 @@ def start_devices(shape: MeshShape) -> DeviceReport:
     unless each has the same number of devices and the mesh takes them all.
     """
     _hush_libtpu()
+    _fix_cpu_threads(shape.size)
     count = processes.count()
     _ask_for_cpu_devices(-(-shape.size // count))
     devices = jax.devices()
@@ -158,6 +159,12 @@ def _ask_for_cpu_devices(count: int) -> None:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # jax is already running; the count is checked against its devices by the caller
         return
+
+
+def _fix_cpu_threads(devices: int) -> None:
+    # The CPU client has as many threads as the larger of NPROC (by default the cores) and its devices, and a long sum
+    # is split among them: with as many as the whole mesh needs, its bits do not depend on how devices lie in processes.
+    os.environ.setdefault("NPROC", str(max(len(os.sched_getaffinity(0)), devices)))
 
 
 def _hush_libtpu() -> None:

@@ -54,7 +54,7 @@ class Server:
                     self.close_connection = True
                     return self.connection.close()
                 if what == "SLOW":
-                    time.sleep(1.0)
+                    time.sleep(5.0)
                     what = "too late"
                 if isinstance(what, tuple):
                     return self.send(*what)
@@ -124,7 +124,7 @@ def test_the_request_holds_prompt_sampling_seed_key_and_template_arguments(serve
 )
 def test_what_may_pass_is_tried_again_by_the_client(server, first):
     server.script = [first]
-    assert say(human(server, timeout=0.5)) == "Euros."
+    assert say(human(server, timeout=4.0)) == "Euros."
     assert len(server.bodies) == 2
 
 

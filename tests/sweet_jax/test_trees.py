@@ -185,6 +185,9 @@ def test_a_row_paired_with_itself_counts_in_the_nll_only():
     alone = losses(pairs, PreferenceLoss("sum", 0.7, 0.0, max_turns=1))
     without_nll = losses(pairs + ties, PreferenceLoss("sum", 0.7, 0.0, max_turns=1))
     assert_same((alone[1], (without_nll[1][0], alone[1][1])))
+    of_same_rows = [RowPair(pair.chosen, pair.chosen) for pair in pairs]  # trees of the same shape: the same sums
+    without_nll = losses(pairs + of_same_rows, PreferenceLoss("sum", 0.7, 0.0, max_turns=1))
+    assert_same((alone[1], (without_nll[1][0], alone[1][1])))
     assert without_nll[1][1]["rewards/margins"] == pytest.approx(alone[1][1]["rewards/margins"])
     assert found[1][1]["nll"] != pytest.approx(alone[1][1]["nll"], abs=1e-3)
 
