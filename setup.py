@@ -47,6 +47,7 @@ setup(
         "requests>=2.32",
         "pyyaml>=6.0",
         "platformdirs>=4.3",
+        "filelock>=3.20",  # with which jax bounds the size of its cache of compiled programs
     ],
     extras_require={
         "dev": [

@@ -1,6 +1,6 @@
 """Grouped-query attention of query tokens over key slots, and its kernels.
 
-xla      scores are an array; any device, any slots (a KV cache)
+xla      any device; long rows block by block (`models.block_attention`), of short ones all scores are an array
 splash   TPU: Pallas flash attention, no array of scores (arXiv:2205.14135); interpreted on a CPU
 cudnn    NVIDIA: flash attention of cuDNN; bfloat16 or float16 compute
 
@@ -19,18 +19,16 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from models.block_attention import BLOCK, MASK_VALUE, SAVED_ATTENTION, block_attention
 from models.config import ModelError
 from models.sharding import activation_sharding
 
 AttentionName = Literal["xla", "splash", "cudnn"]
 ATTENTION = ("xla", "splash", "cudnn")
 
-MASK_VALUE = -0.7 * float(jnp.finfo(jnp.float32).max)
-"""Score of a masked slot: finite, so that a row that sees nothing yields no NaN in values or gradients."""
-
 LANES = 128  # of a TPU: splash reads whole blocks of this many tokens, and heads padded to it
 BLOCKS = (512, 256, LANES)
-SAVED_ATTENTION = "attention"  # what a remat policy may keep: the output of attention, and splash's logsumexp
+SHORT = 2 * BLOCK  # tokens of a row up to which kernel "xla" makes an array of all scores
 
 
 def causal_mask(slots_bt: Int[Array, "B T"], length: int) -> Bool[Array, "B T S"]:
@@ -118,6 +116,8 @@ def _xla(
 ) -> jax.Array:
     batch, tokens = q_btnh.shape[:2]
     first = 0 if tokens_axis is None else jax.lax.axis_index(tokens_axis) * tokens
+    if k_bsgh.shape[1] > SHORT:
+        return block_attention(q_btnh, k_bsgh, v_bsgh, first + jnp.arange(tokens), ends_bs)
     slots_bt = jnp.broadcast_to(first + jnp.arange(tokens), (batch, tokens))
     mask_bts = causal_mask(slots_bt, k_bsgh.shape[1])
     if ends_bs is not None:

@@ -18,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from colbench_env.types import BadInput
 from sweet_jax import processes
+from sweet_jax.compilation_cache import keep_compiled_programs
 
 AXES = ("data", "sequence", "tensor")
 MOST_EMULATED = 1024  # devices on one CPU; jax would start threads for any number
@@ -114,12 +115,14 @@ class DeviceReport:
 def start_devices(shape: MeshShape) -> DeviceReport:
     """Start jax with enough devices for `shape` and report them; call it before anything else uses jax.
 
-    Without an accelerator that many CPU devices are emulated, equally many in each process. BadInput if there are fewer
-    TPU or GPU devices than the mesh needs, or jax was already started with fewer CPU devices; with several processes,
-    unless each has the same number of devices and the mesh takes them all.
+    Compiled programs are kept (`sweet_jax.compilation_cache`). Without an accelerator that many CPU devices are
+    emulated, equally many in each process. BadInput if there are fewer TPU or GPU devices than the mesh needs, or jax
+    was already started with fewer CPU devices; with several processes, unless each has the same number of devices and
+    the mesh takes them all.
     """
     _hush_libtpu()
     _fix_cpu_threads(shape.size)
+    keep_compiled_programs()
     count = processes.count()
     _ask_for_cpu_devices(-(-shape.size // count))
     devices = jax.devices()
@@ -164,7 +167,9 @@ def _ask_for_cpu_devices(count: int) -> None:
 def _fix_cpu_threads(devices: int) -> None:
     # The CPU client has as many threads as the larger of NPROC (by default the cores) and its devices, and a long sum
     # is split among them: with as many as the whole mesh needs, its bits do not depend on how devices lie in processes.
-    os.environ.setdefault("NPROC", str(max(len(os.sched_getaffinity(0)), devices)))
+    told = os.environ.get("NPROC", "")
+    threads = int(told) if told.isdecimal() else len(os.sched_getaffinity(0))
+    os.environ["NPROC"] = str(max(threads, devices))
 
 
 def _hush_libtpu() -> None:

@@ -175,12 +175,14 @@ def _plan(rows: Sequence[TokenRow], batch_size: int, buckets: Sequence[int], mod
     for index, row in enumerate(rows):
         by_length.setdefault(bucket(len(row), buckets), []).append(index)
     if model.attention == "xla" and rows:
-        capacity = tree_capacity(max(map(len, rows)))
+        devices = model.mesh.shape["data"]
+        (whole,) = grow_trees(rows, sum(map(len, rows)))
+        capacity = tree_capacity(max(map(len, rows)), min(len(whole), batch_size * max(by_length)) // devices)
         trees = grow_trees(rows, capacity)
         separate = sum(length * -(-len(indices) // batch_size) * batch_size for length, indices in by_length.items())
         if len(trees) * capacity <= WORTH_SHARING * separate:
             size = max(1, batch_size * max(by_length) // capacity)
-            size = -(-size // model.mesh.shape["data"]) * model.mesh.shape["data"]
+            size = -(-size // devices) * devices
             return [_Batch(tuple(trees[at : at + size]), size, capacity, True) for at in range(0, len(trees), size)]
     single = [grow_trees(rows, len(row), [index])[0] for index, row in enumerate(rows)]
     return [

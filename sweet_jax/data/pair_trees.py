@@ -44,9 +44,12 @@ def prompt_key(pair: RowPair) -> bytes:
     return pair.chosen.ids[: int(np.argmax(turns > 0)) if turns.any() else len(turns)].tobytes()
 
 
-def pair_capacity(pairs: Sequence[RowPair]) -> int:
-    """Choose the tokens of a tree, enough for both rows of the longest pair."""
-    return tree_capacity(max(map(len, pairs), default=1))
+def pair_capacity(pairs: Sequence[RowPair], at_once: int = 1) -> int:
+    """Choose the tokens of a tree, enough for both rows of the longest pair; at_once: pairs that come together."""
+    longest = max(map(len, pairs), default=1)
+    forest = _Forest(pairs, tree_capacity(longest))
+    tokens = sum(len(tree) for part in forest.by_prompt() for tree in forest.grow([part]))
+    return tree_capacity(longest, tokens * at_once // max(1, len(pairs)))
 
 
 def count_tokens(pairs: Sequence[RowPair], buckets: Sequence[int], together: bool) -> tuple[int, int]:
@@ -56,20 +59,21 @@ def count_tokens(pairs: Sequence[RowPair], buckets: Sequence[int], together: boo
     """
     forest = _Forest(pairs, pair_capacity(pairs))
     parts = forest.by_prompt() if together else [[number] for number in range(len(pairs))]
-    trees = sum(len(tree) for part in parts for tree in forest.grow(part))
+    trees = sum(len(tree) for part in parts for tree in forest.grow([part]))
     return trees, sum(2 * bucket(len(pair), buckets) for pair in pairs)
 
 
 def plant_pairs(
     pairs: Sequence[RowPair], references: Sequence[np.ndarray], *, capacity: int, multiple: int, pad_id: int
 ) -> PairTrees:
-    """Plant the pairs of an update in trees, those after the same prompt together where there is room.
+    """Plant the pairs of an update in trees: those of one dialogue together where there is room, else those after the
+    same prompt, else as many of these as there is room for.
 
     references: log-probs under the reference of the tokens of each row: chosen 0, rejected 0, chosen 1, ...
     capacity: tokens of a tree; at least `pair_capacity`. multiple: the number of trees is a multiple of it.
     """
     forest = _Forest(pairs, capacity)
-    trees = join_trees([tree for part in forest.by_prompt() for tree in forest.grow(part)], capacity)
+    trees = join_trees(forest.grow(forest.by_prompt()), capacity)
     branches = [{number: branch for branch, number in enumerate(tree.slots, start=1)} for tree in trees]
     homes: dict[int, set[int]] = {}  # of each row; several where the pairs of a prompt did not fit one tree
     for place, tree in enumerate(trees):
@@ -118,21 +122,25 @@ class _Forest:
         self.sides = list(zip(numbers[::2], numbers[1::2], strict=True))
 
     def by_prompt(self) -> list[list[int]]:
-        """Group the numbers of the pairs by their prompts."""
+        """Group the numbers of the pairs by their prompts, those that begin alike beside one another."""
         groups: dict[bytes, list[int]] = {}
         for number, pair in enumerate(self.pairs):
             groups.setdefault(prompt_key(pair), []).append(number)
-        return list(groups.values())
+        return [groups[key] for key in sorted(groups, key=lambda key: np.frombuffer(key, np.int32).tolist())]
 
-    def grow(self, pairs: Sequence[int]) -> list[Tree]:
+    def grow(self, groups: Sequence[list[int]]) -> list[Tree]:
         """Grow one tree of the pairs with these numbers; where it would be too long, one of each half of them."""
+        pairs = [pair for group in groups for pair in group]
         numbers = sorted({number for pair in pairs for number in self.sides[pair]})
         trees = grow_trees(self.rows, self.capacity, numbers)
-        if len(trees) == 1:
+        if len(trees) <= 1:
             return trees
         if len(pairs) == 1:
             raise ValueError(f"a pair of {len(self.pairs[pairs[0]])} tokens does not fit a tree of {self.capacity}")
-        return [tree for half in (pairs[::2], pairs[1::2]) for tree in self.grow(half)]
+        if len(groups) == 1:
+            return [tree for half in (pairs[::2], pairs[1::2]) for tree in self.grow([half])]
+        half = len(groups) // 2
+        return [tree for part in (groups[:half], groups[half:]) for tree in self.grow(part)]
 
 
 def _few(number: int) -> int:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from colbench_env.types import BadInput
+from models.attention import SHORT
 from sweet_jax.data.batch import Leaf, TokenRow, default_buckets
 
 
@@ -137,13 +138,19 @@ def _behind_one_another(trees: Sequence[Tree]) -> Tree:
     )
 
 
-def tree_capacity(longest: int) -> int:
+MOST_ROWS = 8  # in length, of a tree
+
+
+def tree_capacity(longest: int, wanted: int = 0) -> int:
     """Choose the tokens of a tree for rows of at most `longest` tokens: room for two, as one of `default_buckets`.
 
-    More would share more, and each token would be compared with more that it does not see.
+    wanted: what would share all that can be shared. Long rows, whose attention costs what their tokens see
+    (`models.attention.SHORT`), are given so much, up to MOST_ROWS rows. In a tree of short ones each token is compared
+    with every other.
     """
-    sizes = default_buckets(4 * longest)
-    return min(size for size in sizes if size >= 2 * longest)
+    least = 2 * longest
+    size = min(max(least, wanted), MOST_ROWS * longest) if least > SHORT else least
+    return min(bucket for bucket in default_buckets(2 * size) if bucket >= size)
 
 
 def pad_trees(

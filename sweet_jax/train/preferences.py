@@ -72,14 +72,15 @@ def train_preference(
     )
 
     places = {index: place for place, index in enumerate(used)}
-    capacity = pair_capacity(pairs)
+    parts = model.mesh.shape["data"] * training.micro_batches
+    capacity = pair_capacity(pairs, training.batch_size // parts) if shared else 0
 
     def plant(indices: np.ndarray, longest: int) -> PairTrees:
         return plant_pairs(
             [pairs[index] for index in indices],
             [found[2 * places[int(index)] + side] for index in indices for side in (0, 1)],
             capacity=capacity,
-            multiple=model.mesh.shape["data"] * training.micro_batches,
+            multiple=parts,
             pad_id=pad_id,
         )
 
