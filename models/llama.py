@@ -5,7 +5,7 @@ output = model.apply(variables(params), tokens_bt, positions_bt)
 logits_btv = logits(output.hidden_btd, params, config, mesh)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -26,6 +26,7 @@ from models.lora import LORA, LoraConfig
 from models.parameters import parameter_table
 from models.rope import rotary_angles, rotate
 from models.sharding import constrain, head_axis
+from models.token_chunks import map_tokens
 
 REMAT_POLICIES: Mapping[str, Any] = {
     "full": None,
@@ -181,18 +182,26 @@ class Layer(nn.Module):
             shape = parameter_table(self.config)[f"layers/{path}"].shape[1:]
         return self.param(name, nn.initializers.zeros, shape)
 
-    def project(self, x_bti: Float[Array, "B T I"], name: str, path: str, cached: bool) -> Float[Array, "B T O"]:
-        """x W in the dtype of `x`, plus scale (x a) b where the parameters hold an adapter (arXiv:2106.09685, eq. 3).
+    def projection(self, name: str, path: str, cached: bool) -> Callable[[jax.Array], jax.Array]:
+        """Give the function x -> x W of [..., I], plus scale (x a) b where the parameters hold an adapter
+        (arXiv:2106.09685, eq. 3).
 
         Rows and tokens are one axis in the product, which halves XLA's backward pass on a CPU.
         """
-        x_mi, weight = x_bti.reshape(-1, x_bti.shape[-1]), self.weight(name, path, cached)
-        y_mo = multiply(x_mi, weight, self.mesh) if cached else x_mi @ weight.astype(x_bti.dtype)
+        weight, dtype = self.weight(name, path, cached).astype(self.compute_dtype), self.compute_dtype
+        a_ir = b_ro = None
         if self.lora is not None and self.has_variable(LORA, name):
             adapter: Any = self.get_variable(LORA, name)
-            a_ir, b_ro = adapter["a"].astype(x_bti.dtype), adapter["b"].astype(x_bti.dtype)
-            y_mo = y_mo + (x_mi @ a_ir) @ b_ro * self.lora.scale
-        return y_mo.reshape(*x_bti.shape[:-1], -1)
+            a_ir, b_ro = adapter["a"].astype(dtype), adapter["b"].astype(dtype)
+
+        def apply(x: jax.Array) -> jax.Array:
+            x_mi = x.reshape(-1, x.shape[-1])
+            y_mo = multiply(x_mi, weight, self.mesh) if cached else x_mi @ weight
+            if self.lora is not None and a_ir is not None:
+                y_mo = y_mo + (x_mi @ a_ir) @ b_ro * self.lora.scale
+            return y_mo.reshape(*x.shape[:-1], -1)
+
+        return apply
 
 
 class Block(Layer):
@@ -244,14 +253,18 @@ class Attention(Layer):
             mixed_btnh = checkpoint_name(mixed_btnh, SAVED_ATTENTION)
         mixed_btnh = constrain(mixed_btnh, mesh, "batch", tokens, axes.query, None)
         flat = constrain(mixed_btnh.reshape(*x_btd.shape[:2], -1), mesh, "batch", tokens, "heads")
-        return self.project(flat, "o", "attention/o", cache is not None), cache
+        project = self.projection("o", "attention/o", cache is not None)
+        return map_tokens(project, flat, mesh) if cache is None else project(flat), cache
 
     def _queries_keys_values(self, x_btd: jax.Array, cached: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         config, mesh, axes = self.config, self.mesh, head_axis(self.config, self.mesh)
         tokens, shape = None if cached else "tokens", x_btd.shape[:2]
 
         def heads(name: str, count: int, axis: str, head: str | None) -> jax.Array:
-            flat = constrain(self.project(x_btd, name, f"attention/{name}", cached), mesh, "batch", tokens, axis)
+            project = self.projection(name, f"attention/{name}", cached)
+            flat = constrain(
+                project(x_btd) if cached else map_tokens(project, x_btd, mesh), mesh, "batch", tokens, axis
+            )
             return constrain(flat.reshape(*shape, count, config.head_size), mesh, "batch", tokens, head, None)
 
         if not cached or not is_fused(config, mesh):
@@ -272,17 +285,19 @@ class Mlp(Layer):
     @nn.compact
     def __call__(self, x_btd: Float[Array, "B T D"], cached: bool) -> Float[Array, "B T D"]:
         """Compute what the mlp adds to the residual stream. cached: with weights in the layout of inference."""
-        tokens = None if cached else "tokens"
+        mesh, down = self.mesh, self.projection("down", "mlp/down", cached)
         if cached:  # of each device gate, then up
-            shape, tensor = x_btd.shape[:2], self.mesh.shape["tensor"]
-            both = constrain(self.project(x_btd, "gate_up", "mlp/gate_up", cached), self.mesh, "batch", None, "mlp")
-            both_btp2f = both.reshape(*shape, tensor, 2, -1)
-            inner_btf = (jax.nn.silu(both_btp2f[:, :, :, 0]) * both_btp2f[:, :, :, 1]).reshape(*shape, -1)
-        else:
-            gate_btf = self.project(x_btd, "gate", "mlp/gate", cached)
-            inner_btf = jax.nn.silu(gate_btf) * self.project(x_btd, "up", "mlp/up", cached)
-        inner_btf = constrain(inner_btf, self.mesh, "batch", tokens, "mlp")
-        return self.project(inner_btf, "down", "mlp/down", cached)
+            gate_up = self.projection("gate_up", "mlp/gate_up", cached)
+            both_btf = constrain(gate_up(x_btd), mesh, "batch", None, "mlp")
+            both_btp2f = both_btf.reshape(*x_btd.shape[:2], mesh.shape["tensor"], 2, -1)
+            inner_btf = jax.nn.silu(both_btp2f[:, :, :, 0]) * both_btp2f[:, :, :, 1]
+            return down(constrain(inner_btf.reshape(*x_btd.shape[:2], -1), mesh, "batch", None, "mlp"))
+        gate, up = (self.projection(name, f"mlp/{name}", cached) for name in ("gate", "up"))
+
+        def mlp(x_btd: jax.Array) -> jax.Array:
+            return down(constrain(jax.nn.silu(gate(x_btd)) * up(x_btd), mesh, "batch", "tokens", "mlp"))
+
+        return map_tokens(mlp, x_btd, mesh)
 
 
 def variables(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from models.llama import Llama, LlamaOutput, variables
 from models.sharding import activation_sharding
 from sweet_jax.data.trees import TreeBatch
 
-CHUNK_BYTES = 2**27
-"""Bytes of float32 logits that a device holds at one time; the backward pass holds about three times as many."""
+CHUNK_BYTES, CPU_CHUNK_BYTES = 2**27, 2**24
+"""Bytes of float32 logits that a device holds at one time, a CPU in its caches; the backward pass holds about three
+times as many."""
 
 MASKED_LOGIT = -1e30  # finite: of a vocabulary entry that an earlier chunk has had
 
@@ -195,4 +196,5 @@ class _Running(NamedTuple):
 def _chunk_size(hidden_btd: Array, model: Llama) -> int:
     """Choose the vocabulary entries of a chunk, a multiple of 128: a device's logits take CHUNK_BYTES at most."""
     positions = math.ceil(hidden_btd.shape[0] * hidden_btd.shape[1] / (model.mesh.size // model.mesh.shape["tensor"]))
-    return max(CHUNK_BYTES // (4 * positions) // 128, 1) * 128
+    size = CPU_CHUNK_BYTES if model.mesh.devices.flat[0].platform == "cpu" else CHUNK_BYTES
+    return max(size // (4 * positions) // 128, 1) * 128

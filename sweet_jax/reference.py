@@ -181,7 +181,8 @@ def _plan(rows: Sequence[TokenRow], batch_size: int, buckets: Sequence[int], mod
         trees = grow_trees(rows, capacity)
         separate = sum(length * -(-len(indices) // batch_size) * batch_size for length, indices in by_length.items())
         if len(trees) * capacity <= WORTH_SHARING * separate:
-            size = max(1, batch_size * max(by_length) // capacity)
+            most = max(1, batch_size * max(by_length) // capacity)
+            size = -(-len(trees) // -(-len(trees) // most))  # batches of equal size
             size = -(-size // devices) * devices
             return [_Batch(tuple(trees[at : at + size]), size, capacity, True) for at in range(0, len(trees), size)]
     single = [grow_trees(rows, len(row), [index])[0] for index, row in enumerate(rows)]

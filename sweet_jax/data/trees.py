@@ -138,19 +138,22 @@ def _behind_one_another(trees: Sequence[Tree]) -> Tree:
     )
 
 
-MOST_ROWS = 8  # in length, of a tree
+MOST_ROWS = 16  # in length, of a tree
 
 
 def tree_capacity(longest: int, wanted: int = 0) -> int:
     """Choose the tokens of a tree for rows of at most `longest` tokens: room for two, as one of `default_buckets`.
 
     wanted: what would share all that can be shared. Long rows, whose attention costs what their tokens see
-    (`models.attention.SHORT`), are given so much, up to MOST_ROWS rows. In a tree of short ones each token is compared
-    with every other.
+    (`models.attention.SHORT`), are given so much, up to MOST_ROWS rows, and an eighth more at most. In a tree of short
+    ones each token is compared with every other.
     """
     least = 2 * longest
-    size = min(max(least, wanted), MOST_ROWS * longest) if least > SHORT else least
-    return min(bucket for bucket in default_buckets(2 * size) if bucket >= size)
+    size = min(max(least, wanted), MOST_ROWS * longest)
+    if least <= SHORT or size == least:
+        return min(bucket for bucket in default_buckets(2 * least) if bucket >= least)
+    step = 2 ** max(0, size.bit_length() - 4)
+    return -(-size // step) * step
 
 
 def pad_trees(
