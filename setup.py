@@ -75,7 +75,8 @@ setup(
             "jax[tpu]>=0.10.2; sys_platform == 'linux' and platform_machine == 'x86_64'",
         ],
         "tpu": ["jax[tpu]>=0.10.2"],
-        "cuda": ["jax[cuda12]>=0.10.2"],
+        "cuda": ["jax[cuda13]>=0.10.2"],
+        "cuda12": ["jax[cuda12]>=0.10.2"],  # drivers before 580
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"],
         "serve": ["starlette>=1.0", "uvicorn>=0.50", "pydantic>=2.11"],
         "openai": ["openai>=2.0"],

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 
 from colbench_env.types import BadInput
+from launch.planning import gpu_compiler
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ CHIPS = {
     )
 }
 GPUS = ("h100",)
-GPU_STAND_INS = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4"}
-"""GPUs -> the v5p slice of as many chips whose compiler is asked how large the temporaries are."""
+GPU_STAND_INS = {1: "1x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4"}
+"""GPUs -> the v5p slice of as many chips whose compiler is asked where XLA's for GPUs is not installed."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class Topology:
         return self.chip.name in GPUS
 
     def compiled_for(self) -> Topology:
-        """Return the TPU slice that programs are compiled for: this one, or the stand-in for GPUs."""
-        return Topology(CHIPS["v5p"], GPU_STAND_INS[self.devices]) if self.is_gpu else self
+        """Return the slice that programs are compiled for: this one, or a stand-in for GPUs without their compiler."""
+        stands_in = self.is_gpu and not gpu_compiler.is_installed()
+        return Topology(CHIPS["v5p"], GPU_STAND_INS[self.devices]) if stands_in else self
 
     def __str__(self) -> str:
         return f"{self.chip.name}:{self.layout}"

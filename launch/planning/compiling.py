@@ -14,6 +14,7 @@ import jax
 
 from colbench_env.types import BadInput
 from launch.planning.chips import Topology
+from launch.planning.gpu_compiler import h100_devices
 from launch.planning.hlo import Collectives, collectives
 
 GIB = 2**30
@@ -50,6 +51,8 @@ class OutOfMemory:
 
 def slice_devices(topology: Topology) -> Sequence[jax.Device]:
     """Return the devices of the slice, to compile for. Raises BadInput without libtpu and for an unknown slice."""
+    if topology.is_gpu:
+        return h100_devices(topology.devices)
     if importlib.util.find_spec("libtpu") is None:
         raise BadInput(
             f"--topology={topology}: compiling for a TPU needs libtpu, which is not installed: "
@@ -92,8 +95,11 @@ def compile_program(lowered: jax.stages.Lowered) -> Compiled | OutOfMemory:
     memory, text = compiled.memory_analysis(), compiled.as_text()
     if memory is None or text is None:
         raise RuntimeError("the compiler tells neither memory nor HLO text of what it compiled")
-    # Not temp_size_in_bytes: it adds up temporaries that lie in the same place at different times.
-    return Compiled(memory.argument_size_in_bytes, memory.peak_memory_in_bytes, collectives(text), seconds)
+    # On TPUs not temp_size_in_bytes: it adds up temporaries that lie in the same place at different times. For GPUs it
+    # is the size of the one arena that they lie in, and there is no peak.
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    peak = memory.peak_memory_in_bytes or kept + memory.temp_size_in_bytes
+    return Compiled(memory.argument_size_in_bytes, peak, collectives(text), seconds)
 
 
 def _first_sentence(error: Exception) -> str:

@@ -13,14 +13,14 @@ LENGTHS = {"critic": 8192, "policy": 16_384, "score": 16_384, "sample": 4096}  #
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """Compile one stage of the pipeline for a TPU slice that need not be there, and say what it needs."""
+    """Compile one stage of the pipeline for TPUs or GPUs that need not be there, and say what it needs."""
 
     model: str = "llama-3.1-8b"
     """llama-3.1-8b, llama-3.1-70b, llama-3.2-1b, llama-3.2-3b, a config.json, or its directory."""
     stage: Literal["critic", "policy", "score", "sample"] = "critic"
     """A training step, log-probs of a batch, or turns after prompts."""
     topology: str = "v5e:4x4"
-    """GENERATION:LAYOUT with v4, v5e, v5p, v6e or tpu7x; h100:8 estimates eight 80 GB GPUs."""
+    """GENERATION:LAYOUT with v4, v5e, v5p, v6e or tpu7x; h100:8 is eight 80 GB GPUs."""
     mesh: str = "8x2"
     """DATAxTENSOR or data:4,sequence:2,tensor:2; its size is the slice's."""
     search: bool = False
@@ -43,8 +43,8 @@ class PlanConfig:
     """Type of activations."""
     remat: Literal["none", "full", "attention", "dots"] = "full"
     """What the backward pass computes again: nothing, all, all but attention, all but products with weights."""
-    attention: Literal["splash", "xla"] = "splash"
-    """Attention kernel, also of the prompts to sample."""
+    attention: Literal["auto", "splash", "cudnn", "xla"] = "auto"
+    """Attention kernel (auto: splash for TPUs, cuDNN's for GPUs)."""
     moment_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of Adam's moments."""
     lora_rank: int = 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from colbench_env.types import BadInput
@@ -11,6 +13,7 @@ from launch.planning.chips import Topology, parse_topology
 from launch.planning.compiling import OutOfMemory, compile_program, slice_devices
 from launch.planning.config import PlanConfig
 from launch.planning.flops import Flops, sampling_flops, scoring_flops, training_flops
+from launch.planning.gpu_compiler import as_on_h100
 from launch.planning.programs import device_bytes, make_program, replicated_share
 from launch.planning.report import Plan
 from launch.planning.shapes import network
@@ -27,8 +30,19 @@ def make_plan(config: PlanConfig, say: Callable[[str], None] = lambda line: None
     Raises BadInput and ModelError before anything is compiled.
     """
     topology, shape, llama = parse_topology(config.topology), parse_mesh(config.mesh), network(config.model)
+    config = with_kernel(config, topology)
     check(config, topology, shape, llama)
     return compiled_plan(config, topology, shape, llama, say)
+
+
+def with_kernel(config: PlanConfig, topology: Topology) -> PlanConfig:
+    """Put the kernel that "auto" means for the slice's compiler in its place."""
+    if config.attention != "auto":
+        return config
+    on_gpu = topology.compiled_for().is_gpu
+    return replace(
+        config, attention="splash" if not on_gpu else "cudnn" if config.compute_dtype == "bfloat16" else "xla"
+    )
 
 
 def check(config: PlanConfig, topology: Topology, shape: MeshShape, llama: LlamaConfig) -> None:
@@ -50,6 +64,8 @@ def check(config: PlanConfig, topology: Topology, shape: MeshShape, llama: Llama
             f"a batch of {rows} {'pairs' if config.trains else 'rows'} cannot be divided into {split}a data axis of "
             f"{shape.data}: it must be a multiple of {parts}"
         )
+    if config.attention == "cudnn" and shape.sequence > 1:
+        raise BadInput(f"mesh {shape}: attention 'cudnn' does not split the tokens of a row; use {shape.folded()}")
     block = LANES if config.attention == "splash" and shape.sequence > 1 else 1
     if config.tokens % (shape.sequence * block):
         raise BadInput(
@@ -105,12 +121,13 @@ def compiled_plan(
     config: PlanConfig, topology: Topology, shape: MeshShape, llama: LlamaConfig,
     say: Callable[[str], None] = lambda line: None,
 ) -> Plan:  # fmt: skip
-    """Compile the plan of one mesh; on GPUs with the temporaries of the stand-in (`chips.GPU_STAND_INS`)."""
+    """Compile the plan of one mesh; for GPUs without their compiler on a stand-in (`chips.GPU_STAND_INS`)."""
     begun = time.monotonic()
     mesh = make_mesh(shape, slice_devices(topology.compiled_for()))
     say(f"1/3 the slice {topology.compiled_for()} described: {time.monotonic() - begun:.0f} s")
     begun, program = time.monotonic(), make_program(config, llama, mesh)
-    lowered = program.lower()
+    with as_on_h100() if topology.compiled_for().is_gpu else contextlib.nullcontext():
+        lowered = program.lower()
     say(f"2/3 stage {config.stage} of {config.model} on mesh {shape} traced: {time.monotonic() - begun:.0f} s")
     say("3/3 compiling, which takes from seconds to minutes")
     result = compile_program(lowered)
@@ -136,7 +153,7 @@ def compiled_plan(
         collectives=found,
         gathered_logits=0 if found is None else len(found.gathered_logits(llama.vocab_size, llama.hidden_size)),
         compile_seconds=result.seconds,
-        estimate=topology.is_gpu,
+        estimate=topology.compiled_for() != topology,
         notes=notes,
     )
 
@@ -158,9 +175,9 @@ def _what(config: PlanConfig, shape: MeshShape) -> dict[str, Any]:
 
 def _notes(topology: Topology, llama: LlamaConfig, mesh: Any) -> tuple[str, ...]:
     notes = [head_axis(llama, mesh).report]
-    if topology.is_gpu:
+    if topology.compiled_for() != topology:
         notes.append(
-            f"temporaries and collectives are those of the same program compiled for {topology.compiled_for()}, since "
-            "XLA for GPUs needs GPUs; parameters and optimiser state are exact"
+            f"temporaries and collectives are those of the same program compiled for {topology.compiled_for()}, as XLA "
+            "for GPUs is not installed (pip install '.[cuda]'); parameters and optimiser state are exact"
         )
     return tuple(notes)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from launch.planning.config import PlanConfig
+from models.attention import AttentionName
 from models.config import LlamaConfig
 from models.inference import inference_shapes
 from models.kv_cache import BLOCK
@@ -50,7 +51,8 @@ def make_program(config: PlanConfig, network: LlamaConfig, mesh: Mesh) -> Progra
     dtype, lora = jnp.dtype(config.compute_dtype), None
     if config.lora_rank and config.trains:
         lora = LoraConfig(config.lora_rank, LORA_ALPHA)
-    model = Llama(network, mesh, dtype, config.remat, attention=config.attention, lora=lora)
+    kernel = cast(AttentionName, config.attention)  # "auto" has been replaced: `planning.with_kernel`
+    model = Llama(network, mesh, dtype, config.remat, attention=kernel, lora=lora)
     return _score(config, model) if config.stage == "score" else _train(config, model)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from colbench_env.types import BadInput
 from launch.planning.chips import Topology, parse_topology
 from launch.planning.config import PlanConfig
-from launch.planning.planning import check, compiled_plan
+from launch.planning.planning import check, compiled_plan, with_kernel
 from launch.planning.report import GIB, Plan
 from launch.planning.shapes import network
 from models.config import LlamaConfig, ModelError
@@ -41,6 +41,7 @@ def search(config: PlanConfig) -> Plan:
     Raises BadInput where no mesh goes with slice and batch, or none of those compiled fits.
     """
     topology, llama = parse_topology(config.topology), network(config.model)
+    config = with_kernel(config, topology)
     found = candidates(config, topology, llama)
     limit = topology.chip.memory_gib * GIB
     hopeful = [candidate for candidate in found if candidate.least_bytes <= limit]

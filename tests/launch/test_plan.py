@@ -12,7 +12,7 @@ import pytest
 
 from launch import plan
 from launch.common import cli
-from launch.planning import compiling
+from launch.planning import compiling, gpu_compiler
 from launch.planning.chips import parse_topology
 from launch.planning.compiling import slice_devices
 from launch.planning.config import PlanConfig
@@ -136,6 +136,19 @@ def test_a_slice_that_libtpu_does_not_know_is_one_sentence(run):
     assert (status, out) == (2, "")
     assert errors.startswith("error: --topology=v6e:1x2: libtpu knows no such slice: ")
     assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not gpu_compiler.is_installed(), reason="needs jax's plugin for CUDA: pip install '.[cuda]'")
+@pytest.mark.parametrize("stage", ["critic", "score", "sample"])
+def test_a_stage_is_compiled_for_gpus_that_are_not_there(run, small, stage):
+    flags = (f"--model={small}", "--topology=h100:4", "--mesh=2x2", "--max-length=128", f"--stage={stage}")
+    status, out, errors = run(*flags, "--new-tokens=8", "--json")
+    assert status == 0, errors
+    told = json.loads(out)
+    assert told["fits"] and not told["estimate"]
+    assert told["temporary_bytes"] > 0
+    assert told["collectives"]["all-gather" if stage == "critic" else "all-reduce"]["sent_bytes"] > 0
 
 
 @pytest.mark.slow

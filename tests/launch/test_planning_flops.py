@@ -6,7 +6,9 @@ import pytest
 
 from colbench_env.types import BadInput
 from launch.planning.chips import CHIPS, parse_topology
+from launch.planning.config import PlanConfig
 from launch.planning.flops import RECOMPUTED, Flops, sampling_flops, scoring_flops, training_flops
+from launch.planning.planning import with_kernel
 from launch.planning.shapes import SHAPES, network
 from models.config import LlamaConfig
 from models.llama import REMAT_POLICIES
@@ -74,8 +76,20 @@ def test_a_network_is_also_read_from_a_file_and_an_unknown_name_lists_the_known_
 def test_a_slice_counts_its_devices_as_jax_does():
     devices = {text: parse_topology(text).devices for text in ("v5e:4x4", "v5p:2x2x2", "tpu7x:2x2x1", "h100:8")}
     assert devices == {"v5e:4x4": 16, "v5p:2x2x2": 8, "tpu7x:2x2x1": 8, "h100:8": 8}
-    assert str(parse_topology("h100:8").compiled_for()) == "v5p:2x2x2"
-    assert parse_topology("h100:8").compiled_for().devices == 8
+
+
+def test_gpus_are_compiled_for_themselves_or_for_a_slice_of_as_many_chips(monkeypatch):
+    for installed, expected in ((True, "h100:8"), (False, "v5p:2x2x2")):
+        monkeypatch.setattr("launch.planning.gpu_compiler.is_installed", lambda installed=installed: installed)
+        assert str(parse_topology("h100:8").compiled_for()) == expected
+        assert parse_topology("h100:8").compiled_for().devices == 8
+    monkeypatch.setattr("launch.planning.gpu_compiler.is_installed", lambda: True)
+    asked = {"bfloat16": "cudnn", "float32": "xla"}
+    for dtype, kernel in asked.items():
+        config = PlanConfig(topology="h100:8", compute_dtype=dtype)
+        assert with_kernel(config, parse_topology(config.topology)).attention == kernel
+    tpu = PlanConfig()
+    assert with_kernel(tpu, parse_topology(tpu.topology)).attention == "splash"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +97,7 @@ def test_a_slice_counts_its_devices_as_jax_does():
     [
         ("v5e", r"--topology=v5e cannot be read, expected GENERATION:LAYOUT such as v5e:4x4"),
         ("v9:2x2", r"there is no chip 'v9' in the table, expected one of v4, v5e, v5p, v6e, tpu7x, h100"),
-        ("h100:7", r"expected h100:N for one of 4, 8, 16, 32, 64 GPUs"),
+        ("h100:7", r"expected h100:N for one of 1, 4, 8, 16, 32, 64 GPUs"),
     ],
 )
 def test_a_slice_that_is_none_is_refused(text, sentence):
