@@ -11,6 +11,7 @@ Any set of rows is such a forest: several trees stand one after another in one r
 other. Log-probs, losses and gradients are those of separate rows, up to rounding (tests/sweet_jax/test_trees.py).
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -60,11 +61,10 @@ class TreeBatch:
 def grow_trees(rows: Sequence[TokenRow], capacity: int, numbers: Iterable[int] | None = None) -> list[Tree]:
     """Grow trees of at most `capacity` tokens that hold the rows, or those with the given numbers.
 
-    Rows are taken in the order of their ids, so that neighbours share most; a tree that is full ends, and the next one
-    begins with a whole row. BadInput for a row that is longer than `capacity`.
+    Rows are taken so that neighbours share most; a tree that is full ends, and the next one begins with a whole row.
+    BadInput for a row that is longer than `capacity`.
     """
-    chosen = list(range(len(rows)) if numbers is None else numbers)
-    order = sorted(chosen, key=lambda number: rows[number].ids.astype(">i4").tobytes())
+    order = _depth_first(rows, range(len(rows)) if numbers is None else numbers)
     trees: list[Tree] = []
     growing = _Growing(capacity)
     for number in order:
@@ -78,8 +78,36 @@ def grow_trees(rows: Sequence[TokenRow], capacity: int, numbers: Iterable[int] |
     return [*trees, growing.finish()] if order else trees
 
 
+def _depth_first(rows: Sequence[TokenRow], numbers: Iterable[int]) -> list[int]:
+    """Order the rows as a tree has them, of each branching first the branch with the longest row.
+
+    So the dialogue that candidates branch off from stands in one piece, and they see few blocks of it.
+    """
+    order = sorted(numbers, key=lambda number: rows[number].ids.astype(">i4").tobytes())
+    shared = np.array([0, *(_common(rows[a].ids, rows[b].ids) for a, b in itertools.pairwise(order))])
+    found, open_ranges = [], [(0, len(order))]
+    while open_ranges:
+        start, end = open_ranges.pop()
+        if end - start <= 1:
+            found += order[start:end]
+            continue
+        inner = shared[start + 1 : end]
+        ends = [start, *(start + 1 + np.flatnonzero(inner == inner.min())).tolist(), end]
+        branches = list(itertools.pairwise(ends))
+        branches.sort(key=lambda branch: max(len(rows[number]) for number in order[slice(*branch)]))
+        open_ranges += branches  # the longest is taken next
+    return found
+
+
+def _common(one: np.ndarray, other: np.ndarray) -> int:
+    """Count the tokens that both begin with."""
+    limit = min(len(one), len(other))
+    differs = np.flatnonzero(one[:limit] != other[:limit])
+    return int(differs[0]) if differs.size else limit
+
+
 class _Growing:
-    """A tree to which rows are added in the order of their ids."""
+    """A tree to which rows are added depth first."""
 
     def __init__(self, capacity: int):
         self.capacity, self.size = capacity, 0
@@ -89,9 +117,7 @@ class _Growing:
 
     def add(self, number: int, ids: np.ndarray) -> bool:
         """Add a row, or return False where there is no room for it."""
-        limit = min(len(ids), len(self.last))
-        differs = np.flatnonzero(ids[:limit] != self.last[:limit])
-        common = int(differs[0]) if differs.size else limit
+        common = _common(ids, self.last)
         new = len(ids) - common
         if self.size + new > self.capacity:
             return False
