@@ -80,7 +80,7 @@ class Ours:
         start_devices(shape)
         mesh = make_mesh(shape)
         loaded = load_llama(directory, mesh, jnp.float32)
-        self.model, self.params = Llama(loaded.config, mesh, remat="full"), loaded.params
+        self.model, self.params = Llama(loaded.config, mesh, remat="attention"), loaded.params
         self.layout = shardings_of(self.params)
         self.objective = tree_preference_objective(self.model, PreferenceLoss("sum", BETA, 0.0, max_turns=1))
         training = Training(learning_rate=LEARNING_RATE, warmup_ratio=0.0, min_lr_ratio=1.0, max_grad_norm=1e9)
