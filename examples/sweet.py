@@ -33,6 +33,7 @@ Deviations from the product (`python -m launch.train`), whose losses these are, 
     only (product: at every end token of the model), and draws with one key a batch (product: one a dialogue).
   - Log-probs go through all logits [B, T, V] at once (product: chunks of the vocabulary), which differs in the last
     bits; those of the reference are computed in each update (product: once, kept on disk).
+  - Each row is computed from its first token, in the sampler, too (product: what rows begin with alike, once).
   - Rows are padded to multiples of 64 tokens, and an epoch's incomplete last batch is left out (product: filled up).
 
 Names end in the axes of their arrays: B rows, P pairs, T tokens, K turns, V vocabulary, N new tokens, D hidden size.
