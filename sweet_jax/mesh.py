@@ -167,6 +167,8 @@ def _ask_for_cpu_devices(count: int) -> None:
 def _fix_cpu_threads(devices: int) -> None:
     # The CPU client has as many threads as the larger of NPROC (by default the cores) and its devices, and a long sum
     # is split among them: with as many as the whole mesh needs, its bits do not depend on how devices lie in processes.
+    if not jax.distributed.is_initialized() or devices > MOST_EMULATED:
+        return
     told = os.environ.get("NPROC", "")
     threads = int(told) if told.isdecimal() else len(os.sched_getaffinity(0))
     os.environ["NPROC"] = str(max(threads, devices))
