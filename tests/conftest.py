@@ -17,6 +17,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+# As many threads in processes that tests start, whatever their devices, as in the tests' own with its eight: long sums
+# are split among threads, and tests compare bits.
+os.environ.setdefault("NPROC", "8")
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 

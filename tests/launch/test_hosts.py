@@ -92,7 +92,7 @@ def ended(process: subprocess.Popen) -> tuple[int, list[str]]:
 @pytest.fixture(scope="module")
 def processes(optimised):
     """Starts them, and kills at the end what still goes on."""
-    started = Processes({"XLA_FLAGS": ""})
+    started = Processes({"XLA_FLAGS": "", "NPROC": ""})
     yield started
     started.kill_all()
 
