@@ -1,5 +1,7 @@
 """The blocks of the cache, and attention over them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +47,15 @@ def test_a_network_with_a_cache_asks_for_weights_laid_out_for_it(tiny, mesh_of, 
         )  # fmt: skip
 
 
+@functools.cache  # so that a shape is compiled once
+def attention_of(tiny, mesh):
+    def run(q, k, v, keys, values, table_bj, position_bt):
+        reading = plan_reading(KVCache((keys,), (values,), table_bj), position_bt, mesh)
+        return cached_attention(q, k, v, keys, values, reading, tiny, mesh)
+
+    return jax.jit(run)
+
+
 def read(tiny, mesh, table_bj, position_bt, held, seed, dtype=jnp.float32):
     """Attention over blocks filled at random, and the same over rows put together by hand."""
     rows, tokens = position_bt.shape
@@ -56,8 +67,8 @@ def read(tiny, mesh, table_bj, position_bt, held, seed, dtype=jnp.float32):
 
     q, k, v = (normal(rows, tokens, n, tiny.head_size) for n in (tiny.num_heads, 2, 2))
     keys, values = normal(blocks, 2, tiny.head_size, BLOCK), normal(blocks, 2, BLOCK, tiny.head_size)
-    reading = plan_reading(KVCache((keys,), (values,), jnp.asarray(table_bj)), jnp.asarray(position_bt), mesh)
-    found, new_keys, new_values = cached_attention(q, k, v, keys, values, reading, tiny, mesh)
+    run = attention_of(tiny, mesh)
+    found, new_keys, new_values = run(q, k, v, keys, values, jnp.asarray(table_bj), jnp.asarray(position_bt))
     own = np.arange(rows) // (rows // mesh.shape["data"]) * (blocks // mesh.shape["data"])  # first block of the device
     k_bsgh = np.asarray(keys.swapaxes(2, 3)[table_bj + own[:, None]]).swapaxes(2, 3).reshape(rows, room, 2, -1).copy()
     v_bsgh = np.asarray(values[table_bj + own[:, None]]).swapaxes(2, 3).reshape(rows, room, 2, -1).copy()
