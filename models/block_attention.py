@@ -97,7 +97,7 @@ def _scores(q_gmh: Array, k_gch: Array, blocks: Blocks, item: Array) -> Array:
     slot_c = jax.lax.dynamic_slice_in_dim(blocks.slot_q, query * BLOCK, BLOCK)[:, None]
     end_c = jax.lax.dynamic_slice(blocks.end_bs, (row, key * BLOCK), (1, BLOCK))
     sees_cc = (key * BLOCK + jnp.arange(BLOCK) <= slot_c) & (slot_c < end_c)
-    score_gmc = jnp.einsum("gmh,gch->gmc", q_gmh, k_gch, preferred_element_type=jnp.float32) * q_gmh.shape[-1] ** -0.5
+    score_gmc = _product("gmh,gch->gmc", q_gmh, k_gch) * q_gmh.shape[-1] ** -0.5
     score_grcc = score_gmc.reshape(q_gmh.shape[0], -1, BLOCK, BLOCK)
     return jnp.where(sees_cc, score_grcc, MASK_VALUE).reshape(score_gmc.shape)
 

@@ -24,11 +24,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from models.hf_io import load_llama
+from benchmarks.peers import load_on_one_device
 from models.inference import inference_params
 from models.llama import Llama
 from sweet_jax.generation import LockstepEngine, Request, Sampling
-from sweet_jax.mesh import MeshShape, make_mesh, start_devices
 
 NEW = 64
 Ids = list[list[int]]
@@ -38,10 +37,7 @@ class Ours:
     """The engine, with rows and room as asked. No token ends a turn, so that both sides draw as many."""
 
     def __init__(self, directory: Path):
-        shape = MeshShape(1, 1)
-        start_devices(shape)
-        mesh = make_mesh(shape)
-        loaded = load_llama(directory, mesh, jnp.float32)
+        mesh, loaded = load_on_one_device(directory)
         self.model = Llama(loaded.config, mesh, remat="none")
         self.params = inference_params(loaded.params, loaded.config, mesh, jnp.float32)
 

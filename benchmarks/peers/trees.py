@@ -34,11 +34,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.peers import load_on_one_device
 from models.hf_io import load_llama
 from models.llama import Llama
 from sweet_jax.data.batch import RowPair, TokenRow, default_buckets
 from sweet_jax.data.pair_trees import PairTrees, pair_capacity, plant_pairs
-from sweet_jax.mesh import MeshShape, make_mesh, put_rows, start_devices
+from sweet_jax.mesh import put_rows
 from sweet_jax.reference import reference_logps
 from sweet_jax.train.loop import shardings_of
 from sweet_jax.train.objectives import PreferenceLoss
@@ -76,10 +77,7 @@ class Ours:
     """The network, its weights and an update of it."""
 
     def __init__(self, directory: Path):
-        shape = MeshShape(1, 1)
-        start_devices(shape)
-        mesh = make_mesh(shape)
-        loaded = load_llama(directory, mesh, jnp.float32)
+        mesh, loaded = load_on_one_device(directory)
         self.model, self.params = Llama(loaded.config, mesh, remat="attention"), loaded.params
         self.layout = shardings_of(self.params)
         self.objective = tree_preference_objective(self.model, PreferenceLoss("sum", BETA, 0.0, max_turns=1))
