@@ -76,7 +76,7 @@ class Collectives:
 
 
 @dataclass
-class _Instruction:
+class Instruction:
     name: str
     opcode: str
     shape: str
@@ -85,15 +85,15 @@ class _Instruction:
 
 
 @dataclass
-class _Computation:
+class Computation:
     name: str
-    instructions: dict[str, _Instruction] = field(default_factory=dict)
+    instructions: dict[str, Instruction] = field(default_factory=dict)
     root: str = ""
 
 
 def collectives(text: str) -> Collectives:
     """Find the collectives in the HLO text of a compiled program (`compiled.as_text()`)."""
-    computations, entry = _parse(text)
+    computations, entry = parse(text)
     found: dict[str, Collective] = {}
     unknown: list[str] = []
 
@@ -107,11 +107,11 @@ def collectives(text: str) -> Collectives:
                 continue
             inner = times
             if instruction.opcode == "while":
-                trips = _trip_count(computations, computations[name], instruction)
+                trips = trip_count(computations, computations[name], instruction)
                 if trips is None:
                     unknown.append(_where(instruction))
                 inner *= 1 if trips is None else trips
-            for called in _called(instruction):
+            for called in called_by(instruction):
                 if called in computations:
                     walk(called, inner)
 
@@ -119,13 +119,14 @@ def collectives(text: str) -> Collectives:
     return Collectives(tuple(found.values()), tuple(unknown))
 
 
-def _parse(text: str) -> tuple[Mapping[str, _Computation], str]:
-    computations: dict[str, _Computation] = {}
+def parse(text: str) -> tuple[Mapping[str, Computation], str]:
+    """Read the computations of an HLO text, and the name of the first to run."""
+    computations: dict[str, Computation] = {}
     entry, current = "", None
     for line in text.splitlines():
         header = _COMPUTATION.match(line)
         if header:
-            current = computations[header[2]] = _Computation(header[2])
+            current = computations[header[2]] = Computation(header[2])
             entry = header[2] if header[1] else entry
         elif current is not None and (found := _INSTRUCTION.match(line)):
             instruction = _instruction(found[2], found[3])
@@ -136,18 +137,18 @@ def _parse(text: str) -> tuple[Mapping[str, _Computation], str]:
     return computations, entry
 
 
-def _instruction(name: str, text: str) -> _Instruction:
+def _instruction(name: str, text: str) -> Instruction:
     # The result's type comes first and may be a tuple with comments; layouts hold parentheses, as {1,0:T(8,128)}, but
     # never a space before them, as the opcode has.
     end = _closing(text, 0) if text.startswith("(") else text.index(" ")
     shape = text[:end]
     found = _OPCODE.match(text[end:])
     if not found:
-        return _Instruction(name, "", shape, (), text)
+        return Instruction(name, "", shape, (), text)
     start = end + found.end() - 1
     stop = _closing(text, start)
     operands = tuple(re.findall(r"%([\w.-]+)", text[start:stop]))
-    return _Instruction(name, found[1], shape, operands, text[start:])
+    return Instruction(name, found[1], shape, operands, text[start:])
 
 
 def _closing(text: str, start: int) -> int:
@@ -159,7 +160,7 @@ def _closing(text: str, start: int) -> int:
     return len(text)
 
 
-def _chain(instruction: _Instruction) -> str:
+def _chain(instruction: Instruction) -> str:
     """Return what the pieces of a collective that is spread over several fusions share, "" for any other collective.
 
     Some pieces stand in loops that the collective itself does not belong to, so it runs as often as the piece that runs
@@ -170,7 +171,8 @@ def _chain(instruction: _Instruction) -> str:
     return f"{chain[0]} {channel[0]}" if chain and channel else ""
 
 
-def _called(instruction: _Instruction) -> Iterator[str]:
+def called_by(instruction: Instruction) -> Iterator[str]:
+    """Name the computations that an instruction runs as kernels of their own."""
     if instruction.opcode in ("reduce", "all-reduce", "sort", "scatter", "select-and-scatter", "map"):
         return
     yield from _CALLED.findall(instruction.rest)
@@ -178,30 +180,36 @@ def _called(instruction: _Instruction) -> Iterator[str]:
         yield from re.findall(r"%?([\w.-]+)", names)
 
 
-def _where(instruction: _Instruction) -> str:
+def _where(instruction: Instruction) -> str:
     found = re.search(r'op_name="([^"]*)"', instruction.rest)
     return found[1] if found else instruction.name
 
 
-def _arrays(shape: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def arrays_of(shape: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """List the arrays of a shape.
+
+    In: "(f32[2,3]{1,0}, s32[])". Out: (("f32", (2, 3)), ("s32", ())).
+    """
     return tuple(
         (dtype, tuple(int(size) for size in sizes.split(",") if size)) for dtype, sizes in _ARRAY.findall(shape)
     )
 
 
-def _bytes(dtype: str, dimensions: Sequence[int]) -> int:
+def array_bytes(dtype: str, dimensions: Sequence[int]) -> int:
+    """Count the bytes of an array."""
     digits = re.search(r"\d+", dtype)
     bits = DTYPE_BITS.get(dtype, int(digits[0]) if digits else 0)
     return math.prod(dimensions) * bits // 8
 
 
-def _collective(kind: str, computation: str, instruction: _Instruction, times: int) -> Collective:
-    arrays = tuple(array for array in _arrays(instruction.shape) if array[1] or len(_arrays(instruction.shape)) == 1)
+def _collective(kind: str, computation: str, instruction: Instruction, times: int) -> Collective:
+    arrays = arrays_of(instruction.shape)
+    arrays = tuple(array for array in arrays if array[1] or len(arrays) == 1)
     if instruction.opcode.endswith("-start") and instruction.shape.startswith("("):
         # (operand, result, context ...): the larger of the two sides that carry data
-        arrays = (max(arrays, key=lambda array: _bytes(*array)),)
+        arrays = (max(arrays, key=lambda array: array_bytes(*array)),)
     group = _group_size(instruction.rest)
-    size = sum(_bytes(*array) for array in arrays)
+    size = sum(array_bytes(*array) for array in arrays)
     if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
         kind = "reduce-scatter"  # the TPU compiler writes one as a fusion of an all-reduce and a slice
     elif kind == "reduce-scatter":
@@ -228,7 +236,7 @@ def _group_size(rest: str) -> int:
     return 1
 
 
-def _trip_count(computations: Mapping[str, _Computation], outer: _Computation, loop: _Instruction) -> int | None:
+def trip_count(computations: Mapping[str, Computation], outer: Computation, loop: Instruction) -> int | None:
     """Count the rounds of a while loop: from its backend config, or from "counter < bound" in its condition."""
     if found := _TRIPS.search(loop.rest):
         return int(found[1])
@@ -242,7 +250,7 @@ def _trip_count(computations: Mapping[str, _Computation], outer: _Computation, l
     return min(bounds) if bounds else None
 
 
-def _compares(condition: _Computation, name: str) -> Iterator[_Instruction]:
+def _compares(condition: Computation, name: str) -> Iterator[Instruction]:
     instruction = condition.instructions.get(name)
     if instruction is None:
         return
@@ -254,7 +262,7 @@ def _compares(condition: _Computation, name: str) -> Iterator[_Instruction]:
 
 
 def _bound(
-    compare: _Instruction, condition: _Computation, body: _Computation, outer: _Computation, loop: _Instruction
+    compare: Instruction, condition: Computation, body: Computation, outer: Computation, loop: Instruction
 ) -> int | None:
     direction = re.search(r"direction=(\w+)", compare.rest)
     if direction is None or direction[1] not in ("LT", "GT") or len(compare.operands) != 2:
@@ -266,7 +274,7 @@ def _bound(
     return -(-max(0, last - (first or 0)) // _step(counter, condition, body))
 
 
-def _step(counter: str, condition: _Computation, body: _Computation) -> int:
+def _step(counter: str, condition: Computation, body: Computation) -> int:
     """Return what a round of the loop adds to its counter: more than 1 where the compiler unrolled it."""
     instruction, root = condition.instructions.get(counter), body.instructions.get(body.root)
     if instruction is None or root is None or root.opcode != "tuple" or instruction.opcode != "get-tuple-element":
@@ -279,11 +287,11 @@ def _step(counter: str, condition: _Computation, body: _Computation) -> int:
     return max(total, 1)
 
 
-def _index(get_tuple_element: _Instruction) -> int:
+def _index(get_tuple_element: Instruction) -> int:
     return int(re.search(r"index=(\d+)", get_tuple_element.rest)[1])  # type: ignore[index]
 
 
-def _value(name: str, condition: _Computation, outer: _Computation, loop: _Instruction) -> int | None:
+def _value(name: str, condition: Computation, outer: Computation, loop: Instruction) -> int | None:
     """Return the constant that a name stands for when the loop starts: in its condition, or among its operands."""
     instruction = condition.instructions.get(name)
     if instruction is None:
@@ -303,6 +311,6 @@ def _value(name: str, condition: _Computation, outer: _Computation, loop: _Instr
     return _constant(source) if source is not None and source.opcode == "constant" else None
 
 
-def _constant(instruction: _Instruction) -> int | None:
+def _constant(instruction: Instruction) -> int | None:
     found = re.match(r"\((-?\d+)\)", instruction.rest)
     return int(found[1]) if found else None

@@ -1,6 +1,7 @@
 """The blocks of the cache, and attention over them."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from models.attention import attend
 from models.cached_attention import cached_attention, group_size, plan_reading
 from models.config import ModelError
 from models.kv_cache import KVCache, init_blocks, init_cache
+from models.paged_attention import has_kernel
 
 BLOCK = 4
 
@@ -48,15 +50,16 @@ def test_a_network_with_a_cache_asks_for_weights_laid_out_for_it(tiny, mesh_of, 
 
 
 @functools.cache  # so that a shape is compiled once
-def attention_of(tiny, mesh):
+def attention_of(tiny, mesh, kernel):
     def run(q, k, v, keys, values, table_bj, position_bt):
         reading = plan_reading(KVCache((keys,), (values,), table_bj), position_bt, mesh)
-        return cached_attention(q, k, v, keys, values, reading, tiny, mesh)
+        with mock.patch("models.cached_attention.has_kernel", return_value=kernel):  # interpreted on a CPU
+            return cached_attention(q, k, v, keys, values, reading, tiny, mesh)
 
     return jax.jit(run)
 
 
-def read(tiny, mesh, table_bj, position_bt, held, seed, dtype=jnp.float32):
+def read(tiny, mesh, table_bj, position_bt, held, seed, dtype=jnp.float32, kernel=False):
     """Attention over blocks filled at random, and the same over rows put together by hand."""
     rows, tokens = position_bt.shape
     blocks, room = held, table_bj.shape[1] * BLOCK
@@ -67,7 +70,7 @@ def read(tiny, mesh, table_bj, position_bt, held, seed, dtype=jnp.float32):
 
     q, k, v = (normal(rows, tokens, n, tiny.head_size) for n in (tiny.num_heads, 2, 2))
     keys, values = normal(blocks, 2, tiny.head_size, BLOCK), normal(blocks, 2, BLOCK, tiny.head_size)
-    run = attention_of(tiny, mesh)
+    run = attention_of(tiny, mesh, kernel)
     found, new_keys, new_values = run(q, k, v, keys, values, jnp.asarray(table_bj), jnp.asarray(position_bt))
     own = np.arange(rows) // (rows // mesh.shape["data"]) * (blocks // mesh.shape["data"])  # first block of the device
     k_bsgh = np.asarray(keys.swapaxes(2, 3)[table_bj + own[:, None]]).swapaxes(2, 3).reshape(rows, room, 2, -1).copy()
@@ -83,6 +86,24 @@ def read(tiny, mesh, table_bj, position_bt, held, seed, dtype=jnp.float32):
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**20), tokens=st.sampled_from([1, 3, 16]), shape=st.sampled_from([(1, 1), (4, 2), (2, 4)]))
 def test_attention_over_blocks_is_attention_over_rows(tiny, mesh_of, seed, tokens, shape):
+    check_random_rows(tiny, mesh_of, seed, tokens, shape)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**20), shape=st.sampled_from([(1, 1), (4, 2), (2, 4)]))
+def test_the_kernel_for_gpus_computes_the_same(tiny, mesh_of, seed, shape):
+    check_random_rows(tiny, mesh_of, seed, 1, shape, kernel=True)
+
+
+def test_the_kernel_is_for_one_token_a_row_on_a_gpu(mesh_of):
+    on_gpu = mock.Mock(spec=Mesh, devices=np.array([mock.Mock(platform="gpu")]))
+    assert has_kernel(on_gpu, 1, 64, 128)
+    assert not has_kernel(on_gpu, 16, 64, 128)
+    assert not has_kernel(on_gpu, 1, 80, 128)  # no power of 2
+    assert not has_kernel(mesh_of(1, 1), 1, 64, 128)
+
+
+def check_random_rows(tiny, mesh_of, seed, tokens, shape, kernel=False):
     random, rows, room = np.random.default_rng(seed), 8, 8
     own = rows // shape[0]
     table_bj = np.concatenate([random.permutation(own * room).reshape(own, room) for _ in range(shape[0])])
@@ -90,7 +111,9 @@ def test_attention_over_blocks_is_attention_over_rows(tiny, mesh_of, seed, token
     position_bt = start_b[:, None] + np.arange(tokens)
     length_b = random.integers(0, tokens + 1, rows)  # some rows idle, some are padded
     position_bt = np.where(np.arange(tokens) < length_b[:, None], position_bt, room * BLOCK)
-    found, expected, _, _ = read(tiny, mesh_of(*shape), table_bj.astype(np.int32), position_bt, rows * room, seed)
+    found, expected, _, _ = read(
+        tiny, mesh_of(*shape), table_bj.astype(np.int32), position_bt, rows * room, seed, kernel=kernel
+    )
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 

@@ -1,0 +1,119 @@
+"""Attention of one new token a row over the blocks of a cache, as a kernel for NVIDIA GPUs (Pallas, Triton).
+
+A kernel of a row, a key/value head and a share of the row's blocks reads these once from where they lie, with a
+running softmax (arXiv:1805.02867); what the shares give is joined at the end (flash decoding, arXiv:2311.01282). No
+block is gathered, written or read that the row does not hold, so that a step costs what is alive.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from models.block_attention import MASK_VALUE
+
+KERNELS = 512  # at once, a few for each of an H100's 132 multiprocessors: few rows are read in several shares
+MOST_SHARES = 16
+LOG2_E = math.log2(math.e)
+LEAST = 16  # rows, columns and inner size of a product on a tensor core
+
+
+def has_kernel(mesh: Mesh, tokens: int, size: int, block: int) -> bool:
+    """Whether the kernel computes calls of `tokens` tokens a row, heads of that size and blocks of that many tokens."""
+    powers = all(number >= LEAST and number & (number - 1) == 0 for number in (size, block))
+    return mesh.devices.flat[0].platform == "gpu" and tokens == 1 and powers
+
+
+def paged_attention(
+    q_bgrh: Float[Array, "B N R H"],
+    keys_pghc: Float[Array, "P G H C"],
+    values_pgch: Float[Array, "P G C H"],
+    head_n: Int[Array, " N"],
+    table_bj: Int[Array, "B J"],
+    length_b: Int[Array, " B"],
+    interpret: bool = False,
+) -> Float[Array, "B N R H"]:
+    """Average the values of each row's first `length` slots, with weights softmax(q k), in float32.
+
+    q: already scaled; its R heads at n read key/value head head[n]. table: the blocks of a row in their order, of C
+    slots each; a row of length 0 gives zeros. interpret: compute on a CPU what the kernel would.
+    """
+    (rows, groups, *head), room = q_bgrh.shape, table_bj.shape[1]
+    shares = min(MOST_SHARES, room, max(1, KERNELS // (rows * groups)))
+    grid = (rows, groups, shares)
+
+    def whole(*shape: int) -> pl.BlockSpec:
+        return pl.BlockSpec(shape, lambda b, g, s: (0,) * len(shape))
+
+    def out(*shape: int) -> pl.BlockSpec:
+        return pl.BlockSpec((None, None, None, *shape), lambda b, g, s: (b, g, s) + (0,) * len(shape))
+
+    sum_bgsrh, total_bgsr, most_bgsr = pl.pallas_call(
+        functools.partial(_read_share, shares=shares),
+        grid=grid,
+        in_specs=[
+            pl.BlockSpec((None, None, *head), lambda b, g, s: (b, g, 0, 0)),
+            whole(*keys_pghc.shape),
+            whole(*values_pgch.shape),
+            pl.BlockSpec((1,), lambda b, g, s: (g,)),
+            pl.BlockSpec((None, room), lambda b, g, s: (b, 0)),
+            pl.BlockSpec((1,), lambda b, g, s: (b,)),
+        ],
+        out_specs=[out(*head), out(head[0]), out(head[0])],
+        out_shape=[jax.ShapeDtypeStruct((*grid, *shape), jnp.float32) for shape in (head, head[:1], head[:1])],
+        compiler_params=None if interpret else plgpu.CompilerParams(num_warps=4, num_stages=3),
+        interpret=interpret,
+        name="paged_attention",
+    )(q_bgrh, keys_pghc, values_pgch, head_n, table_bj, length_b)
+    shrink_bgsr = jnp.exp(most_bgsr - most_bgsr.max(2, keepdims=True))
+    total_bgr = (total_bgsr * shrink_bgsr).sum(2)
+    return (sum_bgsrh * shrink_bgsr[..., None]).sum(2) / jnp.maximum(total_bgr, 1e-30)[..., None]
+
+
+def _read_share(
+    q_ref: Any,  # [R, H]
+    keys_ref: Any,  # [P, G, H, C]
+    values_ref: Any,  # [P, G, C, H]
+    head_ref: Any,  # [1]
+    table_ref: Any,  # [J]
+    length_ref: Any,  # [1]
+    sum_ref: Any,  # [R, H]
+    total_ref: Any,  # [R]
+    most_ref: Any,  # [R]
+    shares: int,
+) -> None:
+    """Read the blocks of one share: what softmax adds up, the sum of its weights and its largest score."""
+    # A tensor core wants 16 rows and more: the last one is computed several times, and written as often.
+    repeats, size_c = q_ref.shape[0], keys_ref.shape[3]
+    row_m = jnp.minimum(jnp.arange(max(LEAST, 1 << (repeats - 1).bit_length())), repeats - 1)
+    q_mh, head, length = q_ref[row_m], head_ref[0], length_ref[0]
+    blocks = pl.cdiv(length, size_c)
+    each = pl.cdiv(blocks, shares)
+    first = pl.program_id(2) * each
+    dot = functools.partial(jnp.dot, preferred_element_type=jnp.float32, precision=jax.lax.Precision.HIGHEST)
+
+    def one_block(j: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        sum_mh, total_m, most_m = carry
+        block = table_ref[j]
+        k_hc, v_ch = keys_ref[block, head].astype(q_mh.dtype), values_ref[block, head].astype(q_mh.dtype)
+        slot_c = j * size_c + jnp.arange(size_c)
+        score_mc = jnp.where((slot_c < length)[None, :], dot(q_mh, k_hc), MASK_VALUE)
+        new_m = jnp.maximum(most_m, score_mc.max(1))
+        weight_mc = jnp.exp2((score_mc - new_m[:, None]) * LOG2_E)
+        shrink_m = jnp.exp2((most_m - new_m) * LOG2_E)
+        mixed_mh = dot(weight_mc.astype(q_mh.dtype), v_ch)
+        return sum_mh * shrink_m[:, None] + mixed_mh, total_m * shrink_m + weight_mc.sum(1), new_m
+
+    start = (
+        jnp.zeros(q_mh.shape, jnp.float32),
+        jnp.zeros(row_m.shape, jnp.float32),
+        jnp.full(row_m.shape, MASK_VALUE, jnp.float32),
+    )
+    sum_mh, total_m, most_m = jax.lax.fori_loop(first, jnp.minimum(first + each, blocks), one_block, start)
+    sum_ref[row_m], total_ref[row_m], most_ref[row_m] = sum_mh, total_m, most_m
