@@ -22,7 +22,7 @@ from colbench_env.grading import Grade, Grader
 from colbench_env.humans import SimulatorRequest, UserSimulator
 from colbench_env.prompts import load_prompt
 from colbench_env.simulator_health import leaks
-from colbench_env.tasks import append_rows, read_complete, write_rows
+from colbench_env.tasks import SyncTimer, append_rows, read_complete, write_rows
 from colbench_env.terminal_text import shorten
 from colbench_env.thoughts import UnfinishedThought, without_thoughts
 from colbench_env.types import BadInput, NoReply, Task, Trajectory, Verdict, replace_lone_surrogates
@@ -254,7 +254,7 @@ def play_many(
     if on_begin is not None:
         on_begin(len(wanted) - len(missing), len(wanted))
 
-    one_at_a_time = threading.Lock()
+    one_at_a_time, sync = threading.Lock(), SyncTimer()
 
     def attempt(place: int) -> Trajectory | EpisodeFailed:
         task, sample = wanted[place]
@@ -264,7 +264,8 @@ def play_many(
             result = failure
         if output:
             with one_at_a_time:  # in this thread: what was under way when the run is stopped is kept, too
-                append_rows(output if isinstance(result, Trajectory) else failures_file(output), [result])
+                failed = isinstance(result, EpisodeFailed)
+                append_rows(failures_file(output) if failed else output, [result], sync=failed or sync.due())
         return result
 
     with ThreadPoolExecutor(threads) as pool:

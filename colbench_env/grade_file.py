@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from colbench_env.episodes import with_grade
 from colbench_env.grading import Grade
 from colbench_env.locking import locked
-from colbench_env.tasks import append_rows, read_complete, scan_lines
+from colbench_env.tasks import SyncTimer, append_rows, read_complete, scan_lines
 from colbench_env.types import BadInput, Trajectory
 
 GRADE_KEYS = ("grader", "verdicts", "tests", "page")  # what a grade adds to a row, besides its reward
@@ -72,6 +72,7 @@ def grade_rows(
     found |= {index: rows[index] for index in range(len(done), len(rows)) if not wanted[index]}
     remaining = [index for index in range(len(done), len(rows)) if wanted[index]]
     written, graded, total = len(done), sum(wanted[: len(done)]), sum(wanted)
+    sync = SyncTimer()
 
     def write_ready() -> None:
         nonlocal written
@@ -79,7 +80,9 @@ def grade_rows(
         while ready in found:
             ready += 1
         if target is not None:
-            append_rows(target, [found[index] for index in range(written, ready)])
+            append_rows(
+                target, [found[index] for index in range(written, ready)], sync=sync.due() or ready == len(rows)
+            )
         written = ready
 
     def keep(position: int, grade: Grade) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from colbench_env.episodes import EpisodeFailed, already_played, failures_file
 from colbench_env.locking import locked
-from colbench_env.tasks import append_rows, read_complete, write_rows
+from colbench_env.tasks import SyncTimer, append_rows, read_complete, write_rows
 from colbench_env.types import Task, Trajectory
 
 Result = Trajectory | EpisodeFailed
@@ -112,7 +112,7 @@ async def play_into(
     FailedInARow).
     """
     remaining = iter(episodes)
-    failed_in_a_row = 0
+    failed_in_a_row, sync = 0, SyncTimer()
 
     async def work() -> None:
         nonlocal failed_in_a_row
@@ -123,7 +123,7 @@ async def play_into(
                 result = failure
             failed = isinstance(result, EpisodeFailed)
             if output is not None:
-                append_rows(failures_file(output) if failed else output, [result])
+                append_rows(failures_file(output) if failed else output, [result], sync=failed or sync.due())
             failed_in_a_row = failed_in_a_row + 1 if failed else 0
             on_done(result)
             if failed_in_a_row >= FAILURES_IN_A_ROW:

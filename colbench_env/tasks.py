@@ -9,6 +9,7 @@ import math
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from colbench_env.types import (
 RowT = TypeVar("RowT", Task, Trajectory, Pair, Candidates, Ranked)
 FoundT = TypeVar("FoundT", covariant=True)
 
+SYNC_SECONDS = 1.0
 BOM = b"\xef\xbb\xbf"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -143,8 +145,11 @@ def write_rows(path: str | Path, rows: Iterable[JsonRow]) -> None:
         _fail(path, "write", problem)
 
 
-def append_rows(path: str | Path, rows: Iterable[JsonRow]) -> None:
+def append_rows(path: str | Path, rows: Iterable[JsonRow], sync: bool = True) -> None:
     """Append these rows, on the disk when it returns. Raises BadInput, and then has added none of them.
+
+    sync: False leaves it to the system when they get to the disk: they outlive this process, however it ends, but the
+    last ones not a machine that loses its power.
 
     Examples:
         >>> for name in ("Add one.", "Add two."):
@@ -158,12 +163,12 @@ def append_rows(path: str | Path, rows: Iterable[JsonRow]) -> None:
     try:
         # Unbuffered: after a failed write no buffer is left that closing the file would try to write again.
         with open(path, "ab+", buffering=0) as file:
-            _append(file, block)
+            _append(file, block, sync)
     except OSError as problem:
         _fail(path, "write", problem)
 
 
-def _append(file: BinaryIO, block: bytes) -> None:
+def _append(file: BinaryIO, block: bytes, sync: bool) -> None:
     end = file.seek(0, os.SEEK_END)
     if end and _last_byte(file, end) != b"\n":
         block = b"\n" + block
@@ -171,11 +176,26 @@ def _append(file: BinaryIO, block: bytes) -> None:
         rest = memoryview(block)
         while rest:
             rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
     except OSError:
         with suppress(OSError):
             file.truncate(end)
         raise
+
+
+class SyncTimer:
+    """Says when rows that come one by one are brought to the disk: once a second, as each alone costs milliseconds."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether SYNC_SECONDS have passed since it last was due."""
+        if time.monotonic() - self._last < SYNC_SECONDS:
+            return False
+        self._last = time.monotonic()
+        return True
 
 
 def _last_byte(file: BinaryIO, end: int) -> bytes:

@@ -1,10 +1,12 @@
-"""What transformers and TRL make of the rows of `benchmarks.peers.trees`: a process of its own, asked over stdin.
+"""What transformers and TRL make of the rows of `peers.trees` and `peers.training`: a process of its own, asked over
+stdin.
 
 A line of JSON asks, a line answers with seconds of the clock and of the processor, and what the process has held at
 most. Nothing of this project is imported, so that any Python with `benchmarks/peers/trl.txt` will do.
 
     score    log-probs of the last tokens of each row: one full row each, rows of one length together
     policy   an update of DPO, one full row each: TRL's DPOTrainer, or without TRL the same loss on transformers
+    nll      an update of the next-token loss on whole rows of one length, in one batch
 """
 
 from __future__ import annotations
@@ -59,21 +61,37 @@ class TorchSide:
         return found
 
     def policy(
-        self, pairs: Sequence[dict[str, list[int]]], beta: float, learning_rate: float, gradients: str = ""
+        self,
+        pairs: Sequence[dict[str, list[int]]],
+        beta: float,
+        learning_rate: float,
+        gradients: str = "",
+        precomputed: bool = False,
+        at_once: int = 1,
     ) -> dict[str, Any]:
-        """Make one update on the pairs, a pair at a time; gradients: the file to save them in, "" for none."""
+        """Make one update on the pairs.
+
+        gradients: the file to save them in, "" for none. precomputed: the reference's log-probs are there before the
+        clock starts (TRL only). at_once: pairs that are computed together.
+        """
         self.model = None  # TRL holds two
         try:
             import trl  # noqa: F401
         except ImportError:
             told = self._plain_update(pairs, beta, learning_rate, gradients)
         else:
-            told = self._trl_update(pairs, beta, learning_rate, gradients)
+            told = self._trl_update(pairs, beta, learning_rate, gradients, precomputed, at_once)
         self.model = self.load().eval()
         return told
 
     def _trl_update(
-        self, pairs: Sequence[dict[str, list[int]]], beta: float, learning_rate: float, gradients: str
+        self,
+        pairs: Sequence[dict[str, list[int]]],
+        beta: float,
+        learning_rate: float,
+        gradients: str,
+        precomputed: bool,
+        at_once: int,
     ) -> dict[str, Any]:
         from datasets import Dataset
         from transformers import AutoTokenizer, TrainerCallback
@@ -100,7 +118,8 @@ class TorchSide:
         timer = Clock()
         with tempfile.TemporaryDirectory() as folder:
             config = DPOConfig(
-                output_dir=folder, per_device_train_batch_size=1, gradient_accumulation_steps=len(pairs), max_steps=1,
+                output_dir=folder, per_device_train_batch_size=at_once, max_steps=1,
+                gradient_accumulation_steps=len(pairs) // at_once, precompute_ref_log_probs=precomputed,
                 beta=beta, learning_rate=learning_rate, max_grad_norm=0.0, gradient_checkpointing=False, bf16=False,
                 report_to=[], save_strategy="no", use_cpu=True, max_length=None, disable_tqdm=True,
                 warmup_steps=0, lr_scheduler_type="constant", weight_decay=0.0, dataloader_drop_last=False,
@@ -111,6 +130,23 @@ class TorchSide:
             )  # fmt: skip
             loss = trainer.train().training_loss
         return {"clock": timer.clock, "processor": timer.processor, "loss": loss, "peer": "TRL DPOTrainer"}
+
+    def nll(self, rows: Sequence[list[int]], learning_rate: float) -> dict[str, Any]:
+        """Make one update on rows of one length."""
+        self.model = None
+        model = self.load().train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+        ids = torch.tensor(rows)
+
+        def update() -> float:
+            loss = model(ids, labels=ids, use_cache=False).loss
+            loss.backward()
+            optimizer.step()
+            return float(loss.detach())
+
+        times, loss = seconds(update)
+        self.model = self.load().eval()
+        return {**times, "loss": loss, "peer": "transformers and torch"}
 
     def _plain_update(
         self, pairs: Sequence[dict[str, list[int]]], beta: float, learning_rate: float, gradients: str
@@ -158,11 +194,11 @@ def main() -> None:
     side = TorchSide(sys.argv[1])
     for line in sys.stdin:
         asked = json.loads(line)
-        if asked.pop("do") == "score":
+        if (do := asked.pop("do")) == "score":
             told, found = seconds(lambda asked=asked: side.score(asked["rows"], asked["last"], asked["at_once"]))
             told["logps"] = np.array(found).tolist()
         else:
-            told = side.policy(**asked)
+            told = getattr(side, do)(**asked)
         told["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(told), file=out, flush=True)
 

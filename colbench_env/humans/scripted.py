@@ -4,6 +4,7 @@ The task's `hidden_information` has one fact a line, `topic: sentence`, e.g. `ro
 about a topic has a second line, `topic?: sentence`: what is said when it is asked about for the first time.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -57,10 +58,15 @@ def first_topic(question: str, keywords: Mapping[str, Sequence[str]]) -> str | N
     found = None
     for topic, words in keywords.items():
         for word in words:
-            match = re.search(rf"(?<!\w){re.escape(word)}", question, re.IGNORECASE)
+            match = _at_a_start(word).search(question)
             if match and (best is None or (match.start(), -len(word)) < best):
                 best, found = (match.start(), -len(word)), topic
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _at_a_start(word: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(word)}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

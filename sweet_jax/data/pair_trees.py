@@ -88,7 +88,7 @@ def plant_pairs(
         for tree in trees
     ]
     batch = pad_trees(trees, wanted, count, capacity, pad_id)
-    tokens, sides = batch.before_bm.shape, (count, _few(max(map(len, held))))
+    tokens, sides = batch.before_bm.shape, (count, _power_of_4(max(map(len, held))))
     planted = PairTrees(
         batch,
         *(np.zeros(tokens, dtype) for dtype in (np.int32, np.int32, np.float32)),
@@ -144,5 +144,10 @@ class _Forest:
 
 
 def _few(number: int) -> int:
-    """Round a number of trees or pairs up to one of few, so that few programs are compiled."""
+    """Round a number of trees up to one of few, so that few programs are compiled."""
     return min(size for size in default_buckets(2 * number, smallest=1) if size >= number)
+
+
+def _power_of_4(number: int) -> int:
+    """Round a number of pairs up, to fewer yet: they cost little."""
+    return 4 ** max(1, ((number - 1).bit_length() + 1) // 2)

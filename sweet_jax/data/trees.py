@@ -187,8 +187,8 @@ def pad_trees(
 ) -> TreeBatch:
     """Pad trees to one batch of `count`, each to `length` tokens.
 
-    wanted: of each tree the (token before, token) slots whose log-probs are wanted, int32 [n, 2]; M is the smallest of
-    `default_buckets` that holds the most of them. shared: False where every tree is one row, which needs no ends.
+    wanted: of each tree the (token before, token) slots whose log-probs are wanted, int32 [n, 2]; M is `wanted_size` of
+    the most of them. shared: False where every tree is one row, which needs no ends.
     """
     tokens_bt = np.full((count, length), pad_id, np.int32)
     position_bt = np.tile(np.arange(length, dtype=np.int32), (count, 1))
@@ -204,8 +204,8 @@ def pad_trees(
 
 
 def wanted_size(most: int) -> int:
-    """Round the number of wanted tokens of a tree up, so that few programs are compiled."""
-    return min(size for size in default_buckets(max(64, 2 * most)) if size >= most)
+    """Round the number of wanted tokens of a tree up to a power of 2, so that few programs are compiled."""
+    return max(64, 1 << (most - 1).bit_length())
 
 
 def action_slots(tree: Tree, rows: Sequence[TokenRow]) -> Int32[np.ndarray, "n 2"]:
