@@ -113,7 +113,7 @@ def main() -> None:
 
         def nll(number: int) -> tuple[dict, float]:
             state = ours.first()
-            rows = [row([], ids) for ids in rows_of(number)]
+            rows = [row(ids[:1], ids[1:]) for ids in rows_of(number)]
             batch = put_rows(pad_rows(rows, NLL_LENGTH, pad_id=0, nll="all"), mesh)
 
             def update() -> float:
