@@ -3,12 +3,13 @@
 Both draw greedily in float32, alternately, after a round that is not counted (it compiles). Seconds are of the
 processor, as the machine may have other work; ratios are of each round, the peer's over ours. The last line is JSON.
 
-    dialogues   the next turn of 32 dialogues, prompts of 64 to 512 tokens, 64 new tokens, rows with room for --room
+    dialogues   the next turn of 32 dialogues, prompts of 64 to 512 tokens, 64 new tokens, rows with room for --room;
+                with --tunix also against tunix's sampler under that Python, whose rows are as long
     candidates  16 candidates of 64 tokens after one prompt of 1,000
     turns       the third to the tenth turn of a dialogue: its cache kept, against every turn read again (ours, both)
     rows        tokens a second of 64 rows, and of 16 (ours, both)
 
-Needs `pip install torch`. tunix is not run here.
+Needs `pip install torch`; --tunix a Python with benchmarks/peers/tunix.txt.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers import load_on_one_device
+from benchmarks.peers import Peer, load_on_one_device
 from models.inference import inference_params
 from models.llama import Llama
 from sweet_jax.generation import LockstepEngine, Request, Sampling
@@ -75,21 +76,41 @@ class Transformers:
         return told[:, longest:].tolist()
 
 
-def seconds(work: Callable[[int], Ids], number: int) -> tuple[float, Ids]:
-    """Return the processor's seconds that the work of a round takes, and what it gives."""
-    started = time.process_time()
-    found = work(number)
-    return time.process_time() - started, found
+class Tunix:
+    """tunix's sampler in a process of its own, whose seconds are its processor's."""
+
+    def __init__(self, python: str, directory: Path, room: int):
+        self.peer = Peer(python, "tunix_side.py", directory, room)
+
+    def draw(self, prompts: Sequence[list[int]]) -> tuple[float, Ids]:
+        """Draw turns after each prompt, in one batch; seconds and turns."""
+        told = self.peer.ask("draw", prompts=prompts, new=NEW)
+        return told["processor"], told["ids"]
+
+
+def timed(work: Callable[[int], Ids]) -> Callable[[int], tuple[float, Ids]]:
+    """Have the work of a round tell the processor's seconds that it takes."""
+
+    def run(number: int) -> tuple[float, Ids]:
+        started = time.process_time()
+        found = work(number)
+        return time.process_time() - started, found
+
+    return run
 
 
 def compare(
-    name: str, ours: Callable[[int], Ids], theirs: Callable[[int], Ids], rounds: int, same: bool = True
+    name: str,
+    ours: Callable[[int], tuple[float, Ids]],
+    theirs: Callable[[int], tuple[float, Ids]],
+    rounds: int,
+    same: bool = True,
 ) -> dict[str, Any]:
-    """Run both alternately; round 0 is not counted."""
+    """Run both alternately, each telling its seconds and turns; round 0 is not counted."""
     mine, peer, equal = [], [], []
     for number in range(rounds + 1):
-        ours_s, found = seconds(ours, number)
-        theirs_s, expected = seconds(theirs, number)
+        ours_s, found = ours(number)
+        theirs_s, expected = theirs(number)
         if number:
             mine.append(ours_s)
             peer.append(theirs_s)
@@ -98,7 +119,7 @@ def compare(
     told = {"ours_s": mine, "peer_s": peer, "ratios": ratios, "ratio": statistics.median(ratios)}
     if same:
         told["same"] = min(equal)
-    print(f"{name:12} ours {statistics.median(mine):7.1f} s  peer {statistics.median(peer):7.1f} s  "
+    print(f"{name:16} ours {statistics.median(mine):7.1f} s  peer {statistics.median(peer):7.1f} s  "
           f"ratio {told['ratio']:.2f} {[round(r, 2) for r in ratios]}"
           + (f"  same texts {told['same']:.0%}" if same else ""), flush=True)  # fmt: skip
     return told
@@ -110,6 +131,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face directory of a Llama")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--room", type=int, default=2048, help="tokens that a row has room for")
+    parser.add_argument("--tunix", default="", help="Python that has tunix; default: it is not run")
     parser.add_argument("--only", default="dialogues,candidates,turns,rows")
     told = parser.parse_args()
     wanted, ours = told.only.split(","), Ours(told.model)
@@ -125,10 +147,18 @@ def main() -> None:
         lengths, engine = np.linspace(64, 512, 32).astype(int).tolist(), ours.engine(32, told.room)
         found["dialogues"] = compare(
             "dialogues",
-            lambda seed: ours.draw(engine, prompts(seed, lengths)),
-            lambda seed: peer.draw(prompts(seed, lengths)),
+            timed(lambda seed: ours.draw(engine, prompts(seed, lengths))),
+            timed(lambda seed: peer.draw(prompts(seed, lengths))),
             told.rounds,
         )
+        if told.tunix:
+            tunix = Tunix(told.tunix, told.model, told.room)
+            found["dialogues_tunix"] = compare(
+                "dialogues, tunix",
+                timed(lambda seed: ours.draw(engine, prompts(seed, lengths))),
+                lambda seed: tunix.draw(prompts(seed, lengths)),
+                told.rounds,
+            )
     if "candidates" in wanted and peer is not None:
         engine = ours.engine(16, told.room)
 
@@ -139,23 +169,23 @@ def main() -> None:
 
         found["candidates"] = compare(
             "candidates",
-            candidates,
-            lambda seed: peer.draw(prompts(seed, [1000]), samples=16, sample=True),
+            timed(candidates),
+            timed(lambda seed: peer.draw(prompts(seed, [1000]), samples=16, sample=True)),
             told.rounds,
             same=False,
         )
     if "turns" in wanted:
         found["turns"] = compare(
             "turns",
-            lambda seed: play(ours, ours.engine(1, told.room), prompts(seed, [200, *[40] * 9]), session=True),
-            lambda seed: play(ours, ours.engine(1, told.room), prompts(seed, [200, *[40] * 9]), session=False),
+            timed(lambda seed: play(ours, ours.engine(1, told.room), prompts(seed, [200, *[40] * 9]), session=True)),
+            timed(lambda seed: play(ours, ours.engine(1, told.room), prompts(seed, [200, *[40] * 9]), session=False)),
             told.rounds,
         )
     if "rows" in wanted:
         found["rows"] = compare(
             "rows",
-            lambda seed: ours.draw(ours.engine(64, told.room), prompts(seed, [16] * 64)),
-            lambda seed: ours.draw(ours.engine(16, told.room), prompts(seed, [16] * 64)),
+            timed(lambda seed: ours.draw(ours.engine(64, told.room), prompts(seed, [16] * 64))),
+            timed(lambda seed: ours.draw(ours.engine(16, told.room), prompts(seed, [16] * 64))),
             told.rounds,
         )
     print(json.dumps(found))

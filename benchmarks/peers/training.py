@@ -25,7 +25,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.peers.trees import BETA, LEARNING_RATE, TOTAL_STEPS, Ours, Peer, ratio, row, seconds
+from benchmarks.peers import Peer
+from benchmarks.peers.trees import BETA, LEARNING_RATE, TOTAL_STEPS, Ours, ratio, row, seconds
 from sweet_jax.data.batch import RowPair, pad_rows
 from sweet_jax.mesh import put_rows
 from sweet_jax.train.objectives import nll_objective
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--lengths", default="512,2048", help="tokens of a pair's rows")
     parser.add_argument("--only", default="pairs,known,nll")
     told = parser.parse_args()
-    ours, peer, wanted = Ours(told.model), Peer(told.peer, told.model), told.only.split(",")
+    ours, peer, wanted = Ours(told.model), Peer(told.peer, "torch_side.py", told.model), told.only.split(",")
     vocabulary = ours.model.config.vocab_size
     found: dict[str, Any] = {"pairs": PAIRS}
 

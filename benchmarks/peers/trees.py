@@ -22,7 +22,6 @@ import json
 import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers import load_on_one_device
+from benchmarks.peers import Peer, load_on_one_device
 from models.hf_io import load_llama
 from models.llama import Llama
 from sweet_jax.data.batch import RowPair, TokenRow, default_buckets
@@ -51,26 +50,6 @@ from sweet_jax.train.tree_objective import tree_preference_objective
 PLACES, CANDIDATES, NEW, BATCH = 8, 16, 64, 8
 BETA, LEARNING_RATE = 0.1, 1e-6
 TOTAL_STEPS = 1_000_000  # of the schedule, which is constant
-
-
-class Peer:
-    """`benchmarks/peers/torch_side.py` under a Python of its own."""
-
-    def __init__(self, python: str, model: Path):
-        script = Path(__file__).with_name("torch_side.py")
-        self.process = subprocess.Popen(
-            [python, str(script), str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True,
-        )  # fmt: skip
-
-    def ask(self, do: str, **what: Any) -> dict[str, Any]:
-        """Have the work done there."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        print(json.dumps({"do": do, **what}), file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            sys.exit(f"error: the peer ended with status {self.process.wait()} while it was asked to {do}")
-        return json.loads(answer)
 
 
 class Ours:
@@ -176,7 +155,7 @@ def main() -> None:
     parser.add_argument("--peer-pairs", type=int, default=1, help="of the eight pairs of a place that the peer makes")
     parser.add_argument("--only", default="score,policy")
     told = parser.parse_args()
-    ours, peer = Ours(told.model), Peer(told.peer, told.model)
+    ours, peer = Ours(told.model), Peer(told.peer, "torch_side.py", told.model)
     random = np.random.default_rng(0)
     vocabulary = ours.model.config.vocab_size
     found: dict[str, Any] = {"length": told.length, "places": PLACES, "candidates": CANDIDATES, "new_tokens": NEW}
