@@ -1,7 +1,8 @@
 """Grouped-query attention of query tokens over key slots, and its kernels.
 
 xla      any device; long rows block by block (`models.block_attention`), of short ones all scores are an array
-splash   TPU: Pallas flash attention, no array of scores (arXiv:2205.14135); interpreted on a CPU
+splash   TPU: Pallas flash attention, no array of scores (arXiv:2205.14135), of trees a kernel of our own
+         (`models.block_kernels`); interpreted on a CPU
 cudnn    NVIDIA: flash attention of cuDNN; bfloat16 or float16 compute
 
 Every kernel runs on the rows, tokens and heads that its device holds (`sharded`): keys and values of a row are gathered
@@ -19,12 +20,13 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from models.block_attention import BLOCK, MASK_VALUE, SAVED_ATTENTION, block_attention
+from models.block_attention import BLOCK, MASK_VALUE, SAVED_ATTENTION, Form, block_attention
 from models.config import ModelError
 from models.sharding import activation_sharding
 
 AttentionName = Literal["xla", "splash", "cudnn"]
 ATTENTION = ("xla", "splash", "cudnn")
+TREES = ("xla", "splash")  # the kernels that compute rows that are trees
 
 LANES = 128  # of a TPU: splash reads whole blocks of this many tokens, and heads padded to it
 BLOCKS = (512, 256, LANES)
@@ -52,24 +54,27 @@ def causal_attention(
 ) -> Float[Array, "B T N H"]:
     """Each token's values averaged over the tokens before it and itself (see `attend`), by the kernel of that name.
 
-    ends_bt: rows that are trees (`sweet_jax.data.trees`): a token sees slot s only before ends[s]; kernel "xla" only.
+    ends_bt: rows that are trees (`sweet_jax.data.trees`): a token sees slot s only before ends[s]; TREES only.
     query_axis, kv_axis: logical axes of the head dimensions (`sharding.head_axis`); where query heads are split and
     key/value heads are not, each query head has been given a key/value head of its own. Raises ModelError for what the
     kernel cannot compute (`check_kernel`).
     """
-    check_kernel(kernel, mesh, q_btnh.shape[1], q_btnh.dtype)
-    if ends_bt is not None and kernel != "xla":
+    if ends_bt is not None and kernel not in TREES:
         raise ModelError(f"attention {kernel!r} cannot compute rows that are trees: use 'xla'")
+    check_kernel(kernel, mesh, q_btnh.shape[1], q_btnh.dtype)
     query = activation_sharding(mesh, q_btnh.shape, "batch", "tokens", query_axis, None).spec
     keys = activation_sharding(mesh, k_bsgh.shape, "batch", None, kv_axis, None).spec
-    if kernel == "splash":
+    tokens_axis = "sequence" if "sequence" in mesh.shape else None
+    ends = None if ends_bt is None else activation_sharding(mesh, ends_bt.shape, "batch", None).spec
+    if kernel == "splash" and ends_bt is not None:
+        form: Form = "interpreted" if mesh.devices.flat[0].platform == "cpu" else "kernel"
+        run = _LocalKernel(functools.partial(_by_blocks, tokens_axis=tokens_axis, form=form), ends_bt, ends)
+    elif kernel == "splash":
         run = _make_splash(q_btnh.shape[1], q_btnh.shape[2] // _shards(mesh, query, 2), mesh)
     elif kernel == "cudnn":
         run = _LocalKernel(_cudnn)
     else:
-        apply = functools.partial(_xla, tokens_axis="sequence" if "sequence" in mesh.shape else None)
-        spec = None if ends_bt is None else activation_sharding(mesh, ends_bt.shape, "batch", None).spec
-        run = _LocalKernel(apply, ends_bt, spec)
+        run = _LocalKernel(functools.partial(_xla, tokens_axis=tokens_axis), ends_bt, ends)
     # Every device has the rows, tokens and heads that it computes; what a kernel is inside is none of the compiler's
     # business, so nothing needs to be checked to be equal over the axes that the specs leave out.
     local = jax.shard_map(
@@ -114,15 +119,31 @@ class _LocalKernel:
 def _xla(
     ends_bs: jax.Array | None, q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, tokens_axis: str | None
 ) -> jax.Array:
-    batch, tokens = q_btnh.shape[:2]
-    first = 0 if tokens_axis is None else jax.lax.axis_index(tokens_axis) * tokens
     if k_bsgh.shape[1] > SHORT:
-        return block_attention(q_btnh, k_bsgh, v_bsgh, first + jnp.arange(tokens), ends_bs)
-    slots_bt = jnp.broadcast_to(first + jnp.arange(tokens), (batch, tokens))
+        return _by_blocks(ends_bs, q_btnh, k_bsgh, v_bsgh, tokens_axis, "loop")
+    slots_bt = jnp.broadcast_to(_slots(q_btnh, tokens_axis), q_btnh.shape[:2])
     mask_bts = causal_mask(slots_bt, k_bsgh.shape[1])
     if ends_bs is not None:
         mask_bts &= slots_bt[:, :, None] < ends_bs[:, None, :]
     return attend(q_btnh, k_bsgh, v_bsgh, mask_bts)
+
+
+def _by_blocks(
+    ends_bs: jax.Array | None,
+    q_btnh: jax.Array,
+    k_bsgh: jax.Array,
+    v_bsgh: jax.Array,
+    tokens_axis: str | None,
+    form: Form,
+) -> jax.Array:
+    return block_attention(q_btnh, k_bsgh, v_bsgh, _slots(q_btnh, tokens_axis), ends_bs, form)
+
+
+def _slots(q_btnh: jax.Array, tokens_axis: str | None) -> jax.Array:
+    """Slots of the tokens that this device has."""
+    tokens = q_btnh.shape[1]
+    first = 0 if tokens_axis is None else jax.lax.axis_index(tokens_axis) * tokens
+    return first + jnp.arange(tokens)
 
 
 def _cudnn(_: None, q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array) -> jax.Array:

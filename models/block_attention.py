@@ -2,23 +2,26 @@
 
 The plain XLA form of flash attention (arXiv:2205.14135, 2307.08691). Forward keeps a running maximum and sum of the
 softmax, backward computes the weights again from their log-sum-exp. Both go through the list of blocks that are seen,
-so that memory is linear in the length of a row, and the cost of a row that is a tree follows what its tokens see.
+so that memory is linear in the length of a row, and the cost of a row that is a tree follows what its tokens see. Trees
+on a TPU go through kernels (`models.block_kernels`), all else through loops.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from models import block_kernels
+from models.block_kernels import MASK_VALUE
+
 BLOCK = 128  # tokens
 SAVED_ATTENTION = "attention"  # what a remat policy may keep: the output of attention, and its log-sum-exp
-MASK_VALUE = -0.7 * float(jnp.finfo(jnp.float32).max)
-"""Score of a masked slot: finite, so that a row that sees nothing yields no NaN in values or gradients."""
+Form = Literal["loop", "kernel", "interpreted"]
 
 
 class Blocks(NamedTuple):
@@ -34,6 +37,11 @@ class Blocks(NamedTuple):
     count: Any
     slot_q: Any
     end_bs: Any
+
+    @property
+    def block(self) -> int:
+        """Tokens of a block."""
+        return BLOCK
 
 
 def list_blocks(slot_q: Int[Array, " T"], end_bs: Int[Array, "B S"]) -> Blocks:
@@ -55,11 +63,12 @@ def block_attention(
     v_bsgh: Float[Array, "B S G H"],
     slot_q: Int[Array, " T"],
     end_bs: Int[Array, "B S"] | None,
+    form: Form = "loop",
 ) -> Float[Array, "B T N H"]:
     """Compute `models.attention.attend` where the query at slot t sees slots s <= t, of these those with t < end[s].
 
-    slot_q: the slot of each query, the same in every row. end_bs: None where all ends are behind. Scores, softmax and
-    sums are float32.
+    slot_q: the slot of each query, the same in every row. end_bs: None where all ends are behind. form: a loop of plain
+    XLA, the kernels for TPUs, or these interpreted on a CPU. Scores, softmax and sums are float32.
     """
     (rows, queries, heads, size), slots = q_btnh.shape, k_bsgh.shape[1]
     groups = k_bsgh.shape[2]
@@ -75,18 +84,18 @@ def block_attention(
         return x_bqcgrh.transpose(0, 1, 3, 4, 2, 5).reshape(rows, -1, groups, x_bqcgrh.shape[4] * BLOCK, size)
 
     q, k, v = (in_blocks(x.astype(q_btnh.dtype)) for x in (q_btnh, k_bsgh, v_bsgh))
-    mixed_bqgmh = _attention(q, k, v, list_blocks(slot_q, end_bs))
+    mixed_bqgmh = _attention(form, q, k, v, list_blocks(slot_q, end_bs))
     mixed_bqgrch = mixed_bqgmh.reshape(rows, -1, groups, heads // groups, BLOCK, size)
     return mixed_bqgrch.transpose(0, 1, 4, 2, 3, 5).reshape(rows, -1, heads, size)[:, :queries]
 
 
-@jax.custom_vjp
-def _attention(q_bqgmh: Array, k_bkgch: Array, v_bkgch: Array, blocks: Blocks) -> Array:
-    return _forward(q_bqgmh, k_bkgch, v_bkgch, blocks)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(form: Form, q_bqgmh: Array, k_bkgch: Array, v_bkgch: Array, blocks: Blocks) -> Array:
+    return _forward(form, q_bqgmh, k_bkgch, v_bkgch, blocks)[0]
 
 
-def _save(q_bqgmh: Array, k_bkgch: Array, v_bkgch: Array, blocks: Blocks) -> tuple[Array, tuple[Any, ...]]:
-    mixed_bqgmh, logsumexp_bqgm = _forward(q_bqgmh, k_bkgch, v_bkgch, blocks)
+def _save(form: Form, q_bqgmh: Array, k_bkgch: Array, v_bkgch: Array, blocks: Blocks) -> tuple[Array, tuple[Any, ...]]:
+    mixed_bqgmh, logsumexp_bqgm = _forward(form, q_bqgmh, k_bkgch, v_bkgch, blocks)
     mixed_bqgmh, logsumexp_bqgm = (checkpoint_name(x, SAVED_ATTENTION) for x in (mixed_bqgmh, logsumexp_bqgm))
     return mixed_bqgmh, (q_bqgmh, k_bkgch, v_bkgch, blocks, mixed_bqgmh, logsumexp_bqgm)
 
@@ -102,8 +111,10 @@ def _scores(q_gmh: Array, k_gch: Array, blocks: Blocks, item: Array) -> Array:
     return jnp.where(sees_cc, score_grcc, MASK_VALUE).reshape(score_gmc.shape)
 
 
-def _forward(q_bqgmh: Array, k_bkgch: Array, v_bkgch: Array, blocks: Blocks) -> tuple[Array, Array]:
+def _forward(form: Form, q_bqgmh: Array, k_bkgch: Array, v_bkgch: Array, blocks: Blocks) -> tuple[Array, Array]:
     """Compute what attention gives, and the log-sum-exp of each query's scores [B, Q, G, R C]."""
+    if form != "loop":
+        return block_kernels.forward(q_bqgmh, k_bkgch, v_bkgch, blocks, form == "interpreted")
 
     def one(item: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         here, there = (blocks.row_i[item], blocks.query_i[item]), (blocks.row_i[item], blocks.key_i[item])
@@ -122,11 +133,15 @@ def _forward(q_bqgmh: Array, k_bkgch: Array, v_bkgch: Array, blocks: Blocks) -> 
     return (sum_bqgmh / total_bqgm[..., None]).astype(q_bqgmh.dtype), most_bqgm + jnp.log(total_bqgm)
 
 
-def _backward(saved: tuple[Any, ...], grad_bqgmh: Array) -> tuple[Any, ...]:
+def _backward(form: Form, saved: tuple[Any, ...], grad_bqgmh: Array) -> tuple[Any, ...]:
     """Gradients of `_attention`: d score = weight (d mixed v - d mixed mixed), as in arXiv:2205.14135, appendix B."""
     q_bqgmh, k_bkgch, v_bkgch, blocks, mixed_bqgmh, logsumexp_bqgm = saved
     scale = q_bqgmh.shape[-1] ** -0.5
     own_bqgm = (grad_bqgmh.astype(jnp.float32) * mixed_bqgmh.astype(jnp.float32)).sum(-1)
+    inputs = q_bqgmh, k_bkgch, v_bkgch
+    if form != "loop":
+        found = block_kernels.backward(*inputs, blocks, logsumexp_bqgm, own_bqgm, grad_bqgmh, form == "interpreted")
+        return *(x.astype(y.dtype) for x, y in zip(found, inputs, strict=True)), None
 
     def one(item: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         here, there = (blocks.row_i[item], blocks.query_i[item]), (blocks.row_i[item], blocks.key_i[item])
@@ -141,10 +156,8 @@ def _backward(saved: tuple[Any, ...], grad_bqgmh: Array) -> tuple[Any, ...]:
             v_grad.at[there].add(_product("gmc,gmh->gch", weight_gmc.astype(grad_gmh.dtype), grad_gmh)),
         )
 
-    start = tuple(jnp.zeros(x.shape) for x in (q_bqgmh, k_bkgch, v_bkgch))
-    found = jax.lax.fori_loop(0, blocks.count, one, start)
-    grads = (x.astype(y.dtype) for x, y in zip(found, (q_bqgmh, k_bkgch, v_bkgch), strict=True))
-    return *grads, None
+    found = jax.lax.fori_loop(0, blocks.count, one, tuple(jnp.zeros(x.shape) for x in inputs))
+    return *(x.astype(y.dtype) for x, y in zip(found, inputs, strict=True)), None
 
 
 _attention.defvjp(_save, _backward)

@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from colbench_env.replace_file import replace_file
 from colbench_env.types import BadInput
+from models.attention import TREES
 from models.llama import Llama
 from sweet_jax import processes
 from sweet_jax.data.batch import TokenRow, bucket
@@ -174,7 +175,7 @@ def _plan(rows: Sequence[TokenRow], batch_size: int, buckets: Sequence[int], mod
     by_length: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
         by_length.setdefault(bucket(len(row), buckets), []).append(index)
-    if model.attention == "xla" and rows:
+    if model.attention in TREES and rows:
         devices = model.mesh.shape["data"]
         (whole,) = grow_trees(rows, sum(map(len, rows)))
         capacity = tree_capacity(max(map(len, rows)), min(len(whole), batch_size * max(by_length)) // devices)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.attention import TREES
 from models.llama import Llama
 from models.parameters import param_shapes
 from sweet_jax.data.batch import RowPair, TokenRow, bucket, default_buckets, pad_pairs
@@ -112,7 +113,7 @@ def train_preference(
 
 def _share_prefixes(model: Llama, pairs: Sequence[RowPair], training: Training, nll_mask: str) -> bool:
     """Whether the rows of pairs are computed as trees: where the kernel can, and it is less work than padded rows."""
-    if model.attention != "xla" or nll_mask != "turn" or not pairs:
+    if model.attention not in TREES or nll_mask != "turn" or not pairs:
         return False
     trees, rows = count_tokens(pairs, default_buckets(training.max_length), training.group_by_prompt)
     return trees <= WORTH_SHARING * rows

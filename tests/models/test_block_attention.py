@@ -1,12 +1,15 @@
 """Attention block by block gives what an array of all scores gives, values and gradients, and skips what is unseen."""
 
 import dataclasses
+import importlib.util
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from launch.planning.chips import parse_topology
+from launch.planning.compiling import slice_devices
 from models import attention
 from models.attention import attend, causal_mask
 from models.block_attention import BLOCK, block_attention, list_blocks
@@ -36,7 +39,7 @@ def arrays(queries, slots, heads=4, groups=2, size=8, rows=2, dtype=jnp.float32)
     return [jax.random.normal(key, (rows, n, h, size), dtype) for key, (n, h) in zip(keys, shapes, strict=True)]
 
 
-def both(slot_q, end_bs, dtype=jnp.float32, rows=2):
+def both(slot_q, end_bs, dtype=jnp.float32, rows=2, form="loop"):
     """Values and gradients of q, k and v, block by block and at once."""
     slots = int(slot_q.max()) + 1 if end_bs is None else end_bs.shape[1]
     *qkv, weight = arrays(len(slot_q), slots, rows=rows, dtype=dtype)
@@ -47,27 +50,50 @@ def both(slot_q, end_bs, dtype=jnp.float32, rows=2):
     def loss(run):
         return lambda q, k, v: (run(q, k, v) * weight).astype(jnp.float32).sum()
 
-    runs = (lambda q, k, v: block_attention(q, k, v, slot_q, end_bs)), (lambda q, k, v: attend(q, k, v, mask_bts))
+    runs = (lambda q, k, v: block_attention(q, k, v, slot_q, end_bs, form)), (lambda q, k, v: attend(q, k, v, mask_bts))
     return [(run(*qkv), *jax.grad(loss(run), (0, 1, 2))(*qkv)) for run in runs]
 
 
+forms = pytest.mark.parametrize("form", ["loop", "interpreted"])
+
+
+@forms
 @pytest.mark.parametrize("queries", [1, 127, 300, 2 * BLOCK])
-def test_rows_of_any_length_give_what_an_array_of_scores_gives(queries):
-    for found, expected in zip(*both(jnp.arange(queries), None), strict=True):
+def test_rows_of_any_length_give_what_an_array_of_scores_gives(queries, form):
+    for found, expected in zip(*both(jnp.arange(queries), None, form=form), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@forms
 @pytest.mark.parametrize("first", [0, 150, 256])
-def test_trees_and_rows_split_among_devices_give_what_an_array_of_scores_gives(first):
+def test_trees_and_rows_split_among_devices_give_what_an_array_of_scores_gives(first, form):
     slots = jnp.arange(first, 400)  # the queries that a device of a sequence axis holds
-    for found, expected in zip(*both(slots, tree_ends(2, 400, first)), strict=True):
+    for found, expected in zip(*both(slots, tree_ends(2, 400, first), form=form), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_bfloat16_stays_bfloat16():
-    for found, expected in zip(*both(jnp.arange(300), tree_ends(2, 300, 5), jnp.bfloat16), strict=True):
+@forms
+def test_bfloat16_stays_bfloat16(form):
+    for found, expected in zip(*both(jnp.arange(300), tree_ends(2, 300, 5), jnp.bfloat16, form=form), strict=True):
         assert found.dtype == jnp.bfloat16
         np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), atol=0.06)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+@pytest.mark.parametrize("size", [64, 128])
+def test_the_kernels_are_compiled_for_a_tpu_that_is_not_there(size):
+    device = slice_devices(parse_topology("v5e:2x2"))[0]
+    sharding = jax.sharding.SingleDeviceSharding(device)
+
+    def shape(*sides, dtype=jnp.bfloat16):
+        return jax.ShapeDtypeStruct((2, 1024, *sides), dtype, sharding=sharding)
+
+    def loss(q, k, v, end_bs):
+        return block_attention(q, k, v, jnp.arange(1024), end_bs, "kernel").astype(jnp.float32).sum()
+
+    kv = shape(2, size)
+    lowered = jax.jit(jax.grad(loss, (0, 1, 2))).lower(shape(8, size), kv, kv, shape(dtype=jnp.int32))
+    assert lowered.compile().as_text().count("tpu_custom_call") >= 3
 
 
 def test_only_blocks_that_a_query_sees_are_listed():

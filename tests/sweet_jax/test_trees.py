@@ -131,10 +131,10 @@ def test_log_probs_of_trees_are_those_of_separate_rows(shape, tmp_path):
     assert len(parts) < len(rows) / 8, "nothing was shared"
 
 
-def losses(pairs, loss, shape=ONE, micro_batches=1, lora=False, dtype=jnp.float32):
+def losses(pairs, loss, shape=ONE, micro_batches=1, lora=False, dtype=jnp.float32, attention="xla"):
     """Loss, metrics and gradients of the pairs as (rows, trees)."""
     adapters = LoraConfig(2, 4.0) if lora else None
-    model, params = tiny(shape, dtype, lora=adapters)
+    model, params = tiny(shape, dtype, lora=adapters, attention=attention)
     refs = by_rows(*tiny(dtype=dtype), both(pairs))
     noise = [np.random.default_rng(side.ids).normal(size=len(side)) for side in both(pairs)]  # a ratio that is not 0
     refs = [np.float32(values + other) for values, other in zip(refs, noise, strict=True)]
@@ -198,10 +198,11 @@ def test_a_row_paired_with_itself_counts_in_the_nll_only():
     [
         {"shape": MeshShape(4, 2), "micro_batches": 2},
         {"shape": MeshShape(1, 2, 4)},
+        {"shape": MeshShape(2, 2), "attention": "splash"},
         {"lora": True},
         {"dtype": jnp.bfloat16, "close": 3e-2},
     ],
-    ids=["mesh of 4x2, two micro-batches", "sequence axis", "adapters", "bfloat16"],
+    ids=["mesh of 4x2, two micro-batches", "sequence axis", "kernels for TPUs", "adapters", "bfloat16"],
 )
 def test_trees_are_separate_rows_on_meshes_with_adapters_and_in_bfloat16(how):
     how, close = {name: value for name, value in how.items() if name != "close"}, how.get("close", 2e-5)
@@ -252,7 +253,7 @@ def test_padding_sees_itself_only():
 
 
 def test_a_kernel_that_cannot_compute_trees_says_so():
-    model, params = tiny(attention="splash")
+    model, params = tiny(attention="cudnn")
     ints = jnp.zeros((1, 8), jnp.int32)
-    with pytest.raises(ModelError, match="attention 'splash' cannot compute rows that are trees: use 'xla'"):
+    with pytest.raises(ModelError, match="attention 'cudnn' cannot compute rows that are trees: use 'xla'"):
         model.apply({"params": params}, ints, ints, ends_bt=ints + 8)
