@@ -2,8 +2,8 @@
 
 Rows are sorted by length into groups, and each group is read block by block up to the last that one of its rows holds;
 the softmax is kept as a running maximum and sum (arXiv:1805.02867), so that no scores of a whole row exist. Blocks
-beyond a row's own leave its result as it is, to the bit: it does not depend on the rows beside it. On NVIDIA GPUs one
-new token a row is computed by a kernel (`models.paged_attention`).
+beyond a row's own leave its result as it is, to the bit: it does not depend on the rows beside it. On GPUs and
+TPUs one new token a row is computed by a kernel (`models.paged_attention`).
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from models.attention import MASK_VALUE
 from models.config import LlamaConfig
 from models.kv_cache import KVCache, block_spec
-from models.paged_attention import has_kernel, paged_attention
+from models.paged_attention import Platform, kernel_for, paged_attention
 from models.sharding import activation_sharding, head_axis
 
 GROUP = 8  # rows that are read together
@@ -85,8 +85,8 @@ def cached_attention(
         head_n = None
         if repeats:  # query heads are split and key/value heads are not
             head_n = (jax.lax.axis_index("tensor") * q.shape[2] + jnp.arange(q.shape[2])) // repeats
-        if has_kernel(mesh, q.shape[1], q.shape[-1], keys.shape[-1]):
-            return _attend_in_kernel(q, keys, values, reading, head_n, mesh), keys, values
+        if platform := kernel_for(mesh, q.shape[1], q.shape[-1], keys.shape[-1]):
+            return _attend_in_kernel(platform, q, keys, values, reading, head_n, mesh), keys, values
         return _attend(q, keys, values, reading, head_n), keys, values
 
     specs = (query, new, new, blocks, blocks, Reading(rows, rows, rows, rows))
@@ -109,6 +109,7 @@ def _write(
 
 
 def _attend_in_kernel(
+    platform: Platform,
     q_b1nh: jax.Array,
     keys_pghc: jax.Array,
     values_pgch: jax.Array,
@@ -117,14 +118,15 @@ def _attend_in_kernel(
     mesh: Mesh,
 ) -> jax.Array:
     rows, _, heads, size = q_b1nh.shape
-    head_g = jnp.arange(keys_pghc.shape[1]) if head_n is None else head_n
+    groups = keys_pghc.shape[1] if head_n is None else heads
     room = reading.table_bj.shape[1] * keys_pghc.shape[-1]
     position_b = reading.position_bt[:, 0]
     mixed_bgrh = paged_attention(
-        (q_b1nh * size**-0.5).reshape(rows, head_g.size, heads // head_g.size, size),
+        platform,
+        (q_b1nh * size**-0.5).reshape(rows, groups, heads // groups, size),
         keys_pghc,
         values_pgch,
-        head_g,
+        head_n,
         reading.table_bj,
         jnp.where(position_b < room, position_b + 1, 0),
         interpret=mesh.devices.flat[0].platform == "cpu",
