@@ -155,8 +155,8 @@ def main() -> None:
             tunix = Tunix(told.tunix, told.model, told.room)
             found["dialogues_tunix"] = compare(
                 "dialogues, tunix",
-                timed(lambda seed: ours.draw(engine, prompts(seed, lengths))),
-                lambda seed: tunix.draw(prompts(seed, lengths)),
+                timed(lambda seed: ours.draw(engine, prompts(100 + seed, lengths))),  # which no cache holds
+                lambda seed: tunix.draw(prompts(100 + seed, lengths)),
                 told.rounds,
             )
     if "candidates" in wanted and peer is not None:

@@ -64,9 +64,10 @@ def main() -> None:
     parser.add_argument("--peer", default=sys.executable, help="Python that has torch, transformers and TRL")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--lengths", default="512,2048", help="tokens of a pair's rows")
+    parser.add_argument("--remat", default="attention", help="what ours computes again: none, dots, attention, full")
     parser.add_argument("--only", default="pairs,known,nll")
     told = parser.parse_args()
-    ours, peer, wanted = Ours(told.model), Peer(told.peer, "torch_side.py", told.model), told.only.split(",")
+    ours, peer, wanted = Ours(told.model, told.remat), Peer(told.peer, "torch_side.py", told.model), told.only.split(",")
     vocabulary = ours.model.config.vocab_size
     found: dict[str, Any] = {"pairs": PAIRS}
 
