@@ -67,7 +67,8 @@ def main() -> None:
     parser.add_argument("--remat", default="attention", help="what ours computes again: none, dots, attention, full")
     parser.add_argument("--only", default="pairs,known,nll")
     told = parser.parse_args()
-    ours, peer, wanted = Ours(told.model, told.remat), Peer(told.peer, "torch_side.py", told.model), told.only.split(",")
+    ours, peer = Ours(told.model, told.remat), Peer(told.peer, "torch_side.py", told.model)
+    wanted = told.only.split(",")
     vocabulary = ours.model.config.vocab_size
     found: dict[str, Any] = {"pairs": PAIRS}
 
