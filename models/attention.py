@@ -20,8 +20,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from models.block_attention import BLOCK, MASK_VALUE, SAVED_ATTENTION, Form, block_attention
+from models.block_attention import SAVED_ATTENTION, Form, block_attention
 from models.config import ModelError
+from models.seen_blocks import BLOCK, MASK_VALUE
 from models.sharding import activation_sharding
 
 AttentionName = Literal["xla", "splash", "cudnn"]

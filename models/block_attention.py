@@ -9,7 +9,7 @@ on a TPU go through kernels (`models.block_kernels`), all else through loops.
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,44 +17,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from models import block_kernels
-from models.block_kernels import MASK_VALUE
+from models.seen_blocks import BLOCK, MASK_VALUE, Blocks, list_blocks
 
-BLOCK = 128  # tokens
 SAVED_ATTENTION = "attention"  # what a remat policy may keep: the output of attention, and its log-sum-exp
 Form = Literal["loop", "kernel", "interpreted"]
-
-
-class Blocks(NamedTuple):
-    """The blocks that are seen, queries by keys, and what a token of one sees of the other.
-
-    row_i, query_i, key_i: int32 [B Q K]; row of the batch, block of queries, block of keys of each item; `count` come
-    first. slot_q: int32 [T], the slot of each query. end_bs: int32 [B, S]; slot t sees slot s where s <= t < end[s].
-    """
-
-    row_i: Any
-    query_i: Any
-    key_i: Any
-    count: Any
-    slot_q: Any
-    end_bs: Any
-
-    @property
-    def block(self) -> int:
-        """Tokens of a block."""
-        return BLOCK
-
-
-def list_blocks(slot_q: Int[Array, " T"], end_bs: Int[Array, "B S"]) -> Blocks:
-    """List the blocks in which a query sees a slot. T and S are multiples of BLOCK."""
-    rows, slots = end_bs.shape
-    slot_qc = slot_q.reshape(-1, BLOCK)
-    end_bk = end_bs.reshape(rows, -1, BLOCK).max(-1)
-    first_k = jnp.arange(slots // BLOCK) * BLOCK
-    seen_bqk = (first_k <= slot_qc.max(-1)[:, None]) & (end_bk[:, None] > slot_qc.min(-1)[:, None])
-    (item_i,) = jnp.nonzero(seen_bqk.reshape(-1), size=seen_bqk.size, fill_value=0)
-    row_i, query_i, key_i = jnp.unravel_index(item_i, seen_bqk.shape)
-    row_i, query_i, key_i = (x.astype(jnp.int32) for x in (row_i, query_i, key_i))
-    return Blocks(row_i, query_i, key_i, seen_bqk.sum(), slot_q, end_bs)
 
 
 def block_attention(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-if TYPE_CHECKING:
-    from models.block_attention import Blocks
+from models.seen_blocks import BLOCK, MASK_VALUE, Blocks
 
-MASK_VALUE = -0.7 * float(jnp.finfo(jnp.float32).max)
-"""Score of a masked slot: finite, so that a row that sees nothing yields no NaN in values or gradients."""
 _product = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
 
 
@@ -113,9 +110,9 @@ def _run(
     if by_key:  # items of one block of keys one behind another; those that are none stay behind
         order_i = jnp.argsort(jnp.where(order_i < blocks.count, blocks.row_i * results + place_i, rows * results))
     items = [x[order_i] for x in (blocks.row_i, blocks.query_i, blocks.key_i)]
-    repeats = arrays[0][0].shape[-1] // blocks.block
-    slot_q1m = jnp.tile(blocks.slot_q.reshape(-1, 1, blocks.block), (1, 1, repeats))
-    end_bkc1 = blocks.end_bs.reshape(rows, -1, blocks.block, 1)
+    repeats = arrays[0][0].shape[-1] // BLOCK
+    slot_q1m = jnp.tile(blocks.slot_q.reshape(-1, 1, BLOCK), (1, 1, repeats))
+    end_bkc1 = blocks.end_bs.reshape(rows, -1, BLOCK, 1)
 
     def spec(shape: tuple[int, ...], side: str) -> pl.BlockSpec:
         def index(g: Any, i: Any, row_i: Any, query_i: Any, key_i: Any) -> tuple[Any, ...]:
@@ -124,9 +121,9 @@ def _run(
         return pl.BlockSpec((None, None, None, *shape), index)
 
     slots = pl.BlockSpec((None, 1, slot_q1m.shape[-1]), lambda g, i, row_i, query_i, key_i: (query_i[i], 0, 0))
-    ends = pl.BlockSpec((None, None, blocks.block, 1), lambda g, i, row_i, query_i, key_i: (row_i[i], key_i[i], 0, 0))
+    ends = pl.BlockSpec((None, None, BLOCK, 1), lambda g, i, row_i, query_i, key_i: (row_i[i], key_i[i], 0, 0))
     found = pl.pallas_call(
-        functools.partial(step, by_key=by_key, slots=blocks.block),
+        functools.partial(step, by_key=by_key, slots=BLOCK),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=3,
             grid=(groups, blocks.count),

@@ -20,7 +20,7 @@ from jax.experimental.pallas import triton as plgpu
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from models.block_attention import MASK_VALUE
+from models.seen_blocks import MASK_VALUE
 
 KERNELS = 512  # at once, a few for each of an H100's 132 multiprocessors: few rows are read in several shares
 MOST_SHARES = 16

@@ -12,9 +12,10 @@ from launch.planning.chips import parse_topology
 from launch.planning.compiling import slice_devices
 from models import attention
 from models.attention import attend, causal_mask
-from models.block_attention import BLOCK, block_attention, list_blocks
+from models.block_attention import block_attention
 from models.llama import Llama
 from models.parameters import param_shardings
+from models.seen_blocks import BLOCK, list_blocks
 
 pytestmark = pytest.mark.slow
 
