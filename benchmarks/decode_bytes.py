@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import jax
 
 from launch.planning.config import PlanConfig
-from launch.planning.gpu_compiler import as_on_h100, h100_devices
+from launch.planning.gpu_compiler import as_on_h100, h100_devices, is_installed
 from launch.planning.hlo import Computation, Instruction, array_bytes, arrays_of, called_by, parse, trip_count
 from launch.planning.programs import device_bytes, make_program
 from launch.planning.shapes import network
@@ -44,7 +44,7 @@ class Program:
     """The HLO of a compiled program. cache: shape of a layer's keys or values -> bytes of it that a kernel reads."""
 
     def __init__(self, text: str, cache: Mapping[tuple[int, ...], int]):
-        self.computations, self.entry = parse(text)
+        self.computations, _ = parse(text)
         self.cache = cache
 
     def decode_step(self) -> int:
@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=512, help="tokens of the prompts")
     parser.add_argument("--new", type=int, default=128, help="tokens of the turns")
     told = parser.parse_args()
+    if not is_installed():
+        parser.error("needs XLA's compiler for GPUs: pip install '.[cuda]'")
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
     found = [count(told.model, int(rows), told.prompt, told.new) for rows in told.rows.split(",")]

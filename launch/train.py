@@ -70,6 +70,7 @@ def _train(config: TrainConfig) -> None:
             _header(run)
             for sentence in preset_differences(config):
                 console.say(f"differs from the paper: {sentence}")
+        gc.collect()
         gc.freeze()  # the modules of jax and others are many objects, which no collection need look at again
         run_stages(run, stages, plan)
         if directory.note("evaluation") is not None:

@@ -123,7 +123,7 @@ def _run(
     slots = pl.BlockSpec((None, 1, slot_q1m.shape[-1]), lambda g, i, row_i, query_i, key_i: (query_i[i], 0, 0))
     ends = pl.BlockSpec((None, None, BLOCK, 1), lambda g, i, row_i, query_i, key_i: (row_i[i], key_i[i], 0, 0))
     found = pl.pallas_call(
-        functools.partial(step, by_key=by_key, slots=BLOCK),
+        step,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=3,
             grid=(groups, blocks.count),
@@ -148,10 +148,10 @@ def _ends(row_ref: Any, place_ref: Any) -> tuple[Array, Array]:
     return first, (item == count - 1) | differs(jnp.minimum(item + 1, count - 1))
 
 
-def _scores(q_hm: Array, k_ch: Array, slots_ref: Any, ends_ref: Any, key: Array, slots: int) -> Array:
+def _scores(q_hm: Array, k_ch: Array, slots_ref: Any, ends_ref: Any, key: Array) -> Array:
     """Scores [C, M], MASK_VALUE where a query does not see the slot."""
     score_cm = _product(k_ch, q_hm) * q_hm.shape[0] ** -0.5
-    slot_cm = key * slots + jax.lax.broadcasted_iota(jnp.int32, score_cm.shape, 0)
+    slot_cm = key * BLOCK + jax.lax.broadcasted_iota(jnp.int32, score_cm.shape, 0)
     query_cm = jnp.broadcast_to(slots_ref[...], score_cm.shape)
     end_cm = jnp.broadcast_to(ends_ref[...], score_cm.shape)
     return jnp.where((slot_cm <= query_cm) & (query_cm < end_cm), score_cm, MASK_VALUE)
@@ -159,7 +159,7 @@ def _scores(q_hm: Array, k_ch: Array, slots_ref: Any, ends_ref: Any, key: Array,
 
 def _forward_step(
     row_ref: Any, query_ref: Any, key_ref: Any, slots_ref: Any, ends_ref: Any, q_ref: Any, k_ref: Any, v_ref: Any,
-    mixed_ref: Any, logsumexp_ref: Any, sum_ref: Any, total_ref: Any, most_ref: Any, by_key: bool, slots: int,
+    mixed_ref: Any, logsumexp_ref: Any, sum_ref: Any, total_ref: Any, most_ref: Any,
 ) -> None:  # fmt: skip
     first, last = _ends(row_ref, query_ref)
 
@@ -168,7 +168,7 @@ def _forward_step(
         sum_ref[...], total_ref[...] = jnp.zeros_like(sum_ref), jnp.zeros_like(total_ref)
         most_ref[...] = jnp.full_like(most_ref, MASK_VALUE)
 
-    score_cm = _scores(q_ref[...], k_ref[...], slots_ref, ends_ref, key_ref[pl.program_id(1)], slots)
+    score_cm = _scores(q_ref[...], k_ref[...], slots_ref, ends_ref, key_ref[pl.program_id(1)])
     most_1m = most_ref[...]
     new_1m = jnp.maximum(most_1m, score_cm.max(0, keepdims=True))
     weight_cm, shrink_1m = jnp.exp(score_cm - new_1m), jnp.exp(most_1m - new_1m)
@@ -185,18 +185,17 @@ def _forward_step(
 
 def _weights_and_gradients(
     q_ref: Any, k_ref: Any, grad_ref: Any, v_ref: Any, logsumexp_ref: Any, own_ref: Any, slots_ref: Any, ends_ref: Any,
-    key: Array, slots: int,
+    key: Array,
 ) -> tuple[Array, Array]:  # fmt: skip
     """Weights [C, M], and the gradient of the scores: weight (v . grad - own), as in arXiv:2205.14135, appendix B."""
-    weight_cm = jnp.exp(_scores(q_ref[...], k_ref[...], slots_ref, ends_ref, key, slots) - logsumexp_ref[...])
+    weight_cm = jnp.exp(_scores(q_ref[...], k_ref[...], slots_ref, ends_ref, key) - logsumexp_ref[...])
     weight_grad_cm = _product(v_ref[...], grad_ref[...])
     return weight_cm, weight_cm * (weight_grad_cm - own_ref[...]) * q_ref.shape[0] ** -0.5
 
 
 def _query_step(
     row_ref: Any, query_ref: Any, key_ref: Any, slots_ref: Any, ends_ref: Any, q_ref: Any, k_ref: Any, grad_ref: Any,
-    v_ref: Any, logsumexp_ref: Any, own_ref: Any, k_turned_ref: Any, q_grad_ref: Any, sum_ref: Any, by_key: bool,
-    slots: int,
+    v_ref: Any, logsumexp_ref: Any, own_ref: Any, k_turned_ref: Any, q_grad_ref: Any, sum_ref: Any,
 ) -> None:  # fmt: skip
     first, last = _ends(row_ref, query_ref)
 
@@ -205,7 +204,7 @@ def _query_step(
         sum_ref[...] = jnp.zeros_like(sum_ref)
 
     _, score_grad_cm = _weights_and_gradients(
-        q_ref, k_ref, grad_ref, v_ref, logsumexp_ref, own_ref, slots_ref, ends_ref, key_ref[pl.program_id(1)], slots
+        q_ref, k_ref, grad_ref, v_ref, logsumexp_ref, own_ref, slots_ref, ends_ref, key_ref[pl.program_id(1)]
     )
     sum_ref[...] += _product(k_turned_ref[...], score_grad_cm.astype(k_turned_ref.dtype))
 
@@ -217,7 +216,7 @@ def _query_step(
 def _key_step(
     row_ref: Any, query_ref: Any, key_ref: Any, slots_ref: Any, ends_ref: Any, q_ref: Any, k_ref: Any, grad_ref: Any,
     v_ref: Any, logsumexp_ref: Any, own_ref: Any, q_turned_ref: Any, grad_turned_ref: Any, k_grad_ref: Any,
-    v_grad_ref: Any, k_sum_ref: Any, v_sum_ref: Any, by_key: bool, slots: int,
+    v_grad_ref: Any, k_sum_ref: Any, v_sum_ref: Any,
 ) -> None:  # fmt: skip
     first, last = _ends(row_ref, key_ref)
 
@@ -226,7 +225,7 @@ def _key_step(
         k_sum_ref[...], v_sum_ref[...] = jnp.zeros_like(k_sum_ref), jnp.zeros_like(v_sum_ref)
 
     weight_cm, score_grad_cm = _weights_and_gradients(
-        q_ref, k_ref, grad_ref, v_ref, logsumexp_ref, own_ref, slots_ref, ends_ref, key_ref[pl.program_id(1)], slots
+        q_ref, k_ref, grad_ref, v_ref, logsumexp_ref, own_ref, slots_ref, ends_ref, key_ref[pl.program_id(1)]
     )
     k_sum_ref[...] += _product(score_grad_cm.astype(q_turned_ref.dtype), q_turned_ref[...])
     v_sum_ref[...] += _product(weight_cm.astype(grad_turned_ref.dtype), grad_turned_ref[...])

@@ -54,12 +54,9 @@ def paged_attention(
     q: already scaled; its R heads at n read key/value head head[n], or n where that is None. table: the blocks of a row
     in their order, of C slots each; a row of length 0 gives zeros. interpret: compute on a CPU what the kernel would.
     """
-    if platform == "gpu":
-        heads = jnp.arange(keys_pghc.shape[1]) if head_n is None else head_n
-        return _in_shares(q_bgrh, keys_pghc, values_pgch, heads, table_bj, length_b, interpret)
-    if head_n is not None:  # query heads are split over "tensor", and each device holds all key/value heads
-        keys_pghc, values_pgch = keys_pghc[:, head_n], values_pgch[:, head_n]
-    return _block_by_block(q_bgrh, keys_pghc, values_pgch, table_bj, length_b, interpret)
+    heads_n = jnp.arange(keys_pghc.shape[1]) if head_n is None else head_n
+    run = _in_shares if platform == "gpu" else _block_by_block
+    return run(q_bgrh, keys_pghc, values_pgch, heads_n.astype(jnp.int32), table_bj, length_b, interpret)
 
 
 def _in_shares(
@@ -142,31 +139,32 @@ def _read_share(
 
 
 def _block_by_block(
-    q_bgrh: Array, keys_pghc: Array, values_pgch: Array, table_bj: Array, length_b: Array, interpret: bool
-) -> Array:
+    q_bgrh: Array, keys_pghc: Array, values_pgch: Array, head_n: Array, table_bj: Array, length_b: Array,
+    interpret: bool,
+) -> Array:  # fmt: skip
     rows, groups, repeats, size = q_bgrh.shape
-    block, room = keys_pghc.shape[-1], table_bj.shape[1]
+    held, block, room = keys_pghc.shape[1], keys_pghc.shape[-1], table_bj.shape[1]
     padded = -(-repeats // LEAST) * LEAST
     q_bgmh = jnp.pad(q_bgrh, ((0, 0), (0, 0), (0, padded - repeats), (0, 0)))
     held_bj = jnp.arange(room) * block < length_b[:, None]
     (item_i,) = jnp.nonzero(held_bj.reshape(-1), size=rows * room, fill_value=0)
     row_i, place_i = (item_i // room).astype(jnp.int32), (item_i % room).astype(jnp.int32)
 
-    def of_row(i: Any, row_i: Any, place_i: Any, block_i: Any, length_b: Any) -> tuple[Any, ...]:
+    def of_row(i: Any, row_i: Any, place_i: Any, block_i: Any, length_b: Any, head_n: Any) -> tuple[Any, ...]:
         return row_i[i], 0, 0, 0
 
-    def of_block(i: Any, row_i: Any, place_i: Any, block_i: Any, length_b: Any) -> tuple[Any, ...]:
+    def of_block(i: Any, row_i: Any, place_i: Any, block_i: Any, length_b: Any, head_n: Any) -> tuple[Any, ...]:
         return block_i[i], 0, 0, 0
 
     mixed_bgmh = pl.pallas_call(
         _read_block,
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=4,
+            num_scalar_prefetch=5,
             grid=(held_bj.sum(),),
             in_specs=[
                 pl.BlockSpec((None, groups, padded, size), of_row),
-                pl.BlockSpec((None, groups, size, block), of_block),
-                pl.BlockSpec((None, groups, block, size), of_block),
+                pl.BlockSpec((None, held, size, block), of_block),
+                pl.BlockSpec((None, held, block, size), of_block),
             ],
             out_specs=pl.BlockSpec((None, groups, padded, size), of_row),
             scratch_shapes=[
@@ -177,7 +175,7 @@ def _block_by_block(
         out_shape=jax.ShapeDtypeStruct((rows, groups, padded, size), jnp.float32),
         interpret=interpret,
         name="paged_attention",
-    )(row_i, place_i, table_bj[row_i, place_i], length_b, q_bgmh, keys_pghc, values_pgch)
+    )(row_i, place_i, table_bj[row_i, place_i], length_b, head_n, q_bgmh, keys_pghc, values_pgch)
     return jnp.where(length_b[:, None, None, None] > 0, mixed_bgmh[:, :, :repeats], 0.0)
 
 
@@ -186,13 +184,14 @@ def _read_block(
     place_ref: Any,
     block_ref: Any,
     length_ref: Any,  # [B]
-    q_ref: Any,  # [G, M, H]
+    head_ref: Any,  # [N]
+    q_ref: Any,  # [N, M, H]
     keys_ref: Any,  # [G, H, C]
     values_ref: Any,  # [G, C, H]
-    mixed_ref: Any,  # [G, M, H]
-    sum_ref: Any,  # [G, M, H]
-    total_ref: Any,  # [G, M, 1]
-    most_ref: Any,  # [G, M, 1]
+    mixed_ref: Any,  # [N, M, H]
+    sum_ref: Any,  # [N, M, H]
+    total_ref: Any,  # [N, M, 1]
+    most_ref: Any,  # [N, M, 1]
 ) -> None:
     """Read one block of a row."""
     item, size_c = pl.program_id(0), keys_ref.shape[2]
@@ -204,17 +203,17 @@ def _read_block(
         sum_ref[...], total_ref[...] = jnp.zeros_like(sum_ref), jnp.zeros_like(total_ref)
         most_ref[...] = jnp.full_like(most_ref, MASK_VALUE)
 
-    for g in range(q_ref.shape[0]):
-        q_mh = q_ref[g]
-        score_mc = dot(q_mh, keys_ref[g].astype(q_mh.dtype))
+    for n in range(q_ref.shape[0]):
+        q_mh, head = q_ref[n], head_ref[n]
+        score_mc = dot(q_mh, keys_ref[head].astype(q_mh.dtype))
         slot_mc = place * size_c + jax.lax.broadcasted_iota(jnp.int32, score_mc.shape, 1)
         score_mc = jnp.where(slot_mc < length, score_mc, MASK_VALUE)
-        most_m1 = most_ref[g]
+        most_m1 = most_ref[n]
         new_m1 = jnp.maximum(most_m1, score_mc.max(1, keepdims=True))
         weight_mc, shrink_m1 = jnp.exp(score_mc - new_m1), jnp.exp(most_m1 - new_m1)
-        sum_ref[g] = sum_ref[g] * shrink_m1 + dot(weight_mc.astype(q_mh.dtype), values_ref[g].astype(q_mh.dtype))
-        total_ref[g] = total_ref[g] * shrink_m1 + weight_mc.sum(1, keepdims=True)
-        most_ref[g] = new_m1
+        sum_ref[n] = sum_ref[n] * shrink_m1 + dot(weight_mc.astype(q_mh.dtype), values_ref[head].astype(q_mh.dtype))
+        total_ref[n] = total_ref[n] * shrink_m1 + weight_mc.sum(1, keepdims=True)
+        most_ref[n] = new_m1
 
     @pl.when((place + 1) * size_c >= length)
     def finish() -> None:

@@ -6,7 +6,7 @@ processor, as the machine may have other work; ratios are of each round, the pee
     dialogues   the next turn of 32 dialogues, prompts of 64 to 512 tokens, 64 new tokens, rows with room for --room;
                 with --tunix also against tunix's sampler under that Python, whose rows are as long
     candidates  16 candidates of 64 tokens after one prompt of 1,000
-    turns       the third to the tenth turn of a dialogue: its cache kept, against every turn read again (ours, both)
+    turns       the ten turns of a dialogue: its cache kept, against every turn read again (ours, both)
     rows        tokens a second of 64 rows, and of 16 (ours, both)
 
 Needs `pip install torch`; --tunix a Python with benchmarks/peers/tunix.txt.
