@@ -123,6 +123,7 @@ def serve(control: socket.socket, confinement: isolation.Confinement, disk_bytes
     """Run one test after another until the grader closes the control socket."""
     active = confinement.active
     scratch = isolation.scratch_state() if "mount" in active else None
+    compile("", "<nothing>", "exec")  # makes the compiler's types, 150 pages that else each child makes for itself
     gc.collect()
     gc.freeze()  # a collection in a child need not touch, and so copy, what is already here
     if "pid" in active:
