@@ -12,9 +12,8 @@ and `sampling.py` (how a token is drawn).
 
 from sweet_jax.generation.engine import Engine
 from sweet_jax.generation.lockstep import Lockstep, LockstepEngine
-from sweet_jax.generation.requests import EngineClosed, Request, Token
+from sweet_jax.generation.requests import EngineClosed, Request, Token, check_length
 from sweet_jax.generation.sampling import Sample, Sampling
-from sweet_jax.generation.scheduler import check_length
 
 __all__ = [
     "Engine",

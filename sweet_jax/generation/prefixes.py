@@ -6,9 +6,12 @@ only: the arrays are in `programs`.
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+PIECE = 256  # tokens of a part at most, so that longer parts can begin alike
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,18 @@ class Part:
 
     ids: tuple[int, ...]
     drawn: bool
+
+
+def read_parts(ids: Sequence[int], cuts: Sequence[int], start: int) -> list[Part]:
+    """Cut the ids from `start` on at `cuts`, into parts of at most PIECE tokens."""
+    ids = tuple(map(int, ids))
+    ends = [cut for cut in cuts if start < cut < len(ids)]
+    places = [start, *ends, len(ids)]
+    return [
+        Part(ids[place : min(place + PIECE, end)], drawn=False)
+        for begin, end in itertools.pairwise(places)
+        for place in range(begin, end, PIECE)
+    ]
 
 
 @dataclass(eq=False)
@@ -102,12 +117,13 @@ class PrefixCache:
             row.blocks.append(self._take(device))
         return copied
 
-    def keep(self, row: Growing, part: Part) -> None:
-        """Make what the row has added a part of the tree, which the row goes on from."""
+    def keep(self, row: Growing, part: Part) -> bool:
+        """Make what the row has added a part of the tree, which the row goes on from. False: another row has added the
+        same meanwhile, and the row goes on from that, in its blocks."""
         old, device = row.prefix, row.prefix.device
-        if part in old.children:  # another row has added the same meanwhile
+        if part in old.children:
             self._go_on_from(row, old.children[part])
-            return
+            return False
         used = -(-row.length // self.block)
         new = Prefix(device, old, part, row.length, tuple(row.blocks[:used]), row.in_place, tail_taken=True)
         old.children[part] = new
@@ -115,6 +131,7 @@ class PrefixCache:
         old.users -= 1
         self._use(new)
         row.prefix, row.in_place = new, True
+        return True
 
     def end(self, row: Growing) -> None:
         """Give the row up; prefixes stay."""
@@ -158,14 +175,12 @@ class PrefixCache:
                 self._free[device].append(block)
 
     def _take(self, device: int) -> int:
-        """Take a free block; where there is none, prefixes that nobody uses are dropped until there is."""
+        """Take a free block; where there is none, prefixes that nobody uses are dropped, old ones first."""
         while not self._free[device]:
-            unused = [prefix for prefix in self._order[device] if not prefix.users and not prefix.children]
-            assert unused, "rows hold more blocks than there are"
-            for prefix in unused:
-                self._remove(prefix)
-                if self._free[device]:
-                    break
+            unused = (prefix for prefix in self._order[device] if not prefix.users and not prefix.children)
+            prefix = next(unused, None)
+            assert prefix is not None, "rows hold more blocks than there are"
+            self._remove(prefix)
         block = self._free[device].pop()
         self._holders[device][block] = 1
         return block

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from colbench_env.types import BadInput
+from models.config import LlamaConfig
 from sweet_jax.generation.sampling import TOP, Sampling
 
 
@@ -73,4 +74,13 @@ def check_room(request: Request, max_length: int) -> None:
         raise BadInput(
             f"a prompt of {length} tokens and a turn of up to {longest} are {length + longest} tokens, "
             f"more than the {max_length} of a row"
+        )
+
+
+def check_length(max_length: int, config: LlamaConfig) -> None:
+    """Raise BadInput unless the network was made for rows of that many tokens, and they have room for a turn."""
+    if not 2 <= max_length <= config.max_position_embeddings:
+        raise BadInput(
+            f"max_length is {max_length}, it must be at least 2 and at most the network's "
+            f"{config.max_position_embeddings} positions"
         )

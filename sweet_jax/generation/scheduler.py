@@ -18,27 +18,17 @@ import jax
 import numpy as np
 
 from colbench_env.types import BadInput
-from models.config import LlamaConfig
 from models.kv_cache import BLOCK
 from models.llama import Llama
-from sweet_jax.generation.prefixes import Growing, Part, PrefixCache
+from sweet_jax.generation.prefixes import Growing, Part, PrefixCache, read_parts
 from sweet_jax.generation.programs import RowInputs, TileInputs, make_programs, tiles_of
-from sweet_jax.generation.requests import PendingRequest, Request, Token, TokenEvent
+from sweet_jax.generation.requests import PendingRequest, Token, TokenEvent, check_length
 from sweet_jax.generation.sampling import RowSampling
 from sweet_jax.generation.sessions import Session, Sessions
 from sweet_jax.mesh import check_rows, put_rows
 
-PIECE = 256  # tokens of a part at most, so that longer parts can begin alike
+FEW_COPIES = 8  # of blocks, of each device in one program
 READ_BETWEEN = 2048  # tokens between two draws: how long a stream waits for prompts
-
-
-def check_length(max_length: int, config: LlamaConfig) -> None:
-    """Raise BadInput unless the network was made for rows of that many tokens, and they have room for a turn."""
-    if not 2 <= max_length <= config.max_position_embeddings:
-        raise BadInput(
-            f"max_length is {max_length}, it must be at least 2 and at most the network's "
-            f"{config.max_position_embeddings} positions"
-        )
 
 
 @dataclass(eq=False)
@@ -188,7 +178,7 @@ class Scheduler:
         request = pending.request
         session = Session() if request.session is None else self._sessions.take(request.session)
         session.check(request.ids)
-        new = read_parts(request, max(0, len(session.ids) - 1))
+        new = read_parts(request.ids[:-1], request.cuts, max(0, len(session.ids) - 1))
         script = [*session.parts, *new]
         # The device that holds most of it; of several the one with most free rows.
         matches = [len(self._prefixes.match(device, script)) for device in range(self._devices)]
@@ -221,22 +211,36 @@ class Scheduler:
             slot.script.popleft()
 
     def _add(self, slot: Slot, tokens: int) -> None:
-        """Note that tokens of the script's first part have been computed."""
-        slot.row.length += tokens
-        slot.done += tokens
-        if slot.done == len(slot.script[0].ids):
-            self._prefixes.keep(slot.row, slot.script.popleft())
+        """Note that so many tokens of the script have been computed."""
+        while tokens:
+            size = min(tokens, len(slot.script[0].ids) - slot.done)
+            slot.row.length += size
+            slot.done += size
+            tokens -= size
+            if slot.done < len(slot.script[0].ids):
+                return
             slot.done = 0
+            if not self._prefixes.keep(slot.row, slot.script.popleft()):
+                return  # the row goes on in the blocks of another, which do not have the rest
 
     def _reserve(self, wanted: Sequence[tuple[int, int]]) -> None:
         """Give rows room for so many tokens more, each at most once."""
-        source_r, target_r = np.zeros(self._rows, np.int32), np.full(self._rows, self._blocks, np.int32)
+        copies: list[list[tuple[int, int]]] = [[] for _ in range(self._devices)]
         for row, tokens in wanted:
-            copied = self._prefixes.reserve(self._slots[row].row, tokens)
+            growing = self._slots[row].row
+            copied = self._prefixes.reserve(growing, tokens)
             if copied is not None:
-                source_r[row], target_r[row] = copied
-        if (target_r < self._blocks).any():
-            self._state = self._programs.copy(self._state, *put_rows((source_r, target_r), self._mesh))
+                copies[growing.prefix.device].append(copied)
+        most = max(map(len, copies))
+        if not most:
+            return
+        size = FEW_COPIES if most <= FEW_COPIES else self._rows // self._devices  # two programs
+        source_dc, target_dc = np.zeros((2, self._devices, size), np.int32)
+        target_dc[:] = self._blocks  # beyond the last: nothing is written
+        for device, own in enumerate(copies):
+            if own:
+                source_dc[device, : len(own)], target_dc[device, : len(own)] = zip(*own, strict=True)
+        self._state = self._programs.copy(self._state, *put_rows((source_dc.ravel(), target_dc.ravel()), self._mesh))
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -252,10 +256,15 @@ class Scheduler:
             if not slot.to_read or len(own) == count or (what := (id(slot.row.prefix), slot.script[0])) in under_way:
                 continue
             under_way.add(what)
-            ids = slot.script[0].ids[slot.done :][: size * (count - len(own))]
-            starts = range(0, len(ids), size)
-            own += [(row, slot.row.length + start, ids[start : start + size]) for start in starts]
-            taken[row] = len(ids)
+            done, taken[row] = slot.done, 0
+            for part in itertools.takewhile(lambda part: not part.drawn, slot.script):
+                ids = part.ids[done:][: size * (count - len(own))]
+                first = slot.row.length + taken[row]
+                own += [(row, first + start, ids[start : start + size]) for start in range(0, len(ids), size)]
+                taken[row] += len(ids)
+                if done + len(ids) < len(part.ids):
+                    break  # the others have no tile
+                done = 0
         if not taken:
             return 0
         self._reserve(list(taken.items()))
@@ -337,15 +346,3 @@ class Scheduler:
             RowSampling(temperature_r, ints["top_k"], top_p_r), tops_r,
         )  # fmt: skip
         return put_rows(inputs, self._mesh)
-
-
-def read_parts(request: Request, start: int) -> list[Part]:
-    """Cut what a request reads, from token `start` to the last but one, into parts of at most PIECE tokens."""
-    ids = tuple(map(int, request.ids[:-1]))
-    ends = [cut for cut in request.cuts if start < cut < len(ids)]
-    places = [start, *ends, len(ids)]
-    return [
-        Part(ids[place : min(place + PIECE, end)], drawn=False)
-        for begin, end in itertools.pairwise(places)
-        for place in range(begin, end, PIECE)
-    ]

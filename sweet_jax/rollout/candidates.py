@@ -53,16 +53,21 @@ def sample_positions(
     is sampled beside it. privileged: the critic is to see the reference solution, which then stands in front of
     `input_with_ground_truth`. Raises BadInput where a prompt leaves no room for a turn.
     """
+    # As many dialogues side by side as rows hold positions: a turn's prompt goes on from that of the turn before, so
+    # that prompts of one dialogue can only be read one after the other.
+    beside = max(1, engine.rows // num_candidates)
+    order = sorted(range(len(positions)), key=lambda place: (positions[place].index // beside, positions[place].turn))
     requests = []
-    for position in positions:
+    for position in (positions[place] for place in order):
         # Where an earlier turn's prompt ends, so that what was read for it is not read again.
         cuts = [len(turn_prompt(position.row, turn)) - 1 for turn in range(1, position.turn)]
         first = Request(position.prompt, _seed(seed, position), sampling, cuts=cuts)
         requests += [replace(first, sample=number) for number in range(num_candidates)]
     turns: dict[int, list[Sample | None]] = {}
     done = 0
-    for place, sample in engine.sample_each(requests):
-        turns.setdefault(place // num_candidates, [None] * num_candidates)[place % num_candidates] = sample
+    for number, sample in engine.sample_each(requests):
+        place = order[number // num_candidates]
+        turns.setdefault(place, [None] * num_candidates)[number % num_candidates] = sample
         while done in turns and all(turn is not None for turn in turns[done]):
             yield _row(positions[done], [turn for turn in turns.pop(done) if turn is not None], chat, privileged)
             done += 1
