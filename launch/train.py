@@ -33,7 +33,7 @@ def _train(config: TrainConfig) -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
     from launch.common.benchmarks import open_benchmark
     from launch.common.run_dir import RunDir
-    from launch.training.preflight import check_inputs, check_mesh
+    from launch.training.preflight import check_inputs, settle_mesh
     from launch.training.preset_differences import preset_differences
     from launch.training.report import write_report
     from launch.training.run import Run
@@ -48,8 +48,8 @@ def _train(config: TrainConfig) -> None:
         raise cli.bad_input(
             f"--stage={config.stage} is no stage of --algorithm={config.algorithm} --model={config.model}"
         )
+    config = settle_mesh(config, directory, stages)
     shape, toy = parse_mesh(config.mesh), toy_of(config.model, config.toy)
-    check_mesh(config, shape, stages)
     check_inputs(config, directory, stages)
     devices = start_devices(shape)
     with (

@@ -112,6 +112,22 @@ class DeviceReport:
         return f"{self.used} of {self.devices} {self.platform} devices{location} ({self.kind})"
 
 
+def count_devices() -> int:
+    """Start jax and count the devices that a mesh can take here: all accelerators of all processes.
+
+    Without an accelerator, the processes, one device each; of a single one that may use two cores, two emulated
+    devices, as XLA leaves the second core idle in small products.
+    """
+    _hush_libtpu()
+    keep_compiled_programs()
+    count = processes.count()
+    emulated = 2 if count == 1 and len(os.sched_getaffinity(0)) > 1 else 1
+    _fix_cpu_threads(count)
+    _ask_for_cpu_devices(emulated)
+    devices = jax.devices()
+    return min(count * emulated, len(devices)) if devices[0].platform == "cpu" else len(devices)
+
+
 def start_devices(shape: MeshShape) -> DeviceReport:
     """Start jax with enough devices for `shape` and report them; call it before anything else uses jax.
 

@@ -130,7 +130,7 @@ class RunDir:
 
     def _check(self, wanted: Mapping[str, Any]) -> None:
         path = self.config_file
-        if not path.exists() or not self._begun():
+        if not path.exists() or not self.begun():
             write_json(path, wanted)
             return
         try:
@@ -142,7 +142,7 @@ class RunDir:
             shown = "; ".join(differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
             raise BadInput(f"{self.path} is the run directory of another configuration: {shown}. Use another --run-dir")
 
-    def _begun(self) -> bool:
+    def begun(self) -> bool:
         """Say whether a stage has left anything: until then a run that ended with a mistyped flag binds nobody."""
         return any(any(folder.iterdir()) for folder in self.path.iterdir() if folder.is_dir())
 

@@ -90,6 +90,7 @@ GIVEN: Mapping[str, str] = {
 """Stage -> the setting that names a file of the user's in place of what the stage would write."""
 
 MINI_TASKS = 800  # of the miniature, to train on
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ class TrainConfig:
 
     benchmark: BenchmarkName = "backend"
     """Python functions, or web pages."""
-    mesh: str = "1x1"
-    """DATAxTENSOR devices, or data:2,sequence:2,tensor:2, which also splits the tokens of a row."""
+    mesh: str = AUTO
+    """DATAxTENSOR devices, or data:2,sequence:2,tensor:2, which splits a row's tokens; auto: all, of a CPU two."""
     run_dir: Path = Path("runs/default")
     """Directory of the run; the same command again goes on where it was."""
     model: str = EMBEDDED

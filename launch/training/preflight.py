@@ -3,17 +3,45 @@ stages, missing files."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput
 from launch.common.files import check_model_directory, check_readable
 from launch.common.run_dir import RunDir
 from launch.common.settings import TRAINED_HERE
-from launch.training.config import TrainConfig
+from launch.training.config import AUTO, TrainConfig
 from launch.training.preset_differences import check_paper_run
 from sweet_jax import processes
-from sweet_jax.mesh import MeshShape
+from sweet_jax.mesh import MeshShape, count_devices, parse_mesh
+
+
+def settle_mesh(config: TrainConfig, directory: RunDir, stages: Sequence[str]) -> TrainConfig:
+    """Return the configuration with a mesh in place of "auto": that of the run directory; else as many devices along
+    data as the batches divide over.
+
+    Raises BadInput where the mesh does not divide a batch of one of the stages.
+    """
+    if config.mesh == AUTO and directory.config_file.exists() and directory.begun():
+        with contextlib.suppress(BadInput):  # a file that cannot be read is reported when the directory is opened
+            config = replace(config, mesh=str(directory.read_config().get("mesh", AUTO)))
+    if config.mesh == AUTO:
+        most = count_devices()
+        least = most if processes.count() > 1 else 1  # several processes must use all that they have
+        fitting = (n for n in range(most, least, -1) if _divides(config, MeshShape(n), stages))
+        config = replace(config, mesh=str(MeshShape(next(fitting, least))))
+    check_mesh(config, parse_mesh(config.mesh), stages)
+    return config
+
+
+def _divides(config: TrainConfig, shape: MeshShape, stages: Sequence[str]) -> bool:
+    try:
+        check_mesh(config, shape, stages)
+    except BadInput:
+        return False
+    return True
 
 
 def check_mesh(config: TrainConfig, shape: MeshShape, stages: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from sweet_jax.data.chat import Chat
 from sweet_jax.trajectory_pairs import Sample, make_recorded_pair
 
 SMALL = (
-    "--num-tasks=2", "--evaluation.num-tasks=2",
+    "--mesh=1x1", "--num-tasks=2", "--evaluation.num-tasks=2",
     "--policy.select=last", "--rollouts.max-turns=2", "--rollouts.max-new-tokens=8",
     "--rollouts.rows=4", "--ranking.candidates=4", "--sampler-mesh=same",
     *(

@@ -12,8 +12,9 @@ from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import BadInput, Message, Task, Trajectory
 from launch.common import cli
 from launch.common.run_dir import RunDir
+from launch.training import preflight
 from launch.training.config import Critic, Ranking, Rollouts, Start, TrainConfig
-from launch.training.preflight import check_mesh
+from launch.training.preflight import check_mesh, settle_mesh
 from launch.training.presets import PRESETS
 from models.config import ModelError
 from sweet_jax.mesh import MeshShape
@@ -191,6 +192,29 @@ def test_micro_batches_and_the_layout_of_the_sampler_count():
     divides(MeshShape(4, 2), ["rollouts", "candidates"], rollouts=few)
     with pytest.raises(BadInput, match=r"rollouts\.rows is 60, .* a multiple of 8"):
         divides(MeshShape(4, 2), ["candidates"], rollouts=few, sampler_mesh="rows")
+
+
+def test_without_a_mesh_as_many_devices_are_taken_as_the_batches_divide_over(monkeypatch, tmp_path):
+    def mesh(devices, stages=("critic", "rollouts"), directory=tmp_path / "none", **settings):
+        monkeypatch.setattr(preflight, "count_devices", lambda: devices)
+        return settle_mesh(TrainConfig(**settings), RunDir(directory), stages).mesh
+
+    assert [mesh(devices) for devices in (1, 2, 3, 8)] == ["1x1", "2x1", "2x1", "8x1"]
+    assert mesh(8, critic=Critic(training=Training(batch_size=12))) == "4x1"
+    assert mesh(8, mesh="2x2") == "2x2"
+    monkeypatch.setattr(preflight.processes, "count", lambda: 3)
+    with pytest.raises(BadInput, match=r"critic\.batch_size is 8, which mesh 3x1 cannot divide"):
+        mesh(3)
+
+
+def test_a_run_goes_on_with_the_mesh_that_it_was_begun_with(monkeypatch, tmp_path):
+    monkeypatch.setattr(preflight, "count_devices", lambda: 2)
+    (tmp_path / "config.json").write_text('{"mesh": "4x2"}')
+    assert settle_mesh(TrainConfig(), RunDir(tmp_path), ["critic"]).mesh == "2x1"  # a start that has left nothing
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "done.json").write_text("{}")
+    assert settle_mesh(TrainConfig(), RunDir(tmp_path), ["critic"]).mesh == "4x2"
+    assert settle_mesh(TrainConfig(mesh="1x1"), RunDir(tmp_path), ["critic"]).mesh == "1x1"  # refused when it is opened
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

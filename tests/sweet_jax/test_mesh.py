@@ -1,5 +1,6 @@
 """Reading --mesh, starting devices, and batches that a mesh does not divide."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from sweet_jax.mesh import (
     MeshShape,
     _check_processes,
     check_rows,
+    count_devices,
     make_mesh,
     parse_mesh,
     process_local_rows,
@@ -177,3 +179,9 @@ def test_two_processes_give_the_rows_of_their_devices_also_where_the_tensor_axis
         said = [line.removeprefix("said: ") for line in text.splitlines() if line.startswith("said: ")]
         assert said[0] == "4 emulated devices on the CPUs of 2 processes (no accelerator found)"
         assert said[1:] == [str(mine), str(held), word]
+
+
+def test_a_mesh_of_ones_own_takes_two_devices_of_a_cpu_where_two_cores_are_allowed(monkeypatch):
+    for cores, expected in (({0}, 1), ({0, 1}, 2), (set(range(64)), 2)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+        assert count_devices() == expected
