@@ -43,7 +43,7 @@ def write_model(directory: Path) -> int:
     import numpy as np
 
     from models.config import LlamaConfig
-    from models.hf_io import hf_layout
+    from models.hf_names import hf_layout
     from models.weight_files import write_weights
 
     config = LlamaConfig(
@@ -95,7 +95,7 @@ def load(loader: str, directory: Path, mesh: str, dtype: str) -> dict[str, float
         from safetensors.numpy import load_file
 
         from models.config import from_hf
-        from models.hf_io import hf_layout
+        from models.hf_names import hf_layout
         from models.parameters import flatten, param_shardings
         from sweet_jax.mesh import make_mesh, parse_mesh, start_devices
 

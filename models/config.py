@@ -1,4 +1,4 @@
-"""Shape and constants of a Llama network, read from and written to a Hugging Face `config.json`."""
+"""Shape and constants of a network of the Llama kind, read from and written to a Hugging Face `config.json`."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -6,29 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from models.json_settings import ModelError, count, flag, format_value, number, read_object, token_ids
+from models.families import FAMILIES, read_family
+from models.json_settings import ModelError, count, flag, number, read_object, token_ids
 from models.rope_config import Llama3RopeScaling, rope_from_hf
 
 Config = TypeVar("Config")
 Default = TypeVar("Default", int, None)
 
 MAX_LAYERS = 10_000  # a name is made for every tensor of every layer
-DEFAULTS: Mapping[str, Any] = {
-    "initializer_range": 0.02,
-    "tie_word_embeddings": False,
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-}
-MISTRAL_DEFAULTS: Mapping[str, Any] = {**DEFAULTS, "num_key_value_heads": 8, "sliding_window": 4096}
-"""What transformers takes for a setting that a file leaves out."""
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """Everything that decides the shapes and the arithmetic of a Llama network.
+    """Everything that decides the shapes and the arithmetic of a network.
 
-    `bos_token_id` and `eos_token_ids` are carried only so that saving a loaded model loses nothing.
+    family: which of `models.families` it is of. `bos_token_id` and `eos_token_ids` are carried only so that saving a
+    loaded model loses nothing.
     """
 
     vocab_size: int
@@ -46,6 +39,7 @@ class LlamaConfig:
     initializer_range: float = 0.02
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
+    family: str = "llama"
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
@@ -54,6 +48,8 @@ class LlamaConfig:
                 raise ModelError(f"{name} is {getattr(self, name)}, it must be at least 1")
         if self.num_heads % self.num_kv_heads:
             raise ModelError(f"{self.num_heads} query heads do not divide into {self.num_kv_heads} key/value heads")
+        if self.family not in FAMILIES:
+            raise ModelError(f"family {self.family!r} is none of {', '.join(FAMILIES)}")
         if self.head_size % 2:
             raise ModelError(f"head size {self.head_size} is odd; rotary embeddings turn pairs")
 
@@ -65,8 +61,8 @@ class LlamaConfig:
         scaling = self.rope_scaling
         eos = list(self.eos_token_ids)
         return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
+            "architectures": [FAMILIES[self.family].architecture],
+            "model_type": self.family,
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -81,8 +77,7 @@ class LlamaConfig:
             "tie_word_embeddings": self.tie_word_embeddings,
             "initializer_range": self.initializer_range,
             "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
+            **FAMILIES[self.family].constant,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": eos[0] if len(eos) == 1 else (eos or None),
         }
@@ -141,8 +136,7 @@ def _check_as_transformers(raw: Mapping[str, Any]) -> None:
 
 
 def _from_dict(raw: Mapping[str, Any]) -> LlamaConfig:
-    settings = {**(MISTRAL_DEFAULTS if raw.get("model_type") == "mistral" else DEFAULTS), **raw}
-    _refuse_other_architectures(settings)
+    family, settings = read_family(raw)
     num_heads, hidden_size = count(settings, "num_attention_heads"), count(settings, "hidden_size")
     rope = rope_from_hf(raw)
     config = LlamaConfig(
@@ -161,6 +155,7 @@ def _from_dict(raw: Mapping[str, Any]) -> LlamaConfig:
         initializer_range=number(settings, "initializer_range"),
         bos_token_id=_count_or(settings, "bos_token_id", None, least=0),
         eos_token_ids=token_ids(settings, "eos_token_id"),
+        family=family,
     )
     _check_as_transformers(raw)
     return config
@@ -169,30 +164,6 @@ def _from_dict(raw: Mapping[str, Any]) -> LlamaConfig:
 def _count_or(settings: Mapping[str, Any], name: str, other: Default, least: int = 1) -> int | Default:
     """Read a count, or return `other` where the setting is null or missing."""
     return other if settings.get(name) is None else count(settings, name, least)
-
-
-def _refuse_other_architectures(settings: Mapping[str, Any]) -> None:
-    kind = settings.get("model_type")
-    if kind not in ("llama", "mistral"):  # Mistral's arithmetic is the same, where its window holds every token
-        raise ModelError(
-            f"model_type is {format_value(kind)}; only Llama networks with model_type 'llama' are supported"
-        )
-    window = _count_or(settings, "sliding_window", None) if kind == "mistral" else None
-    length = count(settings, "max_position_embeddings")
-    if window is not None and window < length:
-        raise ModelError(
-            f"sliding_window is {window}, below max_position_embeddings {length}; attention within a window is not "
-            "supported"
-        )
-    for name in ("attention_bias", "mlp_bias"):
-        if flag(settings, name):
-            raise ModelError(f"{name} is True; only Llama networks without biases are supported")
-    if settings["hidden_act"] != "silu":
-        raise ModelError(
-            f"hidden_act is {format_value(settings['hidden_act'])}; only Llama networks with 'silu' are supported"
-        )
-    if settings.get("quantization_config"):
-        raise ModelError("quantization_config is set; only float32, bfloat16 and float16 weights are supported")
 
 
 def _even_share(hidden_size: int, num_heads: int) -> int:

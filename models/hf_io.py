@@ -25,24 +25,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from models.config import LlamaConfig, ModelError, from_hf
-from models.parameters import Params, check_params, flatten, nest, param_shardings, parameter_table
-from models.weight_files import FILE_DTYPES, MAX_FILE_BYTES, Stored, check_stored, open_weights, write_weights
+from models.hf_names import HfTensors, hf_layout
+from models.parameters import Params, check_params, flatten, nest, param_shardings
+from models.weight_files import FILE_DTYPES, MAX_FILE_BYTES, check_stored, open_weights, write_weights
 
 SMALL_BYTES, PIECE_BYTES = 128 * 2**20, 64 * 2**20
 """Bytes of the files: of what is moved at once, and of what is read at a time where more has to be moved."""
 
-LAYER_TENSORS = {
-    "layers/attention_norm": "input_layernorm",
-    "layers/attention/q": "self_attn.q_proj",
-    "layers/attention/k": "self_attn.k_proj",
-    "layers/attention/v": "self_attn.v_proj",
-    "layers/attention/o": "self_attn.o_proj",
-    "layers/mlp_norm": "post_attention_layernorm",
-    "layers/mlp/gate": "mlp.gate_proj",
-    "layers/mlp/up": "mlp.up_proj",
-    "layers/mlp/down": "mlp.down_proj",
-}
-OTHER_TENSORS = {"embedding": "model.embed_tokens", "final_norm": "model.norm", "lm_head": "lm_head"}
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ADAPTER_FILE = "adapter_config.json"
 DERIVED_SUFFIX = ".rotary_emb.inv_freq"
@@ -57,45 +46,6 @@ class LoadedModel:
 
     config: LlamaConfig
     params: Params
-
-
-@dataclass(frozen=True)
-class HfTensors:
-    """File tensors of one parameter.
-
-    names: one a layer where `stacked`, else a single one. shape: of each of them, as stored. transposed: stored
-    [out, in].
-    """
-
-    names: tuple[str, ...]
-    shape: tuple[int, ...]
-    stacked: bool
-    transposed: bool
-
-    @property
-    def file_shape(self) -> tuple[int, ...]:
-        """The parameter's shape in the order of the files: [L, out, in], or [V, D]."""
-        return (len(self.names), *self.shape) if self.stacked else self.shape
-
-    @property
-    def stored(self) -> tuple[Stored, ...]:
-        """The tensors with their shapes."""
-        return tuple(Stored(name, self.shape) for name in self.names)
-
-
-def hf_layout(config: LlamaConfig) -> dict[str, HfTensors]:
-    """Path -> HfTensors of every parameter of the table."""
-    layout = {}
-    for path, spec in parameter_table(config).items():
-        stacked = path in LAYER_TENSORS
-        transposed = path == "lm_head" or (stacked and not path.endswith("norm"))
-        own = spec.shape[1:] if stacked else spec.shape
-        if stacked:
-            names = tuple(f"model.layers.{layer}.{LAYER_TENSORS[path]}.weight" for layer in range(config.num_layers))
-        else:
-            names = (f"{OTHER_TENSORS[path]}.weight",)
-        layout[path] = HfTensors(names, own[::-1] if transposed else own, stacked, transposed)
-    return layout
 
 
 def check_llama(directory: str | Path, mesh: Mesh) -> LlamaConfig:
@@ -174,7 +124,7 @@ def save_llama(
 ) -> None:
     """Write `config.json` and the weights into `directory` (made if missing), in `dtype`, or that of `params`.
 
-    transformers loads the directory as LlamaForCausalLM, and `load_llama` returns the same bits. On several hosts all
+    transformers loads the directory, and `load_llama` returns the same bits. On several hosts all
     processes call this, and process 0 writes.
     Raises ModelError where `params` are not the parameters of `config`.
     """

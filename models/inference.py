@@ -25,9 +25,9 @@ FEW_ROWS = 64  # of a product, up to which a CPU is faster with the weights as i
 def inference_table(config: LlamaConfig, mesh: Mesh) -> Mapping[str, ParamSpec]:
     """Path -> ParamSpec of every parameter of the layout: those of layer i are under "layers/i/".
 
-    attention/qkv: [G (R + 2) H, D], for each key/value head its R query heads, its keys and its values; q, k and v stay
-    apart where the mesh's tensor axis does not divide the key/value heads. mlp/gate_up: [2 F, D], of each device gate,
-    then up. lm_head: [V, D], as the embedding is.
+    attention/qkv: [G (R + 2) H, D], for each key/value head its R query heads, its keys and its values, and
+    attention/qkv_bias alike; q, k and v stay apart where the mesh's tensor axis does not divide the key/value heads.
+    mlp/gate_up: [2 F, D], of each device gate, then up. lm_head: [V, D], as the embedding is.
     """
     return dict(_table(config, mesh))
 
@@ -44,6 +44,9 @@ def _table(config: LlamaConfig, mesh: Mesh) -> tuple[tuple[str, ParamSpec], ...]
         query, key, value = (layer.pop(f"attention/{name}") for name in "qkv")
         width = query.shape[0] + key.shape[0] + value.shape[0]
         layer["attention/qkv"] = ParamSpec((width, config.hidden_size), key.axes, None)
+        if "attention/q_bias" in layer:
+            axes = [layer.pop(f"attention/{name}_bias").axes for name in "qkv"]
+            layer["attention/qkv_bias"] = ParamSpec((width,), axes[1], None)
     gate, up = layer.pop("mlp/gate"), layer.pop("mlp/up")
     layer["mlp/gate_up"] = ParamSpec((gate.shape[0] + up.shape[0], config.hidden_size), gate.axes, None)
     whole = {path: spec for path, spec in table.items() if not path.startswith("layers/")}
@@ -117,14 +120,15 @@ def _lay_out(params: Mapping[str, Any], config: LlamaConfig, mesh: Mesh, dtype: 
     layers = {path: x.swapaxes(1, 2) if x.ndim == 3 else x for path, x in layers.items()}
     groups, tensor = config.num_kv_heads, mesh.shape["tensor"]
     if is_fused(config, mesh):
-        layers["attention/qkv"] = _in_turn([layers.pop(f"attention/{name}") for name in "qkv"], groups)
+        for end in ("", "_bias") if "attention/q_bias" in layers else ("",):
+            layers[f"attention/qkv{end}"] = _in_turn([layers.pop(f"attention/{name}{end}") for name in "qkv"], groups)
     layers["mlp/gate_up"] = _in_turn([layers.pop("mlp/gate"), layers.pop("mlp/up")], tensor)
     found |= {f"layers/{i}/{path}": x[i] for path, x in layers.items() for i in range(config.num_layers)}
     return nest(found)
 
 
-def _in_turn(weights_loi: list[jax.Array], parts: int) -> jax.Array:
-    """Join matrices along their outputs, `parts` times a part of each."""
-    layers, _, inputs = weights_loi[0].shape
-    joined = jnp.concatenate([weight.reshape(layers, parts, -1, inputs) for weight in weights_loi], axis=2)
-    return joined.reshape(layers, -1, inputs)
+def _in_turn(weights: list[jax.Array], parts: int) -> jax.Array:
+    """Join matrices [L, O, I], or vectors [L, O], along their outputs, `parts` times a part of each."""
+    layers, _, *inputs = weights[0].shape
+    joined = jnp.concatenate([weight.reshape(layers, parts, -1, *inputs) for weight in weights], axis=2)
+    return joined.reshape(layers, -1, *inputs)

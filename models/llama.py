@@ -1,4 +1,5 @@
-"""The Llama network (arXiv:2302.13971, 2407.21783) as flax.linen modules over plain nested dicts of parameters.
+"""The Llama network (arXiv:2302.13971, 2407.21783) and its relatives (`models.families`), as flax.linen modules over
+plain nested dicts of parameters.
 
 model = Llama(config, mesh)
 output = model.apply(variables(params), tokens_bt, positions_bt)
@@ -20,9 +21,11 @@ from jaxtyping import Array, Float, Int
 from models.attention import SAVED_ATTENTION, AttentionName, causal_attention, repeat_heads
 from models.cached_attention import Reading, cached_attention, plan_reading
 from models.config import LlamaConfig, ModelError
+from models.families import FAMILIES
 from models.inference import inference_table, is_fused, multiply
 from models.kv_cache import KVCache
 from models.lora import LORA, LoraConfig
+from models.norms import rms_norm
 from models.parameters import parameter_table
 from models.rope import rotary_angles, rotate
 from models.sharding import constrain, head_axis
@@ -183,12 +186,14 @@ class Layer(nn.Module):
         return self.param(name, nn.initializers.zeros, shape)
 
     def projection(self, name: str, path: str, cached: bool) -> Callable[[jax.Array], jax.Array]:
-        """Give the function x -> x W of [..., I], plus scale (x a) b where the parameters hold an adapter
-        (arXiv:2106.09685, eq. 3).
+        """Give the function x -> x W of [..., I], plus the bias where the family has one, plus scale (x a) b where the
+        parameters hold an adapter (arXiv:2106.09685, eq. 3).
 
         Rows and tokens are one axis in the product, which halves XLA's backward pass on a CPU.
         """
         weight, dtype = self.weight(name, path, cached).astype(self.compute_dtype), self.compute_dtype
+        biased = FAMILIES[self.config.family].qkv_bias and name in ("q", "k", "v", "qkv")
+        bias_o = self.weight(f"{name}_bias", f"{path}_bias", cached).astype(dtype) if biased else None
         a_ir = b_ro = None
         if self.lora is not None and self.has_variable(LORA, name):
             adapter: Any = self.get_variable(LORA, name)
@@ -197,6 +202,8 @@ class Layer(nn.Module):
         def apply(x: jax.Array) -> jax.Array:
             x_mi = x.reshape(-1, x.shape[-1])
             y_mo = multiply(x_mi, weight, self.mesh) if cached else x_mi @ weight
+            if bias_o is not None:
+                y_mo = y_mo + bias_o
             if self.lora is not None and a_ir is not None:
                 y_mo = y_mo + (x_mi @ a_ir) @ b_ro * self.lora.scale
             return y_mo.reshape(*x.shape[:-1], -1)
@@ -232,6 +239,10 @@ class Attention(Layer):
         """Compute what attention adds to the residual stream, and the layer's cache with the new keys and values."""
         mesh, axes, tokens = self.mesh, head_axis(self.config, self.mesh), tokens_axis(cache)
         q_btnh, k_btgh, v_btgh = self._queries_keys_values(x_btd, cache is not None)
+        if FAMILIES[self.config.family].qk_norm:
+            eps = self.config.rms_norm_eps
+            q_btnh = rms_norm(q_btnh, self.weight("q_norm", "attention/q_norm"), eps)
+            k_btgh = rms_norm(k_btgh, self.weight("k_norm", "attention/k_norm"), eps)
         q_btnh, k_btgh = (rotate(x, positions.angles_bth) for x in (q_btnh, k_btgh))
         if cache is not None:
             assert positions.reading is not None
@@ -314,13 +325,6 @@ def tokens_axis(cache: Any) -> str | None:
 def residual_axis(cache: Any) -> str | None:
     """Logical axis of D between layers: with a cache, where nothing is kept for a backward pass, it is whole."""
     return "residual" if cache is None else None
-
-
-def rms_norm(x_btd: Float[Array, "B T D"], scale_d: Float[Array, " D"], eps: float) -> Float[Array, "B T D"]:
-    """x / sqrt(mean(x^2) + eps) * scale (arXiv:1910.07467, eq. 4), computed in float32, in the dtype of `x`."""
-    x_float = x_btd.astype(jnp.float32)
-    mean_square = jnp.mean(jnp.square(x_float), axis=-1, keepdims=True)
-    return (x_float * jax.lax.rsqrt(mean_square + eps) * scale_d.astype(jnp.float32)).astype(x_btd.dtype)
 
 
 def unembedding(params: Mapping[str, Any], config: LlamaConfig) -> Float[Array, "D V"]:

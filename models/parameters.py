@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from models.config import LlamaConfig, ModelError
+from models.families import FAMILIES
 from models.sharding import WEIGHT_RULES, Rules, weight_spec
 
 Params = dict[str, Any]
@@ -25,7 +26,8 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True)
 class ParamSpec:
-    """Shape, logical axes and initialiser of one parameter: normal with deviation `scale`, or ones where it is None."""
+    """Shape, logical axes and initialiser of one parameter: normal with deviation `scale`, or ones where it is None, as
+    in norms."""
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
@@ -64,6 +66,16 @@ def _table(config: LlamaConfig) -> tuple[tuple[str, ParamSpec], ...]:
         "layers/mlp/down": normal((layers, mlp, embed), "layers", "mlp", "embed"),
         "final_norm": ParamSpec((embed,), ("norm",), None),
     }
+    if FAMILIES[config.family].qkv_bias:
+        table |= {
+            f"layers/attention/{name}_bias": ParamSpec((layers, width), ("layers", axis), 0.0)
+            for name, width, axis in (("q", heads, "heads"), ("k", kv, "kv"), ("v", kv, "kv"))
+        }
+    if FAMILIES[config.family].qk_norm:
+        table |= {
+            f"layers/attention/{name}_norm": ParamSpec((layers, config.head_size), ("layers", "norm"), None)
+            for name in ("q", "k")
+        }
     if not config.tie_word_embeddings:
         table["lm_head"] = normal((embed, config.vocab_size), "embed", "vocab")
     return tuple(table.items())

@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
 from models.config import LlamaConfig
-from models.hf_io import ADAPTER_FILE, LAYER_TENSORS, HfTensors, load_parameter, on_host
+from models.hf_io import ADAPTER_FILE, load_parameter, on_host
+from models.hf_names import LAYER_TENSORS, HfTensors
 from models.json_settings import ModelError, count, format_value, number, read_object
 from models.lora import LORA, TARGETS, LoraConfig, lora_shapes, lora_table
 from models.parameters import Params, flatten, nest

@@ -16,7 +16,7 @@ class PlanConfig:
     """Compile one stage of the pipeline for TPUs or GPUs that need not be there, and say what it needs."""
 
     model: str = "llama-3.1-8b"
-    """llama-3.1-8b, llama-3.1-70b, llama-3.2-1b, llama-3.2-3b, a config.json, or its directory."""
+    """llama-3.1-8b, qwen2.5-7b, qwen3-4b or another (a wrong name lists all), a config.json, or its directory."""
     stage: Literal["critic", "policy", "score", "sample"] = "critic"
     """A training step, log-probs of a batch, or turns after prompts."""
     topology: str = "v5e:4x4"

@@ -11,8 +11,10 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from models.config import Llama3RopeScaling, LlamaConfig
+from models.inference import inference_params, next_logits
+from models.kv_cache import KVCache, init_cache
 from models.llama import Llama, logits
-from models.parameters import Params, flatten, init_params, nest
+from models.parameters import Params, flatten, init_params, nest, param_shardings
 
 TINY = LlamaConfig(
     vocab_size=48,
@@ -50,7 +52,7 @@ def mesh_of() -> Callable[..., Mesh]:
 
 @pytest.fixture(scope="session")
 def random_params() -> Callable[..., Params]:
-    """Random parameters, the norms' scales among them."""
+    """Random parameters, the norms' scales and the biases among them."""
 
     def make(config: LlamaConfig, mesh: Mesh, seed: int = 0) -> Params:
         flat = flatten(init_params(config, jax.random.key(seed), mesh))
@@ -59,6 +61,9 @@ def random_params() -> Callable[..., Params]:
             if path.endswith("norm"):
                 scale = noise.uniform(0.5, 1.5, value.shape).astype(np.float32)
                 flat[path] = jax.device_put(scale, value.sharding)
+            if path.endswith("bias"):
+                bias = noise.normal(0.0, 0.5, value.shape).astype(np.float32)
+                flat[path] = jax.device_put(bias, value.sharding)
         return nest(flat)
 
     return make
@@ -82,9 +87,9 @@ def logits_of() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def save_hf_model() -> Callable[..., object]:
-    """A random torch LlamaForCausalLM, saved by transformers into a directory; returns the torch model."""
+    """A random torch network of a family, saved by transformers into a directory; returns the torch model."""
 
-    def save(directory: Path, **settings) -> object:
+    def save(directory: Path, family: str = "Llama", **settings) -> object:
         import torch
         import transformers
 
@@ -108,8 +113,8 @@ def save_hf_model() -> Callable[..., object]:
             "initializer_range": 0.15,
             "rope_parameters": scaling,
         }
-        config = transformers.LlamaConfig(**{**sizes, **settings})
-        model = transformers.LlamaForCausalLM(config).to(torch.float32).eval()
+        config = getattr(transformers, f"{family}Config")(**{**sizes, **settings})
+        model = getattr(transformers, f"{family}ForCausalLM")(config).to(torch.float32).eval()
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 torch.nn.init.uniform_(parameter, 0.5, 1.5)
@@ -128,5 +133,66 @@ def torch_logits() -> Callable[..., np.ndarray]:
 
         with torch.no_grad():
             return model(torch.tensor(tokens_bt, dtype=torch.long)).logits.numpy()
+
+    return compute
+
+
+@pytest.fixture(scope="session")
+def decode_from() -> Callable[..., tuple[np.ndarray, KVCache]]:
+    """Logits of every row's tokens and the cache: prefill of right-padded rows, then one token a row at a time.
+
+    lengths: of the prompts, which are the first tokens of tokens_bt. total: tokens of a row in the end.
+    """
+
+    def decode(
+        model: Llama, params: Params, tokens_bt: np.ndarray, lengths: list[int], slots: int
+    ) -> tuple[np.ndarray, KVCache]:
+        config, mesh = model.config, model.mesh
+
+        @jax.jit
+        def step(params, tokens_bt, positions_bt, cache):
+            params = inference_params(params, config, mesh, jnp.float32)
+            output = model.apply({"params": params}, tokens_bt, positions_bt, cache)
+            hidden_md = output.hidden_btd.reshape(-1, config.hidden_size)
+            return next_logits(hidden_md, params, config, mesh).reshape(*tokens_bt.shape, -1), output.cache
+
+        (rows, total), longest = tokens_bt.shape, max(lengths)
+        collected = np.zeros((rows, total, config.vocab_size), np.float32)
+        inside = np.arange(longest)[None] < np.array(lengths)[:, None]
+        # 47 stands for padding: it must neither be seen nor survive in the cache.
+        prompt_bt = np.where(inside, tokens_bt[:, :longest], 47)
+        positions_bt = np.broadcast_to(np.arange(longest), prompt_bt.shape)
+        first, cache = step(params, prompt_bt, positions_bt, init_cache(config, rows, slots, mesh, block=4))
+        for row, length in enumerate(lengths):
+            collected[row, :length] = first[row, :length]
+        at = np.array(lengths)
+        while (at < total).any():
+            # Rows that are done write beyond the last slot, where entries are dropped.
+            writable = np.where(at < total, at, slots)[:, None]
+            now_bt = tokens_bt[np.arange(rows), np.minimum(at, total - 1)][:, None]
+            out, cache = step(params, now_bt, writable, cache)
+            for row in np.flatnonzero(at < total):
+                collected[row, at[row]] = out[row, 0]
+            at = at + 1
+        return collected, cache
+
+    return decode
+
+
+@pytest.fixture(scope="session")
+def loss_and_gradients() -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
+    """Mean log-probability of the next token, and its gradients as numpy arrays by path."""
+
+    def compute(config: LlamaConfig, mesh: Mesh, params: Params, tokens_bt: np.ndarray, **options):
+        model, shardings = Llama(config, mesh, **options), param_shardings(config, mesh)
+
+        def loss(params, tokens_bt):
+            positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
+            hidden_btd = model.apply({"params": params}, tokens_bt, positions_bt).hidden_btd
+            logp_btv = jax.nn.log_softmax(logits(hidden_btd, params, config, mesh))
+            return jnp.take_along_axis(logp_btv[:, :-1], tokens_bt[:, 1:, None], axis=-1).mean()
+
+        value, gradients = jax.jit(jax.value_and_grad(loss), out_shardings=(None, shardings))(params, tokens_bt)
+        return float(value), {path: np.asarray(gradient) for path, gradient in flatten(gradients).items()}
 
     return compute

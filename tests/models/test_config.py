@@ -171,7 +171,7 @@ def test_a_size_that_is_null_is_named_and_a_setting_that_may_be_is_missing(name)
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false', expected true or false"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1, expected true or false"),
         ({"attention_bias": 0}, "attention_bias is 0, expected true or false"),
-        ({"hidden_act": None}, "hidden_act is null; only Llama networks with 'silu'"),
+        ({"hidden_act": None}, "hidden_act is null; only networks with 'silu'"),
         ({"initializer_range": None}, "initializer_range is null, expected a finite number"),
         ({"bos_token_id": "1"}, "bos_token_id is '1', expected a whole number of at least 0"),
         ({"eos_token_id": "</s>"}, "eos_token_id is '</s>', expected a token id, a list of them, or null"),

@@ -13,24 +13,10 @@ from models.config import ModelError
 from models.hf_io import load_llama
 from models.inference import inference_params, next_logits
 from models.kv_cache import init_cache
-from models.llama import Llama, logits
-from models.parameters import flatten, param_shardings
+from models.llama import Llama
+from models.parameters import param_shardings
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 48, (8, 24))
-
-
-def loss_and_gradients(config, mesh, params, tokens_bt=TOKENS_BT, **options):
-    """Mean log-probability of the next token, and its gradients as numpy arrays by path."""
-    model, shardings = Llama(config, mesh, **options), param_shardings(config, mesh)
-
-    def loss(params, tokens_bt):
-        positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
-        hidden_btd = model.apply({"params": params}, tokens_bt, positions_bt).hidden_btd
-        logp_btv = jax.nn.log_softmax(logits(hidden_btd, params, config, mesh))
-        return jnp.take_along_axis(logp_btv[:, :-1], tokens_bt[:, 1:, None], axis=-1).mean()
-
-    value, gradients = jax.jit(jax.value_and_grad(loss), out_shardings=(None, shardings))(params, tokens_bt)
-    return float(value), {path: np.asarray(gradient) for path, gradient in flatten(gradients).items()}
 
 
 @pytest.mark.slow
@@ -65,11 +51,11 @@ def test_rope_scaling_changes_the_logits(tiny, mesh_of, random_params, logits_of
 
 
 @pytest.mark.slow
-def test_scanned_and_unrolled_layers_agree_in_value_and_gradient(tiny, mesh_of, random_params):
+def test_scanned_and_unrolled_layers_agree_in_value_and_gradient(tiny, mesh_of, random_params, loss_and_gradients):
     mesh = mesh_of(1, 1)
     params = random_params(tiny, mesh)
-    value, gradients = loss_and_gradients(tiny, mesh, params, remat="full")
-    other_value, other_gradients = loss_and_gradients(tiny, mesh, params, scan=False, remat="none")
+    value, gradients = loss_and_gradients(tiny, mesh, params, TOKENS_BT, remat="full")
+    other_value, other_gradients = loss_and_gradients(tiny, mesh, params, TOKENS_BT, scan=False, remat="none")
     assert value == pytest.approx(other_value, abs=1e-5)
     for path, gradient in gradients.items():
         np.testing.assert_allclose(gradient, other_gradients[path], rtol=0, atol=1e-5, err_msg=path)
@@ -86,7 +72,7 @@ def test_scanned_and_unrolled_layers_agree_in_value_and_gradient(tiny, mesh_of, 
     ],
 )
 def test_a_sharded_network_agrees_with_one_device_in_value_and_gradient(
-    tiny, mesh_of, random_params, logits_of, heads, mesh_shape
+    tiny, mesh_of, random_params, logits_of, loss_and_gradients, heads, mesh_shape
 ):
     config = dataclasses.replace(tiny, num_heads=heads[0], num_kv_heads=heads[1])
     single, mesh = mesh_of(1, 1), mesh_of(*mesh_shape)
@@ -94,53 +80,22 @@ def test_a_sharded_network_agrees_with_one_device_in_value_and_gradient(
     split = jax.device_put(params, param_shardings(config, mesh))
     ours = logits_of(config, mesh, split, TOKENS_BT)
     np.testing.assert_allclose(ours, logits_of(config, single, params, TOKENS_BT), rtol=0, atol=1e-5)
-    value, gradients = loss_and_gradients(config, mesh, split)
-    single_value, single_gradients = loss_and_gradients(config, single, params)
+    value, gradients = loss_and_gradients(config, mesh, split, TOKENS_BT)
+    single_value, single_gradients = loss_and_gradients(config, single, params, TOKENS_BT)
     assert value == pytest.approx(single_value, abs=1e-5)
     for path, gradient in gradients.items():
         np.testing.assert_allclose(gradient, single_gradients[path], rtol=0, atol=1e-5, err_msg=path)
 
 
-def decode_from(model, config, mesh, params, lengths, total, slots, cache_dtype=jnp.float32):
-    """Logits of every row's tokens: prefill of right-padded rows of `lengths`, then one token a row at a time."""
-
-    @jax.jit
-    def step(params, tokens_bt, positions_bt, cache):
-        params = inference_params(params, config, mesh, cache_dtype)
-        output = model.apply({"params": params}, tokens_bt, positions_bt, cache)
-        hidden_md = output.hidden_btd.reshape(-1, config.hidden_size)
-        return next_logits(hidden_md, params, config, mesh).reshape(*tokens_bt.shape, -1), output.cache
-
-    rows, longest = len(lengths), max(lengths)
-    collected = np.zeros((rows, total, config.vocab_size), np.float32)
-    inside = np.arange(longest)[None] < np.array(lengths)[:, None]
-    # 47 stands for padding: it must neither be seen nor survive in the cache.
-    prompt_bt = np.where(inside, TOKENS_BT[:rows, :longest], 47)
-    positions_bt = np.broadcast_to(np.arange(longest), prompt_bt.shape)
-    first, cache = step(params, prompt_bt, positions_bt, init_cache(config, rows, slots, mesh, cache_dtype, block=4))
-    for row, length in enumerate(lengths):
-        collected[row, :length] = first[row, :length]
-    at = np.array(lengths)
-    while (at < total).any():
-        # Rows that are done write beyond the last slot, where entries are dropped.
-        writable = np.where(at < total, at, slots)[:, None]
-        tokens_bt = TOKENS_BT[np.arange(rows), np.minimum(at, total - 1)][:, None]
-        out, cache = step(params, tokens_bt, writable, cache)
-        for row in np.flatnonzero(at < total):
-            collected[row, at[row]] = out[row, 0]
-        at = at + 1
-    return collected, cache
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("mesh_shape", "scan"), [((1, 1), False), ((4, 2), True)])
 def test_prefill_and_decode_of_rows_at_different_positions_equal_the_full_pass(
-    tiny, mesh_of, random_params, logits_of, mesh_shape, scan
+    tiny, mesh_of, random_params, logits_of, decode_from, mesh_shape, scan
 ):
     mesh = mesh_of(*mesh_shape)
     params = random_params(tiny, mesh)
     model = Llama(tiny, mesh, remat="none", scan=scan)
-    stepwise, cache = decode_from(model, tiny, mesh, params, [10, 3, 7, 1], total=14, slots=16)
+    stepwise, cache = decode_from(model, params, TOKENS_BT[:4, :14], [10, 3, 7, 1], slots=16)
     whole = logits_of(tiny, mesh, params, TOKENS_BT[:4, :14], remat="none")
     np.testing.assert_allclose(stepwise, whole, rtol=0, atol=1e-4)
     expected = NamedSharding(mesh, P("data", "tensor"))
