@@ -68,11 +68,13 @@ class TorchSide:
         gradients: str = "",
         precomputed: bool = False,
         at_once: int = 1,
+        checkpointing: bool = False,
     ) -> dict[str, Any]:
         """Make one update on the pairs.
 
         gradients: the file to save them in, "" for none. precomputed: the reference's log-probs are there before the
-        clock starts (TRL only). at_once: pairs that are computed together.
+        clock starts (TRL only). at_once: pairs that are computed together. checkpointing: activations
+        are computed again in the backward pass (TRL only).
         """
         self.model = None  # TRL holds two
         try:
@@ -80,7 +82,7 @@ class TorchSide:
         except ImportError:
             told = self._plain_update(pairs, beta, learning_rate, gradients)
         else:
-            told = self._trl_update(pairs, beta, learning_rate, gradients, precomputed, at_once)
+            told = self._trl_update(pairs, beta, learning_rate, gradients, precomputed, at_once, checkpointing)
         self.model = self.load().eval()
         return told
 
@@ -92,6 +94,7 @@ class TorchSide:
         gradients: str,
         precomputed: bool,
         at_once: int,
+        checkpointing: bool,
     ) -> dict[str, Any]:
         from datasets import Dataset
         from transformers import AutoTokenizer, TrainerCallback
@@ -120,7 +123,8 @@ class TorchSide:
             config = DPOConfig(
                 output_dir=folder, per_device_train_batch_size=at_once, max_steps=1,
                 gradient_accumulation_steps=len(pairs) // at_once, precompute_ref_log_probs=precomputed,
-                beta=beta, learning_rate=learning_rate, max_grad_norm=0.0, gradient_checkpointing=False, bf16=False,
+                beta=beta, learning_rate=learning_rate, max_grad_norm=0.0, gradient_checkpointing=checkpointing,
+                bf16=False,
                 report_to=[], save_strategy="no", use_cpu=True, max_length=None, disable_tqdm=True,
                 warmup_steps=0, lr_scheduler_type="constant", weight_decay=0.0, dataloader_drop_last=False,
             )  # fmt: skip

@@ -66,6 +66,9 @@ def main() -> None:
     parser.add_argument("--lengths", default="512,2048", help="tokens of a pair's rows")
     parser.add_argument("--remat", default="attention", help="what ours computes again: none, dots, attention, full")
     parser.add_argument("--only", default="pairs,known,nll")
+    parser.add_argument(
+        "--peer-checkpointing", action="store_true", help="TRL computes activations again, as by default"
+    )
     told = parser.parse_args()
     ours, peer = Ours(told.model, told.remat), Peer(told.peer, "torch_side.py", told.model)
     wanted = told.only.split(",")
@@ -88,8 +91,10 @@ def main() -> None:
             start = int(np.argmax(pair.chosen.turns > 0))
             chosen, rejected = pair.chosen.ids.tolist(), pair.rejected.ids.tolist()
             rows.append({"prompt_ids": chosen[:start], "chosen_ids": chosen[start:], "rejected_ids": rejected[start:]})
-        settings = {"beta": BETA, "learning_rate": LEARNING_RATE, "precomputed": precomputed, "at_once": len(pairs)}
-        return peer.ask("policy", pairs=rows, **settings)
+        return peer.ask(
+            "policy", pairs=rows, beta=BETA, learning_rate=LEARNING_RATE, precomputed=precomputed, at_once=len(pairs),
+            checkpointing=told.peer_checkpointing,
+        )  # fmt: skip
 
     for length in map(int, told.lengths.split(",")):
 
