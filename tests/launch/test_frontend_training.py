@@ -83,7 +83,9 @@ def test_the_report_shows_the_pages_of_both_policies(sweet):
     ):
         assert words in page
     again, other = numbers["command"], numbers["next_commands"][1]
-    assert again.startswith("python -m launch.train --benchmark=frontend --run-dir=") and "--num-tasks=8" in again
+    mesh = numbers["mesh"]  # "auto" as it was settled: the command makes the same bits elsewhere
+    assert again.startswith(f"python -m launch.train --benchmark=frontend --mesh={mesh} --run-dir=")
+    assert "--num-tasks=8" in again
     assert "--benchmark=frontend" in other and "--algorithm=mtdpo" in other
 
 
