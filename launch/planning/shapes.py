@@ -26,11 +26,21 @@ def _llama3(
 
 
 def _qwen(
-    family: str, hidden: int, mlp: int, layers: int, heads: int, kv: int, *, vocabulary: int, length: int, tied: bool
+    family: str,
+    hidden: int,
+    mlp: int,
+    layers: int,
+    heads: int,
+    kv: int,
+    head_size: int,
+    *,
+    vocabulary: int,
+    length: int,
+    tied: bool,
 ) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=mlp, num_layers=layers, num_heads=heads,
-        num_kv_heads=kv, head_size=64 if hidden < 1024 else 128, max_position_embeddings=length,
+        num_kv_heads=kv, head_size=head_size, max_position_embeddings=length,
         rms_norm_eps=1e-6, rope_theta=1_000_000.0, tie_word_embeddings=tied, family=family,
     )  # fmt: skip
 
@@ -40,10 +50,10 @@ SHAPES = {
     "llama-3.2-3b": _llama3(3072, 8192, 28, 24, 128, _ROPE_32, tied=True),
     "llama-3.1-8b": _llama3(4096, 14_336, 32, 32, 128, _ROPE_31, tied=False),
     "llama-3.1-70b": _llama3(8192, 28_672, 80, 64, 128, _ROPE_31, tied=False),
-    "qwen2.5-0.5b": _qwen("qwen2", 896, 4864, 24, 14, 2, vocabulary=151_936, length=32_768, tied=True),
-    "qwen2.5-7b": _qwen("qwen2", 3584, 18_944, 28, 28, 4, vocabulary=152_064, length=32_768, tied=False),
-    "qwen3-4b": _qwen("qwen3", 2560, 9728, 36, 32, 8, vocabulary=151_936, length=40_960, tied=True),
-    "qwen3-8b": _qwen("qwen3", 4096, 12_288, 36, 32, 8, vocabulary=151_936, length=40_960, tied=False),
+    "qwen2.5-0.5b": _qwen("qwen2", 896, 4864, 24, 14, 2, 64, vocabulary=151_936, length=32_768, tied=True),
+    "qwen2.5-7b": _qwen("qwen2", 3584, 18_944, 28, 28, 4, 128, vocabulary=152_064, length=32_768, tied=False),
+    "qwen3-4b": _qwen("qwen3", 2560, 9728, 36, 32, 8, 128, vocabulary=151_936, length=40_960, tied=True),
+    "qwen3-8b": _qwen("qwen3", 4096, 12_288, 36, 32, 8, 128, vocabulary=151_936, length=40_960, tied=False),
 }
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
+from next_token import next_token_loss
 
 from models.config import Llama3RopeScaling, LlamaConfig
 from models.inference import inference_params, next_logits
@@ -186,13 +187,9 @@ def loss_and_gradients() -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
     def compute(config: LlamaConfig, mesh: Mesh, params: Params, tokens_bt: np.ndarray, **options):
         model, shardings = Llama(config, mesh, **options), param_shardings(config, mesh)
 
-        def loss(params, tokens_bt):
-            positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
-            hidden_btd = model.apply({"params": params}, tokens_bt, positions_bt).hidden_btd
-            logp_btv = jax.nn.log_softmax(logits(hidden_btd, params, config, mesh))
-            return jnp.take_along_axis(logp_btv[:, :-1], tokens_bt[:, 1:, None], axis=-1).mean()
-
-        value, gradients = jax.jit(jax.value_and_grad(loss), out_shardings=(None, shardings))(params, tokens_bt)
+        value, gradients = jax.jit(jax.value_and_grad(next_token_loss(model)), out_shardings=(None, shardings))(
+            params, tokens_bt
+        )
         return float(value), {path: np.asarray(gradient) for path, gradient in flatten(gradients).items()}
 
     return compute

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from next_token import next_token_loss
 
 from models.attention import check_kernel
 from models.config import ModelError
-from models.llama import REMAT_POLICIES, Llama, logits
+from models.llama import REMAT_POLICIES, Llama
 from models.parameters import flatten, param_shardings
 
 pytestmark = pytest.mark.slow
@@ -22,13 +23,7 @@ def loss_and_gradients(config, mesh, params, tokens_bt, **options):
     """Mean log-probability of the next token, its gradients by path, and the compiled program's text."""
     model, shardings = Llama(config, mesh, **options), param_shardings(config, mesh)
 
-    def loss(params, tokens_bt):
-        positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
-        hidden_btd = model.apply({"params": params}, tokens_bt, positions_bt).hidden_btd
-        logp_btv = jax.nn.log_softmax(logits(hidden_btd, params, config, mesh))
-        return jnp.take_along_axis(logp_btv[:, :-1], tokens_bt[:, 1:, None], axis=-1).mean()
-
-    function = jax.jit(jax.value_and_grad(loss), out_shardings=(None, shardings))
+    function = jax.jit(jax.value_and_grad(next_token_loss(model)), out_shardings=(None, shardings))
     compiled = function.lower(jax.device_put(params, shardings), tokens_bt).compile()
     value, gradients = compiled(jax.device_put(params, shardings), tokens_bt)
     return float(value), {path: np.asarray(x) for path, x in flatten(gradients).items()}, compiled.as_text()
