@@ -12,11 +12,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from models.attention import MASK_VALUE
 from models.config import LlamaConfig
-from models.kv_cache import KVCache, block_spec
+from models.kv_cache import KVCache, block_spec, from_held, to_held
 from models.paged_attention import Platform, kernel_for, paged_attention
 from models.sharding import activation_sharding, head_axis
 
@@ -63,12 +63,12 @@ def cached_attention(
     q_btnh: Float[Array, "B T N H"],
     k_btgh: Float[Array, "B T G H"],
     v_btgh: Float[Array, "B T G H"],
-    keys_pghc: Float[Array, "P G H C"],
-    values_pgch: Float[Array, "P G C H"],
+    keys_pghc: Shaped[Array, "P G H C"],
+    values_pgch: Shaped[Array, "P G C H"],
     reading: Reading,
     config: LlamaConfig,
     mesh: Mesh,
-) -> tuple[Float[Array, "B T N H"], Float[Array, "P G H C"], Float[Array, "P G C H"]]:
+) -> tuple[Float[Array, "B T N H"], Shaped[Array, "P G H C"], Shaped[Array, "P G C H"]]:
     """Write the tokens' keys and values to their rows' blocks, then average what each token sees, itself included.
 
     Returns the averages (as `models.attention.attend`: float32 scores, dtype of `q`), and the blocks. Padding writes
@@ -102,9 +102,10 @@ def _write(
     block_bt = jnp.take_along_axis(reading.table_bj, place_bt, axis=1)
     block_bt = jnp.where(reading.position_bt < room * size, block_bt, blocks)  # which is not there: dropped
     slot_bt = reading.position_bt % size
+    k, v = to_held(k_btgh, keys_pghc.dtype), to_held(v_btgh, values_pgch.dtype)
     return (
-        keys_pghc.at[block_bt, :, :, slot_bt].set(k_btgh.astype(keys_pghc.dtype), mode="drop"),
-        values_pgch.at[block_bt, :, slot_bt].set(v_btgh.astype(values_pgch.dtype), mode="drop"),
+        keys_pghc.at[block_bt, :, :, slot_bt].set(k, mode="drop"),
+        values_pgch.at[block_bt, :, slot_bt].set(v, mode="drop"),
     )
 
 
@@ -156,7 +157,7 @@ def _attend(
         z = jnp.searchsorted(reading.ends_g, step, side="right")
         j = step - first_z[z]
         block_w = table_zwj[z, :, j]
-        k_wghc, v_wgch = keys_pghc[block_w], values_pgch[block_w]
+        k_wghc, v_wgch = from_held(keys_pghc[block_w]), from_held(values_pgch[block_w])
         if head_n is not None:
             k_wghc, v_wgch = k_wghc[:, head_n], v_wgch[:, head_n]
         q_wgmh = q_zwgmh[z]

@@ -2,7 +2,8 @@
 
 A program that slices a layer's weights out of stacked arrays copies them, one that multiplies by three matrices puts
 them beside one another first, and a CPU packs the second factor of a product anew: all in every step. So it is done
-once, and the weights are the first factor.
+once, and the weights are the first factor. Of bfloat16 a CPU computes products quickly only as x W with W [inputs,
+outputs]: there the matrices lie so.
 """
 
 import functools
@@ -17,19 +18,33 @@ from jaxtyping import Array, Float
 
 from models.config import LlamaConfig
 from models.parameters import Params, ParamSpec, flatten, nest, param_shapes, param_shardings, parameter_table
-from models.sharding import INFERENCE_RULES, constrain, head_axis, weight_spec
+from models.sharding import INFERENCE_RULES, constrain, head_axis, is_cpu_bfloat16, weight_spec
 
 FEW_ROWS = 64  # of a product, up to which a CPU is faster with the weights as its first factor
 
 
-def inference_table(config: LlamaConfig, mesh: Mesh) -> Mapping[str, ParamSpec]:
+def inference_table(config: LlamaConfig, mesh: Mesh, dtype: DTypeLike = jnp.float32) -> Mapping[str, ParamSpec]:
     """Path -> ParamSpec of every parameter of the layout: those of layer i are under "layers/i/".
 
     attention/qkv: [G (R + 2) H, D], for each key/value head its R query heads, its keys and its values, and
     attention/qkv_bias alike; q, k and v stay apart where the mesh's tensor axis does not divide the key/value heads.
     mlp/gate_up: [2 F, D], of each device gate, then up. lm_head: [V, D], as the embedding is.
+    For bfloat16 on a CPU (`models.sharding.is_cpu_bfloat16`) matrices are the other way round, all but the embedding,
+    beside which a tied network has lm_head, too.
     """
-    return dict(_table(config, mesh))
+    table = dict(_table(config, mesh))
+    if not is_cpu_bfloat16(mesh, dtype):
+        return table
+    table.setdefault("lm_head", table["embedding"])
+    return {path: _turned(spec) if _is_factor(path, len(spec.shape)) else spec for path, spec in table.items()}
+
+
+def _is_factor(path: str, axes: int) -> bool:
+    return axes == 2 and path != "embedding"
+
+
+def _turned(spec: ParamSpec) -> ParamSpec:
+    return ParamSpec(spec.shape[::-1], spec.axes[::-1], spec.scale)
 
 
 @functools.lru_cache
@@ -61,12 +76,12 @@ def is_fused(config: LlamaConfig, mesh: Mesh) -> bool:
     return head_axis(config, mesh).kv is not None
 
 
-def inference_shardings(config: LlamaConfig, mesh: Mesh) -> Params:
+def inference_shardings(config: LlamaConfig, mesh: Mesh, dtype: DTypeLike = jnp.float32) -> Params:
     """NamedSharding of every parameter of the layout: split over "tensor" and whole along "data"."""
     return nest(
         {
             path: NamedSharding(mesh, weight_spec(path, spec.shape, spec.axes, mesh, INFERENCE_RULES))
-            for path, spec in inference_table(config, mesh).items()
+            for path, spec in inference_table(config, mesh, dtype).items()
         }
     )
 
@@ -79,7 +94,7 @@ def inference_shapes(config: LlamaConfig, mesh: Mesh, dtype: DTypeLike) -> Param
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         shapes,
-        inference_shardings(config, mesh),
+        inference_shardings(config, mesh, dtype),
     )
 
 
@@ -91,24 +106,28 @@ def inference_params(params: Mapping[str, Any], config: LlamaConfig, mesh: Mesh,
     """
     moved = jax.device_put(params, param_shardings(config, mesh, INFERENCE_RULES))
     lay_out = functools.partial(_lay_out, config=config, mesh=mesh, dtype=dtype)
-    return jax.jit(lay_out, out_shardings=inference_shardings(config, mesh))(moved)
+    return jax.jit(lay_out, out_shardings=inference_shardings(config, mesh, dtype))(moved)
 
 
-def multiply(x_mi: Float[Array, "M I"], weight_oi: Float[Array, "O I"], mesh: Mesh) -> Float[Array, "M O"]:
-    """x W^T, in float32 sums, in the dtype of `x`."""
+def multiply(x_mi: Float[Array, "M I"], weight: Float[Array, "..."], mesh: Mesh) -> Float[Array, "M O"]:
+    """x W^T, in float32 sums, in the dtype of `x`. weight: as it lies, [O, I] or [I, O]."""
+    weight = weight.astype(x_mi.dtype)
+    if is_cpu_bfloat16(mesh, x_mi.dtype):
+        return jnp.matmul(x_mi, weight, preferred_element_type=jnp.float32).astype(x_mi.dtype)
     if mesh.devices.flat[0].platform != "cpu" or x_mi.shape[0] > FEW_ROWS:
-        return x_mi @ weight_oi.astype(x_mi.dtype).T
+        return x_mi @ weight.T
     # Without the barriers XLA turns the product round again.
     x_im = jax.lax.optimization_barrier(x_mi.T)
-    return jax.lax.optimization_barrier(weight_oi.astype(x_mi.dtype) @ x_im).T
+    return jax.lax.optimization_barrier(weight @ x_im).T
 
 
 def next_logits(
     hidden_bd: Float[Array, "B D"], params: Mapping[str, Any], config: LlamaConfig, mesh: Mesh
 ) -> Float[Array, "B V"]:
     """Logits in float32 of the token that follows each, vocabulary over "tensor"."""
-    weight_vd = params["embedding" if config.tie_word_embeddings else "lm_head"]
-    return constrain(multiply(hidden_bd, weight_vd, mesh).astype(jnp.float32), mesh, "batch", "vocab")
+    tied = config.tie_word_embeddings and not is_cpu_bfloat16(mesh, hidden_bd.dtype)
+    weight = params["embedding" if tied else "lm_head"]
+    return constrain(multiply(hidden_bd, weight, mesh).astype(jnp.float32), mesh, "batch", "vocab")
 
 
 def _lay_out(params: Mapping[str, Any], config: LlamaConfig, mesh: Mesh, dtype: DTypeLike) -> Params:
@@ -124,6 +143,10 @@ def _lay_out(params: Mapping[str, Any], config: LlamaConfig, mesh: Mesh, dtype: 
             layers[f"attention/qkv{end}"] = _in_turn([layers.pop(f"attention/{name}{end}") for name in "qkv"], groups)
     layers["mlp/gate_up"] = _in_turn([layers.pop("mlp/gate"), layers.pop("mlp/up")], tensor)
     found |= {f"layers/{i}/{path}": x[i] for path, x in layers.items() for i in range(config.num_layers)}
+    if is_cpu_bfloat16(mesh, dtype):
+        found.setdefault("lm_head", found["embedding"])
+        found = {path: x.T if _is_factor(path, x.ndim) else x for path, x in found.items()}
+        found["embedding"] = found["embedding"].astype(jnp.float32)  # else every look-up would begin with that
     return nest(found)
 
 

@@ -180,7 +180,7 @@ class Layer(nn.Module):
         cached: in the layout of inference.
         """
         if cached:
-            shape = inference_table(self.config, self.mesh)[f"layers/0/{path}"].shape
+            shape = inference_table(self.config, self.mesh, self.compute_dtype)[f"layers/0/{path}"].shape
         else:
             shape = parameter_table(self.config)[f"layers/{path}"].shape[1:]
         return self.param(name, nn.initializers.zeros, shape)

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 from models.config import LlamaConfig, ModelError
 
@@ -74,6 +76,11 @@ def head_axis(config: LlamaConfig, mesh: Mesh) -> HeadAxes:
         f"{config.num_kv_heads} key/value heads {place(kv)}"
     )
     return HeadAxes(query, kv, report)
+
+
+def is_cpu_bfloat16(mesh: Mesh, dtype: DTypeLike) -> bool:
+    """Whether bfloat16 is computed on CPUs, which XLA does quickly in some forms only."""
+    return mesh.devices.flat[0].platform == "cpu" and jnp.dtype(dtype) == jnp.bfloat16
 
 
 def activation_sharding(mesh: Mesh, shape: tuple[int, ...], *axes: str | None) -> NamedSharding:

@@ -193,7 +193,7 @@ class Run:
     def engine(self, params: Any) -> Engine:
         """Make an engine with these parameters on the devices of this process, to be closed."""
         mesh = local_mesh(self.sampler_mesh)
-        own = local_copies(self._laid_out(params), inference_shardings(self.llama_config, mesh))
+        own = local_copies(self._laid_out(params), inference_shardings(self.llama_config, mesh, self.dtype))
         model = Llama(self.llama_config, mesh, self.dtype, remat="none")
         return Engine(model, own, self.chat.end_ids, self.chat.pad_id, self.config.rollouts.rows, self.max_length)
 

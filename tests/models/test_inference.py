@@ -1,5 +1,7 @@
 """The layout of weights for sampling."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,12 +44,30 @@ def test_weights_are_split_over_tensor_only_and_matrices_cast(tiny, mesh_of, ran
     assert {path: (x.shape, x.dtype, x.sharding) for path, x in shapes.items()} == {
         path: (x.shape, x.dtype, x.sharding) for path, x in found.items()
     }
-    assert found["layers/0/mlp_norm"].dtype == jnp.float32 and found["embedding"].dtype == jnp.bfloat16
+    assert found["layers/0/mlp_norm"].dtype == jnp.float32 and found["lm_head"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_for_bfloat16_on_a_cpu_matrices_lie_the_other_way_round(tiny, mesh_of, random_params, tied):
+    config, mesh = dataclasses.replace(tiny, tie_word_embeddings=tied), mesh_of(4, 2)
+    params = random_params(config, mesh)
+    half, whole = (flatten(inference_params(params, config, mesh, dtype)) for dtype in (jnp.bfloat16, jnp.float32))
+    assert half.keys() - whole.keys() == ({"lm_head"} if tied else set())
+    head = half.pop("lm_head")
+    np.testing.assert_array_equal(head, whole["embedding" if tied else "lm_head"].astype(jnp.bfloat16).T)
+    assert head.sharding.spec == P(None, "tensor")
+    for path, x in half.items():
+        turned = x.ndim == 2 and path != "embedding"
+        kept = whole[path] if path.endswith("norm") else whole[path].astype(jnp.bfloat16)
+        np.testing.assert_array_equal(x, kept.T if turned else kept.astype(x.dtype))
 
 
 @pytest.mark.parametrize("rows", [3, 100])
-def test_a_product_is_the_same_with_weights_as_its_first_or_second_factor(mesh_of, rows):
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_product_is_the_same_however_its_weights_lie(mesh_of, rows, dtype):
     random = np.random.default_rng(0)
-    x_mi, weight_oi = (random.normal(size=(n, 16)).astype(np.float32) for n in (rows, 7))
-    found = multiply(jnp.asarray(x_mi), jnp.asarray(weight_oi), mesh_of(1, 1))
-    np.testing.assert_allclose(found, x_mi @ weight_oi.T, atol=1e-5)
+    x_mi, weight_oi = (jnp.asarray(random.normal(size=(n, 16)), dtype) for n in (rows, 7))
+    found = multiply(x_mi, weight_oi.T if dtype == jnp.bfloat16 else weight_oi, mesh_of(1, 1))
+    assert found.dtype == dtype
+    exact = np.asarray(x_mi, np.float64) @ np.asarray(weight_oi, np.float64).T
+    np.testing.assert_allclose(found.astype(jnp.float32), exact, atol=1e-5, rtol=0 if dtype == jnp.float32 else 2**-8)

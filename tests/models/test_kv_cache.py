@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 from models.attention import attend
 from models.cached_attention import cached_attention, group_size, plan_reading
 from models.config import ModelError
-from models.kv_cache import KVCache, init_blocks, init_cache
+from models.kv_cache import KVCache, from_held, init_blocks, init_cache, to_held
 from models.paged_attention import kernel_for
 
 BLOCK = 4
@@ -143,7 +143,10 @@ def test_a_row_is_the_same_to_the_bit_beside_longer_ones(tiny, mesh_of):
 
 def test_entries_are_kept_in_the_dtype_of_the_cache(tiny, mesh_of):
     cache = init_cache(tiny, 1, 4, mesh_of(1, 1), jnp.bfloat16)
-    assert {x.dtype for x in jax.tree.leaves((cache.keys, cache.values))} == {jnp.dtype(jnp.bfloat16)}
+    assert {from_held(x).dtype for x in jax.tree.leaves((cache.keys, cache.values))} == {jnp.dtype(jnp.bfloat16)}
+    x = jnp.array([1.0, -2.5e38, 3e-39, jnp.inf], jnp.bfloat16)
+    np.testing.assert_array_equal(from_held(to_held(x, cache.keys[0].dtype)), x)
+    assert to_held(x, jnp.float32).dtype == from_held(to_held(x, jnp.float32)).dtype == jnp.float32
 
 
 @pytest.mark.parametrize(("rows", "tokens", "size"), [(32, 1, 8), (16, 16, 4), (6, 1, 6), (7, 16, 1), (16, 128, 1)])

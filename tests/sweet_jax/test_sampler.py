@@ -263,8 +263,9 @@ def test_turns_come_as_soon_as_they_have_ended():
 
 
 def test_a_bfloat16_model_samples_with_float32_log_probs():
-    model, params = drawing()
+    model, params = setting()
     half = Llama(model.config, model.mesh, jnp.bfloat16, remat="none")
+    params = inference_params(params, model.config, model.mesh, jnp.bfloat16)
     (turn,) = LockstepEngine(half, params, NO_END, 0, 1, 64).sample_all([Request(PROMPTS[0], 0, GREEDY)])
     assert turn.logps.dtype == np.float32 and len(turn.ids) == NEW
     assert turn.logps[0] == pytest.approx(one_each(GREEDY)[0].logps[0], abs=0.1)
