@@ -21,7 +21,7 @@ from colbench_env.dialogue import MAX_TURNS, BackendRules, Episode, Rules, chat_
 from colbench_env.grading import Grade, Grader
 from colbench_env.humans import SimulatorRequest, UserSimulator
 from colbench_env.prompts import load_prompt
-from colbench_env.simulator_health import leaks
+from colbench_env.simulator_health import leaks, without_leaks
 from colbench_env.tasks import SyncTimer, append_rows, read_complete, write_rows
 from colbench_env.terminal_text import shorten
 from colbench_env.thoughts import UnfinishedThought, without_thoughts
@@ -45,9 +45,10 @@ class Settings:
     `system` is the agent's system prompt: "" for none, None for the prompt of the rules. `agent_name` is for whoever
     reads a row. The user simulator is asked up to `attempts` times for a reply, with pauses of `retry_seconds`, twice
     that, ... A reply that gives the solution away (`simulator_health.leaks`) is marked; with `no_leaks` it is asked for
-    again, up to `attempts` times, and then the user simulator has failed. What a reasoning model thinks aloud is no
-    part of its reply (`thoughts.without_thoughts`), and a reply that is all thought is asked for again; rows count
-    both.
+    again, up to `attempts` times, and then the user simulator has failed; with `leak_free` what leaks is taken out of
+    it (`simulator_health.without_leaks`; the message's `leaks_removed` has the kinds). What a reasoning model thinks
+    aloud is no part of its reply (`thoughts.without_thoughts`), and a reply that is all thought is asked for again;
+    rows count both.
     """
 
     max_turns: int = MAX_TURNS
@@ -58,6 +59,7 @@ class Settings:
     attempts: int = 3
     retry_seconds: float = 1.0
     no_leaks: bool = False
+    leak_free: bool = False
 
     def __post_init__(self) -> None:
         if self.max_turns < 1 or self.rules.human_limit < 1 or self.attempts < 1 or not self.retry_seconds >= 0:
@@ -65,6 +67,8 @@ class Settings:
                 f"max_turns={self.max_turns}, human_limit={self.rules.human_limit}, attempts={self.attempts} and "
                 f"retry_seconds={self.retry_seconds}, expected at least 1, 1, 1 and 0"
             )
+        if self.no_leaks and self.leak_free:
+            raise BadInput("no_leaks and leak_free: a reply that leaks is asked for again or cleaned, not both")
 
     @property
     def system_prompt(self) -> str:
@@ -92,6 +96,7 @@ class Settings:
                 "human_limit": self.rules.human_limit,
                 "system": system_hash,
                 "no_leaks": self.no_leaks,
+                **({"leak_free": True} if self.leak_free else {}),
             },
         }
         return json.loads(json.dumps(about))
@@ -187,9 +192,11 @@ async def user_turn_async(episode: Episode, human: UserSimulator, settings: Sett
             spoken = without_thoughts(reply)
             found = leaks(episode.task, spoken.text[: episode.rules.human_limit])
             if not (found and settings.no_leaks):
-                marks = {"leaks": found, "thoughts": spoken.thoughts, **counts}
-                kept = {name: value for name, value in marks.items() if value}
-                return episode.step_user(spoken.text, kept | request.notes)
+                removed = found if settings.leak_free else []
+                said = without_leaks(episode.task, spoken.text) if removed else spoken.text
+                marks = {"leaks": [] if removed else found, "leaks_removed": removed, "thoughts": spoken.thoughts}
+                kept = {name: value for name, value in (marks | counts).items() if value}
+                return episode.step_user(said, kept | request.notes)
             counts["reasked"] += 1
             problems.append(ValueError(f"the reply gives the solution away ({', '.join(found)})"))
         except BadInput:
@@ -214,8 +221,9 @@ def make_trajectory(episode: Episode, human: UserSimulator, settings: Settings, 
     """Return the ungraded trajectory of an episode that is done, with what a row says of how it was played."""
     notes = [message.extra for message in episode.history if message.role == "user"]
     counts = {"leaks": sum("leaks" in marks for marks in notes), "reasked": sum(m.get("reasked", 0) for m in notes)}
-    thoughts = {name: sum(m.get(name, 0) for m in notes) for name in ("thoughts", "unfinished_thoughts")}
-    counts |= {name: count for name, count in thoughts.items() if count}
+    rare = {name: sum(m.get(name, 0) for m in notes) for name in ("thoughts", "unfinished_thoughts")}
+    rare["leaks_removed"] = sum("leaks_removed" in marks for marks in notes)
+    counts |= {name: count for name, count in rare.items() if count}
     return episode.to_trajectory({"sample": sample, **settings.run_metadata(human), **counts})
 
 

@@ -35,6 +35,8 @@ _UNKNOWN = re.compile(
     re.IGNORECASE,
 )
 _DEFINITION = re.compile(r"^[ \t>]*(async[ \t]+)?def[ \t]+\w+[ \t]*\(", re.MULTILINE)
+_FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _PIECE = re.compile(r"\w+|[^\w\s]")
 
 
@@ -46,10 +48,10 @@ class SimulatorHealth:
     replies such as "No response." that a failed call has left. unknown: "I don't know" and its like. truncated: replies
     as long as the limit of the task's benchmark (`rewards.scale_of`) lets them be. fenced, definitions, overlaps:
     replies with a code fence, with a `def`, with OVERLAP words and signs in a row that stand in the reference; leaks:
-    with any of the three. compared: replies in dialogues whose reference is known. spoilt: dialogues with an empty or
-    failed reply. thoughts_removed: replies out of which a model's thoughts were taken, as the rows have it;
-    thoughts_unfinished: replies that were all thought and were asked for again; thoughts_shown: replies with thoughts
-    in them, which the agent could read.
+    with any of the three; leaks_removed: out of which such was taken. compared: replies in dialogues whose
+    reference is known. spoilt: dialogues with an empty or failed reply. thoughts_removed: replies out of which a
+    model's thoughts were taken, as the rows have it; thoughts_unfinished: replies that were all thought and were
+    asked for again; thoughts_shown: replies with thoughts in them, which the agent could read.
     """
 
     simulators: dict[str, int]
@@ -63,6 +65,7 @@ class SimulatorHealth:
     definitions: int
     overlaps: int
     leaks: int
+    leaks_removed: int
     compared: int
     spoilt: int
     thoughts_removed: int
@@ -95,6 +98,7 @@ def simulator_health(trajectories: Sequence[Trajectory]) -> SimulatorHealth:
         definitions=sum("definition" in kinds for kinds in leaking),
         overlaps=sum("overlap" in kinds for kinds in leaking),
         leaks=sum(map(bool, leaking)),
+        leaks_removed=sum(bool(extra.get("leaks_removed")) for extra in marks),
         compared=sum(bool(task.ground_truth) for task, _ in replies),
         spoilt=sum(map(is_spoilt, trajectories)),
         thoughts_removed=sum(bool(extra.get("thoughts")) for extra in marks),
@@ -125,6 +129,24 @@ def leaks(task: Task, reply: str) -> list[str]:
         for kind, holds in (found | {"overlap": not _runs_of(task.ground_truth).isdisjoint(_runs(reply))}).items()
         if holds
     ]
+
+
+WITHOUT_LEAKS = "I can only answer a question about one detail at a time."
+
+
+def without_leaks(task: Task, reply: str) -> str:
+    """Take out of a reply what gives the solution away: blocks of code, and sentences in which `leaks` finds anything.
+
+    Where nothing else is left, or what is left still leaks, the reply is WITHOUT_LEAKS.
+
+    Examples:
+        >>> without_leaks(Task("Double it.", "def f(x): return 2 * x"), "Twice the number. def f(x): return 2 * x")
+        'Twice the number.'
+    """
+    spoken = _FENCED.sub(" ", reply)
+    kept = [part for part in _SENTENCE_END.split(spoken) if part.strip() and not leaks(task, part.strip())]
+    text = " ".join(part.strip() for part in kept)
+    return WITHOUT_LEAKS if not text or leaks(task, text) else text
 
 
 def thinks_aloud(reply: str) -> bool:

@@ -51,6 +51,8 @@ class Simulator:
     """The scripted user simulator of pages says no more than the differences."""
     no_leaks: Annotated[bool, ADVANCED] = False
     """Replies that give the solution away are asked for again."""
+    leak_free: Annotated[bool, ADVANCED, SPEAKS] = False
+    """What gives the solution away is taken out of replies."""
     attempts: Annotated[int, ADVANCED] = 3
     """Times that the user simulator is asked for one reply."""
     in_flight: Annotated[int, ADVANCED] = 64
@@ -66,6 +68,8 @@ class Simulator:
             raise BadInput(
                 f"human_timeout is {self.human_timeout} and human_retries {self.human_retries}: above 0, and at least 0"
             )
+        if self.no_leaks and self.leak_free:
+            raise BadInput("--no-leaks and --leak-free: a reply that leaks is asked for again or cleaned, not both")
         check_drawing("human_", self.human_temperature)
         if self.human == "openai" and not self.human_model:
             raise BadInput("--human=openai needs --human-model=NAME (and --human-url, unless it is OpenAI's own)")
@@ -81,10 +85,12 @@ class Simulator:
 
         turns: of the agent at most; human_limit: characters kept of a reply, 0 for those of the benchmark.
         """
-        if self.human == STANDARD and (self.no_leaks or self.human_plain or turns != MAX_TURNS or human_limit):
+        if self.human == STANDARD and (
+            self.no_leaks or self.leak_free or self.human_plain or turns != MAX_TURNS or human_limit
+        ):
             raise BadInput(
                 f"--human={STANDARD} goes with {MAX_TURNS} agent turns (here {turns}), replies of the usual length and "
-                "neither --no-leaks nor --human-plain: that is what makes scores comparable"
+                "neither --no-leaks nor --leak-free nor --human-plain: that is what makes scores comparable"
             )
         if benchmark == "frontend" and self.human == "rules":
             raise BadInput("--human=rules reads Python: --human=scripted compares pages")

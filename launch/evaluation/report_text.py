@@ -134,12 +134,13 @@ def health_rows(health: SimulatorHealth) -> Rows:
     ]
     overlap = rate(health.overlaps, health.compared) if health.compared else "n/a: no reference is known"
     rows.append((f"  {OVERLAP} words and signs of the reference", overlap))
-    thoughts = [
+    rare = [
+        ("leaks taken out of a reply", health.leaks_removed),
         ("thoughts taken out of a reply", health.thoughts_removed),
         ("asked again for all was thought", health.thoughts_unfinished),
         ("thoughts that the agent could read", health.thoughts_shown),
     ]
-    return rows + [(name, str(count)) for name, count in thoughts if count]
+    return rows + [(name, str(count)) for name, count in rare if count]
 
 
 def paper_rows(evaluation: Evaluation) -> Rows:

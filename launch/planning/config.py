@@ -49,6 +49,12 @@ class PlanConfig:
     """Type of Adam's moments."""
     lora_rank: int = 0
     """Rank of adapters on all matrices; 0: all weights are trained."""
+    steps: int = 0
+    """Times that the program runs: the plan gives hours, too. For turns a batch of them is one."""
+    utilisation: float = 0.4
+    """For the hours: useful FLOPs over the chips' peak, an assumption of yours."""
+    chip_hour_price: float = 0.0
+    """Of one chip for an hour, in whatever you pay: the plan gives the cost, too."""
     json: bool = False
     """Print one JSON object instead of text."""
     markdown: bool = False
@@ -58,9 +64,13 @@ class PlanConfig:
         for name in ("tries", "batch_size", "micro_batches", "rows", "samples", "new_tokens"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}, it must be at least 1")
-        for name in ("max_length", "lora_rank"):
-            if getattr(self, name) < 0:
+        for name in ("max_length", "lora_rank", "steps", "chip_hour_price"):
+            if not getattr(self, name) >= 0:
                 raise BadInput(f"{name} is {getattr(self, name)}, it must not be negative")
+        if not 0 < self.utilisation <= 1:
+            raise BadInput(f"utilisation is {self.utilisation}, it must be above 0 and at most 1")
+        if self.chip_hour_price and not self.steps:
+            raise BadInput("--chip-hour-price needs --steps: there is no cost of a single step")
         if self.json and self.markdown:
             raise BadInput("--json and --markdown are two ways to print the same: give one of them")
 

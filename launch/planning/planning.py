@@ -154,6 +154,9 @@ def compiled_plan(
         gathered_logits=0 if found is None else len(found.gathered_logits(llama.vocab_size, llama.hidden_size)),
         compile_seconds=result.seconds,
         estimate=topology.compiled_for() != topology,
+        steps=config.steps,
+        utilisation=config.utilisation,
+        chip_hour_price=config.chip_hour_price,
         notes=notes,
     )
 

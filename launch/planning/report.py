@@ -20,7 +20,8 @@ class Plan:
     adapters. peak: these and the temporaries; None where the compiler refused without a number. fits: the compiler
     accepted the program and the peak is below the limit. replicated: share of the parameters' bytes that every device
     holds. estimate: temporaries and collectives are another chip's (GPUs). collectives: None where the program was
-    refused. notes: sentences for the reader.
+    refused. steps: how often the program runs, at `utilisation` of the peak, for `chip_hour_price` a device and hour.
+    notes: sentences for the reader.
     """
 
     what: dict[str, Any]
@@ -36,6 +37,9 @@ class Plan:
     gathered_logits: int
     compile_seconds: float
     estimate: bool = False
+    steps: int = 0
+    utilisation: float = 1.0
+    chip_hour_price: float = 0.0
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -69,6 +73,21 @@ class Plan:
         behind arithmetic and does neither at the peak rate; both hold for every plan."""
         return self.arithmetic_seconds + self.traffic_seconds
 
+    @property
+    def memory_seconds(self) -> float:
+        """Least time in which sampling reads the weights, once for each token of a turn; 0 for other stages."""
+        return self.what.get("new_tokens", 0) * self.params / (self.topology.chip.hbm_gb_s * 1e9)
+
+    @property
+    def hours(self) -> float:
+        """Of all steps at the assumed utilisation, of arithmetic or of memory, whichever takes longer."""
+        return self.steps * max(self.floor_seconds, self.memory_seconds) / self.utilisation / 3600
+
+    @property
+    def cost(self) -> float:
+        """Of these hours on all devices."""
+        return self.hours * self.topology.devices * self.chip_hour_price
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values: bytes, seconds, shares."""
         traffic = {}
@@ -98,8 +117,14 @@ class Plan:
             "flops": asdict(self.flops),
             "floor_seconds": self.floor_seconds,
             "arithmetic_seconds": self.arithmetic_seconds,
+            "memory_seconds": self.memory_seconds,
             "traffic_seconds": self.traffic_seconds,
             "estimated_seconds": self.estimated_seconds,
+            "steps": self.steps,
+            "utilisation": self.utilisation,
+            "hours": self.hours,
+            "chip_hours": self.hours * self.topology.devices,
+            "cost": self.cost,
             "compile_seconds": round(self.compile_seconds, 1),
             "notes": list(self.notes),
         }
@@ -122,6 +147,10 @@ class Plan:
                 f"{1e3 * self.arithmetic_seconds:.1f} ms with what is computed twice",
             ),
         ]
+        if self.memory_seconds:
+            rows.append(
+                ("memory floor", f"{1e3 * self.memory_seconds:.1f} ms to read the weights at {chip.hbm_gb_s:g} GB/s")
+            )
         if self.collectives is not None:
             for kind in KINDS:
                 if of_kind := self.collectives.of(kind):
@@ -135,6 +164,16 @@ class Plan:
                 ),
                 ("logits gathered", "no" if not self.gathered_logits else f"{self.gathered_logits} times"),
             ]
+        if self.steps:
+            chip_hours = self.hours * self.topology.devices
+            cost = f", {self.cost:,.0f} at {self.chip_hour_price:g} each" if self.chip_hour_price else ""
+            rows.append(
+                (
+                    "hours",
+                    f"{self.hours:.1f} for {self.steps:,} steps at {self.utilisation:.0%} of the peak (assumed): "
+                    f"{chip_hours:,.0f} chip-hours{cost}",
+                )
+            )
         rows.append(("compiled in", f"{self.compile_seconds:.1f} s"))
         width = max(len(name) for name, _ in rows)
         return "\n".join([*(f"{name:<{width}}  {value}" for name, value in rows), *(f"note: {n}" for n in self.notes)])

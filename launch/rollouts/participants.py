@@ -49,6 +49,7 @@ def make_participants(
         config.agent_model or config.played,
         simulator.attempts,
         no_leaks=simulator.no_leaks,
+        leak_free=simulator.leak_free,
     )
     sampling: dict[str, Any] = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
     sampling |= {"max_new_tokens": config.max_new_tokens, "quirks": list(config.quirks)}

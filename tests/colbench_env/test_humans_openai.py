@@ -13,6 +13,7 @@ from colbench_env.endpoint import Endpoint, EndpointSettings
 from colbench_env.episodes import EpisodeFailed, Settings, play
 from colbench_env.humans import SimulatorRequest
 from colbench_env.humans.openai import OpenAISimulator
+from colbench_env.simulator_health import WITHOUT_LEAKS
 from colbench_env.types import BadInput, Message, NoReply, Task
 
 TASK = Task("Task a.", "def f(x): return x", {"test1": "f(1)"}, "unit: Euros.")
@@ -222,3 +223,18 @@ def test_leaks_are_marked_and_counted_and_asked_for_again_if_they_shall_not_be(s
     server.script = ["```x```"] * 3
     with pytest.raises(EpisodeFailed, match=r"gives the solution away \(fence\) \(attempts: 3\)"):
         play(TASK, asks, human(server), Settings(system="", no_leaks=True))
+
+
+def test_leaks_are_taken_out_if_the_dialogue_shall_be_free_of_them(server):
+    free = Settings(system="", leak_free=True)
+    server.script = ["In euros. ```python\nprice = 1```"]
+    row = play(TASK, asks, human(server), free)
+    said = row.dialogue_history[2]
+    assert (said.content, said.extra["leaks_removed"]) == ("In euros.", ["fence"])
+    assert "leaks" not in said.extra
+    assert (row.extra["leaks"], row.extra["leaks_removed"], row.extra["reasked"]) == (0, 1, 0)
+    assert row.extra["rules"]["leak_free"] is True
+    server.script = ["def f(x):\n"]
+    assert play(TASK, asks, human(server), free).dialogue_history[2].content == WITHOUT_LEAKS
+    with pytest.raises(BadInput, match="asked for again or cleaned, not both"):
+        Settings(no_leaks=True, leak_free=True)

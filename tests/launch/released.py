@@ -32,15 +32,17 @@ def trajectories(chat: Chat, count: int = 4) -> list[Trajectory]:
     ]  # fmt: skip
 
 
-def trajectory(chat: Chat, task: Task, turns: int, reward: float) -> Trajectory:
+def trajectory(chat: Chat, task: Task, turns: int, reward: float, value: float | None = None) -> Trajectory:
+    """A dialogue of so many turns whose answer returns `value` (the number of turns where none is given)."""
+    answer = f"def f(): return {turns if value is None else value}"
     messages = [Message("user", task.problem_description)]
     for turn in range(1, turns + 1):
-        said = REPLIES[turn] if turn < turns else f"I WANT TO ANSWER: def f(): return {turns}"
+        said = REPLIES[turn] if turn < turns else f"I WANT TO ANSWER: {answer}"
         prompt = chat.decode(chat.prompt_ids(messages))
         messages.append(Message("assistant", said, input=prompt, output=said))
         if turn < turns:
             messages.append(Message("user", REPLIES[0]))
-    return Trajectory(task, tuple(messages), f"def f(): return {turns}", reward)
+    return Trajectory(task, tuple(messages), answer, reward)
 
 
 def critic_pairs(rows: Sequence[Trajectory]) -> list[Pair]:

@@ -95,6 +95,8 @@ def no_compiler(monkeypatch):
             "--stage=sample --rows=64 --samples=16",
             "a batch of 4 prompts (64 rows / 16 samples) cannot be divided over a data axis of 8",
         ),
+        ("--utilisation=1.5", "utilisation is 1.5, it must be above 0 and at most 1"),
+        ("--chip-hour-price=3", "--chip-hour-price needs --steps: there is no cost of a single step"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_one_sentence_before_any_compile(run, no_compiler, flags, sentence):
@@ -155,7 +157,7 @@ def test_a_stage_is_compiled_for_gpus_that_are_not_there(run, small, stage):
 @needs_libtpu
 def test_a_training_step_is_compiled_for_a_slice_that_is_not_there(run, small):
     flags = (f"--model={small}", "--topology=v5e:2x2", "--mesh=2x2", "--batch-size=2", "--max-length=256")
-    status, out, errors = run(*flags, "--json")
+    status, out, errors = run(*flags, "--json", "--steps=900", "--utilisation=0.5", "--chip-hour-price=2")
     assert status == 0
     assert re.sub(r"\d+ s$", "N s", errors, flags=re.MULTILINE).splitlines() == [
         "1/3 the slice v5e:2x2 described: N s",
@@ -171,6 +173,9 @@ def test_a_training_step_is_compiled_for_a_slice_that_is_not_there(run, small):
     assert told["batch_bytes"] == 2 * (256 * (4 + 4 + 1 + 4) + 4)  # a pair's rows, with the reference's log-probs
     assert told["replicated_share"] == norms / (4 * weights + norms)
     assert told["peak_bytes"] == sum(told[f"{part}_bytes"] for part in ("params", "optimizer", "batch", "temporary"))
+    assert told["hours"] == pytest.approx(900 * told["floor_seconds"] / 0.5 / 3600)
+    assert told["cost"] == pytest.approx(2 * told["chip_hours"]) and told["chip_hours"] == 4 * told["hours"]
+    assert told["memory_seconds"] == 0  # which only sampling has
     assert told["temporary_bytes"] > 0
     assert told["fits"] and not told["estimate"]
     assert told["gathered_logits"] == 0

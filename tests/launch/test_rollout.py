@@ -223,7 +223,8 @@ def test_rules_answer_about_tasks_that_have_no_fact_lines_and_the_row_names_them
         (["--human-omit=seed"], "--human=scripted takes no --human-omit"),
         (["--human=rules", "--benchmark=frontend"], "--human=rules reads Python"),
         (["--human=standard-v1"], "goes with 10 agent turns (here 8)"),
-        (["--human=standard-v1", "--tasks=x", "--no-leaks"], "neither --no-leaks nor --human-plain"),
+        (["--human=standard-v1", "--tasks=x", "--no-leaks"], "neither --no-leaks nor --leak-free nor"),
+        (["--human=model", "--no-leaks", "--leak-free"], "asked for again or cleaned, not both"),
         (["--human=standard-v1", "--tasks=x", "--human-limit=100"], "replies of the usual length"),
     ],
 )

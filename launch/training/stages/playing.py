@@ -51,6 +51,7 @@ def play(
     settings = Settings(
         run.config.rollouts.max_turns, run.benchmark.rules, run.system, seed=seed, agent_name=agent.name,
         attempts=simulator.attempts, retry_seconds=1.0 if alone else 0.0, no_leaks=simulator.no_leaks,
+        leak_free=simulator.leak_free,
     )  # fmt: skip
     way = _play_share if alone else _play_together
     total = len(tasks) * samples
