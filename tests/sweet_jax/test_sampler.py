@@ -158,6 +158,26 @@ def test_scores_are_scaled_and_what_top_k_and_top_p_leave_out_is_hidden(sampling
     np.testing.assert_allclose(found, [expected, np.roll(expected, 1)], rtol=1e-6, atol=1e-6)
 
 
+def sorted_filter(scores_v, top_k, top_p):
+    """What stays of one row, by sorting it."""
+    order = np.argsort(-scores_v, kind="stable")[: top_k or None]
+    shares = np.exp(np.float64(scores_v[order]) - scores_v.max())
+    before = np.cumsum(shares) - shares
+    smallest = scores_v[order][(before < top_p * shares.sum()) | (top_p >= 1)].min()
+    return np.where(scores_v < smallest, OUT, scores_v)
+
+
+def test_filters_keep_what_they_keep_of_a_sorted_vocabulary():
+    random = np.random.default_rng(0)
+    scores_bv = np.float32(random.normal(size=(64, 500)) * random.choice([0.1, 1, 5], (64, 1)))
+    scores_bv[::2] = np.round(scores_bv[::2])  # many are equally likely, some 0 and -0
+    top_k_b = random.choice([0, 0, 1, 7, 499, 500], 64)
+    top_p_b = np.float32(random.choice([1.0, 0.05, 0.5, 0.9, 0.999], 64))
+    found = row_scores(jnp.asarray(scores_bv), RowSampling(jnp.ones(64), jnp.int32(top_k_b), jnp.asarray(top_p_b)))
+    expected = [sorted_filter(*row) for row in zip(scores_bv, top_k_b, top_p_b, strict=True)]
+    np.testing.assert_array_equal(found, np.float32(expected))
+
+
 @pytest.mark.parametrize(
     ("sampling", "expected"),
     [
