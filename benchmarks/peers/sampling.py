@@ -1,7 +1,8 @@
 """`python -m benchmarks.peers.sampling --model=DIR`: drawing turns, against transformers on the same weights.
 
-Both draw greedily in float32, alternately, after a round that is not counted (it compiles). Seconds are of the
-processor, as the machine may have other work; ratios are of each round, the peer's over ours. The last line is JSON.
+Both draw greedily in --dtype, alternately, after a round that is not counted (it compiles). Seconds are of the
+processor, as the machine may have other work; ratios are of each round, the peer's over ours. In bfloat16, where sums
+are rounded otherwise, texts part sooner or later. The last line is JSON.
 
     dialogues   the next turn of 32 dialogues, prompts of 64 to 512 tokens, 64 new tokens, rows with room for --room;
                 with --tunix also against tunix's sampler under that Python, whose rows are as long
@@ -37,10 +38,10 @@ Ids = list[list[int]]
 class Ours:
     """The engine, with rows and room as asked. No token ends a turn, so that both sides draw as many."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, dtype: str):
         mesh, loaded = load_on_one_device(directory)
-        self.model = Llama(loaded.config, mesh, remat="none")
-        self.params = inference_params(loaded.params, loaded.config, mesh, jnp.float32)
+        self.model = Llama(loaded.config, mesh, jnp.dtype(dtype), remat="none")
+        self.params = inference_params(loaded.params, loaded.config, mesh, jnp.dtype(dtype))
 
     def engine(self, rows: int, room: int) -> LockstepEngine:
         """Make an engine that holds nothing yet."""
@@ -56,12 +57,12 @@ class Ours:
 class Transformers:
     """generate() of Hugging Face, prompts padded on the left."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, dtype: str):
         import torch
         from transformers import AutoModelForCausalLM
 
         self.torch = torch
-        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype)).eval()
 
     def draw(self, prompts: Sequence[list[int]], samples: int = 1, sample: bool = False) -> Ids:
         """Draw turns after each prompt, in one batch."""
@@ -117,10 +118,13 @@ def compare(
             equal.append(sum(a == b for a, b in zip(found, expected, strict=True)) / len(found))
     ratios = [theirs_s / ours_s for ours_s, theirs_s in zip(mine, peer, strict=True)]
     told = {"ours_s": mine, "peer_s": peer, "ratios": ratios, "ratio": statistics.median(ratios)}
+    tokens = sum(map(len, found))
+    told["tokens_per_second"] = [tokens / statistics.median(seconds) for seconds in (mine, peer)]
     if same:
         told["same"] = min(equal)
     print(f"{name:16} ours {statistics.median(mine):7.1f} s  peer {statistics.median(peer):7.1f} s  "
-          f"ratio {told['ratio']:.2f} {[round(r, 2) for r in ratios]}"
+          f"ratio {told['ratio']:.2f} {[round(r, 2) for r in ratios]}  "
+          f"tokens a second {' and '.join(f'{each:.1f}' for each in told['tokens_per_second'])}"
           + (f"  same texts {told['same']:.0%}" if same else ""), flush=True)  # fmt: skip
     return told
 
@@ -131,18 +135,19 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face directory of a Llama")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--room", type=int, default=2048, help="tokens that a row has room for")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--tunix", default="", help="Python that has tunix; default: it is not run")
     parser.add_argument("--only", default="dialogues,candidates,turns,rows")
     told = parser.parse_args()
-    wanted, ours = told.only.split(","), Ours(told.model)
+    wanted, ours = told.only.split(","), Ours(told.model, told.dtype)
     vocabulary = ours.model.config.vocab_size
 
     def prompts(seed: int, lengths: Sequence[int]) -> Ids:
         random = np.random.default_rng(seed)
         return [random.integers(3, vocabulary, length).tolist() for length in lengths]
 
-    found: dict[str, Any] = {"room": told.room, "new_tokens": NEW}
-    peer = Transformers(told.model) if {"dialogues", "candidates"} & set(wanted) else None
+    found: dict[str, Any] = {"room": told.room, "new_tokens": NEW, "dtype": told.dtype}
+    peer = Transformers(told.model, told.dtype) if {"dialogues", "candidates"} & set(wanted) else None
     if "dialogues" in wanted and peer is not None:
         lengths, engine = np.linspace(64, 512, 32).astype(int).tolist(), ours.engine(32, told.room)
         found["dialogues"] = compare(
