@@ -9,8 +9,9 @@ graded. An arm says what becomes of replies of the user that give the solution a
     rules      no model: `--human=rules` answers from the reference
 
 Each arm and sample can be killed and goes on where it was (WORK has its dialogues). When it is done, a line for each
-dialogue goes into --outcomes: numbers alone, no text of the benchmark, so that the file may lie in the repository.
---suspected names rows of the file that an audit doubts, as a file in which they follow the words "row indices".
+dialogue goes into --outcomes (seconds are those of the last start): numbers alone, no text of the benchmark, so that
+the file may lie in the repository. --suspected names rows of the file that an audit doubts, as a file in which they
+follow the words "row indices".
 
     python -m benchmarks.real_tasks --model=DIR --tasks=FILE --work=DIR --arms=natural,rules --samples=0,1,2
     python -m benchmarks.real_tasks --table --suspected=NOTES.md
