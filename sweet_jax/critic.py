@@ -26,7 +26,8 @@ from jaxtyping import Array, Float
 from colbench_env.types import BadInput
 from models.llama import Llama
 from sweet_jax.data.batch import PairBatch, TokenRow, TurnBatch
-from sweet_jax.logprobs import hidden_states, token_logps
+from sweet_jax.data.trees import TreeBatch
+from sweet_jax.logprobs import hidden_states, token_logps, tree_hidden_states
 from sweet_jax.losses import (
     Aggregation,
     Metrics,
@@ -39,6 +40,8 @@ from sweet_jax.losses import (
 from sweet_jax.mesh import replicated
 from sweet_jax.train.objectives import Counts, PreferenceLoss, count_pairs, real_pairs
 from sweet_jax.train.step import Objective
+
+HeadKind = Literal["value-head", "prefix-value"]
 
 
 def log_ratio_advantages(
@@ -73,8 +76,22 @@ def value_head_advantages(
 
 
 def _head_values(model: Llama, params: Mapping[str, Any], batch: TurnBatch) -> Float[Array, "B T"]:
-    hidden_btd = hidden_states(model, params["llama"], batch.tokens_bt).astype(jnp.float32)
-    return (hidden_btd * params["head"]["kernel"][:, 0]).sum(axis=-1) + params["head"]["bias"][0]
+    return _apply_head(params["head"], hidden_states(model, params["llama"], batch.tokens_bt))
+
+
+def _apply_head(head: Mapping[str, Any], hidden_btd: Float[Array, "B T D"]) -> Float[Array, "B T"]:
+    return (hidden_btd.astype(jnp.float32) * head["kernel"][:, 0]).sum(axis=-1) + head["bias"][0]
+
+
+def tree_values(
+    model: Llama, params: Mapping[str, Any], trees: TreeBatch
+) -> tuple[Float[Array, "B M"], Float[Array, "B M"]]:
+    """Read the head on rows that share prefixes: at the token before each wanted token, and at the token itself.
+
+    params: as for `value_head_advantages`. Values of the padding are meaningless but finite.
+    """
+    value_bt = _apply_head(params["head"], tree_hidden_states(model, params["llama"], trees))
+    return tuple(jnp.take_along_axis(value_bt, slot_bm, axis=1) for slot_bm in (trees.before_bm, trees.slot_bm))  # type: ignore[return-value]
 
 
 def add_value_head(trained: Mapping[str, Any], size: int, key: Array, mesh: Mesh) -> dict[str, Any]:
@@ -101,8 +118,7 @@ def value_head_objective(model: Llama, settings: PreferenceLoss) -> Objective:
     No reference is needed. BadInput unless `nll_coef` is 0: this critic does not use the LM head, so an NLL would train
     something else.
     """
-    if settings.nll_coef:
-        raise BadInput(f"nll_coef is {settings.nll_coef}, but a critic with a value head has no NLL: it must be 0")
+    require_no_nll(settings)
 
     def loss(params: Mapping[str, Any], pairs: PairBatch, counts: Counts) -> tuple[Array, Metrics]:
         real_b = real_pairs(pairs)
@@ -115,6 +131,12 @@ def value_head_objective(model: Llama, settings: PreferenceLoss) -> Objective:
         return jnp.where(real_b, loss_b, 0.0).sum() / counts.pairs, metrics
 
     return Objective(count_pairs, loss)
+
+
+def require_no_nll(settings: PreferenceLoss) -> None:
+    """Raise BadInput for settings with which a critic with a value head cannot be trained."""
+    if settings.nll_coef:
+        raise BadInput(f"nll_coef is {settings.nll_coef}, but a critic with a value head has no NLL: it must be 0")
 
 
 def prefix_values(
@@ -177,9 +199,7 @@ def make_log_ratio_critic(
     return jax.jit(advantages, out_shardings=replicated(model.mesh))
 
 
-def make_head_critic(
-    model: Llama, num_turns: int, kind: Literal["value-head", "prefix-value"] = "value-head"
-) -> Callable[[Any, TurnBatch], Array]:
+def make_head_critic(model: Llama, num_turns: int, kind: HeadKind = "value-head") -> Callable[[Any, TurnBatch], Array]:
     """Jit a critic with a head: (params, batch) -> advantages [B, K], replicated."""
     score = prefix_value_advantages if kind == "prefix-value" else value_head_advantages
 

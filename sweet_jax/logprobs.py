@@ -71,10 +71,15 @@ def tree_logps(
     Values of the padding are meaningless but finite. chunk, temperature: as for `token_logps`. Raises ModelError where
     trees share prefixes and the attention kernel cannot compute them.
     """
-    output = model.apply(variables(params), trees.tokens_bt, trees.position_bt, ends_bt=trees.end_bt)
-    hidden_btd = cast(LlamaOutput, output).hidden_btd
+    hidden_btd = tree_hidden_states(model, params, trees)
     hidden_bmd = jnp.take_along_axis(hidden_btd, trees.before_bm[:, :, None], axis=1)
     return target_logps(model, params, hidden_bmd, trees.target_bm, chunk, temperature)
+
+
+def tree_hidden_states(model: Llama, params: Mapping[str, Any], trees: TreeBatch) -> Float[Array, "B T D"]:
+    """Run the network on trees: hidden states of every slot after the final norm, in the compute dtype."""
+    output = model.apply(variables(params), trees.tokens_bt, trees.position_bt, ends_bt=trees.end_bt)
+    return cast(LlamaOutput, output).hidden_btd
 
 
 def target_logps(

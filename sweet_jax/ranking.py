@@ -13,13 +13,12 @@ import numpy as np
 
 from colbench_env.types import Candidates, Pair, Ranked
 from models.llama import Llama
-from sweet_jax.critic import make_head_critic
-from sweet_jax.data.batch import TokenRow, bucket, default_buckets, pad_rows, truncate
+from sweet_jax.critic import HeadKind
+from sweet_jax.data.batch import TokenRow, default_buckets, truncate
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, candidate_row, row_to_json
-from sweet_jax.mesh import put_rows
 from sweet_jax.pairs import ties, turn_pairs
-from sweet_jax.reference import ReferenceCache, reference_logps
+from sweet_jax.reference import ReferenceCache, reference_logps, row_values
 
 Progress = Callable[[str, int, int], None]
 Key = TypeVar("Key", bound=Hashable)
@@ -125,20 +124,21 @@ class TurnScorer:
         rows: Sequence[Candidates],
         turns: Sequence[Turn],
         params: Any,
-        kind: Literal["value-head", "prefix-value"] = "value-head",
+        kind: HeadKind = "value-head",
     ) -> list[TurnScore]:
-        """Compute the score of a critic with a head, whose parameters these are, of every turn."""
-        shown_rows = list(self._rows(rows, turns)[0].items())
-        score, values = make_head_critic(self.model, 1, kind), []
-        for start in range(0, len(shown_rows), self.batch_size):
-            part = [row for _, row in shown_rows[start : start + self.batch_size]]
-            filled = part + part[:1] * (self.batch_size - len(part))
-            length = bucket(max(map(len, part)), default_buckets(self.max_length))
-            batch = put_rows(pad_rows(filled, length, self.chat.pad_id), self.model.mesh)
-            values += np.asarray(score(params, batch))[: len(part), 0].tolist()
-            self.progress(kind, len(values), len(shown_rows))
-        by_turn = dict(zip((turn for turn, _ in shown_rows), values, strict=True))
-        return [TurnScore(by_turn[turn], None) for turn in turns]
+        """Compute the score of a critic with a head, whose parameters these are, of every turn.
+
+        value-head: the mean of the values at the turn's tokens. prefix-value: the value at its last token less the one
+        at the token before it.
+        """
+        shown_rows = self._rows(rows, turns)[0]
+        found = row_values(self.model, params, list(shown_rows.values()), **self._batches(kind))
+        scores = {}
+        for (turn, row), value_t2 in zip(shown_rows.items(), found, strict=True):
+            before_n, at_n = value_t2[row.turns > 0].T
+            score = at_n.mean() if kind == "value-head" else at_n[-1] - before_n[0]
+            scores[turn] = TurnScore(float(score))
+        return [scores[turn] for turn in turns]
 
     def _rows(
         self, rows: Sequence[Candidates], turns: Sequence[Turn]
@@ -157,18 +157,19 @@ class TurnScorer:
 
     def logps(self, params: Any, label: str, rows: Mapping[Key, TokenRow]) -> dict[Key, np.ndarray]:
         """Compute the log-probs of each row's action tokens. label: what the cache keeps them under."""
-        found = reference_logps(
-            self.model,
-            params,
-            list(rows.values()),
-            batch_size=self.batch_size,
-            buckets=default_buckets(self.max_length),
-            pad_id=self.chat.pad_id,
-            cache=ReferenceCache(self.cache_dir / label) if self.cache_dir else None,
-            progress=lambda done, total: self.progress(label, done, total),
-        )
+        found = reference_logps(self.model, params, list(rows.values()), **self._batches(label))
         counted = (values[row.turns > 0] for values, row in zip(found, rows.values(), strict=True))
         return dict(zip(rows, counted, strict=True))
+
+    def _batches(self, label: str) -> dict[str, Any]:
+        """Say how rows are batched, cached and told of (see `reference.reference_logps`)."""
+        return {
+            "batch_size": self.batch_size,
+            "buckets": default_buckets(self.max_length),
+            "pad_id": self.chat.pad_id,
+            "cache": ReferenceCache(self.cache_dir / label) if self.cache_dir else None,
+            "progress": lambda done, total: self.progress(label, done, total),
+        }
 
 
 def _sampled_bases(rows: Sequence[Candidates], summed: bool) -> dict[Turn, float]:

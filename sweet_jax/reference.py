@@ -1,4 +1,4 @@
-"""Log-probabilities under the frozen reference: computed once for every row, prefixes shared, and cached on disk."""
+"""Log-probabilities of rows, and values of a head: computed once, prefixes shared, and cached on disk."""
 
 import functools
 import hashlib
@@ -20,6 +20,7 @@ from colbench_env.types import BadInput
 from models.attention import TREES
 from models.llama import Llama
 from sweet_jax import processes
+from sweet_jax.critic import tree_values
 from sweet_jax.data.batch import TokenRow, bucket
 from sweet_jax.data.trees import Tree, TreeBatch, action_slots, grow_trees, pad_trees, tree_capacity
 from sweet_jax.logprobs import tree_logps
@@ -134,21 +135,64 @@ def reference_logps(
     progress: called with (rows done, rows in all) after every batch.
     BadInput where a row is longer than the largest bucket or the mesh does not divide the batch.
     """
-    batches = _plan(rows, batch_size, buckets, model)
-    identity = _identity(model, params, rows, (batch_size, tuple(buckets), temperature)) if cache else ""
-    found = [np.zeros(len(row), np.float32) for row in rows]
+    settings = (batch_size, tuple(buckets), temperature)
+    return _score_rows(
+        model, params, rows, lambda trees: score(model, params, trees, temperature), (),
+        settings=settings, pad_id=pad_id, cache=cache, progress=progress,
+    )  # fmt: skip
+
+
+def row_values(
+    model: Llama,
+    params: Mapping[str, Any],
+    rows: Sequence[TokenRow],
+    *,
+    batch_size: int,
+    buckets: Sequence[int],
+    pad_id: int,
+    cache: ReferenceCache | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[np.ndarray]:
+    """Read a critic's head at every action token of each row: float32 [T, 2], the value at the token before it and at
+    the token itself; 0 for other tokens. params: with "llama" and "head"; all else as for `reference_logps`."""
+    return _score_rows(
+        model, params, rows, lambda trees: read_values(model, params, trees), (2,),
+        settings=(batch_size, tuple(buckets), "values"), pad_id=pad_id, cache=cache, progress=progress,
+    )  # fmt: skip
+
+
+def _score_rows(
+    model: Llama,
+    params: Mapping[str, Any],
+    rows: Sequence[TokenRow],
+    compute: Callable[[TreeBatch], Array],
+    shape: tuple[int, ...],
+    *,
+    settings: tuple,
+    pad_id: int,
+    cache: ReferenceCache | None,
+    progress: Callable[[int, int], None],
+) -> list[np.ndarray]:
+    """Compute something of every row's action tokens: float32 [T, *shape] each, 0 for other tokens.
+
+    compute: gives it for the wanted tokens of a batch, [B, M, *shape]. settings: what it depends on beside parameters
+    and rows, first the size of a batch and the lengths to pad to.
+    """
+    batches = _plan(rows, *settings[:2], model)
+    identity = _identity(model, params, rows, settings) if cache else ""
+    found = [np.zeros((len(row), *shape), np.float32) for row in rows]
     done = 0
     for part, batch in enumerate(batches):
         wanted = [action_slots(tree, rows) for tree in batch.trees]
         arrays = cache.load(identity, part) if cache else None
         if arrays is None:
             padded = pad_trees(batch.trees, wanted, batch.count, batch.length, pad_id, batch.shared)
-            scored_bm = jax.device_get(score(model, params, put_rows(padded, model.mesh), temperature))
-            arrays = [scored_bm[place, : len(slots)].copy() for place, slots in enumerate(wanted)]
+            computed_bm = jax.device_get(compute(put_rows(padded, model.mesh)))
+            arrays = [computed_bm[place, : len(slots)].copy() for place, slots in enumerate(wanted)]
             if cache:
                 cache.save(identity, part, arrays)
         for tree, slots, array in zip(batch.trees, wanted, arrays, strict=True):
-            by_slot = np.zeros(len(tree), np.float32)
+            by_slot = np.zeros((len(tree), *shape), np.float32)
             by_slot[slots[:, 1]] = array
             for number, own in tree.slots.items():
                 counted = rows[number].turns > 0
@@ -163,6 +207,13 @@ def score(model: Llama, params: Any, trees: TreeBatch, temperature: float) -> Ar
     """Compute the `tree_logps` of a batch for `reference_logps`: jitted, replicated."""
     logp_bm = tree_logps(model, params, trees, temperature=temperature)
     return jax.lax.with_sharding_constraint(logp_bm, replicated(model.mesh))  # every process reads every row
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def read_values(model: Llama, params: Any, trees: TreeBatch) -> Array:
+    """Compute the `critic.tree_values` of a batch for `row_values`, [B, M, 2]: jitted, replicated."""
+    value_bm2 = jnp.stack(tree_values(model, params, trees), axis=-1)
+    return jax.lax.with_sharding_constraint(value_bm2, replicated(model.mesh))
 
 
 WORTH_SHARING = 0.8

@@ -80,7 +80,7 @@ def _score(config: PlanConfig, model: Llama) -> Program:
     """Make the program for the log-probs of the rows of as many pairs (`launch.training.stages.learning`)."""
     params = param_shapes(model.config, model.mesh)
     tokens_bt = _array(model.mesh, jnp.int32, 2 * config.batch_size, config.tokens)
-    rows = TreeBatch(tokens_bt, tokens_bt, None, tokens_bt, tokens_bt)  # separate rows, all of whose tokens count
+    rows = TreeBatch(tokens_bt, tokens_bt, None, *(tokens_bt,) * 3)  # separate rows, all of whose tokens count
     return Program(lambda: score.lower(model, params, rows, 1.0), params, {}, tokens_bt)
 
 

@@ -26,7 +26,7 @@ class PairTrees:
 
     trees: the M wanted tokens are the action tokens of every branch; one that two branches share is there twice.
     branch_bm, turn_bm: int32 [B, M]; branch 1..2P and turn 1..K of each wanted token, 0 in the padding.
-    ref_bm: float32 [B, M]; the token's log-prob under the reference.
+    ref_bm: float32 [B, M]; the token's log-prob under the reference, 0 for a critic that needs none.
     chosen_bp, rejected_bp: int32 [B, P]; the branches of each pair, 0 in the padding.
     """
 
@@ -64,12 +64,12 @@ def count_tokens(pairs: Sequence[RowPair], buckets: Sequence[int], together: boo
 
 
 def plant_pairs(
-    pairs: Sequence[RowPair], references: Sequence[np.ndarray], *, capacity: int, multiple: int, pad_id: int
+    pairs: Sequence[RowPair], references: Sequence[np.ndarray] | None, *, capacity: int, multiple: int, pad_id: int
 ) -> PairTrees:
     """Plant the pairs of an update in trees: those of one dialogue together where there is room, else those after the
     same prompt, else as many of these as there is room for.
 
-    references: log-probs under the reference of the tokens of each row: chosen 0, rejected 0, chosen 1, ...
+    references: log-probs under the reference of the tokens of each row: chosen 0, rejected 0, chosen 1, ...; or None.
     capacity: tokens of a tree; at least `pair_capacity`. multiple: the number of trees is a multiple of it.
     """
     forest = _Forest(pairs, capacity)
@@ -102,7 +102,8 @@ def plant_pairs(
             here = slice(start, start + len(counted))
             planted.branch_bm[place, here] = branches[place][number]
             planted.turn_bm[place, here] = row.turns[counted]
-            planted.ref_bm[place, here] = references[number][counted]
+            if references is not None:
+                planted.ref_bm[place, here] = references[number][counted]
             start += len(counted)
         for index, number in enumerate(held[place]):
             chosen, rejected = forest.sides[number]

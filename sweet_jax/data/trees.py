@@ -44,17 +44,19 @@ class Tree:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TreeBatch:
-    """B trees padded to T tokens, and the M tokens of each whose log-probs are wanted.
+    """B trees padded to T tokens, and the M tokens of each whose log-probs or values are wanted.
 
     tokens_bt, position_bt: int32 [B, T]. end_bt: int32 [B, T]; None where every tree is a single row.
     before_bm: int32 [B, M]; the slot of the token before each wanted one, whose hidden state predicts it.
-    target_bm: int32 [B, M]; the wanted tokens. Both are 0 in the padding.
+    slot_bm: int32 [B, M]; the slot of the wanted token itself. target_bm: int32 [B, M]; the wanted tokens.
+    The three are 0 in the padding.
     """
 
     tokens_bt: Leaf
     position_bt: Leaf
     end_bt: Leaf
     before_bm: Leaf
+    slot_bm: Leaf
     target_bm: Leaf
 
 
@@ -187,20 +189,21 @@ def pad_trees(
 ) -> TreeBatch:
     """Pad trees to one batch of `count`, each to `length` tokens.
 
-    wanted: of each tree the (token before, token) slots whose log-probs are wanted, int32 [n, 2]; M is `wanted_size` of
+    wanted: of each tree the (token before, token) slots of the wanted tokens, int32 [n, 2]; M is `wanted_size` of
     the most of them. shared: False where every tree is one row, which needs no ends.
     """
     tokens_bt = np.full((count, length), pad_id, np.int32)
     position_bt = np.tile(np.arange(length, dtype=np.int32), (count, 1))
     end_bt = position_bt + 1  # padding sees itself
     size = wanted_size(max((len(slots) for slots in wanted), default=1))
-    before_bm, target_bm = np.zeros((count, size), np.int32), np.zeros((count, size), np.int32)
+    before_bm, slot_bm, target_bm = (np.zeros((count, size), np.int32) for _ in range(3))
     for place, (tree, slots) in enumerate(zip(trees, wanted, strict=True)):
         tokens_bt[place, : len(tree)] = tree.ids
         position_bt[place, : len(tree)] = tree.positions
         end_bt[place, : len(tree)] = tree.ends
-        before_bm[place, : len(slots)], target_bm[place, : len(slots)] = slots[:, 0], tree.ids[slots[:, 1]]
-    return TreeBatch(tokens_bt, position_bt, end_bt if shared else None, before_bm, target_bm)
+        here = slice(len(slots))
+        before_bm[place, here], slot_bm[place, here], target_bm[place, here] = *slots.T, tree.ids[slots[:, 1]]
+    return TreeBatch(tokens_bt, position_bt, end_bt if shared else None, before_bm, slot_bm, target_bm)
 
 
 def wanted_size(most: int) -> int:

@@ -14,15 +14,20 @@ from models.config import LlamaConfig, ModelError
 from models.llama import Llama
 from models.lora import LoraConfig, init_lora
 from models.parameters import init_params
-from sweet_jax.data.batch import RowPair, TokenRow, default_buckets, pad_pairs
+from sweet_jax.critic import add_value_head, make_head_critic, prefix_value_objective, value_head_objective
+from sweet_jax.data.batch import RowPair, TokenRow, default_buckets, pad_pairs, pad_rows
 from sweet_jax.data.pair_trees import count_tokens, pair_capacity, plant_pairs, prompt_key
 from sweet_jax.data.trees import action_slots, grow_trees, join_trees, pad_trees, tree_capacity
 from sweet_jax.losses import AGGREGATIONS
 from sweet_jax.mesh import MeshShape, make_mesh, put_rows
-from sweet_jax.reference import ReferenceCache, pad_reference, reference_logps
+from sweet_jax.reference import ReferenceCache, pad_reference, reference_logps, row_values
 from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, preference_objective
 from sweet_jax.train.step import compute_gradients
-from sweet_jax.train.tree_objective import tree_preference_objective
+from sweet_jax.train.tree_objective import (
+    tree_preference_objective,
+    tree_prefix_value_objective,
+    tree_value_head_objective,
+)
 
 ONE = MeshShape(1, 1)
 VOCAB = 50
@@ -147,19 +152,29 @@ def losses(pairs, loss, shape=ONE, micro_batches=1, lora=False, dtype=jnp.float3
     if lora:
         trained, frozen = {"lora": init_lora(model.config, adapters, jax.random.key(1), model.mesh)}, params
         trained = jax.tree.map(lambda x: x + 0.1, trained)
-    found = []
-    for objective, batch in ((preference_objective, rows), (tree_preference_objective, trees)):
-        gradients, metrics = jax.jit(
-            functools.partial(
-                compute_gradients,
-                objective(model, loss),
-                shardings=jax.tree.map(lambda x: x.sharding, trained),
-                mesh=model.mesh,
-                micro_batches=micro_batches,
-            )
-        )(trained, put_rows(batch, model.mesh), frozen=frozen)
-        found.append((gradients, {name: metric.value for name, metric in metrics.items()}))
-    return found
+    both_ways = ((preference_objective, rows), (tree_preference_objective, trees))
+    return [
+        gradients_of(objective(model, loss), trained, batch, frozen, model.mesh, micro_batches)
+        for objective, batch in both_ways
+    ]
+
+
+def gradients_of(objective, trained, batch, frozen, mesh, micro_batches=1):
+    gradients, metrics = jax.jit(
+        functools.partial(
+            compute_gradients,
+            objective,
+            shardings=jax.tree.map(lambda x: x.sharding, trained),
+            mesh=mesh,
+            micro_batches=micro_batches,
+        )
+    )(trained, put_rows(batch, mesh), frozen=frozen)
+    return gradients, {name: metric.value for name, metric in metrics.items()}
+
+
+def with_head(model, params):
+    tree = add_value_head(params, model.config.hidden_size, jax.random.key(2), model.mesh)
+    return tree | {"head": jax.tree.map(lambda x: x * 20 + 0.25, tree["head"])}
 
 
 def assert_same(found, close=2e-5):
@@ -257,3 +272,53 @@ def test_a_kernel_that_cannot_compute_trees_says_so():
     ints = jnp.zeros((1, 8), jnp.int32)
     with pytest.raises(ModelError, match="attention 'cudnn' cannot compute rows that are trees: use 'xla'"):
         model.apply({"params": params}, ints, ints, ends_bt=ints + 8)
+
+
+HEADS = {
+    "value-head": (value_head_objective, tree_value_head_objective),
+    "prefix-value": (prefix_value_objective, tree_prefix_value_objective),
+}
+ON_ONE, ON_EIGHT = {}, {"shape": MeshShape(4, 2), "micro_batches": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [ON_ONE, ON_EIGHT, {"lora": True}], ids=["one device", "mesh of 4x2", "adapters"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_loss_and_gradients_of_a_head_are_those_of_separate_rows(kind, how):
+    shape, micro_batches = how.get("shape", ONE), how.get("micro_batches", 1)
+    adapters = LoraConfig(2, 4.0) if how.get("lora") else None
+    model, params = tiny(shape, lora=adapters)
+    pairs = random_pairs(7, prompts=12, each=2, turns=3)[:14] + [RowPair(*2 * (row([1, 9], [4, 5]),))] * 2
+    told = PreferenceLoss("turn-mean", 0.7, 0.0, 0.1, max_turns=3)
+    told = told if kind == "value-head" else told.max_turns
+    trained, frozen = with_head(model, params), {}
+    if adapters:
+        lora = {"lora": init_lora(model.config, adapters, jax.random.key(1), model.mesh)}
+        trained, frozen = trained | {"llama": jax.tree.map(lambda x: x + 0.1, lora)}, {"llama": params}
+    rows = pad_pairs(pairs, 40, 0)
+    trees = plant_pairs(pairs, None, capacity=pair_capacity(pairs), multiple=shape.data * micro_batches, pad_id=0)
+    assert (trees.trees.tokens_bt > 0).sum() < 0.8 * sum(map(len, both(pairs))), "nothing was shared"
+    found = [
+        gradients_of(objective(model, told), trained, batch, frozen, model.mesh, micro_batches)
+        for objective, batch in zip(HEADS[kind], (rows, trees), strict=True)
+    ]
+    assert_same(found)
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(found[0][0])) > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [MeshShape(1, 1), MeshShape(4, 2)], ids=str)
+@pytest.mark.parametrize("kind", HEADS)
+def test_scores_of_a_head_are_those_of_separate_rows(kind, shape, tmp_path):
+    sides = both(random_pairs(8, prompts=6, each=6, turns=2))
+    model, params = tiny(shape)
+    told = {"batch_size": 8, "buckets": default_buckets(64), "pad_id": 0, "cache": ReferenceCache(tmp_path)}
+    found = row_values(model, with_head(model, params), sides, **told)
+    assert len(list(tmp_path.glob("*/*.npz"))) < len(sides) / 8, "nothing was shared"
+    alone, params = tiny()
+    expected = make_head_critic(alone, 2, kind)(with_head(alone, params), pad_rows(sides, 64, 0))
+    for side, value_t2, score_k in zip(sides, found, expected, strict=True):
+        for turn in (1, 2):
+            before_n, at_n = value_t2[side.turns == turn].T
+            score = at_n.mean() if kind == "value-head" else at_n[-1] - before_n[0]
+            assert score == pytest.approx(float(score_k[turn - 1]), abs=2e-5)

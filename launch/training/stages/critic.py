@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from colbench_env.tasks import read_located_rows
 from colbench_env.types import BadInput, Pair, Trajectory
@@ -24,15 +23,15 @@ from launch.training.stages.learning import (
     shows_reference,
 )
 from models.hf_io import load_llama
-from sweet_jax.critic import add_value_head, prefix_value_objective, value_head_objective, value_head_shapes
-from sweet_jax.data.batch import RowPair, TokenRow, bucket, default_buckets, most_turns, pad_pairs
+from sweet_jax.critic import HeadKind, add_value_head, value_head_shapes
+from sweet_jax.data.batch import RowPair, TokenRow, most_turns
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, pair_rows, row_to_json, turn_output, turn_prompt
 from sweet_jax.train.loop import fit, restore_params
 from sweet_jax.train.objectives import PreferenceLoss
-from sweet_jax.train.preferences import train_preference
+from sweet_jax.train.preferences import head_training, train_preference
 from sweet_jax.train.scale import choose_beta
-from sweet_jax.train.step import Objective, merge_params
+from sweet_jax.train.step import merge_params
 from sweet_jax.trajectory_pairs import Sample, select_pairs, tokenise_pair
 
 
@@ -133,11 +132,7 @@ def critic(run: Run) -> dict[str, Any]:
             **run.preference_arguments("critic"),
         )
     else:
-        if settings.parameterisation == "prefix-value":
-            objective = prefix_value_objective(run.model, preference.max_turns)
-        else:
-            objective = value_head_objective(run.model, preference)
-        _train_head(run, pairs, objective)
+        _train_head(run, pairs, preference, settings.parameterisation)
     return {"pairs": len(pairs), "steps": settings.training.steps(len(pairs))} | counts
 
 
@@ -158,13 +153,9 @@ def critic_params(run: Run) -> Any:
     return merge_params({"llama": run.frozen_params} if head else run.frozen_params, trained)
 
 
-def _train_head(run: Run, pairs: Sequence[RowPair], objective: Objective) -> None:
-    training, buckets = run.config.critic.training, default_buckets(run.config.critic.training.max_length)
-
-    def make_batch(indices: np.ndarray, longest: int) -> Any:
-        return pad_pairs([pairs[index] for index in indices], bucket(longest, buckets), run.chat.pad_id)
-
-    size, key = run.llama_config.hidden_size, jax.random.key(run.config.seed)
+def _train_head(run: Run, pairs: Sequence[RowPair], loss: PreferenceLoss, kind: HeadKind) -> None:
+    training, size, key = run.config.critic.training, run.llama_config.hidden_size, jax.random.key(run.config.seed)
+    objective, make_batch = head_training(run.model, pairs, loss, training, run.chat.pad_id, kind)
     fit(
         "critic",
         shapes=value_head_shapes(run.trained_shapes, size, run.mesh),
