@@ -13,6 +13,7 @@ setup(
     packages=find_packages(include=["sweet_jax*", "models*", "colbench_env*", "launch*"]),
     package_data={
         "colbench_env": ["py.typed"],
+        "colbench_env.adapters.openenv": ["*.json", "*.jsonl"],
         "colbench_env.prompts": ["*.txt"],
         "colbench_env.design": ["*.js"],
         "launch": ["py.typed"],
@@ -69,6 +70,7 @@ setup(
             "pillow>=12.0",
             "scipy>=1.17",
             "mkdocs>=1.6,<2",  # the site is built by a test
+            "uv>=0.9",  # the tests of colbench_env.adapters make an environment for each package with it
             "mkdocs-material>=9.7",
             "mkdocstrings[python]>=1.0",
             # libtpu, with which launch.plan compiles for TPUs that are not there

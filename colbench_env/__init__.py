@@ -13,6 +13,8 @@ Text in, text out: nothing here knows of tokens, arrays or devices, and importin
     episodes     plays episodes with any callable as agent, one or many, and grades them
     environment  an episode with reset and step
     gym          the same as a gymnasium.Env (needs gymnasium)
+    source       what is played, from plain values: tasks by split, user simulator, grader
+    adapters     the same for OpenEnv, verifiers, Inspect, TRL, Tinker, Tunix and SkyRL (each needs its package)
     flags        what makes a task doubtful for measuring
     samples      the layout of a file with several samples of each task
     statistics   figures and intervals of graded trajectories (needs numpy)
@@ -22,9 +24,11 @@ What most users need can be imported from here: `from colbench_env import Task, 
 module is imported when the name is first used, so who reads rows pays for nothing else. docs/colbench.md has examples.
 """
 
+from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 
-_NAMES = {
+_NAMES: dict[str, tuple[str, ...]] = {
     "types": ("NO_ANSWER", "BadInput", "Message", "Task", "Trajectory", "Verdict"),
     "tasks": ("append_rows", "read_complete", "read_rows", "scan_rows", "write_rows"),
     "dialogue": ("ANSWER_MARKER", "MAX_TURNS", "OUTPUT_MARKER", "Episode", "chat_messages"),
@@ -37,6 +41,9 @@ _NAMES = {
     "episodes": ("Agent", "EpisodeFailed", "Settings", "grade_trajectories", "play", "play_many", "with_grade"),
     "environment": ("Environment",),
 }
+with suppress(ModuleNotFoundError):  # verifiers takes taskset and environment from the package that an id names
+    if find_spec("verifiers"):
+        _NAMES["adapters.verifiers"] = ("ColBenchEnv", "ColBenchTaskset")
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = sorted(_MODULES)

@@ -10,13 +10,11 @@ It needs the standard library alone; `launch.evaluate` of the whole project says
 import argparse
 import contextlib
 import errno
-import importlib.util
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TextIO
 
 from colbench_env import mini
@@ -29,6 +27,7 @@ from colbench_env.humans import UserSimulator
 from colbench_env.humans.chat import ChatSimulator
 from colbench_env.humans.rules import RulesSimulator
 from colbench_env.humans.scripted import ScriptedSimulator
+from colbench_env.import_function import import_function
 from colbench_env.rewards import check_rewards
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.terminal_text import printable_line
@@ -135,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 def _play(flags: argparse.Namespace) -> None:
     if flags.count < 1:
         raise BadInput(f"--count={flags.count}: expected at least 1 task")
-    agent, human = _import_function(flags.agent), _make_simulator(flags)
+    agent, human = import_function(flags.agent), _make_simulator(flags)
     tasks = mini.make_tasks("test", flags.count, flags.seed) if flags.tasks is None else read_rows(flags.tasks, Task)
     usual_turns = mini.MINI_TURNS if flags.tasks is None else MAX_TURNS
     max_turns = usual_turns if flags.max_turns is None else flags.max_turns
@@ -180,7 +179,7 @@ def _make_simulator(flags: argparse.Namespace) -> UserSimulator:
         return RulesSimulator()
     if ":" not in name:
         raise BadInput(f"--human={name}: there is no such human, expected scripted, rules or FILE.py:NAME")
-    return ChatSimulator(_import_function(name), model={"name": name})
+    return ChatSimulator(import_function(name), model={"name": name})
 
 
 def _grade(flags: argparse.Namespace) -> None:
@@ -232,38 +231,6 @@ def _print_progress(what: str, done: int, total: int) -> None:
         print(f"\r{what} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
     elif done == total or done * 10 // total > (done - 1) * 10 // total:
         print(f"{what} {done}/{total}", file=sys.stderr, flush=True)
-
-
-def _import_function(place: str) -> Callable[..., str]:
-    """Import the function that FILE.py:NAME names. Raises BadInput."""
-    path, colon, name = place.rpartition(":")
-    if not colon or not path.endswith(".py"):
-        raise BadInput(f"{place!r} names no function, expected FILE.py:NAME, as in my_agent.py:agent")
-    if not Path(path).is_file():
-        raise BadInput(f"{path}: no such file, expected the Python file in which {name} is defined")
-    found = getattr(_import_file(Path(path)), name, None)
-    if not callable(found):
-        raise BadInput(f"{path}: defines no function {name!r}")
-    return found
-
-
-def _import_file(path: Path) -> ModuleType:
-    """Import the file as a module, which finds its neighbours as it would if it were run. Raises BadInput."""
-    name = path.stem
-    while name in sys.modules:
-        name += "_"
-    if (folder := str(path.resolve().parent)) not in sys.path:
-        sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # of every name that ends with .py
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except SystemExit as end:
-        raise BadInput(f"{path}: cannot be imported: it ends the program (sys.exit) as it is imported") from end
-    except Exception as problem:
-        raise BadInput(f"{path}: cannot be imported: {type(problem).__name__}: {problem}") from problem
-    return module
 
 
 if __name__ == "__main__":

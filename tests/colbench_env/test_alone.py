@@ -27,6 +27,9 @@ COMPARE_PAGES = frozenset(
     {f"colbench_env.design.{name}" for name in ("matching", "similarity", "differences")}
     | {f"colbench_env.humans.{name}" for name in ("design", "vision")}
 )
+ADAPTERS = frozenset(
+    {f"colbench_env.adapters.{name}" for name in ("inspect_tasks", "openenv", "skyrl", "tinker", "tunix", "verifiers")}
+)
 
 # Imports everything under colbench_env where nothing but the standard library and the named packages can be imported.
 WALK = """
@@ -63,7 +66,11 @@ def python(*arguments):
 def test_everything_but_statistics_gym_and_who_compares_pages_needs_the_standard_library_alone():
     names, failed = python("-c", WALK, "")
     assert {"colbench_env.grading.worker", "colbench_env.humans.chat", "colbench_env.mini.tasks"} <= set(names)
-    assert set(failed) <= {"colbench_env.gym", "colbench_env.statistics", "colbench_env.critic_truth"} | COMPARE_PAGES
+    assert (
+        set(failed)
+        <= {"colbench_env.gym", "colbench_env.statistics", "colbench_env.critic_truth"} | COMPARE_PAGES | ADAPTERS
+    )
+    assert failed["colbench_env.adapters.skyrl"] == "skyrl_gym is walled off"
     assert failed["colbench_env.gym"] == "gymnasium is walled off"
 
 
@@ -72,7 +79,7 @@ def test_everything_but_statistics_gym_and_who_compares_pages_needs_the_standard
 def test_statistics_need_numpy_and_who_compares_pages_scipy_and_pillow_too(packages, missing):
     names, failed = python("-c", WALK, packages)
     assert "colbench_env.statistics" in names and set(names) >= COMPARE_PAGES
-    assert set(failed) == {"colbench_env.gym"} | missing
+    assert set(failed) == {"colbench_env.gym"} | missing | ADAPTERS
 
 
 def test_the_package_alone_imports_none_of_its_parts():

@@ -1,0 +1,46 @@
+"""The server: `uvicorn colbench_env.adapters.openenv.server:app`, told what to play by environment variables."""
+
+import os
+import sys
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from openenv.core.env_server.http_server import create_app
+
+from colbench_env.adapters.openenv.environment import ColBenchEnvironment
+from colbench_env.adapters.openenv.models import ColBenchAction, ColBenchObservation, ColBenchState
+from colbench_env.source import Source
+from colbench_env.types import BadInput
+
+
+def make_app(source: Source, sessions: int = 64) -> FastAPI:
+    """Make the server, for at most `sessions` episodes at a time. Raises BadInput before it serves anything."""
+    source.tasks_of(source.splits[0])
+    _ = source.simulator, source.grader
+    app = create_app(
+        lambda: ColBenchEnvironment(source),
+        ColBenchAction,
+        ColBenchObservation,
+        env_name="colbench",
+        max_concurrent_envs=sessions,
+        state_cls=ColBenchState,
+    )
+
+    async def refuse(request: Request, problem: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(problem)}, status_code=400)
+
+    app.add_exception_handler(BadInput, refuse)
+    app.add_exception_handler(ValueError, refuse)
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    """Make `app`, for uvicorn, when it is asked for: who imports `make_app` starts no grader."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return make_app(Source.from_environment(), int(os.environ.get("COLBENCH_SESSIONS", "64")))
+    except BadInput as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
