@@ -1,4 +1,4 @@
-"""ColBench for verifiers (`verifiers.v1`): the taskset `colbench-env`, which is the name of the installed package.
+"""ColBench for verifiers (`verifiers.v1`): `vf-eval colbench-env`, the name of the installed package.
 
 The row has the public problem alone: the reference is known to the user simulator and to the grader, in this process.
 """

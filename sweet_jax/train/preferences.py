@@ -10,22 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.attention import TREES
 from models.llama import Llama
 from models.parameters import param_shapes
-from sweet_jax.critic import HeadKind, prefix_value_objective, value_head_objective
-from sweet_jax.data.batch import PairBatch, RowPair, TokenRow, bucket, default_buckets, pad_pairs
-from sweet_jax.data.pair_trees import PairTrees, count_tokens, pair_capacity, plant_pairs, prompt_key
-from sweet_jax.reference import WORTH_SHARING, ReferenceCache, pad_reference, reference_logps
+from sweet_jax.data.batch import RowPair, TokenRow, bucket, default_buckets, pad_pairs
+from sweet_jax.data.pair_trees import prompt_key
+from sweet_jax.reference import ReferenceCache, pad_reference, reference_logps
 from sweet_jax.train.loop import Reporter, fit, rows_in_use
 from sweet_jax.train.objectives import PreferenceBatch, PreferenceLoss, preference_objective
+from sweet_jax.train.planting import planting, share_prefixes
 from sweet_jax.train.settings import Training
-from sweet_jax.train.step import Objective
-from sweet_jax.train.tree_objective import (
-    tree_preference_objective,
-    tree_prefix_value_objective,
-    tree_value_head_objective,
-)
+from sweet_jax.train.tree_objective import tree_preference_objective
 
 
 def train_preference(
@@ -97,7 +91,7 @@ def train_preference(
         mesh=model.mesh,
         objective=tree_preference_objective(model, loss) if shared else preference_objective(model, loss),
         lengths=[len(pair) for pair in pairs],
-        make_batch=_planting(model, pairs, training, pad_id, references_of) if shared else make_batch,
+        make_batch=planting(model, pairs, training, pad_id, references_of) if shared else make_batch,
         groups=groups,
         settings=training,
         seed=seed,
@@ -106,55 +100,6 @@ def train_preference(
         frozen=frozen,
         keep=keep,
     )
-
-
-def head_training(
-    model: Llama, pairs: Sequence[RowPair], loss: PreferenceLoss, training: Training, pad_id: int, kind: HeadKind
-) -> tuple[Objective, Callable[[np.ndarray, int], Any]]:
-    """Choose how a critic with a head is trained: its objective, and what makes a batch of it, as `fit` takes them.
-
-    Rows share prefixes where the kernel can and it is less work, as in `train_preference`; no reference is needed.
-    """
-    buckets = default_buckets(training.max_length)
-
-    def make_batch(indices: np.ndarray, longest: int) -> PairBatch:
-        return pad_pairs([pairs[index] for index in indices], bucket(longest, buckets), pad_id)
-
-    if share_prefixes(model, pairs, training):
-        if kind == "prefix-value":
-            objective = tree_prefix_value_objective(model, loss.max_turns)
-        else:
-            objective = tree_value_head_objective(model, loss)
-        return objective, _planting(model, pairs, training, pad_id)
-    if kind == "prefix-value":
-        return prefix_value_objective(model, loss.max_turns), make_batch
-    return value_head_objective(model, loss), make_batch
-
-
-def _planting(
-    model: Llama,
-    pairs: Sequence[RowPair],
-    training: Training,
-    pad_id: int,
-    references_of: Callable[[np.ndarray], list[np.ndarray] | None] = lambda indices: None,
-) -> Callable[[np.ndarray, int], PairTrees]:
-    """Return (numbers of pairs, longest) -> their trees. references_of: gives the log-probs of both sides of each."""
-    parts = model.mesh.shape["data"] * training.micro_batches
-    capacity = pair_capacity(pairs, training.batch_size // parts)
-
-    def plant(indices: np.ndarray, longest: int) -> PairTrees:
-        chosen = [pairs[index] for index in indices]
-        return plant_pairs(chosen, references_of(indices), capacity=capacity, multiple=parts, pad_id=pad_id)
-
-    return plant
-
-
-def share_prefixes(model: Llama, pairs: Sequence[RowPair], training: Training, nll_mask: str = "turn") -> bool:
-    """Whether the rows of pairs are computed as trees: where the kernel can, and it is less work than padded rows."""
-    if model.attention not in TREES or nll_mask != "turn" or not pairs:
-        return False
-    trees, rows = count_tokens(pairs, default_buckets(training.max_length), training.group_by_prompt)
-    return trees <= WORTH_SHARING * rows
 
 
 def both_sides(pairs: Sequence[RowPair]) -> list[TokenRow]:

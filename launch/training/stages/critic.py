@@ -27,9 +27,10 @@ from sweet_jax.critic import HeadKind, add_value_head, value_head_shapes
 from sweet_jax.data.batch import RowPair, TokenRow, most_turns
 from sweet_jax.data.chat import Chat
 from sweet_jax.data.token_rows import CHOSEN_TOKENS, REJECTED_TOKENS, pair_rows, row_to_json, turn_output, turn_prompt
+from sweet_jax.train.head_training import head_training
 from sweet_jax.train.loop import fit, restore_params
 from sweet_jax.train.objectives import PreferenceLoss
-from sweet_jax.train.preferences import head_training, train_preference
+from sweet_jax.train.preferences import train_preference
 from sweet_jax.train.scale import choose_beta
 from sweet_jax.train.step import merge_params
 from sweet_jax.trajectory_pairs import Sample, select_pairs, tokenise_pair
