@@ -4,6 +4,8 @@ Each package gets an environment of its own, made with `pip install './colbench_
 them would bring torch or another jax, so that they are put over this environment without what they ask for.
 """
 
+import functools
+import importlib
 import json
 import subprocess
 import sys
@@ -34,6 +36,7 @@ def python(tmp_path_factory):
     """Return (name of an adapter) -> the interpreter of an environment with its package."""
     uv = [sys.executable, "-m", "uv"]
 
+    @functools.cache
     def make(name):
         folder = tmp_path_factory.mktemp("environments") / name
         subprocess.run([*uv, "venv", "-q", f"--python={sys.executable}", folder], check=True)
@@ -82,6 +85,71 @@ def test_an_adapter_has_the_recorded_replies_and_rewards(name, python, tmp_path)
     if name == "inspect":
         assert '"tests_passed": ["ci_lower", "ci_upper", "mean", "stderr"]' in errors
         assert list(tmp_path.glob("*.eval")), "Inspect's viewer has nothing to show"
+
+
+@pytest.mark.slow
+def test_sessions_of_the_openenv_server_do_not_mix_and_bad_messages_leave_it_alive(python):
+    command = [python("openenv"), ROOT / "benchmarks" / "openenv_sessions.py", "--sessions=8", "--episodes=50"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["as_recorded"], found["others"]) == (50, 0)
+    bad = found["bad_input"]
+    assert bad.pop("no JSON") == "INVALID_JSON" and bad.pop("unknown type") == "UNKNOWN_TYPE"
+    assert {bad.pop(name) for name in ("wrong shape", "wrong kind", "10 MB")} == {"VALIDATION_ERROR"}
+    assert {bad.pop(name) for name in ("after all that", "clients that vanish")} == {"alive"}
+    assert set(bad.values()) == {"EXECUTION_ERROR"}
+
+
+CHECKS = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from openenv.validation import Level
+from openenv.validation.graders import GraderRegistry, Subject
+from openenv.validation.parsers.openenv_yaml import OpenEnvYamlParser
+from openenv.validation.runtime.scheduler import execute_graders
+
+root, manifest = Path(sys.argv[1]), OpenEnvYamlParser().parse(Path(sys.argv[1]))
+registry = GraderRegistry()
+registry.load_entry_points()
+graders = [one for one in registry.select(manifest, Level.SEMANTIC) if one.check_id != "semantic.canary_floor"]
+strict = manifest.model_copy(update={"reward": manifest.reward.model_copy(update={"floor_margin": 0.999})})
+small = manifest.model_copy(update={"resources": manifest.resources.model_copy(update={"memory_mb": 1})})
+for told in (manifest, strict, small):
+    two = [one for one in graders if one.check_id in ("semantic.floor_gap", "semantic.resource_envelope")]
+    wanted = graders if told is manifest else two
+    results = execute_graders(wanted, Subject(root, told, None, None, root))
+    print(json.dumps({one.check_id.partition(".")[2]: one.status.value for one in results}))
+"""
+
+
+@pytest.mark.slow
+def test_the_graders_of_openenv_pass_the_package_and_fail_what_it_does_not_keep(python):
+    done = subprocess.run(
+        [python("openenv"), "-c", CHECKS, ROOT / "colbench_env"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    passing, strict, small = map(json.loads, done.stdout.splitlines())
+    assert set(passing) == {
+        "oracle_max", "floor_gap", "no_solution_leakage", "verifier_determinism", "verifier_portability",
+        "resource_envelope", "replayability",
+    }  # fmt: skip
+    assert set(passing.values()) == {"pass"}, passing
+    assert strict == {"floor_gap": "fail", "resource_envelope": "pass"}
+    assert small == {"floor_gap": "pass", "resource_envelope": "fail"}
+
+
+def test_the_canaries_of_the_package_are_the_attacks_of_the_tests(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests" / "colbench_env")
+    texts = [importlib.import_module(name).ATTACKS for name in ("test_grader_attacks", "test_grader_attacks_kernel")]
+    canaries = (ROOT / "colbench_env" / "adapters" / "openenv" / "canaries.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in canaries.splitlines()]
+    assert {row["id"]: row["answer"] for row in rows} == texts[0] | texts[1]
 
 
 def test_every_adapter_is_short():
