@@ -178,7 +178,7 @@ def _score_rows(
     compute: gives it for the wanted tokens of a batch, [B, M, *shape]. settings: what it depends on beside parameters
     and rows, first the size of a batch and the lengths to pad to.
     """
-    batches = _plan(rows, *settings[:2], model)
+    batches = _plan(rows, settings[0], settings[1], model)
     identity = _identity(model, params, rows, settings) if cache else ""
     found = [np.zeros((len(row), *shape), np.float32) for row in rows]
     done = 0

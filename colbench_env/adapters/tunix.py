@@ -24,7 +24,7 @@ class ColBenchEnv(BaseTaskEnv):
         return self._session.source.settings.system_prompt
 
     def _initial_observation(self) -> str:
-        return self._session.begin(*(self.task.get(name) for name in ("split", "index", "seed")))  # type: ignore[arg-type]
+        return self._session.begin(*(self.task.get(name) for name in ("split", "index", "seed")))
 
     def _step_impl(self, action: Any) -> EnvStepResult:
         """Say the agent's turn. Raises Spoilt where the machine failed: such an episode has no reward."""
@@ -38,5 +38,5 @@ class ColBenchEnv(BaseTaskEnv):
         """Make one of a row of a dataset: `split`, `index` and `seed`, and under `source` the values of a `Source`."""
         args = dict(env_args)
         source = Source.from_values(args.pop("source", None) or {})
-        task = {name: args.pop(name) for name in ("split", "index", "seed") if name in args}
+        task: dict[str, Any] = {name: args.pop(name) for name in ("split", "index", "seed") if name in args}
         return cls(task, source=source, **args)

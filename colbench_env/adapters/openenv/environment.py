@@ -23,7 +23,7 @@ class ColBenchEnvironment(Environment[ColBenchAction, ColBenchObservation, ColBe
         self._session = Session(source or Source.from_environment())
         self._state = ColBenchState()
 
-    def reset(  # type: ignore[override]
+    def reset(
         self,
         seed: int | None = None,
         episode_id: str | None = None,
