@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +133,7 @@ def critic(run: Run) -> dict[str, Any]:
             **run.preference_arguments("critic"),
         )
     else:
-        _train_head(run, pairs, preference, settings.parameterisation)
+        _train_head(run, pairs, preference, cast(HeadKind, settings.parameterisation))
     return {"pairs": len(pairs), "steps": settings.training.steps(len(pairs))} | counts
 
 
