@@ -2,10 +2,9 @@
 
     python benchmarks/openenv_sessions.py --sessions=64 --episodes=1000
 
-Runs where `./colbench_env[openenv]` is installed. Every session says recorded dialogues (tests/colbench_env/adapters),
-one
-after the other over a WebSocket of its own, and each reply and reward must be that of its dialogue. Then: messages of
-the wrong shape, a step after the end, an unknown split and task, an action of 10 MB, and clients that vanish in the
+Runs where `./colbench_env[openenv]` is installed. Every session says recorded dialogues (those of the adapters' tests)
+one after the other over a WebSocket of its own, and each reply and reward must be that of its dialogue. Then: messages
+of the wrong shape, a step after the end, an unknown split and task, an action of 10 MB, and clients that vanish in the
 middle of an episode, after which as many sessions must be free again. Memory is that of the server and its children.
 """
 
