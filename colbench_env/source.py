@@ -29,7 +29,6 @@ from colbench_env.types import BadInput, Task
 Benchmark = Literal["backend", "frontend"]
 Leaks = Literal["natural", "rejected", "leak-free"]
 TOYS = ("mini", "scenes")
-PAGE_TURNS = 4
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,12 @@ class Source:
         kinds = {field.name: int if field.type == "int" else str for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - set(kinds)):
             raise BadInput(f"unknown: {', '.join(unknown)}; expected some of {', '.join(kinds)}")
-        wrong = [name for name, value in values.items() if not isinstance(value, kinds[name]) and value is not None]
+        optional = {field.name for field in dataclasses.fields(cls) if field.default is None}
+        wrong = [
+            name
+            for name, value in values.items()
+            if not (isinstance(value, kinds[name]) or (value is None and name in optional))
+        ]
         if wrong:
             kind = {int: "a whole number", str: "a text"}[kinds[wrong[0]]]
             raise BadInput(f"{wrong[0]} is {values[wrong[0]]!r}, expected {kind}")
@@ -129,20 +133,19 @@ class Source:
     @property
     def settings(self) -> Settings:
         """How episodes are played."""
-        toys = {("backend", "mini"): mini.MINI_TURNS, ("backend", "scenes"): scenes.SCENE_TURNS}
-        usual = (toys | {("frontend", "mini"): PAGE_TURNS}).get((self.benchmark, self.tasks), MAX_TURNS)
         settings = Settings(
-            self.max_turns or usual,
             system=self.system,
             seed=self.seed,
             no_leaks=self.leaks == "rejected",
             leak_free=self.leaks == "leak-free",
         )
-        if self.benchmark == "backend":
-            return settings
-        from colbench_env.design.dialogue import DesignRules
+        usual = {"mini": mini.MINI_TURNS, "scenes": scenes.SCENE_TURNS}
+        if self.benchmark == "frontend":
+            from colbench_env.design.dialogue import DesignRules
+            from colbench_env.design.mini import MINI_TURNS
 
-        return replace(settings, rules=DesignRules())
+            settings, usual = replace(settings, rules=DesignRules()), {"mini": MINI_TURNS}
+        return replace(settings, max_turns=self.max_turns or usual.get(self.tasks, MAX_TURNS))
 
     @property
     def simulator(self) -> UserSimulator:

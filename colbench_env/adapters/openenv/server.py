@@ -40,7 +40,10 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return make_app(Source.from_environment(), int(os.environ.get("COLBENCH_SESSIONS", "64")))
+        sessions = os.environ.get("COLBENCH_SESSIONS", "64")
+        if not sessions.isdecimal() or int(sessions) < 1:
+            raise BadInput(f"COLBENCH_SESSIONS is {sessions!r}, expected a whole number of at least 1")
+        return make_app(Source.from_environment(), int(sessions))
     except BadInput as problem:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Every adapter against the installed package that it is for: the same 50 dialogues, replies and rewards.
+"""Adapters against the installed packages that they are for: the same 50 dialogues, replies and rewards.
 
 Each package gets an environment of its own, made with `pip install './colbench_env[NAME]'`, as a user would; two of
 them would bring torch or another jax, so that they are put over this environment without what they ask for.
@@ -13,6 +13,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+
+from colbench_env.source import Source
+from colbench_env.types import BadInput
 
 ROOT = Path(__file__).parents[3]
 REPLAY = Path(__file__).with_name("replay.py")
@@ -152,6 +155,32 @@ def test_the_canaries_of_the_package_are_the_attacks_of_the_tests(monkeypatch):
     assert {row["id"]: row["answer"] for row in rows} == texts[0] | texts[1]
 
 
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"tasks": "nowhere.jsonl"},
+            "tasks are 'nowhere.jsonl', expected mini, scenes, or a file or folder that exists",
+        ),
+        ({"tasks": None}, "tasks is None, expected a text"),
+        ({"count": "many"}, "count is 'many', expected a whole number"),
+        ({"colour": "red"}, "unknown: colour; expected some of benchmark, tasks"),
+        ({"human": "somebody"}, "human is 'somebody', expected scripted, rules, openai or FILE.py:NAME"),
+        ({"human": "rules", "benchmark": "frontend"}, "the frontend has scripted and openai"),
+    ],
+)
+def test_a_source_that_cannot_be_is_one_sentence(values, sentence):
+    with pytest.raises(BadInput) as refused:
+        Source.from_values(values)
+    assert sentence in str(refused.value)
+
+
+def test_turns_are_those_of_the_benchmark():
+    frontend = Source(benchmark="frontend").settings
+    assert [Source().settings.max_turns, Source(tasks="scenes").settings.max_turns, frontend.max_turns] == [8, 6, 4]
+    assert frontend.rules.name == "frontend" and Source(max_turns=3).settings.max_turns == 3
+
+
 def test_every_adapter_is_short():
     files = [path for path in (ROOT / "colbench_env" / "adapters").glob("*.py") if path.name != "__init__.py"]
     files.append(ROOT / "colbench_env" / "adapters" / "openenv" / "environment.py")
@@ -162,7 +191,6 @@ def test_the_rows_of_trl_hold_no_reference_and_its_tools_have_schemas():
     from transformers.utils import get_json_schema
 
     from colbench_env.adapters.trl import ColBench, rows
-    from colbench_env.source import Source
 
     source = Source(count=3)
     assert [row["index"] for row in rows(source, "test")] == [0, 1, 2]
