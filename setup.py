@@ -33,6 +33,7 @@ setup(
         "sentencepiece>=0.2.3",
         "safetensors>=0.8",
         "tensorflow-datasets>=4.9.10",
+        "pyarrow>=21",  # which tensorflow-datasets brings, of no version that it names
         "importlib_resources>=6.5",  # tensorflow-datasets 4.9.10 imports it without asking for it
         "grain>=0.2.18",
         "numpy>=2.4",
@@ -81,6 +82,9 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10.2"],  # drivers before 580
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"],
         "serve": ["starlette>=1.0", "uvicorn>=0.50", "pydantic>=2.11"],
+        "wandb": ["wandb>=0.31"],
+        "mlflow": ["mlflow-skinny>=3.17", "sqlalchemy>=2.0", "alembic>=1.18"],  # or all of mlflow, which has the server
+        "trackio": ["trackio>=0.43"],
         "openai": ["openai>=2.0"],
         "gym": ["gymnasium>=1.4"],
         "frontend": ["playwright>=1.60", "pillow>=12.0", "scipy>=1.17"],

@@ -15,16 +15,17 @@ def import_function(place: str) -> Callable[..., Any]:
     path, colon, name = place.rpartition(":")
     if not colon or not path.endswith(".py"):
         raise BadInput(f"{place!r} names no function, expected FILE.py:NAME, as in my_agent.py:agent")
-    if not Path(path).is_file():
-        raise BadInput(f"{path}: no such file, expected the Python file in which {name} is defined")
-    found = getattr(_import_file(Path(path)), name, None)
+    found = getattr(import_file(path, f"the Python file in which {name} is defined"), name, None)
     if not callable(found):
         raise BadInput(f"{path}: defines no function {name!r}")
     return found
 
 
-def _import_file(path: Path) -> ModuleType:
-    """Import the file as a module, which finds its neighbours as it would if it were run. Raises BadInput."""
+def import_file(file: str, expected: str = "a Python file") -> ModuleType:
+    """Import a file as a module, which finds its neighbours as it would if it were run. Raises BadInput."""
+    path = Path(file)
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file, expected {expected}")
     name = path.stem
     while name in sys.modules:
         name += "_"

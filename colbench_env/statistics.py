@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from colbench_env.endings import ran_out_of_turns
+from colbench_env.simulator_health import human_replies, leaks
 from colbench_env.types import NO_ANSWER, BadInput, Trajectory, Verdict
 
 RESAMPLES = 2000
@@ -82,6 +83,7 @@ class Summary(Figures):
     mean over dialogues. reply_tokens: mean over agent turns, None where tokens were not recorded. unasked: answers in
     the first turn. unanswered: dialogues without an answer. verdicts: tests by verdict, in the order of `Verdict`.
     out_of_turns: dialogues that ended so (`endings.ran_out_of_turns`); out_of_turns_verdicts: their part of `verdicts`.
+    replies: of the user simulator; leaks: those that give the solution away (`simulator_health.leaks`).
     """
 
     dialogues: int
@@ -97,6 +99,8 @@ class Summary(Figures):
     by_turns: tuple[TurnCount, ...]
     out_of_turns: int = 0
     out_of_turns_verdicts: dict[str, int] = field(default_factory=dict)
+    replies: int = 0
+    leaks: int = 0
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
@@ -172,6 +176,7 @@ def summarise(trajectories: Sequence[Trajectory]) -> Summary:
     ended = [trajectory for trajectory in trajectories if ran_out_of_turns(trajectory)]
     agent_turns = [turn for trajectory in trajectories for turn in trajectory.agent_turns]
     tokens = [count for turn in agent_turns if isinstance(count := turn.extra.get("tokens"), int)]
+    replies = [(trajectory.task, reply) for trajectory in trajectories for reply in human_replies(trajectory)]
     return Summary(
         dialogues=len(trajectories),
         excluded=sum(trajectory.reward is None for trajectory in trajectories),
@@ -186,6 +191,8 @@ def summarise(trajectories: Sequence[Trajectory]) -> Summary:
         by_turns=_by_turns(trajectories),
         out_of_turns=len(ended),
         out_of_turns_verdicts=_verdicts(ended),
+        replies=len(replies),
+        leaks=sum(bool(leaks(task, reply)) for task, reply in replies),
     )
 
 

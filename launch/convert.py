@@ -17,7 +17,9 @@ def main() -> None:
         # jax and what imports it only now: `--help` and bad flags should answer at once.
         from launch.export.convert_checkpoint import convert
         from sweet_jax import processes
+        from sweet_jax.plugins import load_plugins
 
+        load_plugins(config.plugin or "")
         said = convert(config)
         if processes.is_process_0():
             print(said)

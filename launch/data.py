@@ -1,7 +1,9 @@
 """`python -m launch.data check FILE`: names every defective row of a file of rows and prints what the file holds.
+`python -m launch.data convert FILE`: converts rows to a format of other tools, or such a file to rows.
 `python -m launch.data assets`: fetches what the frontend renderer needs, with a checked hash.
 
-Each command is an entry of COMMANDS. Read `check`, then `launch.data_tools.check_file` (the path through a file).
+Each command is an entry of COMMANDS. Read `check`, then `launch.data_tools.check_file` (the path through a file);
+`convert` has its own, `launch.data_tools.convert.convert_file`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from launch.common import cli
-from launch.data_tools.config import CheckConfig
+from launch.data_tools.config import CheckConfig, ConvertConfig
 
 
 def check(argv: Sequence[str]) -> None:
@@ -31,6 +33,17 @@ def check(argv: Sequence[str]) -> None:
         raise cli.bad_input(f"{config.file}: {len(report.defects)} of {report.rows} rows are defective")
 
 
+def convert(argv: Sequence[str]) -> None:
+    """Convert a file of another tool to our rows, or our rows to its format; exit status 2 if a row cannot be."""
+    config: ConvertConfig = cli.parse_plain(ConvertConfig, argv, "launch.data convert")
+
+    from colbench_env.terminal_text import printable
+    from launch.common.console import Console
+    from launch.data_tools.convert.convert_file import convert_file
+
+    print(printable(convert_file(config, Console())))
+
+
 def assets(argv: Sequence[str]) -> None:
     """Fetch what the frontend renderer needs, once, and check its hash."""
     from launch.data_tools.fetch_assets import AssetsConfig, fetch_assets
@@ -38,7 +51,7 @@ def assets(argv: Sequence[str]) -> None:
     fetch_assets(cli.parse_plain(AssetsConfig, argv, "launch.data assets"))
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"check": check, "assets": assets}
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"check": check, "convert": convert, "assets": assets}
 
 
 _USAGE = cli.usage("launch.data", "COMMAND [FLAGS]")

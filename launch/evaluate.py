@@ -5,6 +5,7 @@ Read `main`, then `launch.evaluation.evaluate_file` (what is done), `launch.eval
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import sys
@@ -26,10 +27,15 @@ def main() -> None:
     from colbench_env.types import BadInput
     from launch.common.console import Console
     from launch.common.files import check_model_directory, check_readable, check_writable, write_json, write_text
+    from launch.common.plugins import takes_place
     from launch.evaluation.evaluate_file import evaluate
     from launch.evaluation.report_text import report_text
+    from sweet_jax.plugins import load_plugins
 
-    check_readable(config.trajectories, config.tasks, config.baseline)
+    brought = load_plugins(config.plugin or "").reward
+    if takes_place(config.plugin, "--grader", config.grader, EvaluateConfig.grader, brought, "a reward"):
+        config = dataclasses.replace(config, grader="plugin")
+    check_readable(config.trajectories, config.tasks, config.baseline, config.suspected)
     if config.model is not None:
         check_model_directory(config.model)
     for path in config.outputs.values():

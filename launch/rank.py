@@ -16,7 +16,9 @@ def main() -> None:
     with join_processes(config.hosts):
         # jax and what imports it only now: `--help` and bad flags should answer at once.
         from launch.ranking.rank import rank
+        from sweet_jax.plugins import load_plugins
 
+        load_plugins(config.plugin or "")
         rank(config)
 
 

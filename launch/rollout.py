@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import sys
 from typing import TYPE_CHECKING
@@ -27,13 +28,16 @@ def main() -> None:
 def _roll(config: RolloutConfig) -> None:
     from colbench_env.episodes import EpisodeFailed, failures_file
     from colbench_env.rollouts import FailedInARow, Result, RolloutPlan
-    from launch.common.benchmarks import open_benchmark
     from launch.common.console import Console
+    from launch.common.open_benchmark import open_benchmark
+    from launch.common.plugins import settle_simulator
     from launch.common.run_dir import check_same
     from launch.rollouts.participants import Participants, make_participants
     from sweet_jax import processes
     from sweet_jax.rollout import process_shards as shares
 
+    simulator = settle_simulator(config.plugin, config.simulator, RolloutConfig().simulator.human)
+    config = dataclasses.replace(config, simulator=simulator)
     check_same(settings_of(config))
     console, tasks = Console(audible=processes.is_process_0()), _tasks(config)
     choose = None
@@ -75,7 +79,9 @@ def _roll(config: RolloutConfig) -> None:
         await shares.play_share(wanted, episodes, participants.play, config.simulator.in_flight, on_done)
 
     with (
-        open_benchmark(config.benchmark, config.design, toy=toy_of(config.model, config.toy)) as benchmark,
+        open_benchmark(
+            config.benchmark, config.design, toy=toy_of(config.model, config.toy), plugin=config.plugin
+        ) as benchmark,
         make_participants(config, benchmark, choose) as participants,
     ):
         wanted = RolloutPlan(config.output, tasks, config.samples, participants.about)
@@ -98,7 +104,11 @@ def _tasks(config: RolloutConfig) -> list[Task]:
     from colbench_env.design.mini import make_page_tasks
     from colbench_env.tasks import read_rows
     from colbench_env.types import Task
+    from sweet_jax.plugins import load_plugins
 
+    plugin = load_plugins(config.plugin or "")
+    if plugin.make_tasks and config.tasks is None:
+        return plugin.tasks("test", config.num_tasks or MINI_TASKS, config.seed)
     if config.tasks is None:
         backend = scenes if toy_of(config.model, config.toy) == "scenes" else mini
         make = make_page_tasks if config.benchmark == "frontend" else backend.make_tasks

@@ -33,7 +33,9 @@ def _serve(config: ServeConfig, key: str | None, listener: socket.socket) -> Non
         missing = (error.name or "").partition(".")[0]
         raise cli.bad_input(f"a server needs the package {missing}: pip install -e '.[serve]'") from None
     from launch.serving.loading import load_served
+    from sweet_jax.plugins import load_plugins
 
+    load_plugins(config.plugin or "")
     console = Console()
     served = load_served(config, key)
     server = make_server(make_app(served), config.limits)

@@ -21,6 +21,9 @@ def main() -> None:
     config: TrainConfig = cli.parse(TrainConfig, sys.argv[1:], PRESETS, DEFAULT_PRESET)
 
     with join_processes(config.hosts):
+        from launch.training.preflight import settle_plugin
+
+        config = settle_plugin(config)
         for number in range(1, config.iterations + 1):
             _train(config.iteration(number))
         if config.iterations > 1:
@@ -31,13 +34,14 @@ def main() -> None:
 
 def _train(config: TrainConfig) -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
-    from launch.common.benchmarks import open_benchmark
+    from launch.common.open_benchmark import open_benchmark
     from launch.common.run_dir import RunDir
     from launch.training.preflight import check_inputs, settle_mesh
     from launch.training.preset_differences import preset_differences
     from launch.training.report import write_report
     from launch.training.run import Run
     from launch.training.stages import plan_stages, run_stages
+    from launch.training.tracking.opening import open_trackers
     from sweet_jax import processes
     from sweet_jax.mesh import parse_mesh, start_devices
 
@@ -62,9 +66,11 @@ def _train(config: TrainConfig) -> None:
             config.grader_workers,
             config.unsafe,
             toy,
+            config.plugin,
         ) as benchmark,
+        open_trackers(config, directory, console) as trackers,
     ):
-        run = Run(config, directory, console, devices, shape, benchmark)
+        run = Run(config, directory, console, devices, shape, benchmark, trackers=trackers)
         remaining = [stage for stage in stages if directory.note(stage) is None]
         if remaining:
             _header(run)
@@ -76,6 +82,7 @@ def _train(config: TrainConfig) -> None:
         if directory.note("evaluation") is not None:
             seconds = time.monotonic() - started if remaining else None
             processes.broadcast_from_process_0(lambda: write_report(run, seconds))
+            processes.broadcast_from_process_0(trackers.send_report)
 
 
 def _header(run: object) -> None:

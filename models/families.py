@@ -36,7 +36,7 @@ class Family:
     qk_norm: bool = False
 
 
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: dict[str, Family] = {
     "llama": Family("LlamaForCausalLM", {**COMMON, **NO_BIAS}, NO_BIAS, "llama"),
     # Mistral's arithmetic is Llama's where its window holds every token.
     "mistral": Family(
@@ -48,6 +48,12 @@ FAMILIES: Mapping[str, Family] = {
     ),
 }
 """model_type -> Family."""
+
+
+def add_family(model_type: str, family: Family) -> None:
+    """Make a family of this process's FAMILIES. Raises ModelError where another one has the name."""
+    if FAMILIES.setdefault(model_type, family) != family:
+        raise ModelError(f"model_type {format_value(model_type)} is a family already, expected another name")
 
 
 def read_family(raw: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

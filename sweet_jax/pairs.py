@@ -45,6 +45,12 @@ def score_pairs(rewards: Sequence[float], margin: float = 0.1) -> list[IndexPair
     ]
 
 
+def best_sample(rewards: Sequence[float]) -> list[int]:
+    """Return the best sample, the first of equals, if it is preferred to another one by `score_pairs`; else none."""
+    best = max(range(len(rewards)), key=rewards.__getitem__)
+    return [best] if any(pair.chosen == best for pair in score_pairs(rewards)) else []
+
+
 def turn_pairs(
     scores: Sequence[float], texts: Sequence[object], num_pairs: int, rng: random.Random, min_gap: float = 0.0
 ) -> list[IndexPair]:

@@ -19,7 +19,8 @@ ALLOWED = {
         *(
             f"colbench_env.{name}"
             for name in (
-                "types dialogue episodes rollouts humans prompts tasks terminal_text thoughts replace_file grading mini"
+                "types dialogue episodes rollouts humans prompts tasks terminal_text thoughts replace_file grading "
+                "mini import_function"
             ).split()
         ),
     },

@@ -269,32 +269,12 @@ class Frontend(Benchmark):
 
     def demonstrations(self, rewards: Sequence[float]) -> list[int]:
         """Return the best sample, if it is preferred to another."""
-        best = max(range(len(rewards)), key=rewards.__getitem__)
-        return [best] if any(pair.chosen == best for pair in self.preference_pairs(rewards)) else []
+        from sweet_jax.pairs import best_sample
+
+        return best_sample(rewards)
 
     def page_images(self, policies: Mapping[str, Sequence[Trajectory]]) -> list[SideBySide]:
         """Draw the pages next to the reference."""
         from colbench_env.design.page_images import side_by_side
 
         return side_by_side(policies, self.renderer)
-
-
-@contextlib.contextmanager
-def open_benchmark(
-    name: BenchmarkName,
-    design: Design,
-    mode: str = "strict",
-    workers: int = 2,
-    unsafe: bool = False,
-    toy: Toy = "miniature",
-) -> Iterator[Benchmark]:
-    """Open the benchmark of that name and close it at the end of the block.
-
-    mode, workers, unsafe: settings of the backend's grader; toy: whose tasks are played where nobody gives any.
-    design: settings of the frontend.
-    """
-    if name == "backend":
-        yield Backend(mode, workers, unsafe, toy)
-        return
-    with contextlib.closing(Frontend(design)) as frontend:
-        yield frontend

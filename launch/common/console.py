@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import resource
@@ -19,21 +20,30 @@ from colbench_env.terminal_text import printable
 LINE_SECONDS = 10.0  # without a terminal, a progress line this often at most
 
 
+class _Nowhere(io.StringIO):
+    """A stream that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 class Console:
     """Prints to the terminal and appends to a log file. On a terminal progress is a bar, elsewhere plain lines.
 
-    audible: False on all but the first of several processes; nothing is printed or written then.
+    audible: False on all but the first of several processes; nothing is printed or written then. takes_logs: whether
+    the warnings of libraries are shown here; False where the process is somebody else's.
     """
 
-    def __init__(self, stream: TextIO | None = None, audible: bool = True):
+    def __init__(self, stream: TextIO | None = None, audible: bool = True, takes_logs: bool = True):
         self._audible = audible
-        self._stream = (stream or sys.stderr) if audible else open(os.devnull, "w")
+        self._stream = (stream or sys.stderr) if audible else _Nowhere()
         self._log: TextIO | None = None
         self._bar: tqdm | None = None
         self._last_line = 0.0
         self.warnings: list[str] = []
-        logging.captureWarnings(True)
-        logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Handler(self)], force=True)
+        if takes_logs:
+            logging.captureWarnings(True)
+            logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Handler(self)], force=True)
 
     @contextlib.contextmanager
     def logged_to(self, path: Path) -> Iterator[None]:

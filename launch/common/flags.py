@@ -36,6 +36,17 @@ class Only:
         return all(chosen.get(name) in allowed for name, allowed in self.values.items())
 
 
+class Unless(Only):
+    """Mark of a setting that means nothing where others have these values: Unless({"lora.rank": "0"})."""
+
+    def __init__(self, values: Mapping[str, str]):
+        super().__init__(**values)
+
+    def holds(self, chosen: Mapping[str, Any]) -> bool:
+        """Return whether no setting has its value; numbers are compared as they are written."""
+        return not any(str(chosen.get(name)) in values for name, values in self.values.items())
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """One field of a configuration or of a block in it."""

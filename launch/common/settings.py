@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from colbench_env.types import BadInput
-from launch.common.flags import ADVANCED, FLAT, SHARED
+from launch.common.flags import ADVANCED, FLAT, SHARED, Unless
 from sweet_jax.train.settings import Training
 
 PROMPT_DATE = "2024-07-26"  # what Llama 3's templates show where nothing tells them the date
@@ -18,8 +18,8 @@ EMBEDDED, EMBEDDED_FRONTEND, EMBEDDED_SCENES = "embedded", "embedded-frontend", 
 SCRATCH, SCRATCH_SCENES = "scratch", "scratch-scenes"
 TRAINED_HERE = (SCRATCH, SCRATCH_SCENES)  # by stage "start"
 Toy = Literal["miniature", "scenes"]
-CriticKind = Literal["log-ratio", "value-head", "prefix-value", "pmi", "belief", "judge"]
-UNTRAINED = ("pmi", "belief", "judge")
+CriticKind = Literal["log-ratio", "value-head", "prefix-value", "pmi", "belief", "judge", "plugin"]
+UNTRAINED = ("pmi", "belief", "judge", "plugin")
 
 
 ToyName = Literal["auto", "miniature", "scenes"]
@@ -92,9 +92,11 @@ class Lora:
 
     rank: int = 0
     """Rank of the adapters; 0: all weights are trained."""
-    alpha: Annotated[float, ADVANCED] = 32.0
+    alpha: Annotated[float, ADVANCED, Unless({"lora.rank": "0"})] = 32.0
     """Adapters are scaled by alpha / rank."""
-    targets: Annotated[tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...], ADVANCED] = (
+    targets: Annotated[
+        tuple[Literal["q", "k", "v", "o", "gate", "up", "down"], ...], ADVANCED, Unless({"lora.rank": "0"})
+    ] = (
         "q", "k", "v", "o", "gate", "up", "down",
     )  # fmt: skip
     """Weights that have adapters."""
@@ -139,7 +141,7 @@ class Critic:
     aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean"
     """How the log-ratios of a turn's tokens become its advantage."""
     parameterisation: CriticKind = "log-ratio"
-    """Log-ratios of the LM head, a regression head, a value of every prefix; or, untrained, pmi, belief, judge."""
+    """Log-ratios of the LM head, a regression head, a value of every prefix; untrained: pmi, belief, judge, plugin."""
     privileged: bool = True
     """The critic sees the reference solution."""
     beta: float = 0.1
@@ -244,7 +246,7 @@ class Truth:
 
     positions: int = 0
     """Positions, evenly spread over the ranked ones; 0: no such stage."""
-    continuations: int = 8
+    continuations: Annotated[int, Unless({"truth.positions": "0"})] = 8
     """Dialogues that the start policy plays on from each different candidate."""
 
     def __post_init__(self) -> None:

@@ -23,8 +23,8 @@ SPEAKS = Only(human=("model", "openai", "standard-v1"))  # a language model
 class Simulator:
     """Who answers the agent."""
 
-    human: Literal["scripted", "rules", "model", "openai", "standard-v1"] = "scripted"
-    """User simulator: the miniature's, rules from references, the model, an endpoint, or docs/rollout.md's standard."""
+    human: Literal["scripted", "rules", "model", "openai", "standard-v1", "plugin"] = "scripted"
+    """User simulator: the toy's, rules from references, the model, an endpoint, docs/rollout.md's standard, plugin."""
     human_url: Annotated[str, Only(human="openai")] = ""
     """URL of the endpoint; empty: OpenAI's own."""
     human_model: Annotated[str, Only(human="openai")] = ""

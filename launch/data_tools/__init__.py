@@ -7,5 +7,6 @@ row_statistics  collects statistics of the rows while they are read
 run_references  runs the references of the tasks in the grader's sandbox
 report_data     everything that was found, as `--json` prints it
 report_text     the same as text
+convert         `launch.data convert`: files of other tools
 fetch_assets    `launch.data assets`
 """

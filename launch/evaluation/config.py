@@ -23,8 +23,10 @@ class EvaluateConfig:
     """Python functions, or web pages, which are rendered and compared."""
     tasks: Path | None = None
     """Tasks that supply reference and tests to dialogues without them, found by problem_description."""
-    grader: Annotated[Literal["strict", "official"], Only(benchmark="backend")] = "strict"
-    """Answers are run as modules, or as the released grader does."""
+    grader: Annotated[Literal["strict", "official", "plugin"], Only(benchmark="backend")] = "strict"
+    """Answers are run as modules, or as the released grader does; or a plugin's function gives the reward."""
+    plugin: str | None = None
+    """Modules (FILE.py, module, entry point) that bring a reward: docs/plugins.md."""
     regrade: bool = False
     """Grade rows that have a reward, too."""
     workers: Annotated[int, Only(benchmark="backend")] = 2
@@ -33,6 +35,8 @@ class EvaluateConfig:
     """Grade even where nothing isolates the answers."""
     references: Annotated[bool, Only(benchmark="backend")] = True
     """Run the references as well: chance level, doubtful tasks, references that never end."""
+    suspected: Path | None = None
+    """Text with ids of tasks that an audit suspects, or rows of --tasks from 0: figures without them as well."""
     samples: int = 0
     """Samples of each task in the file, sample-major; 0: found out."""
     output: Path | None = None
@@ -60,6 +64,8 @@ class EvaluateConfig:
             )
         if self.fail_under is not None and not 0 <= self.fail_under <= 1:
             raise BadInput(f"--fail-under={self.fail_under:g} is no share, expected 0 to 1, as in 0.35")
+        if self.suspected is not None and self.suspected.suffix == ".jsonl":
+            raise BadInput(f"--suspected={self.suspected}: expected a text with ids or numbers, not rows")
         named: dict[Path, str] = {}
         for name in ("trajectories", "tasks", "baseline", "output", "json", "html", "pairs"):
             path: Path | None = getattr(self, name)

@@ -16,10 +16,11 @@ from colbench_env.grade_file import AnswerGrader, grade_rows, why_ungraded, with
 from colbench_env.grading.answers import MAX_CHARACTERS
 from colbench_env.tasks import write_rows
 from colbench_env.types import BadInput, Pair, Task, Trajectory
-from launch.common.benchmarks import Benchmark, open_benchmark
+from launch.common.benchmarks import Benchmark
 from launch.common.console import Console
+from launch.common.open_benchmark import open_benchmark
 from launch.evaluation.config import EvaluateConfig
-from launch.evaluation.inputs import Dialogues, lines_text, read_dialogues, read_tasks
+from launch.evaluation.inputs import Dialogues, lines_text, read_dialogues, read_suspected, read_tasks
 from launch.evaluation.reference_audit import ReferenceAudit, read_references, run_references
 from launch.evaluation.report_data import BASELINE, EVALUATED, Evaluation, collect
 from launch.reporting.missing_sheets import missing_sheets
@@ -42,13 +43,16 @@ def evaluate(config: EvaluateConfig, console: Console) -> Evaluation:
 
     Raises BadInput where a file has no readable row, or answers cannot be run here.
     """
-    with open_benchmark(config.benchmark, config.design, config.grader, config.workers, config.unsafe) as benchmark:
+    with open_benchmark(
+        config.benchmark, config.design, config.grader, config.workers, config.unsafe, plugin=config.plugin
+    ) as benchmark:
         return _evaluate(config, console, benchmark)
 
 
 def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) -> Evaluation:
     started = time.monotonic()
     chat = _chat(config.model) if config.model is not None else None
+    suspected = read_suspected(config.suspected, config.tasks) if config.suspected is not None else frozenset()
     tasks, defects = read_tasks(config.tasks) if config.tasks is not None else ({}, [])
     scale = None if config.regrade else benchmark.metric_names.benchmark
     own = read_dialogues(config.trajectories, tasks, config.samples, scale)
@@ -104,6 +108,7 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
         audit,
         benchmark,
         chat,
+        suspected,
         source=str(config.trajectories),
         layout=own.layout,
         graded=sum(row.reward is not None for row, here in zip(graded[0].rows, graded[0].here, strict=True) if here),

@@ -112,3 +112,31 @@ def lines_text(places: list[str]) -> str:
     shown = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:20]]
     more = f" and {len(runs) - 20} more stretches" if len(runs) > 20 else ""
     return ("line " if len(numbers) == 1 else "lines ") + ", ".join(shown) + more
+
+
+def read_suspected(path: Path, tasks: Path | None) -> frozenset[str]:
+    """Read which tasks are suspected: their ids, and of rows that are named by number the descriptions as well.
+
+    The text has ids, or numbers of rows of `tasks` from 0; # begins a comment. Raises BadInput for any other word, and
+    for a number that is no row.
+    """
+    found, rows = set[str](), list[Task | BadInput]()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for word in filter(None, re.split(r"[\s,]+", line.partition("#")[0])):
+            place = f"{path}:{number}"
+            if re.fullmatch(r"[0-9a-f]{12}", word):
+                found.add(word)
+                continue
+            if not word.isdecimal():
+                raise BadInput(f"{place}: {word[:40]!r}, expected the id of a task (12 digits of 0-9a-f) or a number")
+            if tasks is None:
+                raise BadInput(f"{place}: {word} is the number of a row: --tasks=FILE is needed, whose row it is")
+            rows = rows or [located.row for located in scan_located_rows(tasks, Task)]
+            if int(word) >= len(rows):
+                raise BadInput(f"{place}: {word} is no row of {tasks}, which has rows 0 to {len(rows) - 1}")
+            row = rows[int(word)]
+            if isinstance(row, Task):
+                found |= {row.task_id, row.problem_description}
+    if not found:
+        raise BadInput(f"{path}: names no task")
+    return frozenset(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +61,8 @@ class Lengths:
 class Evaluation:
     """Everything that `launch.evaluate` reports.
 
-    parts: all dialogues, those about unflagged tasks, those without a failed reply of the simulator. flags: tasks by
-    flag; flagged: how many have any. graded: rewards given here; kept: those of the file, by the grader
+    parts: all dialogues, those about unflagged tasks, about unsuspected ones, without a failed reply of the simulator.
+    flags: tasks by flag; flagged: how many have any. graded: rewards given here; kept: those of the file, by the grader
     that the rows name. excluded: dialogues
     without a reward, by the reason. defects: what is wrong with the input, each with its place. notes: what else a
     reader has to know. sides: pages for the HTML report.
@@ -129,10 +129,12 @@ def collect(
     audit: ReferenceAudit,
     benchmark: Benchmark,
     chat: Chat | None,
+    suspected: Set[str] = frozenset(),
     **provenance: Any,
 ) -> Evaluation:
     """Collect the numbers of graded dialogues.
 
+    suspected: ids or descriptions of tasks that somebody's audit suspects.
     provenance: the fields of `Evaluation` that are not figures of the dialogues.
     """
     policies = ({BASELINE: summarise(baseline)} if baseline else {}) | {EVALUATED: summarise(rows)}
@@ -142,6 +144,13 @@ def collect(
     if flagged:
         kept = [trajectory for task, trajectory in zip(ids, rows, strict=True) if task not in flagged]
         parts.append(_part("without flagged tasks", kept))
+    if suspected:
+        parts.append(
+            _part(
+                "tasks that no audit suspects",
+                [row for row in rows if not suspected & {row.task.task_id, row.task.problem_description}],
+            )
+        )
     if any(map(is_spoilt, rows)):
         parts.append(_part("without failed replies", [trajectory for trajectory in rows if not is_spoilt(trajectory)]))
     chances = [audit.chances[task] for task in dict.fromkeys(ids) if not math.isnan(audit.chances.get(task, math.nan))]

@@ -26,4 +26,6 @@ class ConvertConfig:
     """DATAxTENSOR devices that hold the weights; one is enough, as parameters are read one after another."""
     lora: Literal["merged", "adapter"] = "merged"
     """Of a stage that trained adapters: the network with them added to its weights, or they alone in PEFT's layout."""
+    plugin: Annotated[str | None, ADVANCED] = None
+    """Modules (FILE.py, module, entry point) that bring families of models: docs/plugins.md."""
     hosts: Annotated[Hosts, ADVANCED] = field(default_factory=Hosts)

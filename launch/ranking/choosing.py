@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from colbench_env.types import BadInput, Task
 from launch.common.benchmarks import Benchmark
 from launch.common.console import Console
 from launch.common.files import is_model_directory
 from launch.common.run_dir import RunDir
+from launch.common.settings import Ranking, Rollouts
 from launch.ranking.rank import find_critic
 from launch.rollouts.config import RolloutConfig
-from launch.training.config import Ranking, TrainConfig
+from launch.training.config import TrainConfig
 from launch.training.run import Run
 from launch.training.stages.ranking import make_scorer
 from sweet_jax import processes
@@ -49,21 +51,34 @@ def make_best_of(
     assert critic is not None
     if processes.count() > 1:
         raise BadInput("--best-of: of several processes each would need the whole critic; start one process")
+    run = open_critic(critic, shape, benchmark, console, config.compute_dtype)
+    _check_same_tokens(critic, run.chat, policy.chat)
+    rows = -(-count // shape.data) * shape.data
+    score = make_scorer(run, None, rows, quiet=True)
+    return BestOf(policy.engine, sampling, policy.chat, count, score, run.config.critic.privileged)
+
+
+def open_critic(
+    critic: Path,
+    shape: MeshShape,
+    benchmark: Benchmark,
+    console: Console,
+    compute_dtype: Literal["float32", "bfloat16"],
+) -> Run:
+    """Open the run directory of a critic, to score turns with it. Raises BadInput where there is none."""
     found = find_critic(critic)
     assert found.model is not None  # of a run directory
+    directory = RunDir(found.given.directory.parent)
     training = TrainConfig(
         model=found.model,
         critic=found.settings,
         lora=found.lora,
-        compute_dtype=config.compute_dtype,
+        compute_dtype=compute_dtype,
         ranking=Ranking(reference_context=found.reference_context),
+        agent_prompt=str(directory.read_config().get("agent_prompt", "none")),
+        rollouts=directory.read_settings("rollouts", Rollouts),
     )
-    directory = RunDir(found.given.directory.parent)
-    run = Run(training, directory, console, start_devices(shape), shape, benchmark, found.given)
-    _check_same_tokens(critic, run.chat, policy.chat)
-    rows = -(-count // shape.data) * shape.data
-    score = make_scorer(run, None, rows, quiet=True)
-    return BestOf(policy.engine, sampling, policy.chat, count, score, found.settings.privileged)
+    return Run(training, directory, console, start_devices(shape), shape, benchmark, found.given)
 
 
 def _check_same_tokens(critic: Path, known: Chat, drawn: Chat) -> None:

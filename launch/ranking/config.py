@@ -53,6 +53,8 @@ class RankConfig:
     """Type of activations."""
     seed: int = 42
     """Seed of sampling and of the pairs."""
+    plugin: Annotated[str | None, ADVANCED] = None
+    """Modules (FILE.py, module, entry point) that bring families of models: docs/plugins.md."""
     hosts: Annotated[Hosts, ADVANCED] = field(default_factory=Hosts)
 
     def __post_init__(self) -> None:

@@ -9,9 +9,9 @@ from typing import Literal
 from colbench_env.rewards import check_rewards
 from colbench_env.tasks import read_located_rows, read_rows
 from colbench_env.types import BadInput, Trajectory
-from launch.common.benchmarks import open_benchmark
 from launch.common.console import Console
 from launch.common.files import check_model_directory, check_readable, is_model_directory, read_object
+from launch.common.open_benchmark import open_benchmark
 from launch.common.run_dir import RunDir, stage_folder, write_rows
 from launch.common.settings import EMBEDDED_FRONTEND, UNTRAINED, toy_of
 from launch.ranking.config import RankConfig

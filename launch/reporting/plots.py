@@ -19,6 +19,8 @@ INCHES = (4.2, 2.5)
 MOST_POINTS = 100  # longer curves are drawn as means of equal stretches
 _INK, _GRID, _BEFORE, _AFTER = "#010101", "#020202", "#030303", "#040404"
 _COLOURS = {_INK: "var(--muted)", _GRID: "var(--line)", _BEFORE: "var(--start)", _AFTER: "var(--trained)"}
+_LIGHT = "--muted:#5c6670;--line:#dfe3e6;--start:#8595a8;--trained:#0b7f70;background:#ffffff"  # as in style.css
+_NAMESPACES = ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -79,6 +81,12 @@ def bars(
         axes.margins(y=0.12)  # the labels stand above the bars
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
     return _svg(figure, name)
+
+
+def standalone(svg: str) -> str:
+    """Return a drawing of this module as a file of its own, in the colours of a light page."""
+    tag, _, drawing = svg.partition(">")
+    return f"{tag}{_NAMESPACES}><style>:root{{{_LIGHT}}}</style>{drawing}"
 
 
 def _colour(group: str) -> str:

@@ -64,7 +64,7 @@ def result_rows(results: Results) -> list[TableRow]:
     policies, change, metric_names = list(results.policies.values()), results.difference, results.metric_names
     start, last = policies[0], policies[-1]
     passed = solved = ""
-    ended = any(policy.out_of_turns for policy in policies)
+    ended, replied = (any(getattr(p, name) for p in policies) for name in ("out_of_turns", "replies"))
     if change:
         passed = f"{points(change.reward)}, {p_value(change.p_reward)}"
         solved = f"{points(change.success)}, {p_value(change.p_success)}"
@@ -76,6 +76,7 @@ def result_rows(results: Results) -> list[TableRow]:
         TableRow("answers without a question", [f"{p.unasked} of {p.dialogues}" for p in policies]),
         TableRow("dialogues without an answer", [f"{p.unanswered} of {p.dialogues}" for p in policies]),
         *([TableRow("dialogues out of turns", [f"{p.out_of_turns} of {p.dialogues}" for p in policies])] * ended),
+        *([TableRow("replies that leak", [f"{p.leaks} of {p.replies}" for p in policies])] * replied),
         TableRow("tasks counted", [str(p.tasks) for p in policies], f"{change.tasks} in both" if change else ""),
     ]
     if change:

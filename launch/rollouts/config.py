@@ -64,6 +64,8 @@ class RolloutConfig:
     """Tasks to play; 0: all (40 of the miniature)."""
     samples: int = 1
     """Dialogues about each task."""
+    plugin: Annotated[str | None, ADVANCED] = None
+    """Modules (FILE.py, module, entry point) that bring tasks, user simulator or model family: docs/plugins.md."""
     simulator: Annotated[Simulator, FLAT] = field(default_factory=Simulator)
     max_turns: int = 0
     """Agent turns at most; 0: 10, with the miniature's own tasks 8 (backend) or 4 (frontend), as in launch.train."""

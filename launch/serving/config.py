@@ -60,6 +60,8 @@ class ServeConfig:
     """Environment variable with the key that clients must send; empty: nobody is asked for one."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations."""
+    plugin: str | None = None
+    """Modules (FILE.py, module, entry point) that bring families of models: docs/plugins.md."""
     limits: Annotated[Limits, FLAT] = Limits()
 
     def __post_init__(self) -> None:

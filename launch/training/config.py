@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from colbench_env.types import BadInput, BenchmarkName
-from launch.common.flags import ADVANCED, FILE_ONLY, FLAT, Only
+from launch.common.flags import ADVANCED, FILE_ONLY, FLAT, Only, Unless
 from launch.common.settings import (
     EMBEDDED,
     EMBEDDED_DIRECTORIES,
@@ -34,6 +34,7 @@ from launch.common.settings import (
     toy_of,
 )
 from launch.common.simulator import Simulator
+from launch.common.tracker_names import DEFAULT_PROJECT, NO_TRACKER, tracker_names
 
 Algorithm = Literal["sweet", "mtdpo", "rft", "zero-shot"]
 STAGES = (
@@ -133,13 +134,15 @@ class TrainConfig:
     """Toy benchmark whose tasks are played where none are given: the one the model was made for, or another."""
     num_tasks: int = 0
     """Tasks to train on; 0: all of the file."""
+    plugin: Annotated[str | None, ADVANCED] = None
+    """Modules (FILE.py, module, entry point) with tasks, user simulator, reward, critic, family: docs/plugins.md."""
     simulator: Annotated[Simulator, FLAT] = field(default_factory=Simulator)
     agent_prompt: str = "none"
     """System prompt of the agent: none, a name in colbench_env/prompts, or a file."""
     prompt_date: Annotated[str, ADVANCED] = PROMPT_DATE
     """Date that chat templates show which ask for today's; the same on every day, so that prompts are."""
-    grader: Literal["strict", "official"] = "strict"
-    """Answers are run as modules, or as the released grader does."""
+    grader: Literal["strict", "official", "plugin"] = "strict"
+    """Answers are run as modules, or as the released grader does; or a plugin's function gives the reward."""
     grader_workers: Annotated[int, ADVANCED] = 2
     """Answers graded side by side."""
     unsafe: Annotated[bool, ADVANCED] = False
@@ -152,6 +155,10 @@ class TrainConfig:
     """What the backward pass computes again: nothing, all, all but attention, all but products with weights."""
     sampler_mesh: Annotated[Literal["same", "rows"], ADVANCED] = "same"
     """Sample on the training mesh, or with the whole model on every device and rows of its own (small models)."""
+    track: str = NO_TRACKER
+    """Where metrics, results and the report go as well: wandb, mlflow, trackio, with commas between."""
+    track_project: Annotated[str, Unless({"track": NO_TRACKER})] = DEFAULT_PROJECT
+    """Project (wandb, trackio) or experiment (mlflow) that the run is in there."""
     hosts: Annotated[Hosts, ADVANCED] = field(default_factory=Hosts)
     lora: Annotated[Lora, Only(algorithm=("sweet", "mtdpo", "rft"))] = field(default_factory=Lora)
     start: Annotated[Start, FILE_ONLY] = field(default_factory=Start)
@@ -183,6 +190,7 @@ class TrainConfig:
                 f"iterations is {self.iterations}: --stage={self.stage} --algorithm={self.algorithm} is not repeated"
             )
         check_date("prompt_date", self.prompt_date)
+        tracker_names(self.track)
         self.simulator.check_for(self.benchmark, self.rollouts.max_turns)
         if self.benchmark == "frontend" and self.preset in ("paper-backend", "released-backend"):
             raise BadInput(f"--preset={self.preset} is for backend tasks, frontend has --preset=paper-frontend")
@@ -267,7 +275,7 @@ class TrainConfig:
 def settings_of(config: TrainConfig) -> dict[str, object]:
     """Return the configuration as plain JSON values, without what may differ between two starts of the same run."""
     plain = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    for name in ("run_dir", "stage", "iterations", "grader_workers", "hosts", "truth"):
+    for name in ("run_dir", "stage", "iterations", "grader_workers", "hosts", "truth", "track", "track_project"):
         del plain[name]
     plain["design"] |= {"chromium": None, "assets": None, "pages": Design().pages}
     del plain["critic"]["without_pairs"]  # changes nothing that is already there

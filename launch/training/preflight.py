@@ -10,12 +10,34 @@ from dataclasses import replace
 from colbench_env.prompts import read_agent_prompt
 from colbench_env.types import BadInput
 from launch.common.files import check_model_directory, check_readable
+from launch.common.plugins import settle_simulator, takes_place
 from launch.common.run_dir import RunDir
 from launch.common.settings import TRAINED_HERE
 from launch.training.config import AUTO, TrainConfig
 from launch.training.preset_differences import check_paper_run
+from launch.training.presets import PRESETS
+from launch.training.tracking.opening import check_trackers
 from sweet_jax import processes
 from sweet_jax.mesh import MeshShape, count_devices, parse_mesh
+from sweet_jax.plugins import load_plugins
+
+
+def settle_plugin(config: TrainConfig) -> TrainConfig:
+    """Load the plugins and return the configuration with "plugin" wherever one takes the place of what is ours.
+
+    Raises BadInput where a flag asks for something else, or for what no plugin brings.
+    """
+    names, plugin = config.plugin, load_plugins(config.plugin or "")
+    usual = PRESETS[config.preset](config.algorithm, config.benchmark)
+    if plugin.make_tasks and config.tasks:
+        raise BadInput(f"--tasks={config.tasks} and --plugin={names}, which brings tasks: leave one of them out")
+    config = replace(config, simulator=settle_simulator(names, config.simulator, usual.simulator.human))
+    if takes_place(names, "--grader", config.grader, usual.grader, plugin.reward, "a reward"):
+        config = replace(config, grader="plugin")
+    kind, default = config.critic.parameterisation, usual.critic.parameterisation
+    if takes_place(names, "--critic.parameterisation", kind, default, plugin.critic, "a critic"):
+        config = replace(config, critic=replace(config.critic, parameterisation="plugin"))
+    return config
 
 
 def settle_mesh(config: TrainConfig, directory: RunDir, stages: Sequence[str]) -> TrainConfig:
@@ -99,3 +121,4 @@ def _check_files(config: TrainConfig, left: Sequence[str]) -> None:
             path = getattr(config.design, name)
             if path is not None and not path.is_dir():
                 raise BadInput(f"--design.{name}={path}: no such directory")
+    check_trackers(config.track)

@@ -20,6 +20,7 @@ from launch.common.run_dir import RunDir
 from launch.common.settings import start_model
 from launch.common.stopping import defer_termination
 from launch.training.config import TrainConfig
+from launch.training.tracking.trackers import Trackers
 from models.attention import AttentionName
 from models.config import LlamaConfig
 from models.hf_io import check_llama, load_llama
@@ -56,9 +57,11 @@ class Run:
         shape: MeshShape,
         benchmark: Benchmark,
         given_critic: GivenCritic | None = None,
+        trackers: Trackers | None = None,
     ):
         self.config, self.directory, self.console = config, directory, console
         self.devices, self.shape, self.benchmark, self.given_critic = devices, shape, benchmark, given_critic
+        self.trackers = trackers or Trackers(directory, console)
         self._start_params: Any = None  # for training
         self._start_laid_out: Any = None  # the same for the sampler
 
@@ -204,11 +207,13 @@ class Run:
         return min(wanted, self.llama_config.max_position_embeddings)
 
     def reporter(self, stage: str) -> Reporter:
-        """Give the console as the training loop wants it; SIGTERM waits for the update under way and its checkpoint."""
+        """Give the loop the console and the trackers; SIGTERM waits for the update under way and its checkpoint."""
         short = ShortLine(stage)
 
         def progress(done: int, total: int, line: str, values: Mapping[str, float]) -> None:
             self.console.progress(stage, done, total, line, short(done, total, values))
+            if values:
+                self.trackers.send_metrics(stage)
 
         return Reporter(progress, self.console.warn, defer_termination)
 

@@ -15,7 +15,8 @@ from colbench_env.grade_file import grade_rows
 from colbench_env.json_fields import read_number, read_object, read_required
 from colbench_env.tasks import decode_line, scan_lines
 from colbench_env.types import BadInput, BenchmarkName, Pair, Ranked, Row, Trajectory
-from launch.common.benchmarks import Frontend, open_benchmark
+from launch.common.benchmarks import Frontend
+from launch.common.open_benchmark import open_benchmark
 from launch.common.run_dir import TURNS_FILE, RunDir
 from launch.common.settings import Design
 from launch.viewer.config import ShowConfig

@@ -69,7 +69,8 @@ def sample_positions(
         place = order[number // num_candidates]
         turns.setdefault(place, [None] * num_candidates)[number % num_candidates] = sample
         while done in turns and all(turn is not None for turn in turns[done]):
-            yield _row(positions[done], [turn for turn in turns.pop(done) if turn is not None], chat, privileged)
+            found = [turn for turn in turns.pop(done) if turn is not None]
+            yield make_candidates(positions[done], found, chat, privileged)
             done += 1
 
 
@@ -78,7 +79,8 @@ def _seed(seed: int, position: Position) -> int:
     return seed_of(seed, "candidates", trajectory.task.task_id, trajectory.extra.get("sample", 0), position.turn)
 
 
-def _row(position: Position, turns: Sequence[Sample], chat: Chat, privileged: bool) -> Candidates:
+def make_candidates(position: Position, turns: Sequence[Sample], chat: Chat, privileged: bool) -> Candidates:
+    """Make the row of a position. turns: those that were sampled there. privileged: as for `sample_positions`."""
     trajectory, played = position.trajectory, turn_output(position.row, position.turn)
     text = chat.decode(position.prompt)
     prefix = privileged_prefix(trajectory.task.ground_truth) if privileged else ""

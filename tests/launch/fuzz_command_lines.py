@@ -31,6 +31,7 @@ import launch
 from launch.common import cli
 from launch.common.settings import EMBEDDED_DIRECTORY
 from launch.data_tools.config import CheckConfig
+from launch.data_tools.config import ConvertConfig as DataConvertConfig
 from launch.data_tools.fetch_assets import AssetsConfig
 from launch.evaluation.config import EvaluateConfig
 from launch.export.config import ConvertConfig
@@ -45,6 +46,7 @@ from tests.launch.evaluate_rows import three_tasks
 CONFIGS: dict[str, type[Any]] = {
     "train": TrainConfig, "rollout": RolloutConfig, "evaluate": EvaluateConfig, "rank": RankConfig,
     "convert": ConvertConfig, "serve": ServeConfig, "show": ShowConfig, "plan": PlanConfig, "data check": CheckConfig,
+    "data convert": DataConvertConfig,
     "data assets": AssetsConfig,
 }  # fmt: skip
 
@@ -59,6 +61,7 @@ BORDERS = (
     "launch.export.convert_checkpoint.open_llama",
     "launch.planning.planning.slice_devices", "launch.data_tools.fetch_assets._get",  # a compiler, a download
     "colbench_env.endpoint.Endpoint.check", "uvicorn.Server.run", "launch.common.distributed._join",  # the network
+    "launch.training.tracking.opening.check_tracker",
     "colbench_env.grading.Grader", "colbench_env.design.renderer.Renderer.__enter__",  # a sandbox, a browser
 )  # fmt: skip
 """Functions that raise WorkBegins in place of their work."""

@@ -1,13 +1,15 @@
 """`launch.rollout --best-of=N --critic=RUN`: the critic chooses each turn, and what cannot work is refused at once."""
 
+import dataclasses
 import json
 
 import pytest
 
 from colbench_env.mini import make_tasks
 from colbench_env.tasks import read_rows
-from colbench_env.types import Trajectory
+from colbench_env.types import BadInput, Task, Trajectory
 from launch import rollout
+from launch.ranking.credit import load_credit
 from launch.training.config import Critic, Ranking, TrainConfig, settings_of
 from sweet_jax.train.settings import Training
 
@@ -49,6 +51,17 @@ def test_every_turn_is_the_one_that_the_critic_scores_highest(play, run_dir):
         assert all(len(set(turn.extra["scores"])) == 3 for turn in row.agent_turns)
     ended, _ = play("1.jsonl", "--best-of=2", f"--critic={run_dir}")
     assert "was played with" in ended.refuses()
+
+
+def test_a_critic_says_what_each_turn_of_a_dialogue_is_worth(play, run_dir, tmp_path):
+    _, path = play("rows.jsonl", "--best-of=3", f"--critic={run_dir}")
+    credit = load_credit(run_dir)
+    for row in read_rows(path, Trajectory):
+        assert credit(row) == pytest.approx([max(turn.extra["scores"]) for turn in row.agent_turns], abs=1e-3)
+    with pytest.raises(BadInput, match=r"has no reference, which the critic of .* is to see"):
+        credit(dataclasses.replace(row, task=Task("Add one.")))
+    with pytest.raises(BadInput, match="neither a run directory whose stage critic has finished"):
+        load_credit(tmp_path)
 
 
 def test_of_one_turn_the_critic_chooses_what_was_drawn_first_or_what_it_scores_higher(play, run_dir):

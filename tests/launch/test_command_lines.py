@@ -52,7 +52,7 @@ def test_a_command_without_what_it_needs_prints_its_usage_and_ends_with_status_2
 @pytest.mark.parametrize("arguments", [("nope",), ("", "rows.jsonl"), ("--file=rows.jsonl",)])
 def test_an_unknown_subcommand_prints_the_usage_and_the_known_ones(in_process, arguments):
     ended = in_process(data.main, *arguments)
-    assert ended.refuses().endswith("expected one of check, assets")
+    assert ended.refuses().endswith("expected one of check, convert, assets")
     assert ended.stderr.startswith("usage: python -m launch.data COMMAND ")
 
 

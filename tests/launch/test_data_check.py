@@ -69,7 +69,7 @@ def test_without_a_command_or_with_a_wrong_one_the_commands_are_named(run):
     assert status == 0 and "check    Name every defective row" in out
     usage = "usage: python -m launch.data COMMAND [FLAGS]; --help explains them\n"
     for wrong, said in (((), "no command of launch.data is named"), (("chek",), "'chek' is no command of launch.data")):
-        assert run(*wrong) == (2, "", f"{usage}error: {said}, expected one of check, assets\n")
+        assert run(*wrong) == (2, "", f"{usage}error: {said}, expected one of check, convert, assets\n")
     status, out, _ = run("check", "--help")
     assert status == 0 and "--[no-]run" in out and "python -m launch.data check" in out
 

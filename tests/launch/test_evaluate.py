@@ -32,6 +32,43 @@ def file(tmp_path):
 
 
 @pytest.mark.slow
+def test_figures_without_the_tasks_that_an_audit_suspects_stand_beside_those_of_all(evaluate, file, tmp_path):
+    tasks, suspected = tmp_path / "tasks.jsonl", tmp_path / "suspected.txt"
+    write_rows(tasks, [task(7), task(3)])
+    suspected.write_text(f"# of an audit\n{task(1).task_id}, 1  # the second row\n")
+    flags = (f"--trajectories={file}", f"--tasks={tasks}", f"--suspected={suspected}", f"--json={tmp_path / 'json'}")
+    ended = evaluate(*flags)
+    assert (ended.status, ended.errors) == (0, [])
+    parts = read_json(tmp_path / "json")["parts"]
+    assert [(p["name"], p["dialogues"], p["tasks"], p["reward"]["mean"]) for p in parts] == [
+        ("all", 6, 3, pytest.approx(3.5 / 6)), ("tasks that no audit suspects", 2, 1, pytest.approx(1.75 / 2))
+    ]  # fmt: skip
+    assert re.search(r"^tasks that no audit suspects +87\.5 %", ended.stdout, re.M)
+    for text, sentence in (
+        ("one\n", f"{suspected}:1: 'one', expected the id of a task (12 digits of 0-9a-f) or a number"),
+        ("0\n2\n", f"{suspected}:2: 2 is no row of {tasks}, which has rows 0 to 1"),
+        ("# none\n", f"{suspected}: names no task"),
+    ):
+        suspected.write_text(text)
+        assert sentence in evaluate(*flags).refuses()
+    suspected.write_text("0\n")
+    assert "--tasks=FILE is needed, whose row it is" in evaluate(flags[0], flags[2]).refuses()
+
+
+@pytest.mark.slow
+def test_replies_that_leak_are_counted_in_the_table(evaluate, tmp_path):
+    row = dialogue(task(1), right(1), 2)
+    told = Message("user", "def f(x): return x + 1")
+    write_rows(
+        tmp_path / "rows", [replace(row, dialogue_history=(*row.dialogue_history[:2], told, *row.dialogue_history[3:]))]
+    )
+    ended = evaluate(f"--trajectories={tmp_path / 'rows'}", f"--json={tmp_path / 'json'}")
+    summary = read_json(tmp_path / "json")["policies"]["evaluated"]
+    assert (summary["replies"], summary["leaks"]) == (2, 1)
+    assert re.search(r"^replies that leak +1 of 2$", ended.stdout, re.M)
+
+
+@pytest.mark.slow
 def test_a_file_is_graded_and_everything_is_told_three_ways(evaluate, file, tmp_path):
     flags = [f"--{name}={tmp_path / name}" for name in ("output", "json", "html", "pairs")]
     ended = evaluate(f"--trajectories={file}", "--samples=2", *flags)

@@ -9,6 +9,7 @@ from launch.common import cli
 from launch.common.flags import settings
 from launch.common.help import shown_settings
 from launch.data_tools.config import CheckConfig
+from launch.data_tools.config import ConvertConfig as DataConvertConfig
 from launch.data_tools.fetch_assets import AssetsConfig
 from launch.evaluation.config import EvaluateConfig
 from launch.export.config import ConvertConfig
@@ -23,6 +24,7 @@ from launch.viewer.config import ShowConfig
 KINDS = {
     "train": TrainConfig, "rollout": RolloutConfig, "evaluate": EvaluateConfig, "rank": RankConfig,
     "convert": ConvertConfig, "serve": ServeConfig, "show": ShowConfig, "plan": PlanConfig, "data check": CheckConfig,
+    "data convert": DataConvertConfig,
     "data assets": AssetsConfig,
 }  # fmt: skip
 ALGORITHMS = ("sweet", "mtdpo", "rft", "zero-shot")

@@ -136,11 +136,17 @@ def test_an_interrupted_stage_keeps_its_rows_but_for_a_line_that_was_cut_off(tmp
 def test_settings_leave_out_what_may_differ_between_two_starts_of_a_run():
     config = PRESETS["embedded"]()
     moved = dataclasses.replace(
-        config, stage="critic", grader_workers=7, iterations=1, run_dir=config.run_dir / "elsewhere"
+        config,
+        stage="critic",
+        grader_workers=7,
+        iterations=1,
+        run_dir=config.run_dir / "elsewhere",
+        track="wandb",
+        track_project="mine",
     )
     assert settings_of(moved) == settings_of(config)
     assert settings_of(dataclasses.replace(config, seed=43)) != settings_of(config)
-    assert {"run_dir", "stage", "iterations", "grader_workers", "hosts", "truth"} == {
+    assert {"run_dir", "stage", "iterations", "grader_workers", "hosts", "truth", "track", "track_project"} == {
         field.name for field in dataclasses.fields(TrainConfig) if field.name not in settings_of(config)
     }
     assert json.loads(json.dumps(settings_of(config))) == settings_of(config)

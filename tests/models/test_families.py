@@ -1,6 +1,7 @@
 """Families other than Llama: against Hugging Face torch, on meshes, with a cache, and there and back."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from models.hf_io import load_llama, save_llama
 from models.llama import Llama
 from models.lora import LoraConfig, init_lora
 from models.parameters import flatten, init_params, param_shardings
+from sweet_jax.plugins import load_plugins
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 48, (8, 24))
 PLAIN = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
@@ -65,6 +67,32 @@ def test_what_is_loaded_and_saved_again_are_the_same_bits_for_transformers(
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype="float32")
     assert type(again).__name__ == f"{family}ForCausalLM"
     np.testing.assert_array_equal(torch_logits(again, TOKENS_BT), torch_logits(theirs, TOKENS_BT))
+
+
+@pytest.fixture
+def seed_oss():
+    """The family of examples/plugins, known to this process during a test."""
+    load_plugins(str(Path(__file__).parents[2] / "examples" / "plugins" / "my_family.py"))
+    yield
+    load_plugins.cache_clear()
+    del FAMILIES["seed_oss"]
+
+
+@pytest.mark.slow
+def test_a_family_of_a_plugin_computes_what_torch_does_and_is_written_back(
+    seed_oss, tmp_path, mesh_of, save_hf_model, torch_logits, logits_of
+):
+    pytest.importorskip("torch")
+    theirs = torch_logits(save_hf_model(tmp_path / "theirs", "SeedOss", **PLAIN, head_dim=16), TOKENS_BT)
+    assert np.abs(theirs).max() > 1.0
+    mesh = mesh_of(4, 2)
+    loaded = load_llama(tmp_path / "theirs", mesh)
+    ours = logits_of(loaded.config, mesh, loaded.params, TOKENS_BT, remat="none")
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+    save_llama(tmp_path / "ours", loaded.config, loaded.params)
+    again = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert (again["architectures"], again["model_type"]) == (["SeedOssForCausalLM"], "seed_oss")
+    assert from_hf(tmp_path / "ours") == loaded.config
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from colbench_env.adapters import Session
 from colbench_env.adapters.openenv.models import ColBenchAction, ColBenchObservation, ColBenchState
 from colbench_env.adapters.openenv.rubric import StepCredit, TurnCredit
 from colbench_env.source import Source
-from colbench_env.types import BadInput
+from colbench_env.types import BadInput, Trajectory
 
 
 class ColBenchEnvironment(Environment[ColBenchAction, ColBenchObservation, ColBenchState]):
@@ -19,8 +19,8 @@ class ColBenchEnvironment(Environment[ColBenchAction, ColBenchObservation, ColBe
     SUPPORTS_CONCURRENT_SESSIONS = True
 
     def __init__(self, source: Source | None = None, credit: StepCredit | None = None):
-        super().__init__(rubric=TurnCredit(credit))
         self._session = Session(source or Source.from_environment())
+        super().__init__(rubric=TurnCredit(credit, lambda: self.graded))
         self._state = ColBenchState()
 
     def reset(
@@ -54,6 +54,8 @@ class ColBenchEnvironment(Environment[ColBenchAction, ColBenchObservation, ColBe
         self._state.step_count += 1
         observation = self._observation(text)
         self._apply_rubric(action, observation)
+        if observation.done:
+            observation.turn_credits = self.rubric.compute_step_rewards()
         return observation
 
     def _observation(self, text: str) -> ColBenchObservation:
@@ -76,6 +78,11 @@ class ColBenchEnvironment(Environment[ColBenchAction, ColBenchObservation, ColBe
         """Say what this environment is."""
         about = "An agent asks a user with hidden wishes, then answers; hidden tests grade the answer."
         return EnvironmentMetadata(name="colbench", description=about, version="1")
+
+    @property
+    def graded(self) -> Trajectory | None:
+        """The graded row of the episode, with the reference, once it is over; it stays on the server."""
+        return self._session.trajectory
 
     def close(self) -> None:
         """End the session."""

@@ -20,6 +20,7 @@ class ColBenchObservation(Observation):
     messages: list[dict[str, str]] = Field(default_factory=list, description="The dialogue, as chat messages")
     turns_left: int = 0
     success: bool | None = Field(default=None, description="At the end: whether all tests passed")
+    turn_credits: list[float] | None = Field(default=None, description="At the end: what each agent turn is worth")
 
 
 class ColBenchState(State):

@@ -10,16 +10,21 @@ from openenv.core.env_server.http_server import create_app
 
 from colbench_env.adapters.openenv.environment import ColBenchEnvironment
 from colbench_env.adapters.openenv.models import ColBenchAction, ColBenchObservation, ColBenchState
+from colbench_env.adapters.openenv.rubric import StepCredit
+from colbench_env.import_function import import_function
 from colbench_env.source import Source
 from colbench_env.types import BadInput
 
 
-def make_app(source: Source, sessions: int = 64) -> FastAPI:
-    """Make the server, for at most `sessions` episodes at a time. Raises BadInput before it serves anything."""
+def make_app(source: Source, sessions: int = 64, credit: StepCredit | None = None) -> FastAPI:
+    """Make the server, for at most `sessions` episodes at a time. Raises BadInput before it serves anything.
+
+    credit: what each turn of a graded dialogue is worth; None: the last turn gets the reward.
+    """
     source.tasks_of(source.splits[0])
     _ = source.simulator, source.grader
     app = create_app(
-        lambda: ColBenchEnvironment(source),
+        lambda: ColBenchEnvironment(source, credit),
         ColBenchAction,
         ColBenchObservation,
         env_name="colbench",
@@ -43,7 +48,8 @@ def __getattr__(name: str) -> Any:
         sessions = os.environ.get("COLBENCH_SESSIONS", "64")
         if not sessions.isdecimal() or int(sessions) < 1:
             raise BadInput(f"COLBENCH_SESSIONS is {sessions!r}, expected a whole number of at least 1")
-        return make_app(Source.from_environment(), int(sessions))
+        named = os.environ.get("COLBENCH_CREDIT")
+        return make_app(Source.from_environment(), int(sessions), import_function(named) if named else None)
     except BadInput as problem:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)

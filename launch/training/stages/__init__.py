@@ -74,6 +74,7 @@ def run_stages(run: Run, stages: Sequence[str], plan: Sequence[str]) -> None:
             raise Terminated(f"in stage {stage}") from terminated
         note = found | {"seconds": round(time.monotonic() - started, 1)}
         run.directory.finish(stage, note)
+        run.trackers.send_result(stage)
         run.console.say(f"{title}: done " + " ".join(f"{name}={_note_text(value)}" for name, value in note.items()))
 
 

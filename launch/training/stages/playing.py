@@ -47,7 +47,7 @@ def play(
     Raises Stopped where all have failed, or many in a row.
     """
     simulator = run.config.simulator
-    alone = simulator.human == "openai" or (processes.count() > 1 and not run.benchmark.is_synchronous)
+    alone = simulator.human in ("openai", "plugin") or (processes.count() > 1 and not run.benchmark.is_synchronous)
     settings = Settings(
         run.config.rollouts.max_turns, run.benchmark.rules, run.system, seed=seed, agent_name=agent.name,
         attempts=simulator.attempts, retry_seconds=1.0 if alone else 0.0, no_leaks=simulator.no_leaks,

@@ -27,6 +27,7 @@ from sweet_jax.data.token_rows import (
     row_to_json,
     trajectory_row,
 )
+from sweet_jax.plugins import load_plugins
 from sweet_jax.ranking import Turn, TurnScore, TurnScorer, attach_scores, pair_turns
 from sweet_jax.rollout.candidates import Position, list_positions, sample_positions
 from sweet_jax.untrained_critics import score_by_belief, score_by_judge
@@ -155,6 +156,8 @@ def make_scorer(
     trained = settings.is_trained and (run.given_critic is not None or run.directory.note("critic")["pairs"] > 0)  # type: ignore[index]
     params = functools.cache(lambda: critic_params(run))
     kind = settings.parameterisation
+    if kind == "plugin":
+        return functools.partial(_score_by_plugin, run)
     if kind == "judge":
         return lambda rows, turns, name="": score_by_judge(scorer, rows, turns, run.start_params, name)
     if kind == "belief":
@@ -168,6 +171,19 @@ def make_scorer(
         aggregation=settings.aggregation,
         public_reference=run.config.ranking.reference_context == "public",
     )
+
+
+def _score_by_plugin(run: Run, rows: Sequence[Candidates], turns: Sequence[Turn], name: str = "") -> list[TurnScore]:
+    """Have the critic of a plugin score the turns of one position after another."""
+    plugin, places = load_plugins(run.config.plugin or ""), dict[int, list[Turn]]()
+    for turn in dict.fromkeys(turns):
+        places.setdefault(turn.position, []).append(turn)
+    found: dict[Turn, float] = {}
+    for position, asked in places.items():
+        scores = plugin.scores(rows[position], [run.chat.reply_text(list(turn.ids)) for turn in asked])
+        found |= dict(zip(asked, scores, strict=True))
+        run.console.progress("ranking: plugin", len(found), len(set(turns)))
+    return [TurnScore(found[turn]) for turn in turns]
 
 
 def _score_by_belief(

@@ -16,6 +16,8 @@ import pytest
 
 from colbench_env.source import Source
 from colbench_env.types import BadInput
+from launch.training.config import Critic, TrainConfig, settings_of
+from sweet_jax.train.settings import Training
 
 ROOT = Path(__file__).parents[3]
 REPLAY = Path(__file__).with_name("replay.py")
@@ -29,6 +31,7 @@ OVER = {
     ),
     "tunix": ("google-tunix>=0.1.7", "google-metrax", "clu", "perfetto", "qwix", "datasets", "dill", "multiprocess",
               "xxhash", "pyarrow", "pandas", "kagglehub"),
+    "trl": ("trl>=1.16", "accelerate", "datasets", "dill", "multiprocess", "xxhash", "pyarrow", "pandas"),
 }  # fmt: skip
 SOME = {"verifiers": 3}
 """Dialogues said in the suite where each turn starts a process of its own; by hand all are."""
@@ -59,9 +62,9 @@ def python(tmp_path_factory):
     return make
 
 
-def replay(interpreter, name, *others, count=ALL):
+def replay(interpreter, name, *others, count=ALL, script=REPLAY):
     done = subprocess.run(
-        [interpreter, REPLAY, name, f"--count={count}", *others],
+        [interpreter, script, name, f"--count={count}", *others],
         cwd=REPLAY.parent, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -74,9 +77,17 @@ def assert_same(found, count=ALL):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["core", "trl"])
-def test_without_a_package_the_dialogues_are_the_recorded_ones(name):
-    assert_same(replay(sys.executable, name)[0])
+def test_without_a_package_the_dialogues_are_the_recorded_ones():
+    assert_same(replay(sys.executable, "core")[0])
+
+
+@pytest.mark.slow
+def test_the_trainer_of_trl_plays_the_dialogues_by_its_tools_and_takes_a_step(python, tmp_path):
+    pytest.importorskip("torch")
+    found, errors = replay(python("trl"), str(tmp_path), script=REPLAY.with_name("trl_training.py"), count=10)
+    assert_same(found, 10)
+    mean = sum(row["reward"] for row in DIALOGUES[:10]) / 10
+    assert json.loads(errors.splitlines()[-1])["rewards/Recorded/mean"] == pytest.approx(mean)
 
 
 @pytest.mark.slow
@@ -88,6 +99,35 @@ def test_an_adapter_has_the_recorded_replies_and_rewards(name, python, tmp_path)
     if name == "inspect":
         assert '"tests_passed": ["ci_lower", "ci_upper", "mean", "stderr"]' in errors
         assert list(tmp_path.glob("*.eval")), "Inspect's viewer has nothing to show"
+
+
+CREDITED = """
+import json, sys
+sys.path += sys.argv[1:3]  # jax and what else the critic needs, after OpenEnv's own packages
+from colbench_env.adapters.openenv import ColBenchAction, ColBenchEnvironment
+from colbench_env.source import Source
+from launch.ranking.credit import load_credit
+
+environment = ColBenchEnvironment(Source(), load_credit(sys.argv[3]))
+environment.reset(split="test", index=0, seed=0)
+first = environment.step(ColBenchAction(text="What about digits?"))
+last = environment.step(ColBenchAction(text="I WANT TO ANSWER:\\ndef f(x): pass"))
+print(json.dumps([first.turn_credits, last.turn_credits, last.reward, load_credit(sys.argv[3])(environment.graded)]))
+"""
+
+
+@pytest.mark.slow
+def test_openenv_hands_out_what_a_critic_of_launch_train_says(python, tmp_path):
+    critic = Critic(parameterisation="pmi", training=Training(max_length=512))  # which needs no training
+    (tmp_path / "critic").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps(settings_of(TrainConfig(critic=critic))))
+    done = subprocess.run(
+        [python("openenv"), "-c", CREDITED, sysconfig.get_path("purelib"), ROOT, tmp_path],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, last, reward, expected = json.loads(done.stdout.splitlines()[-1])
+    assert first is None and last == expected and len(last) == 2 and last != [0.0, reward]
 
 
 @pytest.mark.slow
