@@ -127,9 +127,9 @@ def skyrl(source):
         yield [message["content"] for message in messages if message["role"] == "user"], result["reward"]
 
 
-def inspect(source):
+def inspect(source, **roles):
     from inspect_ai import eval as evaluate
-    from inspect_ai.model import ModelOutput, ModelUsage, get_model
+    from inspect_ai.model import get_model
     from inspect_ai.solver._task_state import sample_state
 
     from colbench_env.adapters.inspect_tasks import colbench
@@ -137,20 +137,40 @@ def inspect(source):
     def say(messages, *_):
         """Say the next turn of the dialogue about this sample's task."""
         turns = DIALOGUES[sample_state().metadata["index"]]["turns"]
-        output = ModelOutput.from_content("mockllm/model", turns[sum(one.role == "assistant" for one in messages)])
-        output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)  # else it is counted, online
-        return output
+        return inspect_output(turns[sum(one.role == "assistant" for one in messages)])
 
-    model = get_model("mockllm/model", custom_outputs=say)
     (log,) = evaluate(
-        colbench(), model=model, limit=len(DIALOGUES), display="none", log_dir=TOLD.logs, fail_on_error=True
-    )
+        colbench(human="model" if roles else ""), model=get_model("mockllm/model", custom_outputs=say),
+        model_roles=roles or None, limit=len(DIALOGUES), display="none", log_dir=TOLD.logs, fail_on_error=True,
+    )  # fmt: skip
     assert log.status == "success", log.error and log.error.message
     print(json.dumps({"metrics": {score.name: sorted(score.metrics) for score in log.results.scores}}), file=sys.stderr)
     for sample in sorted(log.samples, key=lambda sample: sample.metadata["index"]):
         replies = [message.text for message in sample.messages if message.role == "user"]
         (score,) = sample.scores.values()
         yield replies, score.value["tests_passed"]
+
+
+def inspect_output(text):
+    from inspect_ai.model import ModelOutput, ModelUsage
+
+    output = ModelOutput.from_content("mockllm/model", text)
+    output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)  # else it is counted, online
+    return output
+
+
+def inspect_model(source):
+    """Have a model play the user, which is shown the task's reference and says what the recorded user said."""
+    from inspect_ai.model import get_model
+    from inspect_ai.solver._task_state import sample_state
+
+    def reply(messages, *_):
+        state = sample_state()
+        row = DIALOGUES[state.metadata["index"]]
+        assert source.task(row["split"], row["index"]).hidden_information in messages[0].text
+        return inspect_output(row["replies"][sum(one.role == "assistant" for one in state.messages)])
+
+    yield from inspect(source, user=get_model("mockllm/model", custom_outputs=reply))
 
 
 def verifiers(source):
@@ -213,7 +233,7 @@ async def play_verifiers(vf, url):
     ]
 
 
-ADAPTERS = {f.__name__: f for f in (core, openenv, trl, tinker, tunix, skyrl, inspect, verifiers)}
+ADAPTERS = {f.__name__: f for f in (core, openenv, trl, tinker, tunix, skyrl, inspect, inspect_model, verifiers)}
 
 if __name__ == "__main__":
     TOLD = FLAGS.parse_args()

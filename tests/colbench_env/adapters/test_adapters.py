@@ -18,6 +18,7 @@ from colbench_env.source import Source
 from colbench_env.types import BadInput
 from launch.training.config import Critic, TrainConfig, settings_of
 from sweet_jax.train.settings import Training
+from tests.colbench_env.chromium import chromium_or_skip
 
 ROOT = Path(__file__).parents[3]
 REPLAY = Path(__file__).with_name("replay.py")
@@ -68,7 +69,7 @@ def replay(interpreter, name, *others, count=ALL, script=REPLAY):
         cwd=REPLAY.parent, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')], done.stderr
 
 
 def assert_same(found, count=ALL):
@@ -91,10 +92,10 @@ def test_the_trainer_of_trl_plays_the_dialogues_by_its_tools_and_takes_a_step(py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*EXTRAS, *OVER])
+@pytest.mark.parametrize("name", [*EXTRAS, "inspect_model", *OVER])
 def test_an_adapter_has_the_recorded_replies_and_rewards(name, python, tmp_path):
     count = SOME.get(name, ALL)
-    found, errors = replay(python(name), name, f"--logs={tmp_path}", count=count)
+    found, errors = replay(python(name.removesuffix("_model")), name, f"--logs={tmp_path}", count=count)
     assert_same(found, count)
     if name == "inspect":
         assert '"tests_passed": ["ci_lower", "ci_upper", "mean", "stderr"]' in errors
@@ -128,6 +129,30 @@ def test_openenv_hands_out_what_a_critic_of_launch_train_says(python, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     first, last, reward, expected = json.loads(done.stdout.splitlines()[-1])
     assert first is None and last == expected and len(last) == 2 and last != [0.0, reward]
+
+
+PAGES = """
+import json
+from colbench_env.adapters import Session
+from colbench_env.source import Source
+
+session = Session(Source(benchmark="frontend", count=2))
+session.begin("test", 0)
+said = session.step("<html><body><h1>Hello</h1></body></html>")
+session.step("I WANT TO ANSWER:\\n" + session.source.task("test", 0).ground_truth)
+print(json.dumps([said, session.reward]))
+"""
+
+
+@pytest.mark.slow
+def test_a_page_is_looked_at_and_graded_in_a_session_of_the_frontend():
+    chromium_or_skip()
+    done = subprocess.run(
+        [sys.executable, "-c", PAGES], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said, reward = json.loads(done.stdout.splitlines()[-1])
+    assert said.startswith("Not quite yet.") and reward == 1.0
 
 
 @pytest.mark.slow
