@@ -99,6 +99,7 @@ def folder(tmp_path_factory, tiny_model, in_process) -> Path:
         (folder / name / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 16_384}))
     for name in ("CLIPDIR", "clip-vit-base-patch32"):
         save_clip(folder / name)
+    shutil.copytree(ROOT / "examples" / "plugins", folder / "examples" / "plugins")
     rows = released.trajectories(Chat.load(tiny_model))
     pairs = released.write(folder / "pairs.jsonl", released.critic_pairs(rows))
     candidates = released.write(folder / "candidates.jsonl", released.candidates(rows))
