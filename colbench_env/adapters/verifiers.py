@@ -24,6 +24,7 @@ class ColBenchConfig(vf.TasksetConfig):
     url: str = "https://api.openai.com/v1"
     leaks: str = "natural"
     max_turns: int = 0
+    system: str | None = None
     count: int = 100
     seed: int = 0
     workers: int = 2

@@ -112,7 +112,8 @@ class CollapseWatch:
     total: updates of the stage.
     early_share: fraction of them in which a perfect accuracy is a warning.
     perfect_steps: logged steps in a row with accuracy 1.0 that make it one.
-    shortest_share: fraction of the first mean reply length below which replies are too short.
+    shortest_share: fraction of the first mean length below which replies are too short, and dialogues of the first
+    mean number of turns.
     largest_log_ratio: nats a token, above which a network has left its reference.
     lowest_fall: fraction of the first log-prob of the chosen rows by which it may fall, and at least 5 nats a row.
     """
@@ -125,6 +126,7 @@ class CollapseWatch:
     lowest_fall: float = 0.5
     _reported: set[str] = field(default_factory=set)
     _first_length: float | None = None
+    _first_turns: float | None = None
     _first_chosen: float | None = None
     _perfect: int = 0
 
@@ -171,6 +173,17 @@ class CollapseWatch:
             return self._once(
                 "length",
                 f"replies shrank from {self._first_length:.1f} to {mean_tokens:.1f} tokens: the policy collapses",
+            )
+        return []
+
+    def turns(self, mean_turns: float) -> list[str]:
+        """Check the mean number of agent turns of a policy's dialogues; the first call sets the one to compare with."""
+        if self._first_turns is None:
+            self._first_turns = mean_turns
+        if mean_turns < self.shortest_share * self._first_turns:
+            return self._once(
+                "turns",
+                f"dialogues shrank from {self._first_turns:.1f} to {mean_turns:.1f} agent turns: the policy collapses",
             )
         return []
 

@@ -130,6 +130,13 @@ def test_replies_that_shrink_below_half_are_warned_of_once():
     assert found[4] == []
 
 
+def test_dialogues_that_shrink_below_half_of_the_start_policys_turns_are_warned_of():
+    watch = CollapseWatch(total=2)
+    assert watch.turns(5.2) == watch.turns(2.7) == []
+    assert watch.turns(2.0) == ["dialogues shrank from 5.2 to 2.0 agent turns: the policy collapses"]
+    assert watch.turns(1.0) == []
+
+
 def test_rows_without_counted_tokens_and_truncated_rows_are_counted():
     assert CollapseWatch(total=1).rows(50) == []
     assert CollapseWatch(total=1).rows(50, without_action_tokens=2, truncated=3) == [

@@ -29,6 +29,7 @@ from sweet_jax.data.batch import bucket, default_buckets, most_turns, pad_rows, 
 from sweet_jax.data.token_rows import check_row, trajectory_row
 from sweet_jax.export import export_trained
 from sweet_jax.train.loop import fit
+from sweet_jax.train.metrics import CollapseWatch
 from sweet_jax.train.objectives import PreferenceLoss, nll_objective
 from sweet_jax.train.preferences import train_preference
 
@@ -140,12 +141,15 @@ def evaluation(run: Run) -> dict[str, Any]:
         step = chosen["step"] if stage == "selection" else None
         policies["trained"] = lambda: run.start_params if step == 0 else run.policy_params(trained["rows"], step)
     note: dict[str, Any] = {}
+    watch = CollapseWatch(total=len(policies))
     for name, params in policies.items():
         played, graded = folder / f"{name}_ungraded.jsonl", folder / f"{name}.jsonl"
         agent = Agent(name, params(), run.config.evaluation.temperature)
         counts = play(run, f"evaluation: {name}", played, agent, held_out, 1, seed)
         grade_played = functools.partial(grade_outcome, run, f"evaluation: {name}", played, graded)
         found = processes.broadcast_from_process_0(grade_played)
+        for warning in watch.turns(found["turns"]):
+            run.console.warn(f"evaluation of the {name} policy: {warning}")
         note[name] = found | {key: count for key, count in counts.items() if key == "failed"}
     return note
 
