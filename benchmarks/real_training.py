@@ -1,0 +1,220 @@
+"""`python -m benchmarks.real_training --model=DIR --tasks=FILE --work=DIR`: a real model trained on real tasks.
+
+The held-out tasks are every sixteenth row of the file, those for training rows that `benchmarks.real_tasks` leaves out.
+The user simulator is `--human=rules`, which needs no model.
+
+    experts    scripted dialogues: questions that bring something new, then the reference as answer
+    taught     the model, having imitated them: a policy that collaborates at all
+    dialogues  its own, about tasks for training, graded
+    rft, mtdpo, sweet    the same policy, trained on these dialogues by each method
+    played     held-out tasks with the model itself, `taught` and each method, the same seeds; outcomes without texts
+
+All training is by LoRA with `launch.train`. Every step goes on where it was killed; seconds of all starts are in
+WORK/seconds.jsonl. --steps says which are wanted, in order.
+
+    python -m benchmarks.real_training --model=DIR --tasks=FILE --work=DIR --steps=experts,taught
+    python -m benchmarks.real_training --table
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.real_tasks import by_task, mean, outcome, percent, read, run, succeeds
+from colbench_env.dialogue import ANSWER_MARKER
+from colbench_env.episodes import EpisodeFailed, Settings, play
+from colbench_env.humans.knowledge import read_knowledge
+from colbench_env.humans.rules import SHRUG, RulesSimulator, answer
+from colbench_env.prompts import read_agent_prompt
+from colbench_env.python_source import NotPython
+from colbench_env.simulator_health import leaks
+from colbench_env.tasks import read_rows, write_rows
+from colbench_env.types import Task, Trajectory
+
+OUTCOMES = Path(__file__).with_name("real_training.jsonl")
+TURNS, SYSTEM = 6, "backend_agent"
+QUESTIONS = (
+    "What should the function return, and in which cases?",
+    "What does {name} look like, which type does it have?",
+    "How is the result calculated?",
+    "Which conditions or thresholds decide about the result?",
+    "How should numbers be rounded?",
+    "In which order should things be sorted?",
+    "Which values can {name} have?",
+    "What should happen with empty or invalid input?",
+    "What is the default where {name} is missing?",
+)
+METHODS = ("rft", "mtdpo", "sweet")
+STAGES = {
+    "rft": ("tasks", "rollouts", "grading", "policy"),
+    "mtdpo": ("tasks", "rollouts", "grading", "pairs", "policy"),
+    "sweet": (
+        "tasks", "rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs", "policy"
+    ),
+}  # fmt: skip
+STEPS = ("experts", "taught", "dialogues", *METHODS, "played")
+TRAINED = (
+    "--preset=tiny", "--human=rules", f"--agent-prompt={SYSTEM}", f"--rollouts.max-turns={TURNS}",
+    "--rollouts.max-new-tokens=256", "--rollouts.rows=16", "--evaluation.num-tasks=4", "--lora.rank=16",
+    "--training.batch-size=4", "--training.max-length=2048", "--training.save-every=10", "--training.log-every=5",
+    "--policy.select=last",
+)  # fmt: skip
+OF_METHOD = {
+    "rft": ("--policy.learning-rate=1e-4", "--policy.epochs=2"),
+    "mtdpo": ("--policy.learning-rate=2e-5", "--policy.epochs=1"),
+    "sweet": (
+        "--critic.learning-rate=5e-5", "--critic.epochs=1", "--critic.nll-coef=0", "--ranking.candidates=8",
+        "--ranking.reference-context=public", "--policy.learning-rate=2e-5", "--policy.epochs=1",
+    ),
+}  # fmt: skip
+PLAYED = (
+    "--human=rules", f"--agent-prompt={SYSTEM}", f"--max-turns={TURNS}", "--max-new-tokens=256", "--temperature=0.7",
+    "--top-p=0.9", "--compute-dtype=bfloat16", "--rows=64", "--in-flight=128", "--max-length=3072",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Do the steps that are asked for, then print the table of what there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="Hugging Face directory")
+    parser.add_argument("--tasks", type=Path, help="JSON Lines of backend tasks")
+    parser.add_argument("--work", type=Path, help="directory of everything that is made")
+    parser.add_argument("--steps", default=",".join(STEPS))
+    parser.add_argument("--experts", type=int, default=240, help="tasks that are shown by an expert")
+    parser.add_argument("--train", type=int, default=100, help="tasks that the taught policy plays")
+    parser.add_argument("--samples", type=int, default=4, help="dialogues about each of them")
+    parser.add_argument("--max-steps", type=int, default=0, help="updates of each stage at most, for a trial")
+    parser.add_argument("--outcomes", type=Path, default=OUTCOMES)
+    parser.add_argument("--table", action="store_true", help="do nothing")
+    told = parser.parse_args()
+    if not told.table:
+        if not (told.model and told.tasks and told.work):
+            parser.error("--model, --tasks and --work are needed")
+        told.work.mkdir(parents=True, exist_ok=True)
+        for step in told.steps.split(","):
+            if step not in STEPS:
+                parser.error(f"--steps={told.steps}: {step} is none of {', '.join(STEPS)}")
+            started = time.monotonic()
+            do(step, told)
+            with (told.work / "seconds.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "seconds": round(time.monotonic() - started)}) + "\n")
+    print_table(read(told.outcomes))
+
+
+def split(path: Path) -> tuple[list[Task], list[Task]]:
+    """Return the tasks for training and the held-out ones."""
+    tasks = read_rows(path, Task)
+    return [task for number, task in enumerate(tasks) if number % 4], tasks[::16]
+
+
+def do(step: str, told: argparse.Namespace) -> None:
+    """Do one step, or what is missing of it."""
+    work, (training, held_out) = told.work, split(told.tasks)
+    taught = work / "taught" / "policy" / "model"
+    limit = (f"--training.max-steps={told.max_steps}",) if told.max_steps else ()
+    if step == "experts":
+        write_rows(work / "experts.jsonl", [row for task in training[: told.experts] if (row := expert(task))])
+    elif step == "taught":
+        train(work / "taught", told.model, work / "experts.jsonl", "rft", work, *limit)
+    elif step == "dialogues":
+        write_rows(work / "train.jsonl", training[-told.train :])
+        rollout(taught, work / "train.jsonl", work / "dialogues.jsonl", told.samples, 1)
+    elif step in METHODS:
+        train(work / step, taught, work / "dialogues.graded.jsonl", step, work, *limit)
+    else:
+        write_rows(work / "held_out.jsonl", held_out)
+        policies = {"zero-shot": told.model, "taught": taught}
+        policies |= {method: work / method / "policy" / "model" for method in METHODS}
+        known = {row["policy"] for row in read(told.outcomes)}
+        for policy, model in policies.items():
+            if policy not in known and model.exists():
+                seconds = rollout(model, work / "held_out.jsonl", work / f"played-{policy}.jsonl", 1, 2)
+                rows = read_rows(work / f"played-{policy}.graded.jsonl", Trajectory)
+                lines = [outcome(row, number) for number, row in enumerate(rows)]
+                about = {"policy": policy, "model": told.model.name, "seconds": seconds}
+                with told.outcomes.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(about | line) + "\n" for line in lines)
+
+
+def train(run_dir: Path, model: Path, dialogues: Path, method: str, work: Path, *flags: str) -> None:
+    """Train a policy on dialogues, stage by stage, without the evaluation."""
+    write_rows(work / "few.jsonl", [row.task for row in read_rows(dialogues, Trajectory)[:8]])  # for stage tasks alone
+    for stage in STAGES[method]:
+        run(
+            "launch.train", *TRAINED, *OF_METHOD[method], f"--algorithm={method}", f"--model={model}",
+            f"--run-dir={run_dir}", f"--trajectories={dialogues}", f"--tasks={work / 'few.jsonl'}", "--num-tasks=4",
+            f"--stage={stage}", *flags,
+        )  # fmt: skip
+
+
+def rollout(model: Path, tasks: Path, output: Path, samples: int, seed: int) -> int:
+    """Play tasks and grade the dialogues into OUTPUT.graded.jsonl; return the seconds of playing."""
+    started = time.monotonic()
+    run(
+        "launch.rollout", f"--model={model}", f"--tasks={tasks}", *PLAYED, f"--samples={samples}", f"--seed={seed}",
+        f"--output={output}",
+    )  # fmt: skip
+    seconds = round(time.monotonic() - started)
+    graded = output.with_suffix(".graded.jsonl")
+    run("launch.evaluate", f"--trajectories={output}", f"--output={graded}", "--no-references")
+    return seconds
+
+
+def expert(task: Task) -> Trajectory | None:
+    """Play a dialogue of somebody who knows what to ask; None about a task of which the user knows nothing to say.
+
+    One to four questions, each of which brings something new but for one in eight, then the reference as answer.
+    """
+    rng, human = random.Random(task.task_id), RulesSimulator()
+    try:
+        facts = [fact for fact in read_knowledge(task) if not leaks(task, fact.sentence)]
+    except NotPython:
+        return None
+    wanted = rng.choice((2, 2, 3, 3, 4))
+    signature = re.search(r"def \w+\((.*)\)", task.problem_description)
+    names = re.findall(r"(?:^|,)\s*(\w+)", signature[1]) if signature else []
+    bank = [question.format(name=rng.choice(names or ["the input"])) for question in QUESTIONS]
+
+    def agent(messages: list[dict[str, str]]) -> str:
+        heard = [message["content"] for message in messages if message["role"] == "user"][1:]
+        asked = {message["content"] for message in messages if message["role"] == "assistant"}
+        left = [question for question in rng.sample(bank, len(bank)) if question not in asked]
+        said = " ".join(heard)
+        new = [q for q in left if (reply := answer(q, facts, said)) != SHRUG and reply not in said]
+        if len(heard) < wanted and (new or (left and rng.random() < 0.125)):
+            return left[0] if left and rng.random() < 0.125 else (new or left)[0]
+        return f"{ANSWER_MARKER}\n{task.ground_truth.strip()}"
+
+    settings = Settings(max_turns=TURNS, system=read_agent_prompt(SYSTEM, TURNS), agent_name="expert")
+    try:
+        row = play(task, agent, human, settings)
+    except EpisodeFailed as failure:
+        print(failure, file=sys.stderr)
+        return None
+    return row if len(row.agent_turns) > 1 else None
+
+
+def print_table(rows: list[dict[str, object]]) -> None:
+    """Print a table in Markdown: means over tasks with 95 % intervals of a bootstrap over them."""
+    print(
+        "| policy | tasks | tests passed, % | success, % | answered, % | turns | questions | minutes |\n"
+        + "|---" * 8
+        + "|"
+    )
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        own = [row for row in rows if row["policy"] == policy]
+        print(
+            f"| {policy} | {len(own)} | {percent(by_task(own, lambda row: row['reward']))} "
+            f"| {percent(by_task(own, succeeds))} | {100 * mean(own, 'answered'):.0f} | {mean(own, 'turns'):.2f} "
+            f"| {mean(own, 'questions'):.2f} | {own[0]['seconds'] / 60:.0f} |"  # type: ignore[operator]
+        )
+
+
+if __name__ == "__main__":
+    main()
