@@ -35,7 +35,7 @@ OVER = {
     "trl": ("trl>=1.16", "accelerate", "datasets", "dill", "multiprocess", "xxhash", "pyarrow", "pandas"),
 }  # fmt: skip
 SOME = {"verifiers": 3}
-"""Dialogues said in the suite where each turn starts a process of its own; by hand all are."""
+"""Dialogues said in the suite where each turn starts a process of its own; all 50 were by hand."""
 
 
 @pytest.fixture(scope="session")
