@@ -22,7 +22,9 @@ def main() -> None:
     from launch.planning.planning import make_plan
     from launch.planning.report import HEAD, table_row
     from launch.planning.search import search
+    from sweet_jax.plugins import load_plugins
 
+    load_plugins(config.plugin or "")
     plan = search(config) if config.search else make_plan(config, lambda line: print(line, file=sys.stderr, flush=True))
     if config.json:
         print(json.dumps(plan.to_json(), indent=2))

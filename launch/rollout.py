@@ -36,7 +36,7 @@ def _roll(config: RolloutConfig) -> None:
     from sweet_jax import processes
     from sweet_jax.rollout import process_shards as shares
 
-    simulator = settle_simulator(config.plugin, config.simulator, RolloutConfig().simulator.human)
+    simulator = settle_simulator(config.plugin, config.simulator, RolloutConfig().simulator)
     config = dataclasses.replace(config, simulator=simulator)
     check_same(settings_of(config))
     console, tasks = Console(audible=processes.is_process_0()), _tasks(config)

@@ -1,6 +1,6 @@
 """A model family: ByteDance's Seed-OSS, which is Llama with biases of queries, keys and values.
 
-    python -m launch.train --plugin=examples/plugins/my_family.py --model=DIR --preset=paper-backend
+    python -m launch.train --plugin=examples/plugins/my_family.py --model=DIR --tasks=tasks.jsonl --human=rules
 
 A family that computes something new needs lines in `models/`; docs/families.md goes through them.
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 from colbench_env.dialogue import Rules
 from colbench_env.humans import UserSimulator
-from colbench_env.types import BadInput, Task, Trajectory
+from colbench_env.types import NO_ANSWER, BadInput, Task, Trajectory
 from launch.common.benchmarks import Benchmark
 from launch.common.simulator import Simulator
 from launch.reporting.metric_names import MetricNames
@@ -34,15 +34,19 @@ def takes_place(names: str | None, flag: str, asked: str, usual: str, brought: o
     return bool(brought)
 
 
-def settle_simulator(names: str | None, simulator: Simulator, usual: str) -> Simulator:
-    """Return the settings of the user simulator, with human "plugin" where a plugin brings one. Raises BadInput.
+def settle_simulator(names: str | None, simulator: Simulator, usual: Simulator) -> Simulator:
+    """Return the settings of the user simulator, with human "plugin" where a plugin brings one.
 
-    usual: the default of --human.
+    usual: the defaults. Raises BadInput where flags ask for another one.
     """
     brought = load_plugins(names or "").user_simulator
-    if takes_place(names, "--human", simulator.human, usual, brought, "a user simulator"):
-        return replace(simulator, human="plugin", **ENDPOINT)  # type: ignore[arg-type]
-    return simulator
+    if not takes_place(names, "--human", simulator.human, usual.human, brought, "a user simulator"):
+        return simulator
+    for name, none in ENDPOINT.items():
+        if (asked := getattr(simulator, name)) not in (none, getattr(usual, name)):
+            flag = f"--{name.replace('_', '-')}={asked}"
+            raise BadInput(f"{flag} and --plugin={names}, which brings a user simulator: leave one of them out")
+    return replace(simulator, human="plugin", **ENDPOINT)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class RewardGrade:
 
     reward: float
     excluded: int = 0
+
+    @property
+    def success(self) -> bool:
+        """Whether the reward is 1."""
+        return self.reward == 1.0
 
     def in_row(self) -> dict[str, Any]:
         """Return what a graded row keeps besides its reward: nothing."""
@@ -80,7 +89,7 @@ class RewardGrader:
         """Grade all answers and return the grades in order; `on_done` gets each as soon as it is there."""
         grades = []
         for place, (task, answer) in enumerate(answers):
-            grades.append(RewardGrade(self.plugin.grade(task, answer)))
+            grades.append(RewardGrade(self.plugin.grade(task, "" if answer == NO_ANSWER else answer)))
             on_done(place, grades[-1])
         return grades
 

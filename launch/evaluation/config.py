@@ -67,7 +67,7 @@ class EvaluateConfig:
         if self.suspected is not None and self.suspected.suffix == ".jsonl":
             raise BadInput(f"--suspected={self.suspected}: expected a text with ids or numbers, not rows")
         named: dict[Path, str] = {}
-        for name in ("trajectories", "tasks", "baseline", "output", "json", "html", "pairs"):
+        for name in ("trajectories", "tasks", "suspected", "baseline", "output", "json", "html", "pairs"):
             path: Path | None = getattr(self, name)
             if path is None or path == STDOUT:
                 continue

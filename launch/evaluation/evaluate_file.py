@@ -89,6 +89,9 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
     if len(graded) == 2 and not _common_tasks(*graded):
         notes.append(f"{config.trajectories} and {config.baseline} have no task in common: {_SAME_TASK}")
     notes += _turn_budgets(files)
+    known = {name for row in own.rows for name in (row.task.task_id, row.task.problem_description)}
+    if suspected and not suspected & known:
+        notes.append(f"{config.suspected}: no dialogue is about a task that it names")
     for note in notes:
         console.warn(note)
     if config.pairs is not None:
@@ -237,7 +240,7 @@ def _common_tasks(first: Graded, second: Graded) -> set[str]:
 def _one_measure(
     files: Sequence[Dialogues], prepared: Sequence[Graded], benchmark: Benchmark, grader: AnswerGrader | None
 ) -> None:
-    """Raise BadInput where pages are graded by different similarities, whose figures cannot be compared."""
+    """Raise BadInput where rewards are of different graders, whose figures cannot be compared."""
     if benchmark.runs_answers:  # the report names the mode of that grader
         return
     named: dict[str, Path] = {}
@@ -249,7 +252,7 @@ def _one_measure(
                 named[str(row.extra.get("grader", "not recorded"))] = file.path
     if len(named) > 1:
         graders = " and ".join(f"{name} ({path})" for name, path in named.items())
-        raise BadInput(f"the rewards are of different similarities, {graders}: --regrade grades all of them anew")
+        raise BadInput(f"the rewards are of different graders, {graders}: --regrade grades all of them anew")
 
 
 def _kept(graded: Graded) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,13 +116,18 @@ def lines_text(places: list[str]) -> str:
 
 
 def read_suspected(path: Path, tasks: Path | None) -> frozenset[str]:
-    """Read which tasks are suspected: their ids, and of rows that are named by number the descriptions as well.
+    """Read which tasks are suspected: their ids, and of rows that are named by number the descriptions as well, where
+    no other row of the file has the same.
 
     The text has ids, or numbers of rows of `tasks` from 0; # begins a comment. Raises BadInput for any other word, and
     for a number that is no row.
     """
-    found, rows = set[str](), list[Task | BadInput]()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as problem:
+        raise BadInput(f"{path}: is no text in UTF-8 ({problem.reason}), expected ids or numbers of tasks") from None
+    found, rows, told = set[str](), list[Task | BadInput](), Counter[str]()
+    for number, line in enumerate(lines, start=1):
         for word in filter(None, re.split(r"[\s,]+", line.partition("#")[0])):
             place = f"{path}:{number}"
             if re.fullmatch(r"[0-9a-f]{12}", word):
@@ -131,12 +137,15 @@ def read_suspected(path: Path, tasks: Path | None) -> frozenset[str]:
                 raise BadInput(f"{place}: {word[:40]!r}, expected the id of a task (12 digits of 0-9a-f) or a number")
             if tasks is None:
                 raise BadInput(f"{place}: {word} is the number of a row: --tasks=FILE is needed, whose row it is")
-            rows = rows or [located.row for located in scan_located_rows(tasks, Task)]
+            if not rows:
+                rows = [located.row for located in scan_located_rows(tasks, Task)]
+                told = Counter(row.problem_description for row in rows if isinstance(row, Task))
             if int(word) >= len(rows):
                 raise BadInput(f"{place}: {word} is no row of {tasks}, which has rows 0 to {len(rows) - 1}")
             row = rows[int(word)]
             if isinstance(row, Task):
-                found |= {row.task_id, row.problem_description}
+                text = row.problem_description
+                found |= {row.task_id, text} if told[text] == 1 else {row.task_id}
     if not found:
         raise BadInput(f"{path}: names no task")
     return frozenset(found)

@@ -17,6 +17,8 @@ class PlanConfig:
 
     model: str = "llama-3.1-8b"
     """llama-3.1-8b, qwen2.5-7b, qwen3-4b or another (a wrong name lists all), a config.json, or its directory."""
+    plugin: str | None = None
+    """Modules (FILE.py, module, entry point) that bring families of models: docs/plugins.md."""
     stage: Literal["critic", "policy", "score", "sample"] = "critic"
     """A training step, log-probs of a batch, or turns after prompts."""
     topology: str = "v5e:4x4"

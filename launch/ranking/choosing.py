@@ -11,8 +11,8 @@ from launch.common.benchmarks import Benchmark
 from launch.common.console import Console
 from launch.common.files import is_model_directory
 from launch.common.run_dir import RunDir
-from launch.common.settings import Ranking, Rollouts
-from launch.ranking.rank import find_critic
+from launch.common.settings import PROMPT_DATE, Ranking, Rollouts
+from launch.ranking.rank import FoundCritic, find_critic
 from launch.rollouts.config import RolloutConfig
 from launch.training.config import TrainConfig
 from launch.training.run import Run
@@ -27,15 +27,20 @@ from sweet_jax.rollout.best_of import BestOf
 
 def check_reference(critic: Path, tasks: Sequence[Task]) -> None:
     """Raise BadInput where the critic is not there, or is to see a reference solution that a task does not have."""
-    if is_model_directory(critic):
-        raise BadInput(f"--critic={critic}: a run directory is needed, which says how the critic was trained")
-    if find_critic(critic).settings.privileged:
+    if find_run(critic).settings.privileged:
         for number, task in enumerate(tasks):
             if not task.ground_truth:
                 raise BadInput(
                     f"--critic={critic}: it is shown the reference solution, which task {number + 1} "
                     f"({task.task_id}) does not have ('ground_truth')"
                 )
+
+
+def find_run(critic: Path) -> FoundCritic:
+    """Find the critic of a run. Raises BadInput where there is none, and for a Hugging Face directory."""
+    if is_model_directory(critic):
+        raise BadInput(f"--critic={critic}: a run directory is needed, which says how the critic was trained")
+    return find_critic(critic)
 
 
 def make_best_of(
@@ -64,18 +69,25 @@ def open_critic(
     benchmark: Benchmark,
     console: Console,
     compute_dtype: Literal["float32", "bfloat16"],
+    prompted: bool = False,
 ) -> Run:
-    """Open the run directory of a critic, to score turns with it. Raises BadInput where there is none."""
-    found = find_critic(critic)
+    """Open the run directory of a critic, to score turns with it. Raises BadInput where there is none.
+
+    prompted: whether the run's system prompt is read, with which whole dialogues are tokenised.
+    """
+    found = find_run(critic)
     assert found.model is not None  # of a run directory
     directory = RunDir(found.given.directory.parent)
+    told = directory.read_config()
     training = TrainConfig(
         model=found.model,
         critic=found.settings,
         lora=found.lora,
         compute_dtype=compute_dtype,
         ranking=Ranking(reference_context=found.reference_context),
-        agent_prompt=str(directory.read_config().get("agent_prompt", "none")),
+        agent_prompt=str(told.get("agent_prompt", "none")) if prompted else "none",
+        prompt_date=str(told.get("prompt_date", PROMPT_DATE)),
+        plugin=found.plugin,
         rollouts=directory.read_settings("rollouts", Rollouts),
     )
     return Run(training, directory, console, start_devices(shape), shape, benchmark, found.given)

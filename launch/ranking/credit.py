@@ -26,11 +26,10 @@ def load_credit(critic: Path | str, mesh: str = "1x1") -> Callable[[Trajectory],
     the critic is to see one.
     """
     shape = parse_mesh(mesh)
-    run = open_critic(Path(critic), shape, Backend(), Console(audible=False, takes_logs=False), "float32")
-    score, privileged = (
-        make_scorer(run, None, shape.data * -(-8 // shape.data), quiet=True),
-        run.config.critic.privileged,
-    )
+    console = Console(audible=False, takes_logs=False)
+    run = open_critic(Path(critic), shape, Backend(), console, "float32", prompted=True)
+    score = make_scorer(run, None, shape.data * -(-8 // shape.data), quiet=True)
+    privileged = run.config.critic.privileged
     alone = threading.Lock()
 
     def credit(trajectory: Trajectory) -> list[float]:

@@ -22,6 +22,7 @@ from launch.training.stages import run_stages
 from launch.training.stages.ranking import select_first
 from sweet_jax import processes
 from sweet_jax.mesh import parse_mesh, start_devices
+from sweet_jax.plugins import load_plugins
 from sweet_jax.train.settings import Training
 
 STAGES = ("candidates", "ranking", "turn-pairs")
@@ -29,7 +30,10 @@ STAGES = ("candidates", "ranking", "turn-pairs")
 
 @dataclasses.dataclass(frozen=True)
 class FoundCritic:
-    """Where the critic is and how it was trained. model: the start policy of its run, None where nothing tells."""
+    """Where the critic is and how it was trained.
+
+    model: the start policy of its run, None where nothing tells. plugin: the modules of its run.
+    """
 
     given: GivenCritic
     settings: Critic
@@ -37,6 +41,7 @@ class FoundCritic:
     model: str | None
     max_new_tokens: int
     reference_context: Literal["privileged", "public"] = "privileged"
+    plugin: str | None = None
 
 
 def rank(config: RankConfig) -> None:
@@ -106,7 +111,8 @@ def find_critic(
         )
     if note.get("pairs", 0) == 0:
         raise BadInput(f"--critic={source}: no critic was trained in that run, it had no pairs")
-    settings = run.read_settings("critic", Critic)
+    settings, plugin = run.read_settings("critic", Critic), run.read_config().get("plugin")
+    load_plugins(plugin or "")  # its critic, and families of models
     if settings.parameterisation == "belief":
         raise BadInput(
             f"--critic={source}: belief asks the user simulator after every turn, which only launch.train does"
@@ -125,6 +131,7 @@ def find_critic(
         str(run.start_model()),
         run.read_settings("rollouts", Rollouts).max_new_tokens,
         run.read_settings("ranking", Ranking).reference_context,
+        plugin,
     )
 
 
@@ -138,7 +145,7 @@ def _as_training(config: RankConfig, found: FoundCritic) -> TrainConfig:
         benchmark="frontend" if model == EMBEDDED_FRONTEND else "backend",
         mesh=config.mesh, run_dir=config.output, model=model, seed=config.seed, agent_prompt=config.agent_prompt,
         trajectories=config.trajectories, candidates=config.candidates, compute_dtype=config.compute_dtype,
-        critic=found.settings, lora=found.lora,
+        critic=found.settings, lora=found.lora, plugin=found.plugin,
         rollouts=Rollouts(
             max_new_tokens=config.max_new_tokens or found.max_new_tokens, rows=config.rows,
             temperature=config.temperature,

@@ -31,12 +31,19 @@ def settle_plugin(config: TrainConfig) -> TrainConfig:
     usual = PRESETS[config.preset](config.algorithm, config.benchmark)
     if plugin.make_tasks and config.tasks:
         raise BadInput(f"--tasks={config.tasks} and --plugin={names}, which brings tasks: leave one of them out")
-    config = replace(config, simulator=settle_simulator(names, config.simulator, usual.simulator.human))
+    config = replace(config, simulator=settle_simulator(names, config.simulator, usual.simulator))
     if takes_place(names, "--grader", config.grader, usual.grader, plugin.reward, "a reward"):
         config = replace(config, grader="plugin")
     kind, default = config.critic.parameterisation, usual.critic.parameterisation
     if takes_place(names, "--critic.parameterisation", kind, default, plugin.critic, "a critic"):
-        config = replace(config, critic=replace(config.critic, parameterisation="plugin"))
+        # The preset's gap and limit are in nats.
+        unscaled = {
+            name: 0.0
+            for name in ("min_gap", "clip_scores")
+            if getattr(config.ranking, name) == getattr(usual.ranking, name)
+        }
+        critic = replace(config.critic, parameterisation="plugin")
+        config = replace(config, critic=critic, ranking=replace(config.ranking, **unscaled))
     return config
 
 

@@ -9,6 +9,7 @@ from colbench_env.types import BadInput
 from launch.common.flags import settings
 from launch.training.config import TrainConfig
 from launch.training.presets import PAPER_HUMAN, PRESETS
+from sweet_jax.plugins import load_plugins
 
 AS_IN_THE_PAPER = ("paper-backend", "paper-frontend", "released-backend")
 # What changes no result, or is told in a sentence of its own.
@@ -31,9 +32,10 @@ def check_paper_run(config: TrainConfig, stages: tuple[str, ...]) -> None:
             f"--preset={config.preset} trains a real model: --model=DIR is needed, a Hugging Face directory (the "
             "paper's is Llama-3.1-8B-Instruct)"
         )
+    plugin = load_plugins(config.plugin or "").make_tasks
     for flag, given, reader in (
-        ("tasks", config.tasks or config.trajectories, "rollouts"),
-        ("eval-tasks", config.eval_tasks or config.tasks, "evaluation"),
+        ("tasks", config.tasks or config.trajectories or plugin, "rollouts"),
+        ("eval-tasks", config.eval_tasks or config.tasks or plugin, "evaluation"),
     ):
         if given is None and reader in stages:
             raise BadInput(

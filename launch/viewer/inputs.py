@@ -134,13 +134,18 @@ def _graded(rows: Sequence[Numbered], design: Design, progress: Callable[[int, i
         with open_benchmark(name, design) as benchmark:
             wanted = [
                 (bool(row.task.test_cases) == benchmark.runs_answers and not benchmark.grading_error(row.task))
-                and (row.reward is None or (benchmark.runs_answers and "tests" not in row.extra))
+                and (row.reward is None or (benchmark.runs_answers and "tests" not in row.extra and _is_ours(row)))
                 for row in trajectories
             ]
             if any(wanted):
                 with benchmark.grader() as grader:
                     trajectories = grade_rows(trajectories, wanted, grader, None, progress)
     return [replace(one, row=row) for one, row in zip(rows, trajectories, strict=True)]
+
+
+def _is_ours(row: Trajectory) -> bool:
+    """Return whether a reward is one of our graders' or nobody says whose: that of a plugin stays as it is."""
+    return row.extra.get("grader", "strict") in ("strict", "official")
 
 
 def _pictured(

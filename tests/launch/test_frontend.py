@@ -85,7 +85,7 @@ def test_rewards_of_different_similarities_are_not_compared(in_process, files):
     run = functools.partial(in_process, evaluate_command.main, "--benchmark=frontend")
     output = f"--output={files / 'graded.jsonl'}"
     refused = run(f"--trajectories={files / 'mixed.jsonl'}", output).refuses()
-    assert "the rewards are of different similarities, CLIP cosine (x) (" in refused and "--regrade" in refused
+    assert "the rewards are of different graders, CLIP cosine (x) (" in refused and "--regrade" in refused
     refused = run(f"--trajectories={files / 'clip.jsonl'}", f"--baseline={files / 'before.jsonl'}").refuses()
     assert "and structural (not the paper's metric) (" in refused
     assert run(f"--trajectories={files / 'mixed.jsonl'}", "--regrade", output).status == 0

@@ -1,16 +1,19 @@
 """Plugins: every example is what a run plays, learns from and trains; what cannot be used is refused in a sentence."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from colbench_env.grading import Grader
 from colbench_env.tasks import read_rows
-from colbench_env.types import Ranked, Task, Trajectory
+from colbench_env.types import NO_ANSWER, Ranked, Task, Trajectory
 from launch import evaluate, rollout
+from launch.common.plugins import RewardGrader
+from launch.ranking.credit import load_credit
 from models.families import FAMILIES
-from sweet_jax.plugins import load_plugins
+from sweet_jax.plugins import Plugin, load_plugins
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "plugins"
 STAGES = ("tasks", "rollouts", "grading", "candidates", "ranking")
@@ -68,6 +71,16 @@ def test_a_run_plays_the_plugins_tasks_with_its_user_and_ranks_by_its_critic_and
     for row in read_rows(run / "ranking" / "ranked.jsonl", Ranked):
         candidates = row.candidates
         assert list(row.judge_result) == critic(candidates, candidates.additional_outputs)
+    assert (told["ranking"]["min_gap"], told["ranking"]["clip_scores"]) == (0.0, 0.0)
+    (run / "critic").mkdir()
+    row = graded[0]
+    values = load_credit(run)(row)  # the run's plugin comes with its critic
+    positions = [row.dialogue_history[: 2 * turn - 1] for turn in range(1, len(row.agent_turns) + 1)]
+    for value, messages, turn in zip(values, positions, row.agent_turns, strict=True):
+        assert (
+            value
+            == critic(replace(candidates, messages=messages, ground_truth=row.task.ground_truth), [turn.content])[0]
+        )
     ended = start(f"--run-dir={run}", f"--model={tiny_model}", *SMALL, "--stage=candidates")
     assert "is the run directory of another configuration" in ended.refuses()
 
@@ -93,6 +106,9 @@ def test_the_reward_of_the_example_is_less_for_many_lines():
     assert plugin.grade(task, task.ground_truth + "\n# and on" * 20) == pytest.approx(0.8)
     assert plugin.grade(task, "def f(x):\n    return 2") == 0.5
     assert plugin.grade(task, "") == 0.0
+    plugin = Plugin(reward=lambda task, answer: float(bool(answer)), name="any")
+    grades = RewardGrader(plugin).grade_many([(task, "x"), (task, NO_ANSWER)])
+    assert [(grade.reward, grade.success) for grade in grades] == [(1.0, True), (0.0, False)]
 
 
 @pytest.mark.slow
@@ -145,7 +161,14 @@ def test_flags_that_a_plugin_contradicts_are_refused(start, write, tmp_path):
     )
     other = write("plugin = Plugin(reward=lambda task, answer: 0)", "other.py").removeprefix("--plugin=")
     assert "both bring reward, expected one" in start(run, f"{rewards},{other}").refuses()
+    user = f"--plugin={EXAMPLES / 'my_user.py'}"
+    endpoint = ("--human=openai", "--human-model=x")
+    assert "--human=openai and " in start(run, user, *endpoint).refuses()
+    assert "--tasks=FILE is needed" in start(run, user, "--preset=paper-backend", "--model=x").refuses()
     tasks = f"--plugin={EXAMPLES / 'my_tasks.py'}"
+    paper = (user + "," + str(EXAMPLES / "my_tasks.py"), "--preset=paper-backend")
+    assert "--human-url=http://x" in start(run, *paper, "--model=x", "--human-url=http://x").refuses()
+    assert "x: no such model directory" in start(run, *paper, "--model=x").refuses()
     assert "which brings tasks: leave one of them out" in start(run, tasks, "--tasks=mine.jsonl").refuses()
     assert "there is no such module, expected FILE.py, a module or" in start(run, "--plugin=not.there").refuses()
     assert "no such file, expected a Python file" in start(run, "--plugin=not_there.py").refuses()

@@ -132,7 +132,9 @@ def ranking(run: Run) -> dict[str, Any]:
     turns = [Turn(place, tuple(ids)) for place, row in enumerate(found) for ids in row.extra["output_ids"]]
     played = [Turn(place, tuple(_played(run, row))) for place, row in enumerate(found)]
     score = make_scorer(run, run.directory.stage("ranking"))
-    scores, older = score(found, turns), score(found, played, name="older")
+    scores = score(found, turns)
+    keeps_older = run.config.critic.parameterisation != "plugin"  # which has no log-ratios to keep
+    older = score(found, played, name="older") if keeps_older else []
     write_rows(run.directory.stage("ranking") / "ranked.jsonl", attach_scores(found, scores, played, older))
     return {"positions": len(found), "scored": len({(turn.position, turn.ids) for turn in turns})}
 
