@@ -72,7 +72,7 @@ class ConvertConfig:
             raise BadInput("--model is needed for trl: the texts of pairs are written in the chat template of a model")
         if self.model is not None and not pairs:
             raise BadInput(f"--model={self.model}: is for trl alone, whose pairs are texts in a chat template")
-        if self.split and not re.fullmatch(r"\w[\w.-]*", self.split):
+        if self.split and not re.fullmatch(r"\w+(\.\w+)*", self.split):
             raise BadInput(f"--split={self.split}: expected the name of a split, such as train or test")
         if self.split and self.output.suffix and not self.file.is_dir():
             raise BadInput(f"--split={self.split}: neither {self.file} nor {self.output} is a directory of splits")

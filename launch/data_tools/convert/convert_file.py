@@ -39,7 +39,7 @@ def convert_file(config: ConvertConfig, console: Console) -> str:
     converter = Converter(config)
     target = _target(config)
     written = defective = 0
-    with _writer(target, new_folder=target.parent if target != config.output else None) as write:
+    with _writer(target, folder=config.output if target != config.output else None) as write:
         for record in read_records(config.file, config.split):
             try:
                 write(converter.convert(record), record.location)
@@ -121,26 +121,26 @@ def _target(config: ConvertConfig) -> Path:
         split = config.split or DEFAULT_SPLIT
         if split in parquet_files(output):
             raise BadInput(f"--output={output}: has a split {split!r} already; nothing is overwritten")
-        return output / f"{split}-00000-of-00001.parquet"
+        return output / "data" / f"{split}-00000-of-00001.parquet"  # where `datasets` takes any name for a split
     except OSError as problem:
         raise BadInput(f"--output={output}: cannot be written: {problem.strerror or problem}") from None
 
 
 @contextlib.contextmanager
-def _writer(target: Path, new_folder: Path | None) -> Iterator[Write]:
+def _writer(target: Path, folder: Path | None) -> Iterator[Write]:
     """Give a function that writes an object, of which a sentence names the location; the file is whole or not there."""
-    made = new_folder is not None and not new_folder.exists()
+    made = [] if folder is None else [one for one in (target.parent, folder) if not one.exists()]
     try:
-        if made:
-            target.parent.mkdir()
+        for one in reversed(made):
+            one.mkdir()
         with _parquet_lines(target) if target.suffix == ".parquet" else _json_lines(target) as write:
             yield write
     except OSError as problem:
         raise BadInput(f"{target}: cannot write the file: {problem.strerror or problem}") from problem
     finally:
-        if made:
-            with contextlib.suppress(OSError):  # with the file in it, it stays
-                target.parent.rmdir()
+        with contextlib.suppress(OSError):  # with the file in it, it stays
+            for one in made:
+                one.rmdir()
 
 
 @contextlib.contextmanager

@@ -70,7 +70,9 @@ def read_table(path: Path) -> Iterator[tuple[int, int, dict[str, Any] | BadInput
                 yield number, total, _row(fields, values, f"{path}:{number}")
     except OSError as problem:
         raise BadInput(f"{path}: cannot read the file: {problem.strerror or problem}") from None
-    except pa.ArrowException as problem:
+    except (pa.ArrowException, ValueError, OverflowError) as problem:  # Python has no value for one of Arrow's
+        if isinstance(problem, BadInput):
+            raise
         reason = str(problem).splitlines()[0]
         raise BadInput(f"{path}: cannot be read ({reason}), expected a Parquet file or Arrow's stream") from None
 

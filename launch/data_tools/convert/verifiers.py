@@ -42,7 +42,7 @@ def read(record: dict[str, Any], place: Place) -> dict[str, Any]:
     trace = read_object(traces[0], f"{location}: traces[0]")
     _check_finished(rest, f"{location}: the episode")
     _check_finished(trace, f"{location}: the trace")
-    info = trace["info"] = read_object(trace.get("info", {}), f"{location}: 'info'")
+    info = read_object(trace.get("info", {}), f"{location}: 'info'")
     beside = beside_of(info, f"{location}: 'info'")
     dialogue = read_messages(_take_messages(trace, location), CHAT, beside, location, "nodes")
     row = join_row(dialogue, NAME, location)
@@ -76,7 +76,9 @@ def write(row: dict[str, Any], place: Place) -> dict[str, Any]:
         if _reward(trace, location) != reward:
             trace["rewards"] = {} if reward is None else {"reward": {"score": reward, "weight": 1.0}}
         if dialogue.beside:
-            trace["info"][COLBENCH] = dialogue.beside
+            trace.setdefault("info", {})[COLBENCH] = dialogue.beside
+    except BadInput:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise BadInput(f"{location}: 'verifiers_extra' is not of an episode with one trace ({problem!r})") from None
     return record
