@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import platform
@@ -12,6 +13,7 @@ from launch.common import cli
 from launch.common.console import Console, peak_memory_gib
 from launch.common.distributed import join_processes
 from launch.common.settings import toy_of
+from launch.common.tracker_names import NO_TRACKER
 from launch.training.config import TrainConfig, settings_of
 from launch.training.presets import DEFAULT_PRESET, PRESETS
 
@@ -25,14 +27,14 @@ def main() -> None:
 
         config = settle_plugin(config)
         for number in range(1, config.iterations + 1):
-            _train(config.iteration(number))
+            _train(config.iteration(number), is_first=number == 1)
         if config.iterations > 1:
             from launch.training.report import print_iterations
 
             print_iterations([config.iteration(number + 1).run_dir for number in range(config.iterations)])
 
 
-def _train(config: TrainConfig) -> None:
+def _train(config: TrainConfig, is_first: bool = True) -> None:
     # jax and what imports it only now: `--help` and bad flags should answer at once.
     from launch.common.open_benchmark import open_benchmark
     from launch.common.run_dir import RunDir
@@ -54,7 +56,8 @@ def _train(config: TrainConfig) -> None:
         )
     config = settle_mesh(config, directory, stages)
     shape, toy = parse_mesh(config.mesh), toy_of(config.model, config.toy)
-    check_inputs(config, directory, stages)
+    # once hours are behind it, no tracker ends the command
+    check_inputs(config if is_first else dataclasses.replace(config, track=NO_TRACKER), directory, stages)
     devices = start_devices(shape)
     with (
         directory.open(settings_of(config)),
@@ -68,7 +71,7 @@ def _train(config: TrainConfig) -> None:
             toy,
             config.plugin,
         ) as benchmark,
-        open_trackers(config, directory, console) as trackers,
+        open_trackers(config, directory, console, may_miss=not is_first) as trackers,
     ):
         run = Run(config, directory, console, devices, shape, benchmark, trackers=trackers)
         remaining = [stage for stage in stages if directory.note(stage) is None]

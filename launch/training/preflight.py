@@ -36,14 +36,12 @@ def settle_plugin(config: TrainConfig) -> TrainConfig:
         config = replace(config, grader="plugin")
     kind, default = config.critic.parameterisation, usual.critic.parameterisation
     if takes_place(names, "--critic.parameterisation", kind, default, plugin.critic, "a critic"):
-        # The preset's gap and limit are in nats.
-        unscaled = {
-            name: 0.0
-            for name in ("min_gap", "clip_scores")
-            if getattr(config.ranking, name) == getattr(usual.ranking, name)
-        }
-        critic = replace(config.critic, parameterisation="plugin")
-        config = replace(config, critic=critic, ranking=replace(config.ranking, **unscaled))
+        critic, ranking = replace(config.critic, parameterisation="plugin"), config.ranking
+        if ranking.min_gap == usual.ranking.min_gap:  # in nats, as is the limit
+            ranking = replace(ranking, min_gap=0.0)
+        if ranking.clip_scores == usual.ranking.clip_scores:
+            ranking = replace(ranking, clip_scores=0.0)
+        config = replace(config, critic=critic, ranking=ranking)
     return config
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Example:
-    """A held-out task and what each policy made of it. number: its line in the files; kind: one of KINDS."""
+    """A held-out task and what each policy made of it. number: its line in the first file; kind: one of KINDS."""
 
     number: int
     kind: str
@@ -155,20 +156,32 @@ def entropy_plots(entropy: Mapping[str, Sequence[TurnEntropy]]) -> list[Plot]:
 
 
 def examples(dialogues: Mapping[str, Sequence[Trajectory]], metric_names: MetricNames) -> list[Example]:
-    """Choose held-out tasks to show: the first of each kind, then the first of the file."""
-    rows = list(zip(*dialogues.values(), strict=True))
+    """Choose held-out tasks that all policies have played: the first of each kind, then the first of the file."""
+    played = [by_task(rows) for rows in dialogues.values()]
+    tasks = {task: number for number, task in enumerate(played[0], start=1) if all(task in rows for rows in played)}
+    numbers, rows = list(tasks.values()), [[rows[task] for rows in played] for task in tasks]
     kinds = [_kind([trajectory.reward == 1.0 for trajectory in row]) for row in rows]
     firsts = [kinds.index(kind) for kind in KINDS if kind in kinds]
     chosen = [*firsts, *(index for index in range(len(rows)) if index not in firsts)][:NUM_EXAMPLES]
     return [
         Example(
-            index + 1,
+            numbers[index],
             kinds[index],
             rows[index][0].task,
             [Side(name, row, metric_names) for name, row in zip(dialogues, rows[index], strict=True)],
         )
         for index in chosen
     ]
+
+
+def by_task(rows: Iterable[Trajectory]) -> dict[tuple[str, int], Trajectory]:
+    """Key dialogues by their task's id and how often it came before: an episode that failed has no row."""
+    counts: Counter[str] = Counter()
+    keyed = {}
+    for row in rows:
+        keyed[row.task.task_id, counts[row.task.task_id]] = row
+        counts[row.task.task_id] += 1
+    return keyed
 
 
 def _kind(solved: Sequence[bool]) -> str:

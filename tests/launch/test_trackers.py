@@ -25,12 +25,18 @@ from launch.common.tracker_names import tracker_names
 from launch.reporting.plots import curve, standalone
 from launch.training.config import TrainConfig
 from launch.training.curves import lines_after
+from launch.training.report import write_report
 from launch.training.tracking import opening
 from launch.training.tracking.opening import check_trackers, run_name
-from launch.training.tracking.tracker import flat, result_numbers
+from launch.training.tracking.report import tracked_report
+from launch.training.tracking.stores import Store, store_of
+from launch.training.tracking.tracker import flat, result_numbers, without_secrets
 from launch.training.tracking.trackers import Trackers
+from launch.training.tracking.wandb_login import check_login
 from sweet_jax.data.chat import Chat
+from tests.launch.report_runs import make_run
 
+STORE = Store("p", "here")
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("wandb", "mlflow", "trackio")
 KILLED = """
@@ -52,13 +58,14 @@ cli.run(train.main)
 """
 REFUSED = """
 import os
+from types import SimpleNamespace
 from colbench_env.types import BadInput
 from launch.training.config import TrainConfig
 from launch.training.tracking.opening import _open, check_trackers
 
 def mlflow_at(uri):
     os.environ["MLFLOW_TRACKING_URI"] = uri
-    _open("mlflow", TrainConfig(), None)
+    _open("mlflow", TrainConfig(), SimpleNamespace(known_id=lambda name, store: None))
 
 os.mkdir("folder")
 works = lambda: check_trackers("wandb"), lambda: mlflow_at("http://127.0.0.1:9"), lambda: mlflow_at("sqlite:///folder")
@@ -233,7 +240,7 @@ def opened(tmp_path):
     add_lines(directory, 1, 2)
     warnings = []
     trackers = Trackers(directory, silent(warnings))
-    trackers.add("wandb", "p", tracker)
+    trackers.add("wandb", STORE, tracker)
     return directory, trackers, tracker, warnings
 
 
@@ -292,16 +299,15 @@ def test_a_report_counts_as_sent_when_the_tracker_has_been_closed(opened, monkey
         return json.loads((directory.path / "trackers.json").read_text())["wandb"]
 
     trackers.send_report()
-    assert (tracker.reports, known()) == (1, {"project": "p", "id": "r1", "report": ""})
+    assert (tracker.reports, known()) == (1, {"project": "p", "place": "here", "id": "r1", "report": ""})
     trackers.close(failed=False)
     assert (known()["report"], tracker.closed) == (sha256(b"{}").hexdigest(), [False])
     again = Trackers(directory, silent([]))
-    assert (again.known_id("wandb", "p"), again.known_id("wandb", "other"), again.known_id("mlflow", "p")) == (
-        "r1",
-        None,
-        None,
-    )
-    again.add("wandb", "p", tracker)
+    elsewhere = Store("other", "here"), Store("p", "there")
+    assert again.known_id("wandb", STORE) == "r1"
+    assert [again.known_id("wandb", store) for store in elsewhere] == [None, None]
+    assert again.known_id("mlflow", STORE) is None
+    again.add("wandb", STORE, tracker)
     again.send_report()
     assert tracker.reports == 1
     (directory.path / "report.json").write_text('{"newer": 1}')
@@ -353,6 +359,67 @@ def test_an_error_of_a_tracker_that_cannot_be_opened_is_one_sentence(tmp_path, m
         with opening.open_trackers(TrainConfig(track="trackio"), RunDir(tmp_path), silent([])):
             pass
     check_trackers("none")
+    warnings = []
+    monkeypatch.setattr(opening, "check_tracker", lambda name: None)
+    with opening.open_trackers(TrainConfig(track="trackio"), RunDir(tmp_path), silent(warnings), may_miss=True):
+        pass  # a later iteration
+    assert [text.partition(";")[0] for text in warnings] == ["--track=trackio: the run cannot be opened there: no"]
+
+
+def test_settings_that_wandb_refuses_are_one_sentence(monkeypatch):
+    def setup():
+        raise ValueError("1 validation error for Settings\nmode\n  Input should be 'online'")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(setup=setup))
+    with pytest.raises(BadInput, match=r"failed: 1 validation error for Settings mode Input should be 'online'; wandb"):
+        check_login()
+
+
+def test_a_run_is_kept_by_project_and_place_without_secrets(monkeypatch):
+    for name in ("TRACKIO_SPACE_ID", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TRACKIO_SERVER_URL", "https://me:secret@host:7/a?write_token=SECRET")
+    assert store_of("trackio", "p") == Store("p", "https://host:7/a")
+    settings = SimpleNamespace(mode="online", base_url="https://me:secret@host", entity=None, wandb_dir="/w")
+    wandb = SimpleNamespace(setup=lambda: SimpleNamespace(settings=settings))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    found = {}
+    for settings.mode in ("online", "offline", "disabled"):
+        found[settings.mode] = store_of("wandb", "p").place
+    assert found == {"online": "https://host/", "offline": "/w", "disabled": "kept nowhere"}
+    monkeypatch.setenv("WANDB_PROJECT", "own")
+    assert [store_of("wandb", project).project for project in ("sweet-jax", "p")] == ["own", "p"]
+    assert without_secrets("sqlite:////a/b.db") == "sqlite:////a/b.db"
+    assert without_secrets("Is it issue #3? url: /api?token=x (gone)") == "Is it issue #3? url: /api (gone)"
+
+
+@pytest.mark.parametrize(("known", "kind"), [(None, "NoneType"), ("r1", "str")])
+def test_a_record_that_is_no_object_is_bad_input(tmp_path, known, kind):
+    (tmp_path / "trackers.json").write_text(json.dumps({"wandb": known}))
+    with pytest.raises(BadInput, match=rf"trackers\.json: 'wandb': expected an object, found {kind}$"):
+        Trackers(RunDir(tmp_path), silent([])).known_id("wandb", STORE)
+
+
+def test_a_run_that_cannot_be_written_down_is_closed(opened, monkeypatch):
+    _, trackers, _, _ = opened
+    tracker = Recorder("r2")
+    monkeypatch.setattr(trackers, "_write", lambda name, known: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trackers.add("wandb", STORE, tracker)
+    trackers.close(failed=True)
+    assert tracker.closed == [True]
+
+
+def test_dialogues_are_paired_by_task_where_an_episode_has_failed(tmp_path):
+    run = make_run(tmp_path / "run")
+    path = run.directory.evaluation_file("start")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))  # task 1 has no row
+    write_report(run, 1.0)
+    rows = tracked_report(run.directory).dialogues
+    tasks = {}
+    for number, _, _, _, dialogue in rows:
+        tasks.setdefault(number, set()).add(dialogue.partition(":")[2].split(":")[0])
+    assert (len(rows), len(tasks)) == (39, 20) and all(len(found) == 1 for found in tasks.values())
 
 
 def test_a_plot_is_a_picture_of_its_own():

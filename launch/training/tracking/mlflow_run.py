@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launch.common.files import check_writable
-from launch.training.tracking.tracker import IN_EVERY_LINE, RunToTrack, TrackedReport, flat, project_of
+from launch.training.tracking.tracker import IN_EVERY_LINE, RunToTrack, TrackedReport, flat, without_secrets
 
 SQLITE = "sqlite:///"
 MOST_PARAMS = 100  # that a server takes at once
@@ -28,8 +29,13 @@ class MlflowRun:
             check_writable(database)  # mlflow tries it for two minutes
         self._entities, self._client = mlflow.entities, mlflow.MlflowClient()
         self.id: str = wanted.id if wanted.id and self._exists(wanted.id) else self._new_run(wanted)
-        self._client.update_run(self.id, status="RUNNING")
-        self._log_settings(wanted.settings)
+        try:
+            self._client.update_run(self.id, status="RUNNING")
+            self._log_settings(wanted.settings)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.close(failed=True)
+            raise
 
     def _exists(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
@@ -43,9 +49,8 @@ class MlflowRun:
         return True
 
     def _new_run(self, wanted: RunToTrack) -> str:
-        name = project_of(wanted, "MLFLOW_EXPERIMENT_NAME")
-        experiment = self._client.get_experiment_by_name(name)
-        number = self._client.create_experiment(name) if experiment is None else experiment.experiment_id
+        experiment = self._client.get_experiment_by_name(wanted.project)
+        number = self._client.create_experiment(wanted.project) if experiment is None else experiment.experiment_id
         run_id: str = self._client.create_run(number, run_name=wanted.name).info.run_id
         return run_id
 
@@ -58,7 +63,7 @@ class MlflowRun:
     @property
     def place(self) -> str:
         """Where a person finds the run."""
-        return str(self._client.tracking_uri)
+        return without_secrets(self._client.tracking_uri)
 
     def last_step(self, stage: str) -> int:
         """Return the last step that the store has."""

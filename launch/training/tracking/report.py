@@ -10,7 +10,7 @@ from launch.reporting.plots import standalone
 from launch.reporting.result_plots import turn_plots
 from launch.reporting.result_tables import Results
 from launch.training.entropy import TurnEntropy
-from launch.training.report_page import entropy_plots, stage_curves
+from launch.training.report_page import by_task, entropy_plots, stage_curves
 from launch.training.tracking.tracker import TrackedReport
 
 FILES = ("report.html", "report.json", "config.json", "log.txt")
@@ -31,15 +31,17 @@ def tracked_report(directory: RunDir) -> TrackedReport:
     }
     drawn = [*turn_plots(results), *entropy_plots(entropy)]
     plots |= {name: plot.svg for name, plot in zip(RESULT_PLOTS, drawn, strict=False)}
-    played = {name: read_rows(directory.evaluation_file(name), Trajectory)[:NUM_TASKS] for name in results.policies}
+    played = {name: by_task(read_rows(directory.evaluation_file(name), Trajectory)) for name in results.policies}
+    tasks = list(dict.fromkeys(task for rows in played.values() for task in rows))[:NUM_TASKS]
     return TrackedReport(
         files=[path for name in FILES if (path := directory.path / name).exists()],
         plots={name: standalone(svg) for name, svg in plots.items()},
         columns=COLUMNS,
         dialogues=[
-            [number, name, row.reward, len(row.agent_turns), dialogue_text(row)]
-            for number, rows in enumerate(zip(*played.values(), strict=True), start=1)
-            for name, row in zip(played, rows, strict=True)
+            [number, name, shown.reward, len(shown.agent_turns), dialogue_text(shown)]
+            for number, task in enumerate(tasks, start=1)
+            for name, rows in played.items()
+            if (shown := rows.get(task))
         ],
     )
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-from launch.common.tracker_names import DEFAULT_PROJECT
 
 TRAINED = ("start", "critic", "policy")
 """The stages that have metrics."""
@@ -45,7 +43,7 @@ class Tracker(Protocol):
 
     @property
     def place(self) -> str:
-        """Where a person finds the run."""
+        """Where a person finds the run, without secrets."""
         ...
 
     def last_step(self, stage: str) -> int:
@@ -67,11 +65,6 @@ class Tracker(Protocol):
     def close(self, failed: bool) -> None:
         """Send what is left and end the run, until it is opened again."""
         ...
-
-
-def project_of(wanted: RunToTrack, variable: str) -> str:
-    """Return the project that the tracker's own environment variable names, unless --track-project does."""
-    return os.environ.get(variable) or DEFAULT_PROJECT if wanted.project == DEFAULT_PROJECT else wanted.project
 
 
 def flat(block: Mapping[str, Any], separator: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -96,5 +89,14 @@ def result_numbers(note: Mapping[str, Any]) -> dict[str, float]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, cut where it is long, or its kind."""
-    return textwrap.shorten(str(error).strip().partition("\n")[0], 300, placeholder=" ...") or type(error).__name__
+    """Return the first line of what an error says, without secrets and cut where it is long, or its kind."""
+    said = without_secrets(str(error).strip().partition("\n")[0])
+    return textwrap.shorten(said, 300, placeholder=" ...") or type(error).__name__
+
+
+def without_secrets(text: str) -> str:
+    """Leave scheme, host and path of the addresses in a text.
+
+    In: "no answer from https://me:secret@host/api?token=1"   Out: "no answer from https://host/api"
+    """
+    return re.sub(r"(?<=\S)[?#][^\s'\")]+", "", re.sub(r"(?<=://)[^\s/]*@", "", text))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import asdict
 
 from launch.common.console import Console
-from launch.common.files import read_object, write_json
+from launch.common.files import read_object
 from launch.common.run_dir import RunDir
 from launch.training.config import STAGES
 from launch.training.curves import lines_after
+from launch.training.tracking.stores import Store, read_known, write_known
 from launch.training.tracking.tracker import TRAINED, Tracker, first_line, result_numbers
-
-FILE = "trackers.json"
-"""In the run directory: tracker -> project, id of the run in it, and the hash of the report.json that it has."""
 
 
 class Trackers:
@@ -32,16 +31,16 @@ class Trackers:
         self._last: dict[tuple[str, str], int] = {}
         self._reported: dict[str, str] = {}
 
-    def known_id(self, name: str, project: str) -> str | None:
-        """Return the id that the run has in a project of the tracker, None where it is new there."""
+    def known_id(self, name: str, store: Store) -> str | None:
+        """Return the id that the run has in a store of the tracker, None where it is new there. Raises BadInput."""
         known = self._known(name)
-        return known.get("id") if known.get("project") == project else None
+        return known.get("id") if known.items() >= asdict(store).items() else None
 
-    def add(self, name: str, project: str, tracker: Tracker) -> None:
+    def add(self, name: str, store: Store, tracker: Tracker) -> None:
         """Take an open tracker and send what it has not got."""
-        if tracker.id != self.known_id(name, project):
-            self._write(name, {"project": project, "id": tracker.id, "report": ""})
         self._open[name] = tracker
+        if tracker.id != self.known_id(name, store):
+            self._write(name, asdict(store) | {"id": tracker.id, "report": ""})
         self._console.say(f"tracker {name}: run {tracker.id}, {tracker.place}")
         self._attempt(name, self._catch_up)
 
@@ -113,7 +112,7 @@ class Trackers:
             self._open[name].log_result(stage, numbers)
 
     def _known(self, name: str) -> dict[str, str]:
-        return dict(read_object(self._directory.path / FILE).get(name, {}))
+        return read_known(self._directory.path, name)
 
     def _write(self, name: str, known: dict[str, str]) -> None:
-        write_json(self._directory.path / FILE, read_object(self._directory.path / FILE) | {name: known})
+        write_known(self._directory.path, name, known)

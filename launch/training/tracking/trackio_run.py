@@ -6,13 +6,13 @@ import contextlib
 import functools
 import io
 import json
-import os
 import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
 
-from launch.training.tracking.tracker import IN_EVERY_LINE, RunToTrack, TrackedReport
+from launch.training.tracking.stores import trackio_server
+from launch.training.tracking.tracker import IN_EVERY_LINE, RunToTrack, TrackedReport, without_secrets
 
 LAST_ROWS = """
 WITH rows AS (SELECT step, CAST(metrics AS TEXT) AS metrics FROM metrics WHERE run_name = '{name}')
@@ -37,17 +37,14 @@ class TrackioRun:
     @property
     def place(self) -> str:
         """Where a person finds the run."""
-        return self._remote() or f"trackio show --project {self._project}"
-
-    def _remote(self) -> str:
-        return os.environ.get("TRACKIO_SPACE_ID") or os.environ.get("TRACKIO_SERVER_URL") or ""
+        return without_secrets(trackio_server()) or f"trackio show --project {self._project}"
 
     @functools.cached_property
     def _earlier(self) -> dict[str, int]:
         """The last step of every metric that earlier starts have logged. RuntimeError where trackio cannot say."""
         if self._is_new:
             return {}
-        where = ["--space", self._remote()] if self._remote() else []
+        where = ["--space", trackio_server()] if trackio_server() else []
         name = self.id.replace("'", "''")
         asked = ["query", "project", "--json", "--project", self._project, "--sql", LAST_ROWS.format(name=name)]
         command = [sys.executable, "-m", "trackio.cli", *where, *asked]

@@ -4,48 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from colbench_env.types import BadInput
-from launch.training.tracking.tracker import TRAINED, RunToTrack, TrackedReport, first_line, project_of
-
-OFFLINE = ("offline", "dryrun", "disabled")
-DEFAULTS = {
-    "WANDB_CONSOLE": "off",  # the run has its own log.txt
-    "WANDB_QUIET": "true",
-    "WANDB_FINISH_TIMEOUT": "300",  # seconds to wait for a network that is gone; all is on the disk as well
-}
-
-
-def load_wandb() -> ModuleType:
-    """Import the package; what the environment does not say is as in DEFAULTS."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    import wandb
-
-    module: ModuleType = wandb
-    return module
-
-
-def check_login() -> None:
-    """Raise BadInput unless runs stay on this machine or the server takes the user's key."""
-    wandb = load_wandb()
-    if wandb.setup().settings.mode in OFFLINE:
-        return
-    advice = "wandb login, WANDB_API_KEY or WANDB_MODE=offline helps"
-    try:
-        known = wandb.login(prompt=False, verify=True)
-    except Exception as error:  # of its network, its server or its settings
-        raise BadInput(f"--track=wandb: the login failed: {first_line(error)}; {advice}") from error
-    if not known:
-        raise BadInput(f"--track=wandb: nobody is logged in: {advice}")
+from launch.training.tracking.tracker import TRAINED, RunToTrack, TrackedReport, without_secrets
+from launch.training.tracking.wandb_login import load_wandb
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -66,7 +33,7 @@ class WandbRun:
     def __init__(self, wanted: RunToTrack):
         self._wandb = load_wandb()
         self._run = self._wandb.init(
-            project=project_of(wanted, "WANDB_PROJECT"),
+            project=wanted.project,
             name=wanted.name,
             id=wanted.id or secrets.token_hex(4),
             resume="allow",
@@ -80,7 +47,9 @@ class WandbRun:
     @property
     def place(self) -> str:
         """Where a person finds the run."""
-        return str(Path(self._run.dir).parent) if self._run.offline else self._run.url or "kept nowhere"
+        if self._run.offline:
+            return str(Path(self._run.dir).parent)
+        return without_secrets(self._run.url or "kept nowhere")
 
     @functools.cached_property
     def _earlier(self) -> Mapping[str, int]:
