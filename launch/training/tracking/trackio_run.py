@@ -50,7 +50,7 @@ class TrackioRun:
         command = [sys.executable, "-m", "trackio.cli", *where, *asked]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode and "not found" not in done.stderr:  # the project, where TRACKIO_DIR names another place
-            raise RuntimeError(done.stderr.strip())
+            raise RuntimeError((done.stderr.strip().splitlines() or ["trackio query has failed"])[-1])
         rows = [] if done.returncode else json.loads(done.stdout)["rows"]
         return {metric: row["step"] for row in rows for metric in json.loads(row["metrics"])}
 
