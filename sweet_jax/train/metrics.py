@@ -125,8 +125,7 @@ class CollapseWatch:
     largest_log_ratio: float = 3.0
     lowest_fall: float = 0.5
     _reported: set[str] = field(default_factory=set)
-    _first_length: float | None = None
-    _first_turns: float | None = None
+    _first_lengths: dict[str, float] = field(default_factory=dict)
     _first_chosen: float | None = None
     _perfect: int = 0
 
@@ -167,25 +166,17 @@ class CollapseWatch:
 
     def replies(self, mean_tokens: float) -> list[str]:
         """Check the mean reply length of sampled dialogues, in tokens; the first call sets the one to compare with."""
-        if self._first_length is None:
-            self._first_length = mean_tokens
-        if mean_tokens < self.shortest_share * self._first_length:
-            return self._once(
-                "length",
-                f"replies shrank from {self._first_length:.1f} to {mean_tokens:.1f} tokens: the policy collapses",
-            )
-        return []
+        return self._length("replies", mean_tokens, "tokens")
 
     def turns(self, mean_turns: float) -> list[str]:
         """Check the mean number of agent turns of a policy's dialogues; the first call sets the one to compare with."""
-        if self._first_turns is None:
-            self._first_turns = mean_turns
-        if mean_turns < self.shortest_share * self._first_turns:
-            return self._once(
-                "turns",
-                f"dialogues shrank from {self._first_turns:.1f} to {mean_turns:.1f} agent turns: the policy collapses",
-            )
-        return []
+        return self._length("dialogues", mean_turns, "agent turns")
+
+    def _length(self, what: str, mean: float, unit: str) -> list[str]:
+        first = self._first_lengths.setdefault(what, mean)
+        if mean >= self.shortest_share * first:
+            return []
+        return self._once(what, f"{what} shrank from {first:.1f} to {mean:.1f} {unit}: the policy collapses")
 
     def rows(self, total: int, without_action_tokens: int = 0, truncated: int = 0) -> list[str]:
         """Check the rows of a stage: how many of `total` have no action token, and how many were truncated."""
