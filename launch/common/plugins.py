@@ -12,7 +12,7 @@ from colbench_env.humans import UserSimulator
 from colbench_env.types import NO_ANSWER, BadInput, Task, Trajectory
 from launch.common.benchmarks import Benchmark
 from launch.common.simulator import Simulator
-from launch.reporting.metric_names import MetricNames
+from launch.reporting.metric_names import METRIC_NAMES, MetricNames
 from sweet_jax.pairs import IndexPair, best_sample, score_pairs
 from sweet_jax.plugins import Plugin, load_plugins
 
@@ -109,7 +109,8 @@ class PluggedBenchmark(Benchmark):
 
     @property
     def metric_names(self) -> MetricNames:  # type: ignore[override]
-        return self._benchmark.metric_names
+        own = self._benchmark.metric_names
+        return replace(METRIC_NAMES["plugin"], benchmark=own.benchmark) if self._plugin.reward else own
 
     @property
     def runs_answers(self) -> bool:  # type: ignore[override]

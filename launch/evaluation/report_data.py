@@ -156,7 +156,7 @@ def collect(
     chances = [audit.chances[task] for task in dict.fromkeys(ids) if not math.isnan(audit.chances.get(task, math.nan))]
     return Evaluation(
         rows=len(rows),
-        results=Results(policies, compare(baseline, rows) if baseline else None, benchmark.metric_names.benchmark),
+        results=Results(policies, compare(baseline, rows) if baseline else None, benchmark.metric_names),
         parts=tuple(parts),
         best_of=best_of(rows),
         chance=_chance(chances) if chances else None,

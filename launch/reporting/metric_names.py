@@ -15,10 +15,12 @@ from colbench_env.types import BenchmarkName
 class MetricNames:
     """How a benchmark calls its figures.
 
-    reward: the mean reward; unit: what is written after a hundred times its value. success: the answers with a reward
-    of 1. headline: which of the two comes first in a sentence. verdicts: what is counted by verdict.
+    name: its key in METRIC_NAMES. benchmark: whose rules and scale of rewards hold. reward: the mean reward; unit: what
+    is written after a hundred times its value. success: the answers with a reward of 1. headline: which of the two is
+    first in a sentence. verdicts: what is counted by verdict.
     """
 
+    name: str
     benchmark: BenchmarkName
     reward: str
     unit: str
@@ -37,12 +39,15 @@ class MetricNames:
         return " %" if self.headline == "success" else self.unit
 
 
-METRIC_NAMES: Mapping[str, MetricNames] = {
-    "backend": MetricNames("backend", "tests passed", " %", "success", "success", "Verdicts on single tests"),
-    "frontend": MetricNames(
-        "frontend", "similarity x 100", "", "same as the reference", "reward", "How pages were shown"
+_ALL = (
+    MetricNames("backend", "backend", "tests passed", " %", "success", "success", "Verdicts on single tests"),
+    MetricNames(
+        "frontend", "frontend", "similarity x 100", "", "same as the reference", "reward", "How pages were shown"
     ),
-}
+    MetricNames("plugin", "backend", "reward x 100", "", "of reward 1", "reward", "Verdicts on single tests"),
+)
+METRIC_NAMES: Mapping[str, MetricNames] = {names.name: names for names in _ALL}
+"""Of the two benchmarks, and of tasks of either with the reward of a plugin."""
 
 
 def percent(value: float, unit: str = " %") -> str:

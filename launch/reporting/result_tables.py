@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from colbench_env.endings import OUT_OF_TURNS
@@ -17,22 +17,22 @@ class Results:
     """How one policy did, or two on the same tasks.
 
     policies: of a run "start" and, except after zero-shot, "trained". difference: the second minus the first, None
-    where there is one only. benchmark: what the rewards are of.
+    where there is one only. metric_names: how the figures are called.
     """
 
     policies: Mapping[str, Summary]
     difference: Difference | None
-    benchmark: BenchmarkName = "backend"
+    metric_names: MetricNames = METRIC_NAMES["backend"]
 
     @property
-    def metric_names(self) -> MetricNames:
-        """How the figures are called."""
-        return METRIC_NAMES[self.benchmark]
+    def benchmark(self) -> BenchmarkName:
+        """What the tasks are of."""
+        return self.metric_names.benchmark
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as a JSON object, with whether the intervals of the two policies overlap."""
         policies = {name: summary.to_json() for name, summary in self.policies.items()}
-        row: dict[str, Any] = {"benchmark": self.benchmark, "policies": policies}
+        row: dict[str, Any] = {"benchmark": self.benchmark, "rewards": self.metric_names.name, "policies": policies}
         if self.difference is None:
             return row | {"difference": None, "intervals_overlap": None}
         first, second = self.policies.values()
@@ -47,7 +47,8 @@ class Results:
         """Read the results that `to_json` wrote."""
         difference = None if row["difference"] is None else Difference.from_json(row["difference"])
         policies = {name: Summary.from_json(summary) for name, summary in row["policies"].items()}
-        return cls(policies, difference, row["benchmark"])
+        names = METRIC_NAMES[row.get("rewards", row["benchmark"])]
+        return cls(policies, difference, replace(names, benchmark=row["benchmark"]))
 
 
 @dataclass(frozen=True)

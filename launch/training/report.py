@@ -92,7 +92,7 @@ def _collect(run: Run, dialogues: Mapping[str, Sequence[Trajectory]], seconds: f
     difference = compare(dialogues["start"], dialogues["trained"]) if "trained" in dialogues else None
     return Report(
         results=Results(
-            {name: summarise(played) for name, played in dialogues.items()}, difference, run.config.benchmark
+            {name: summarise(played) for name, played in dialogues.items()}, difference, run.benchmark.metric_names
         ),
         command=command_line(run.config),
         next_commands=next_commands(run.config),

@@ -40,6 +40,7 @@ def _sentence(stage: str, note: Note, config: TrainConfig) -> str:
             return f"{n['trajectories']} dialogues were {'taken' if source else 'played by the start policy'}{source}."
         case "grading" if "success" in note:
             passed = "passed all tests" if config.benchmark == "backend" else "looked exactly like the reference"
+            passed = "have a reward of 1" if config.grader == "plugin" else passed
             return f"{percent(note['success'])} of their answers {passed}."
         case "pairs" if "pairs" in n:
             return f"They gave {n['pairs']} pairs of a better and a worse dialogue{source}."

@@ -127,6 +127,8 @@ def test_rollout_and_evaluate_take_plugins_too(in_process, tiny_model, tmp_path)
     ended = in_process(evaluate.main, f"--trajectories={played}", plugin, f"--output={graded}")
     assert ended.status == 0, ended.stderr
     assert [row.reward for row in read_rows(graded, Trajectory)] == [0.0, 0.0]
+    assert "Reward x 100 0.0 [0.0, 0.0], 0.0 % [0.0, 0.0] of reward 1" in ended.stdout
+    assert "tests passed" not in ended.stdout.split("Beside the paper")[0]
 
 
 @pytest.mark.parametrize(
