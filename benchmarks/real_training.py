@@ -126,7 +126,12 @@ def do(step: str, told: argparse.Namespace) -> None:
         write_rows(work / "train.jsonl", training[-told.train :])
         rollout(taught, work / "train.jsonl", work / "dialogues.jsonl", told.samples, 1)
     elif step in METHODS:
-        train(work / step, taught, work / "dialogues.graded.jsonl", step, work, *limit)
+        try:
+            train(work / step, taught, work / "dialogues.graded.jsonl", step, work, *limit)
+        except SystemExit as ended:
+            if ended.code != 2:
+                raise
+            print(f"{step} is left out: these dialogues are not enough for it, see above", flush=True)
     else:
         write_rows(work / "held_out.jsonl", held_out)
         policies = {"zero-shot": told.model, "taught": taught}
