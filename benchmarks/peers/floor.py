@@ -52,6 +52,7 @@ def work(config: LlamaConfig) -> Mapping[str, tuple[float, Steps]]:
     """Return each piece of work of `sampling`, `trees` and `training`: FLOPs of products of many tokens, and steps."""
     weights = 2.0 * layer_weights(config)
     prompts = np.linspace(64, 512, 32).astype(int)
+    drawn, nothing = Steps(8 * 32, 1, 200 + 72 * 6), Steps(0, 0, 0)
 
     def forward(tokens: int, logits: int) -> float:
         return weights * tokens + logit_flops(config, logits)
@@ -65,15 +66,16 @@ def work(config: LlamaConfig) -> Mapping[str, tuple[float, Steps]]:
     return {
         "dialogues": (forward(int(prompts.sum()), 32), Steps(64, 32, int(prompts.mean()) + 32)),
         "candidates": (forward(1000, 1), Steps(64, 16, 1000 + 32)),
-        "turns": (forward(8 * 40, 8), Steps(8 * 32, 1, 200 + 72 * 6)),
+        "turns": (forward(8 * 40, 8), drawn),
+        "turns again": (forward(sum(200 + 72 * turn for turn in range(2, 10)), 8), drawn),
         "64 rows": (forward(64 * 16, 64), Steps(64, 64, 16 + 32)),
         "16 rows": (forward(64 * 16, 64), Steps(4 * 64, 16, 16 + 32)),
-        "score": (forward(1000 + 8 * 16 * 64, 8 * 16 * 64), Steps(0, 0, 0)),
-        "policy": (update(1000 + 8 * 16 * 64, 8 * 16 * 64, True), Steps(0, 0, 0)),
-        "pairs_512": (pairs(512, True), Steps(0, 0, 0)),
-        "known_512": (pairs(512, False), Steps(0, 0, 0)),
-        "pairs_2048": (pairs(2048, True), Steps(0, 0, 0)),
-        "nll": (update(2 * 512, 2 * 512, False), Steps(0, 0, 0)),
+        "score": (forward(1000 + 8 * 16 * 64, 8 * 16 * 64), nothing),
+        "policy": (update(1000 + 8 * 16 * 64, 8 * 16 * 64, True), nothing),
+        "pairs_512": (pairs(512, True), nothing),
+        "known_512": (pairs(512, False), nothing),
+        "pairs_2048": (pairs(2048, True), nothing),
+        "nll": (update(2 * 512, 2 * 512, False), nothing),
     }
 
 

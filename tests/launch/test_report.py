@@ -14,7 +14,8 @@ from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import NO_ANSWER, BadInput, Message, Trajectory
 from launch.common import cli
 from launch.common.files import write_json
-from launch.reporting.metric_names import duration, points, share
+from launch.reporting.metric_names import METRIC_NAMES, duration, points, share
+from launch.reporting.result_tables import Results, result_rows
 from launch.training.command_line import command_line, next_commands
 from launch.training.config import TrainConfig
 from launch.training.presets import DEFAULT_PRESET, PRESETS
@@ -69,6 +70,20 @@ def test_the_report_says_how_the_run_was_made(run):
     assert (found["devices"], found["mesh"]) == ("1 of 1 cpu devices (cpu)", "1x1")
     assert found["max_turns"] == 10
     assert "at most 10 agent turns" in (run.directory.path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark", ["backend", "frontend"])
+def test_results_of_a_plugins_reward_keep_its_names_and_the_benchmark(benchmark, run):
+    write_report(run, 123.45)
+    row = read_json(run)
+    known = Results.from_json(row)
+    names = dataclasses.replace(METRIC_NAMES["plugin"], benchmark=benchmark)
+    again = Results.from_json(dataclasses.replace(known, metric_names=names).to_json())
+    assert (again.metric_names, again.benchmark) == (names, benchmark)
+    assert [line.name for line in result_rows(again)][:2] == ["reward x 100", "of reward 1"]
+    del row["rewards"]  # as written before there were plugins
+    assert Results.from_json(row) == known
 
 
 @pytest.mark.slow
