@@ -60,9 +60,10 @@ STAGES = {
 }  # fmt: skip
 STEPS = ("experts", "taught", "dialogues", *METHODS, "played")
 TRAINED = (
-    "--preset=tiny", "--human=rules", f"--agent-prompt={SYSTEM}", f"--rollouts.max-turns={TURNS}",
-    "--rollouts.max-new-tokens=256", "--rollouts.rows=16", "--evaluation.num-tasks=4", "--lora.rank=16",
-    "--training.batch-size=4", "--training.max-length=2048", "--training.save-every=10", "--training.log-every=5",
+    "--preset=tiny", "--mesh=1x1", "--human=rules", f"--agent-prompt={SYSTEM}", f"--rollouts.max-turns={TURNS}",
+    "--rollouts.max-new-tokens=256", "--rollouts.rows=64", "--compute-dtype=bfloat16",
+    "--evaluation.num-tasks=4", "--lora.rank=16", "--training.batch-size=4", "--training.max-length=2048",
+    "--training.max-steps=0", "--training.length-window=8", "--training.save-every=10", "--training.log-every=5",
     "--policy.select=last",
 )  # fmt: skip
 OF_METHOD = {
@@ -70,9 +71,11 @@ OF_METHOD = {
     "mtdpo": ("--policy.learning-rate=2e-5", "--policy.epochs=1"),
     "sweet": (
         "--critic.learning-rate=5e-5", "--critic.epochs=1", "--critic.nll-coef=0", "--ranking.candidates=8",
+        "--ranking.data-fraction=0.2", "--ranking.num-pairs=1",
         "--ranking.reference-context=public", "--policy.learning-rate=2e-5", "--policy.epochs=1",
     ),
 }  # fmt: skip
+TAUGHT_RATE = "--policy.learning-rate=3e-4"
 PLAYED = (
     "--human=rules", f"--agent-prompt={SYSTEM}", f"--max-turns={TURNS}", "--max-new-tokens=256", "--temperature=0.7",
     "--top-p=0.9", "--compute-dtype=bfloat16", "--rows=64", "--in-flight=128", "--max-length=3072",
@@ -121,7 +124,7 @@ def do(step: str, told: argparse.Namespace) -> None:
     if step == "experts":
         write_rows(work / "experts.jsonl", [row for task in training[: told.experts] if (row := expert(task))])
     elif step == "taught":
-        train(work / "taught", told.model, work / "experts.jsonl", "rft", work, *limit)
+        train(work / "taught", told.model, work / "experts.jsonl", "rft", work, TAUGHT_RATE, *limit)
     elif step == "dialogues":
         write_rows(work / "train.jsonl", training[-told.train :])
         rollout(taught, work / "train.jsonl", work / "dialogues.jsonl", told.samples, 1)

@@ -18,9 +18,8 @@ from jaxtyping import Array, Float
 
 from models.config import LlamaConfig
 from models.parameters import Params, ParamSpec, flatten, nest, param_shapes, param_shardings, parameter_table
+from models.products import multiply_cached
 from models.sharding import INFERENCE_RULES, constrain, head_axis, is_cpu_bfloat16, weight_spec
-
-FEW_ROWS = 64  # of a product, up to which a CPU is faster with the weights as its first factor
 
 
 def inference_table(config: LlamaConfig, mesh: Mesh, dtype: DTypeLike = jnp.float32) -> Mapping[str, ParamSpec]:
@@ -109,25 +108,13 @@ def inference_params(params: Mapping[str, Any], config: LlamaConfig, mesh: Mesh,
     return jax.jit(lay_out, out_shardings=inference_shardings(config, mesh, dtype))(moved)
 
 
-def multiply(x_mi: Float[Array, "M I"], weight: Float[Array, "..."], mesh: Mesh) -> Float[Array, "M O"]:
-    """x W^T, in float32 sums, in the dtype of `x`. weight: as it lies, [O, I] or [I, O]."""
-    weight = weight.astype(x_mi.dtype)
-    if is_cpu_bfloat16(mesh, x_mi.dtype):
-        return jnp.matmul(x_mi, weight, preferred_element_type=jnp.float32).astype(x_mi.dtype)
-    if mesh.devices.flat[0].platform != "cpu" or x_mi.shape[0] > FEW_ROWS:
-        return x_mi @ weight.T
-    # Without the barriers XLA turns the product round again.
-    x_im = jax.lax.optimization_barrier(x_mi.T)
-    return jax.lax.optimization_barrier(weight @ x_im).T
-
-
 def next_logits(
     hidden_bd: Float[Array, "B D"], params: Mapping[str, Any], config: LlamaConfig, mesh: Mesh
 ) -> Float[Array, "B V"]:
     """Logits in float32 of the token that follows each, vocabulary over "tensor"."""
     tied = config.tie_word_embeddings and not is_cpu_bfloat16(mesh, hidden_bd.dtype)
     weight = params["embedding" if tied else "lm_head"]
-    return constrain(multiply(hidden_bd, weight, mesh).astype(jnp.float32), mesh, "batch", "vocab")
+    return constrain(multiply_cached(hidden_bd, weight, mesh).astype(jnp.float32), mesh, "batch", "vocab")
 
 
 def _lay_out(params: Mapping[str, Any], config: LlamaConfig, mesh: Mesh, dtype: DTypeLike) -> Params:

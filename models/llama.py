@@ -22,11 +22,12 @@ from models.attention import SAVED_ATTENTION, AttentionName, causal_attention, r
 from models.cached_attention import Reading, cached_attention, plan_reading
 from models.config import LlamaConfig, ModelError
 from models.families import FAMILIES
-from models.inference import inference_table, is_fused, multiply
+from models.inference import inference_table, is_fused
 from models.kv_cache import KVCache
 from models.lora import LORA, LoraConfig
 from models.norms import rms_norm
 from models.parameters import parameter_table
+from models.products import multiply, multiply_cached
 from models.rope import rotary_angles, rotate
 from models.sharding import constrain, head_axis
 from models.token_chunks import map_tokens
@@ -201,11 +202,11 @@ class Layer(nn.Module):
 
         def apply(x: jax.Array) -> jax.Array:
             x_mi = x.reshape(-1, x.shape[-1])
-            y_mo = multiply(x_mi, weight, self.mesh) if cached else x_mi @ weight
+            y_mo = (multiply_cached if cached else multiply)(x_mi, weight, self.mesh)
             if bias_o is not None:
                 y_mo = y_mo + bias_o
             if self.lora is not None and a_ir is not None:
-                y_mo = y_mo + (x_mi @ a_ir) @ b_ro * self.lora.scale
+                y_mo = y_mo + multiply(multiply(x_mi, a_ir, self.mesh), b_ro, self.mesh) * self.lora.scale
             return y_mo.reshape(*x.shape[:-1], -1)
 
         return apply

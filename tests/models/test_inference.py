@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from models.inference import inference_params, inference_shapes, inference_shardings, inference_table, multiply
+from models.inference import inference_params, inference_shapes, inference_shardings, inference_table
 from models.parameters import flatten
 
 
@@ -60,14 +60,3 @@ def test_for_bfloat16_on_a_cpu_matrices_lie_the_other_way_round(tiny, mesh_of, r
         turned = x.ndim == 2 and path != "embedding"
         kept = whole[path] if path.endswith("norm") else whole[path].astype(jnp.bfloat16)
         np.testing.assert_array_equal(x, kept.T if turned else kept.astype(x.dtype))
-
-
-@pytest.mark.parametrize("rows", [3, 100])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_product_is_the_same_however_its_weights_lie(mesh_of, rows, dtype):
-    random = np.random.default_rng(0)
-    x_mi, weight_oi = (jnp.asarray(random.normal(size=(n, 16)), dtype) for n in (rows, 7))
-    found = multiply(x_mi, weight_oi.T if dtype == jnp.bfloat16 else weight_oi, mesh_of(1, 1))
-    assert found.dtype == dtype
-    exact = np.asarray(x_mi, np.float64) @ np.asarray(weight_oi, np.float64).T
-    np.testing.assert_allclose(found.astype(jnp.float32), exact, atol=1e-5, rtol=0 if dtype == jnp.float32 else 2**-8)
