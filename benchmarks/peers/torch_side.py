@@ -33,10 +33,10 @@ def seconds(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
 
 
 class TorchSide:
-    """A model in float32 and what is asked of it."""
+    """A model in float32 and what is asked of it. dtype: of updates; bfloat16 by autocast."""
 
-    def __init__(self, directory: str):
-        self.directory = directory
+    def __init__(self, directory: str, dtype: str = "float32"):
+        self.directory, self.half = directory, dtype == "bfloat16"
         self.model = self.load().eval()
 
     def load(self) -> Any:
@@ -124,7 +124,7 @@ class TorchSide:
                 output_dir=folder, per_device_train_batch_size=at_once, max_steps=1,
                 gradient_accumulation_steps=len(pairs) // at_once, precompute_ref_log_probs=precomputed,
                 beta=beta, learning_rate=learning_rate, max_grad_norm=0.0, gradient_checkpointing=checkpointing,
-                bf16=False,
+                bf16=self.half,
                 report_to=[], save_strategy="no", use_cpu=True, max_length=None, disable_tqdm=True,
                 warmup_steps=0, lr_scheduler_type="constant", weight_decay=0.0, dataloader_drop_last=False,
             )  # fmt: skip
@@ -143,7 +143,8 @@ class TorchSide:
         ids = torch.tensor(rows)
 
         def update() -> float:
-            loss = model(ids, labels=ids, use_cache=False).loss
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+                loss = model(ids, labels=ids, use_cache=False).loss
             loss.backward()
             optimizer.step()
             return float(loss.detach())
@@ -162,7 +163,8 @@ class TorchSide:
             sums = []
             for side in ("chosen_ids", "rejected_ids"):
                 ids, last = torch.tensor([pair["prompt_ids"] + pair[side]]), len(pair[side])
-                logits = network(ids, logits_to_keep=last + 1, use_cache=False).logits[:, :-1]
+                with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+                    logits = network(ids, logits_to_keep=last + 1, use_cache=False).logits[:, :-1].float()
                 sums.append(torch.log_softmax(logits, -1).gather(-1, ids[:, -last:, None]).sum())
             return sums
 
@@ -195,7 +197,7 @@ def main() -> None:
     """Answer until stdin ends."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries may print
-    side = TorchSide(sys.argv[1])
+    side = TorchSide(*sys.argv[1:])
     for line in sys.stdin:
         asked = json.loads(line)
         if (do := asked.pop("do")) == "score":

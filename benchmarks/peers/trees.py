@@ -53,11 +53,11 @@ TOTAL_STEPS = 1_000_000  # of the schedule, which is constant
 
 
 class Ours:
-    """The network, its weights and an update of it."""
+    """The network, its weights in float32 and an update of it. dtype: of activations and products."""
 
-    def __init__(self, directory: Path, remat: str = "attention"):
+    def __init__(self, directory: Path, remat: str = "attention", dtype: str = "float32"):
         mesh, loaded = load_on_one_device(directory)
-        self.model, self.params = Llama(loaded.config, mesh, remat=remat), loaded.params
+        self.model, self.params = Llama(loaded.config, mesh, jnp.dtype(dtype), remat=remat), loaded.params
         self.layout = shardings_of(self.params)
         self.objective = tree_preference_objective(self.model, PreferenceLoss("sum", BETA, 0.0, max_turns=1))
         training = Training(learning_rate=LEARNING_RATE, warmup_ratio=0.0, min_lr_ratio=1.0, max_grad_norm=1e9)
