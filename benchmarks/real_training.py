@@ -1,6 +1,6 @@
 """`python -m benchmarks.real_training --model=DIR --tasks=FILE --work=DIR`: a real model trained on real tasks.
 
-The held-out tasks are every sixteenth row of the file, those for training rows that `benchmarks.real_tasks` leaves out.
+The held-out tasks are every eighth row of the file, those for training rows that `benchmarks.real_tasks` leaves out.
 The user simulator is `--human=rules`, which needs no model.
 
     experts    scripted dialogues: questions that bring something new, then the reference as answer
@@ -68,11 +68,11 @@ TRAINED = (
 )  # fmt: skip
 OF_METHOD = {
     "rft": ("--policy.learning-rate=1e-4", "--policy.epochs=2"),
-    "mtdpo": ("--policy.learning-rate=2e-5", "--policy.epochs=1"),
+    "mtdpo": ("--policy.learning-rate=5e-5", "--policy.epochs=4"),
     "sweet": (
-        "--critic.learning-rate=5e-5", "--critic.epochs=1", "--critic.nll-coef=0", "--ranking.candidates=8",
-        "--ranking.data-fraction=0.2", "--ranking.num-pairs=1",
-        "--ranking.reference-context=public", "--policy.learning-rate=2e-5", "--policy.epochs=1",
+        "--critic.learning-rate=5e-5", "--critic.epochs=4", "--critic.nll-coef=0", "--ranking.candidates=8",
+        "--ranking.data-fraction=0.2", "--ranking.num-pairs=1", "--ranking.reference-context=public",
+        "--policy.learning-rate=5e-5", "--policy.epochs=1",
     ),
 }  # fmt: skip
 TAUGHT_RATE = "--policy.learning-rate=3e-4"
@@ -113,7 +113,7 @@ def main() -> None:
 def split(path: Path) -> tuple[list[Task], list[Task]]:
     """Return the tasks for training and the held-out ones."""
     tasks = read_rows(path, Task)
-    return [task for number, task in enumerate(tasks) if number % 4], tasks[::16]
+    return [task for number, task in enumerate(tasks) if number % 4], tasks[::8]
 
 
 def do(step: str, told: argparse.Namespace) -> None:
