@@ -7,7 +7,8 @@ The user simulator is `--human=rules`, which needs no model.
     taught     the model, having imitated them: a policy that collaborates at all
     dialogues  its own, about tasks for training, graded
     rft, mtdpo, sweet    the same policy, trained on these dialogues by each method
-    played     held-out tasks with the model itself, `taught` and each method, the same seeds; outcomes without texts
+    played     held-out tasks with the model itself, `taught` and each method, the same seeds, and every second of them
+               with `taught` where SWEET-RL's critic chooses each turn among eight; outcomes without texts
 
 All training is by LoRA with `launch.train`. Every step goes on where it was killed; seconds of all starts are in
 WORK/seconds.jsonl. --steps says which are wanted, in order.
@@ -25,6 +26,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.real_tasks import by_task, mean, outcome, percent, read, run, succeeds
 from colbench_env.dialogue import ANSWER_MARKER
@@ -34,6 +36,7 @@ from colbench_env.humans.rules import SHRUG, RulesSimulator, answer
 from colbench_env.prompts import read_agent_prompt
 from colbench_env.python_source import NotPython
 from colbench_env.simulator_health import leaks
+from colbench_env.statistics import bootstrap
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import Task, Trajectory
 
@@ -51,6 +54,8 @@ QUESTIONS = (
     "What is the default where {name} is missing?",
 )
 METHODS = ("rft", "mtdpo", "sweet")
+BEST = "best-of-8"
+HELD_OUT = 8  # of so many rows of the file one is held out
 STAGES = {
     "rft": ("tasks", "rollouts", "grading", "policy"),
     "mtdpo": ("tasks", "rollouts", "grading", "pairs", "policy"),
@@ -113,7 +118,7 @@ def main() -> None:
 def split(path: Path) -> tuple[list[Task], list[Task]]:
     """Return the tasks for training and the held-out ones."""
     tasks = read_rows(path, Task)
-    return [task for number, task in enumerate(tasks) if number % 4], tasks[::8]
+    return [task for number, task in enumerate(tasks) if number % 4], tasks[::HELD_OUT]
 
 
 def do(step: str, told: argparse.Namespace) -> None:
@@ -136,15 +141,18 @@ def do(step: str, told: argparse.Namespace) -> None:
                 raise
             print(f"{step} is left out: these dialogues are not enough for it, see above", flush=True)
     else:
-        write_rows(work / "held_out.jsonl", held_out)
         policies = {"zero-shot": told.model, "taught": taught}
-        policies |= {method: work / method / "policy" / "model" for method in METHODS}
+        policies |= {method: work / method / "policy" / "model" for method in METHODS} | {BEST: taught}
         known = {row["policy"] for row in read(told.outcomes)}
+        chosen = (f"--best-of={BEST.split('-')[-1]}", f"--critic={work / 'sweet'}")
         for policy, model in policies.items():
-            if policy not in known and model.exists():
-                seconds = rollout(model, work / "held_out.jsonl", work / f"played-{policy}.jsonl", 1, 2)
+            if policy not in known and model.exists() and (policy != BEST or (work / "sweet" / "critic").exists()):
+                every = 2 if policy == BEST else 1
+                write_rows(work / "held_out.jsonl", held_out[::every])
+                flags = chosen if policy == BEST else ()
+                seconds = rollout(model, work / "held_out.jsonl", work / f"played-{policy}.jsonl", 1, 2, *flags)
                 rows = read_rows(work / f"played-{policy}.graded.jsonl", Trajectory)
-                lines = [outcome(row, number) for number, row in enumerate(rows)]
+                lines = [outcome(row, HELD_OUT * every * number) for number, row in enumerate(rows)]
                 about = {"policy": policy, "model": told.model.name, "seconds": seconds}
                 with told.outcomes.open("a", encoding="utf-8") as file:
                     file.writelines(json.dumps(about | line) + "\n" for line in lines)
@@ -161,12 +169,12 @@ def train(run_dir: Path, model: Path, dialogues: Path, method: str, work: Path, 
         )  # fmt: skip
 
 
-def rollout(model: Path, tasks: Path, output: Path, samples: int, seed: int) -> int:
+def rollout(model: Path, tasks: Path, output: Path, samples: int, seed: int, *flags: str) -> int:
     """Play tasks and grade the dialogues into OUTPUT.graded.jsonl; return the seconds of playing."""
     started = time.monotonic()
     run(
         "launch.rollout", f"--model={model}", f"--tasks={tasks}", *PLAYED, f"--samples={samples}", f"--seed={seed}",
-        f"--output={output}",
+        f"--output={output}", *flags,
     )  # fmt: skip
     seconds = round(time.monotonic() - started)
     graded = output.with_suffix(".graded.jsonl")
@@ -208,19 +216,24 @@ def expert(task: Task) -> Trajectory | None:
     return row if len(row.agent_turns) > 1 else None
 
 
-def print_table(rows: list[dict[str, object]]) -> None:
-    """Print a table in Markdown: means over tasks with 95 % intervals of a bootstrap over them."""
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print a table in Markdown: means over tasks with 95 % intervals of a bootstrap over them.
+
+    The differences are those to the policy that all others start from, over the tasks that both played.
+    """
     print(
-        "| policy | tasks | tests passed, % | success, % | answered, % | turns | questions | minutes |\n"
-        + "|---" * 8
-        + "|"
+        "| policy | tasks | tests passed, % | success, % | success over taught, points | answered, % | turns "
+        "| questions | minutes |\n" + "|---" * 9 + "|"
     )
+    taught = {row["row"]: row for row in rows if row["policy"] == "taught"}
     for policy in dict.fromkeys(row["policy"] for row in rows):
         own = [row for row in rows if row["policy"] == policy]
+        pairs = [(row, taught[row["row"]]) for row in own if row["row"] in taught and policy != "taught"]
+        over = percent(bootstrap(succeeds(row) - succeeds(before) for row, before in pairs)) if pairs else ""
         print(
             f"| {policy} | {len(own)} | {percent(by_task(own, lambda row: row['reward']))} "
-            f"| {percent(by_task(own, succeeds))} | {100 * mean(own, 'answered'):.0f} | {mean(own, 'turns'):.2f} "
-            f"| {mean(own, 'questions'):.2f} | {own[0]['seconds'] / 60:.0f} |"  # type: ignore[operator]
+            f"| {percent(by_task(own, succeeds))} | {over} | {100 * mean(own, 'answered'):.0f} "
+            f"| {mean(own, 'turns'):.2f} | {mean(own, 'questions'):.2f} | {own[0]['seconds'] / 60:.0f} |"
         )
 
 
