@@ -14,7 +14,7 @@ All training is by LoRA with `launch.train`. Every step goes on where it was kil
 WORK/seconds.jsonl. --steps says which are wanted, in order.
 
     python -m benchmarks.real_training --model=DIR --tasks=FILE --work=DIR --steps=experts,taught
-    python -m benchmarks.real_training --table
+    python -m benchmarks.real_training --table [--work=DIR]
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import argparse
 import json
 import random
 import re
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -113,6 +114,8 @@ def main() -> None:
             with (told.work / "seconds.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "seconds": round(time.monotonic() - started)}) + "\n")
     print_table(read(told.outcomes))
+    if told.work and (ranked := told.work / "sweet" / "ranking" / "ranked.jsonl").exists():
+        print_parts(read(ranked))
 
 
 def split(path: Path) -> tuple[list[Task], list[Task]]:
@@ -235,6 +238,35 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             f"| {percent(by_task(own, succeeds))} | {over} | {100 * mean(own, 'answered'):.0f} "
             f"| {mean(own, 'turns'):.2f} | {mean(own, 'questions'):.2f} | {own[0]['seconds'] / 60:.0f} |"
         )
+
+
+def print_parts(rows: list[dict[str, Any]]) -> None:
+    """Print what the two parts of the critic's scores say of the candidates of each position, in nats a token."""
+    mixed = [row for row in rows if len({is_answer(turn) for turn in row["additional_outputs"]}) == 2]
+    print(
+        f"\n{len(rows)} positions; in {len(mixed)} some candidates answer and some ask\n"
+        "| score | deviation among candidates | same best turn as the whole, % | best turn answers, % |\n"
+        + "|---" * 4
+        + "|"
+    )
+    for name, part in (("learned", "learned"), ("pmi", "pmi"), ("whole", "judge_result")):
+        deviation = (sum(statistics.pvariance(row[part]) for row in rows) / len(rows)) ** 0.5
+        same = [best_turn(row, part) == best_turn(row, "judge_result") for row in rows]
+        answers = [is_answer(best_turn(row, part)) for row in mixed]
+        share = f"{100 * sum(answers) / len(answers):.0f}" if answers else ""
+        print(f"| {name} | {deviation:.3f} | {100 * sum(same) / len(same):.0f} | {share} |")
+
+
+def best_turn(row: dict[str, Any], part: str) -> str:
+    """Give the candidate of the highest score."""
+    scores: list[float] = row[part]
+    turn: str = row["additional_outputs"][scores.index(max(scores))]
+    return turn
+
+
+def is_answer(turn: str) -> bool:
+    """Whether a turn ends the dialogue."""
+    return ANSWER_MARKER in turn
 
 
 if __name__ == "__main__":
