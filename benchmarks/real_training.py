@@ -144,8 +144,8 @@ def do(step: str, told: argparse.Namespace) -> None:
                 raise
             print(f"{step} is left out: these dialogues are not enough for it, see above", flush=True)
     else:
-        policies = {"zero-shot": told.model, "taught": taught}
-        policies |= {method: work / method / "policy" / "model" for method in METHODS} | {BEST: taught}
+        policies = {"taught": taught} | {method: work / method / "policy" / "model" for method in METHODS}
+        policies |= {"zero-shot": told.model, BEST: taught}
         known = {row["policy"] for row in read(told.outcomes)}
         chosen = (f"--best-of={BEST.split('-')[-1]}", f"--critic={work / 'sweet'}")
         for policy, model in policies.items():
