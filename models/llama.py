@@ -205,7 +205,7 @@ class Layer(nn.Module):
             y_mo = (multiply_cached if cached else multiply)(x_mi, weight, self.mesh)
             if bias_o is not None:
                 y_mo = y_mo + bias_o
-            if self.lora is not None and a_ir is not None:
+            if self.lora is not None and a_ir is not None and b_ro is not None:
                 y_mo = y_mo + multiply(multiply(x_mi, a_ir, self.mesh), b_ro, self.mesh) * self.lora.scale
             return y_mo.reshape(*x.shape[:-1], -1)
 
