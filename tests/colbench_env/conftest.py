@@ -18,6 +18,19 @@ CLOCK = 15.0  # seconds for any attack, on a busy machine
 CANARY = f"canary-5e1f0c-{os.getpid()}"  # tests that run side by side have sockets of their own
 
 
+def traces():
+    """Files named like those that the attacks write: pairs of a folder and a name."""
+    return {
+        (folder, name)
+        for folder in ("/tmp", "/dev/shm", ".")
+        for name in os.listdir(folder)
+        if name.startswith(("fill", "seen", "d.e"))
+    }
+
+
+STRANGERS = traces()  # the user's own, there before any attack
+
+
 @pytest.fixture(scope="module")
 def strict():
     with Grader(workers=1) as grader:
@@ -100,8 +113,7 @@ def assert_that_nothing_is_left(grader):
     while len(left := descendants()) > 4 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(left) <= 4
-    for folder in ("/tmp", "/dev/shm", "."):
-        assert not [name for name in os.listdir(folder) if name.startswith(("fill", "seen", "d.e"))]
+    assert traces() <= STRANGERS
     assert grader.grade(TASK, f"def f(x): return x*7+3 # {time.monotonic()}").reward == 1
     assert grader.grade(TASK, f"def f(x): return x*7+4 # {time.monotonic()}").reward == 0
 
