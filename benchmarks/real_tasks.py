@@ -8,6 +8,10 @@ graded. An arm says what becomes of replies of the user that give the solution a
     leak-free  what leaks is taken out
     rules      no model: `--human=rules` answers from the reference
 
+A dialogue that ends in its first turn is the same in every arm, since turns are drawn with seeds made of task, sample
+and turn, and the user has not spoken: the other arms play again only the tasks whose dialogue went on in `natural`, if
+that sample of it is there, and take the rest from it.
+
 Each arm and sample can be killed and goes on where it was (WORK has its dialogues). When it is done, a line for each
 dialogue goes into --outcomes (seconds are those of the last start): numbers alone, no text of the benchmark, so that
 the file may lie in the repository. --suspected names rows of the file that an audit doubts, as a file in which they
@@ -35,7 +39,7 @@ from colbench_env.tasks import read_rows
 from colbench_env.types import Task, Trajectory
 
 OUTCOMES = Path(__file__).with_name("real_tasks.jsonl")
-EVERY = 4
+EVERY, FIRST = 4, "natural"
 ARMS = {
     "natural": ("--human=model",),
     "rejected": ("--human=model", "--no-leaks"),
@@ -83,13 +87,14 @@ def suspects(path: Path) -> frozenset[int]:
 
 
 def play(model: Path, tasks: Path, work: Path, arm: str, sample: int, outcomes: Path) -> None:
-    """Play and grade one sample of an arm, and append its outcomes."""
+    """Play and grade one sample of an arm, or what is not known of it from `natural`, and append its outcomes."""
+    known = [row for row in read(outcomes) if (row["arm"], row["sample"]) == (FIRST, sample) and row["turns"] == 1]
+    same = {row["row"]: row for row in known} if arm != FIRST else {}
     work.mkdir(parents=True, exist_ok=True)
-    chosen, played, graded = (
-        work / name for name in ("tasks.jsonl", f"{arm}-{sample}.jsonl", f"{arm}-{sample}-g.jsonl")
-    )
-    rows = tasks.read_text(encoding="utf-8").splitlines()
-    chosen.write_text("\n".join(rows[::EVERY]) + "\n", encoding="utf-8")
+    chosen, played, graded = (work / f"{arm}-{sample}{name}.jsonl" for name in ("-tasks", "", "-g"))
+    rows = {EVERY * number: row for number, row in enumerate(tasks.read_text(encoding="utf-8").splitlines()[::EVERY])}
+    wanted = [number for number in rows if number not in same]
+    chosen.write_text("".join(rows[number] + "\n" for number in wanted), encoding="utf-8")
     spoken = SPOKEN if "--human=model" in ARMS[arm] else ()
     started = time.monotonic()
     run(
@@ -98,11 +103,11 @@ def play(model: Path, tasks: Path, work: Path, arm: str, sample: int, outcomes: 
     )  # fmt: skip
     seconds = time.monotonic() - started
     run("launch.evaluate", f"--trajectories={played}", f"--tasks={chosen}", f"--output={graded}", "--no-references")
-    place = {task.problem_description: EVERY * number for number, task in enumerate(read_rows(chosen, Task))}
-    lines = [outcome(row, place[row.task.problem_description]) for row in read_rows(graded, Trajectory)]
+    place = {task.task_id: number for number, task in zip(wanted, read_rows(chosen, Task), strict=True)}
+    lines = same | {(number := place[row.task.task_id]): outcome(row, number) for row in read_rows(graded, Trajectory)}
     about = {"arm": arm, "sample": sample, "model": model.name, "seconds": round(seconds)}
     with outcomes.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(about | line) + "\n" for line in lines)
+        file.writelines(json.dumps(lines[number] | about) + "\n" for number in sorted(lines))
 
 
 def run(module: str, *flags: str) -> None:
