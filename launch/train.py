@@ -114,9 +114,9 @@ def _header(run: object) -> None:
             ("model", f"{config.model}: {count:,} parameters, {size}"),
             ("memory", f"training state {state:.3f} GiB a device; {share:.2%} of the parameters on every device"),
             ("sharding", head_axis(llama, run.mesh).report),
-            ("attention", run.attention + (f", LoRA of rank {run.lora.rank}" if run.lora else "")),
         ]
     rows += [
+        ("attention", run.attention + (f", LoRA of rank {run.lora.rank}" if run.lora else "")),
         ("benchmark", config.benchmark),
         ("grader", processes.broadcast_from_process_0(run.benchmark.describe_grader)),
         ("algorithm", f"{config.algorithm}, preset {config.preset}, human {config.simulator.human}"),

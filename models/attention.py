@@ -62,7 +62,12 @@ def causal_attention(
     """
     if ends_bt is not None and kernel not in TREES:
         raise ModelError(f"attention {kernel!r} cannot compute rows that are trees: use 'xla'")
-    check_kernel(kernel, mesh, q_btnh.shape[1], q_btnh.dtype)
+    check_kernel(kernel, mesh, q_btnh.dtype)
+    tokens, parts = q_btnh.shape[1], mesh.shape.get("sequence", 1)
+    if kernel == "splash" and parts > 1 and tokens % (parts * LANES):
+        raise ModelError(
+            f"rows of {tokens} tokens do not divide into blocks of {LANES} over mesh axis 'sequence' of {parts}"
+        )
     query = activation_sharding(mesh, q_btnh.shape, "batch", "tokens", query_axis, None).spec
     keys = activation_sharding(mesh, k_bsgh.shape, "batch", None, kv_axis, None).spec
     tokens_axis = "sequence" if "sequence" in mesh.shape else None
@@ -84,8 +89,8 @@ def causal_attention(
     return local(run.tables, q_btnh, k_bsgh, v_bsgh)
 
 
-def check_kernel(kernel: str, mesh: Mesh, tokens: int, dtype: Any) -> None:
-    """Raise ModelError where the kernel is unknown or cannot compute rows of that many tokens on that mesh."""
+def check_kernel(kernel: str, mesh: Mesh, dtype: Any, remat: str = "full") -> None:
+    """Raise ModelError where the kernel is unknown, or that mesh, dtype or rematerialisation is not for it."""
     if kernel not in ATTENTION:
         raise ModelError(f"attention {kernel!r} is not one of {list(ATTENTION)}")
     platform, parts = mesh.devices.flat[0].platform, mesh.shape.get("sequence", 1)
@@ -95,17 +100,21 @@ def check_kernel(kernel: str, mesh: Mesh, tokens: int, dtype: Any) -> None:
         )
     if kernel == "cudnn":
         if platform != "gpu":
-            raise ModelError(f"attention 'cudnn' needs NVIDIA GPUs, and the devices of this mesh are {platform}")
+            raise ModelError(
+                f"attention 'cudnn' needs NVIDIA GPUs, and the devices of this mesh are {platform}: "
+                f"use {'splash' if platform == 'tpu' else 'xla'!r}"
+            )
         if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
             raise ModelError(f"attention 'cudnn' computes in bfloat16 or float16, not in {jnp.dtype(dtype)}")
         if parts > 1:
             raise ModelError(
                 f"attention 'cudnn' does not split the tokens of a row over mesh axis 'sequence' of {parts}"
             )
-    if kernel == "splash" and parts > 1 and tokens % (parts * LANES):
-        raise ModelError(
-            f"rows of {tokens} tokens do not divide into blocks of {LANES} over mesh axis 'sequence' of {parts}"
-        )
+        if remat == "attention":
+            raise ModelError(
+                "remat 'attention' saves nothing with attention 'cudnn', which computes its log-sum-exp again: "
+                "use remat 'full' or 'dots', or attention 'xla'"
+            )
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,8 @@ def check(config: PlanConfig, topology: Topology, shape: MeshShape, llama: Llama
         )
     if config.attention == "cudnn" and shape.sequence > 1:
         raise BadInput(f"mesh {shape}: attention 'cudnn' does not split the tokens of a row; use {shape.folded()}")
+    if config.attention == "cudnn" and config.trains and config.remat == "attention":
+        raise BadInput("remat 'attention' saves nothing with attention 'cudnn': use remat 'full' or 'dots'")
     block = LANES if config.attention == "splash" and shape.sequence > 1 else 1
     if config.tokens % (shape.sequence * block):
         raise BadInput(

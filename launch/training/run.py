@@ -21,7 +21,7 @@ from launch.common.settings import start_model
 from launch.common.stopping import defer_termination
 from launch.training.config import TrainConfig
 from launch.training.tracking.trackers import Trackers
-from models.attention import AttentionName
+from models.attention import AttentionName, check_kernel
 from models.config import LlamaConfig
 from models.hf_io import check_llama, load_llama
 from models.inference import inference_params, inference_shardings
@@ -145,15 +145,15 @@ class Run:
         config = self.config
         return Llama(self.llama_config, self.mesh, self.dtype, config.remat, attention=self.attention, lora=self.lora)
 
-    @property
+    @functools.cached_property
     def attention(self) -> AttentionName:
-        """The attention kernel; "auto" is settled by the devices."""
-        if self.config.attention != "auto":
-            return self.config.attention
-        platform = self.mesh.devices.flat[0].platform
-        if platform == "tpu":
-            return "splash"
-        return "cudnn" if platform == "gpu" and self.dtype == jnp.bfloat16 and self.shape.sequence == 1 else "xla"
+        """The attention kernel; "auto" is settled by the devices. Raises ModelError for one that they lack."""
+        kernel, platform = self.config.attention, self.mesh.devices.flat[0].platform
+        if kernel == "auto":
+            on_gpu = platform == "gpu" and self.dtype == jnp.bfloat16 and self.shape.sequence == 1
+            kernel = "splash" if platform == "tpu" else "cudnn" if on_gpu else "xla"
+        check_kernel(kernel, self.mesh, self.dtype, self.config.remat)
+        return kernel
 
     @functools.cached_property
     def system(self) -> str:

@@ -63,3 +63,9 @@ def test_a_model_that_cannot_be_used_is_refused_before_any_work(start, tmp_path,
 def test_a_mesh_that_does_not_divide_the_heads_is_refused_before_any_work(start, tmp_path, model):
     flags = ("--sampler-mesh=same", "--mesh=1x3", f"--run-dir={tmp_path / 'run'}", f"--model={model}")
     assert "does not divide over mesh axis 'tensor' of 3" in start(*flags).refuses()
+
+
+def test_a_kernel_that_the_devices_lack_is_refused_before_any_work(start, tmp_path):
+    ended = start("--attention=cudnn", f"--run-dir={tmp_path / 'run'}")
+    assert "'cudnn' needs NVIDIA GPUs, and the devices of this mesh are cpu: use 'xla'" in ended.refuses()
+    assert not list((tmp_path / "run").rglob("*.jsonl"))

@@ -242,3 +242,10 @@ def test_a_network_that_cannot_fit_is_refused_without_compiling(run, no_compiler
     assert status == 2
     assert errors.startswith("error: llama-3.1-70b needs ")
     assert errors.endswith("a device on v5e:4x4 whatever the mesh, which has 15.75: take a larger slice\n")
+
+
+def test_cudnn_with_a_rematerialisation_that_saves_nothing_is_refused_without_compiling(run, no_compiler, monkeypatch):
+    monkeypatch.setattr("launch.planning.gpu_compiler.is_installed", lambda: True)
+    status, _, errors = run("--topology=h100:8", "--mesh=8x1", "--batch-size=8", "--remat=attention")
+    assert status == 2
+    assert errors == "error: remat 'attention' saves nothing with attention 'cudnn': use remat 'full' or 'dots'\n"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -93,9 +94,16 @@ def test_rows_that_a_sequence_axis_does_not_divide_are_refused(plain, mesh_of):
 def test_what_a_kernel_cannot_do_is_refused_by_name(mesh_of):
     mesh = mesh_of(1, 1)
     with pytest.raises(ModelError, match="attention 'flash' is not one of"):
-        check_kernel("flash", mesh, 128, jnp.float32)
-    with pytest.raises(ModelError, match="'cudnn' needs NVIDIA GPUs, and the devices of this mesh are cpu"):
-        check_kernel("cudnn", mesh, 128, jnp.bfloat16)
+        check_kernel("flash", mesh, jnp.float32)
+    with pytest.raises(ModelError, match="'cudnn' needs NVIDIA GPUs, and the devices of this mesh are cpu: use 'xla'"):
+        check_kernel("cudnn", mesh, jnp.bfloat16)
+
+
+def test_cudnn_is_refused_with_a_rematerialisation_that_saves_nothing():
+    gpus = mock.Mock(jax.sharding.Mesh, devices=np.array([mock.Mock(platform="gpu")]), shape={"data": 1, "tensor": 1})
+    check_kernel("cudnn", gpus, jnp.bfloat16, "full")
+    with pytest.raises(ModelError, match="remat 'attention' saves nothing with attention 'cudnn'"):
+        check_kernel("cudnn", gpus, jnp.bfloat16, "attention")
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN's attention needs an NVIDIA GPU")
