@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -104,6 +104,8 @@ class Grader:
         self._references: dict[object, Future[_Expected]] = {}
         self._day: object = None
         self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="grader")
+        self._begun: dict[object, Future[Grade]] = {}
         off = frozenset(without)
         self._pairs = [WorkerPair(Sandbox(self.limits, off), Sandbox(self.limits, off)) for _ in range(workers)]
         self._free: queue.LifoQueue[WorkerPair] = queue.LifoQueue()
@@ -129,7 +131,8 @@ class Grader:
         self.close()
 
     def close(self) -> None:
-        """End all worker processes and everything in them."""
+        """End all worker processes and everything in them, after the answers that are being graded."""
+        self._pool.shutdown(cancel_futures=True)
         for pair in self._pairs:
             pair.references.close()
             pair.answers.close()
@@ -163,6 +166,12 @@ class Grader:
             outcomes = dict(zip((case.name for case in known), got, strict=True))
             return Grade(tuple(self._judge(pair, task, case, expected, outcomes.get(case.name)) for case in cases))
 
+    def begin(self, task: Task, answer: str) -> None:
+        """Start to grade an answer, beside whatever the caller does next; `grade_many` has its grade, or its error."""
+        with self._lock:
+            if (key := (_key(task), answer)) not in self._begun:
+                self._begun[key] = self._pool.submit(self.grade, task, answer)
+
     def grade_many(
         self, items: Iterable[tuple[Task, str]], on_done: Callable[[int, Grade], None] | None = None
     ) -> list[Grade]:
@@ -175,17 +184,24 @@ class Grader:
         for index, (task, answer) in enumerate(items):
             places.setdefault((_key(task), answer), []).append(index)
         grades: dict[int, Grade] = {}
-        with ThreadPoolExecutor(self.workers) as pool:
-            waiting = {pool.submit(self.grade, *items[indices[0]]): indices for indices in places.values()}
-            try:
-                for future in as_completed(waiting):
-                    for index in waiting[future]:
-                        grades[index] = future.result()
-                        if on_done is not None:
-                            on_done(index, grades[index])
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        with self._lock:
+            waiting = {
+                self._begun.pop(key)
+                if key in self._begun
+                else self._pool.submit(self.grade, *items[indices[0]]): indices
+                for key, indices in places.items()
+            }
+        try:
+            for future in as_completed(waiting):
+                for index in waiting[future]:
+                    grades[index] = future.result()
+                    if on_done is not None:
+                        on_done(index, grades[index])
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            wait(waiting)
+            raise
         return [grades[index] for index in range(len(items))]
 
     def run_reference(self, task: Task) -> tuple[Outcome, ...]:

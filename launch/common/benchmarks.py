@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from colbench_env.design.grading import Similarity
     from colbench_env.design.page_images import SideBySide
     from colbench_env.grade_file import AnswerGrader
+    from colbench_env.grading import Grader
     from colbench_env.types import BenchmarkName
     from launch.common.settings import Design, Toy
     from launch.common.simulator import Simulator
@@ -78,8 +78,13 @@ class Benchmark(Protocol):
         """Make the user simulator, unless it is the run's own model."""
         ...
 
-    def grader(self) -> contextlib.AbstractContextManager[AnswerGrader]:
-        """Open the grader."""
+    @property
+    def grader(self) -> AnswerGrader:
+        """What grades answers, opened when it is first needed and closed with the benchmark."""
+        ...
+
+    def begin_grading(self, task: Task, answer: str) -> None:
+        """Start to grade an answer that the grader will be asked for, where that can be done beside other work."""
         ...
 
     def describe_grader(self) -> str:
@@ -99,20 +104,24 @@ class Benchmark(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class Backend(Benchmark):
     """Python functions, graded by hidden tests in a sandbox. toy: whose tasks and user, where nobody gives any."""
 
-    mode: str = "strict"
-    workers: int = 2
-    unsafe: bool = False
-    toy: Toy = "miniature"
     rules: ClassVar[Rules] = BackendRules()
     metric_names: ClassVar[MetricNames] = METRIC_NAMES["backend"]
     runs_answers: ClassVar[bool] = True
     is_synchronous: ClassVar[bool] = True
     no_preferences_message: ClassVar[str] = "no task has both a sample that passes all tests and a worse one"
     no_demonstrations_message: ClassVar[str] = "no trajectory passes all tests"
+
+    def __init__(self, mode: str = "strict", workers: int = 2, unsafe: bool = False, toy: Toy = "miniature") -> None:
+        self._mode, self._workers, self._unsafe, self._is_scenes = mode, workers, unsafe, toy == "scenes"
+        self._grader: Grader | None = None
+
+    def close(self) -> None:
+        """End the grader's processes."""
+        if self._grader is not None:
+            self._grader.close()
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
         return self._toy.make_tasks(split, count, seed)
@@ -121,10 +130,10 @@ class Backend(Benchmark):
     def _toy(self) -> ModuleType:
         from colbench_env import mini, scenes
 
-        return scenes if self.toy == "scenes" else mini
+        return scenes if self._is_scenes else mini
 
     def scripted_dialogues(self, count: int, seed: int, privileged: float) -> Iterator[Trajectory]:
-        more = {"privileged": privileged} if self.toy == "scenes" else {}
+        more = {"privileged": privileged} if self._is_scenes else {}
         return (dialogue.trajectory() for dialogue in self._toy.behaviour_dialogues("train", count, seed, **more))
 
     def grading_error(self, task: Task) -> str:
@@ -143,14 +152,19 @@ class Backend(Benchmark):
                 return ScriptedSimulator(self._toy.keywords(), self._toy.UNKNOWN_REPLIES)
         return RulesSimulator(simulator.human)
 
-    def grader(self) -> contextlib.AbstractContextManager[AnswerGrader]:
-        from colbench_env.grading import Grader
+    @property
+    def grader(self) -> Grader:
+        if self._grader is None:
+            from colbench_env.grading import Grader
 
-        return Grader(self.mode, workers=self.workers, unsafe=self.unsafe)
+            self._grader = Grader(self._mode, workers=self._workers, unsafe=self._unsafe)
+        return self._grader
+
+    def begin_grading(self, task: Task, answer: str) -> None:
+        self.grader.begin(task, answer)
 
     def describe_grader(self) -> str:
-        with self.grader() as grader:
-            return f"{self.mode}, {grader.layers_text()}"
+        return f"{self._mode}, {self.grader.layers_text()}"
 
     def preference_pairs(self, rewards: Sequence[float]) -> list[IndexPair]:
         """Prefer the best sample, if it passes all tests, to every worse one."""
@@ -252,11 +266,14 @@ class Frontend(Benchmark):
 
         return DesignSimulator(self.renderer, plain=simulator.human_plain, called=simulator.human)
 
-    @contextlib.contextmanager
-    def grader(self) -> Iterator[AnswerGrader]:
+    @property
+    def grader(self) -> AnswerGrader:
         from colbench_env.design.grading import DesignGrader
 
-        yield DesignGrader(self.renderer, self.similarity)
+        return DesignGrader(self.renderer, self.similarity)
+
+    def begin_grading(self, task: Task, answer: str) -> None:
+        """Do nothing: the browser is busy with the simulated user."""
 
     def describe_grader(self) -> str:
         return f"{self.similarity.name}; pages without a network"

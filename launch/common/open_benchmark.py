@@ -28,11 +28,8 @@ def open_benchmark(
     design: settings of the frontend. plugin: the modules that bring parts of it.
     """
     with contextlib.ExitStack() as held:
-        benchmark: Benchmark
-        if name == "backend":
-            benchmark = Backend(mode, workers, unsafe, toy)
-        else:
-            benchmark = held.enter_context(contextlib.closing(Frontend(design)))
+        opened = Backend(mode, workers, unsafe, toy) if name == "backend" else Frontend(design)
+        benchmark: Benchmark = held.enter_context(contextlib.closing(opened))
         if plugin:
             benchmark = PluggedBenchmark(benchmark, load_plugins(plugin))
         yield benchmark

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -149,8 +148,13 @@ class PluggedBenchmark(Benchmark):
     def human(self, simulator: Simulator) -> UserSimulator:
         return self._plugin.human() if simulator.human == "plugin" else self._benchmark.human(simulator)
 
-    def grader(self) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext(RewardGrader(self._plugin)) if self._plugin.reward else self._benchmark.grader()
+    @property
+    def grader(self) -> Any:
+        return RewardGrader(self._plugin) if self._plugin.reward else self._benchmark.grader
+
+    def begin_grading(self, task: Task, answer: str) -> None:
+        if not self._plugin.reward:
+            self._benchmark.begin_grading(task, answer)
 
     def describe_grader(self) -> str:
         if self._plugin.reward:

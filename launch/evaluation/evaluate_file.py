@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import time
 from collections import Counter
@@ -66,21 +65,20 @@ def _evaluate(config: EvaluateConfig, console: Console, benchmark: Benchmark) ->
     }
     runs_references = config.references and benchmark.runs_answers
     audit = read_references(list(gradable.values())) if benchmark.runs_answers else ReferenceAudit()
-    with contextlib.ExitStack() as stack:
-        grader = None
-        if gradable and (runs_references or any(any(_prepared(file, audit, config, benchmark).here) for file in files)):
-            grader = stack.enter_context(benchmark.grader())
-            console.say(f"grader {grader.mode}; {grader.layers_text()}")
-            if runs_references:
-                audit = _audit_by_running(gradable, audit, grader, console)
-        _one_measure(files, [_prepared(file, audit, config, benchmark) for file in files], benchmark, grader)
-        for defect in [*_task_defects(files, audit), *_endless_answers(files, audit, config, benchmark)]:
-            defects.append(defect)
-            console.warn(defect)
-        graded = [
-            _graded(file, audit, config, benchmark, grader, config.output if file is own else None, console)
-            for file in files
-        ]
+    grader = None
+    if gradable and (runs_references or any(any(_prepared(file, audit, config, benchmark).here) for file in files)):
+        grader = benchmark.grader
+        console.say(f"grader {grader.mode}; {grader.layers_text()}")
+        if runs_references:
+            audit = _audit_by_running(gradable, audit, grader, console)
+    _one_measure(files, [_prepared(file, audit, config, benchmark) for file in files], benchmark, grader)
+    for defect in [*_task_defects(files, audit), *_endless_answers(files, audit, config, benchmark)]:
+        defects.append(defect)
+        console.warn(defect)
+    graded = [
+        _graded(file, audit, config, benchmark, grader, config.output if file is own else None, console)
+        for file in files
+    ]
     notes = [
         note
         for file, found in zip(files, graded, strict=True)

@@ -138,8 +138,7 @@ def _graded(rows: Sequence[Numbered], design: Design, progress: Callable[[int, i
                 for row in trajectories
             ]
             if any(wanted):
-                with benchmark.grader() as grader:
-                    trajectories = grade_rows(trajectories, wanted, grader, None, progress)
+                trajectories = grade_rows(trajectories, wanted, benchmark.grader, None, progress)
     return [replace(one, row=row) for one, row in zip(rows, trajectories, strict=True)]
 
 

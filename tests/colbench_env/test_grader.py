@@ -200,6 +200,31 @@ def test_many_answers_keep_their_order_and_equal_ones_are_run_once(monkeypatch):
     assert len(runs) == 6 + 6  # references, answers
 
 
+def test_an_answer_that_was_begun_is_graded_once_and_its_error_waits(monkeypatch):
+    graded, grade = [], Grader.grade
+    monkeypatch.setattr(Grader, "grade", lambda self, *what: graded.append(what[1]) or grade(self, *what))
+    with Grader(workers=1) as grader:
+        for answer in ("def f(x): return 0", REFERENCE, REFERENCE):
+            grader.begin(task(), answer)
+        assert [one.success for one in grader.grade_many([(task(), REFERENCE), (task(), "def f(x): return 0")])] == [
+            True,
+            False,
+        ]
+        assert graded == ["def f(x): return 0", REFERENCE]
+        grader.begin(Task("A task.", REFERENCE, {}), REFERENCE)
+        with pytest.raises(BadInput, match="has no test_cases"):
+            grader.grade_many([(Task("A task.", REFERENCE, {}), REFERENCE)])
+        assert grader.grade_many([(task(), REFERENCE)])[0].success
+
+
+def test_a_grader_that_is_closed_does_not_wait_for_all_that_was_begun():
+    start = time.monotonic()
+    with Grader(workers=1, limits=Limits(test_seconds=0.3, answer_seconds=0.3)) as grader:
+        for number in range(60):
+            grader.begin(task(), f"while True: pass  # {number}")
+    assert time.monotonic() - start < 10  # all of them take 18
+
+
 @pytest.mark.slow
 def test_time_is_bounded_for_a_test_and_for_an_answer():
     with Grader(workers=1, limits=Limits(test_seconds=0.3, answer_seconds=0.5)) as grader:

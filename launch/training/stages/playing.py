@@ -116,7 +116,7 @@ def _play_share(
 
 
 class _Progress:
-    """Tells of episodes that are over, and warns where the agent's turns have become empty."""
+    """Tells of episodes that are over, begins to grade them, and warns where the agent's turns have become empty."""
 
     def __init__(self, run: Run, stage: str, wanted: RolloutPlan, missing: int):
         self.run, self.stage, self.total = run, stage, len(wanted.tasks) * wanted.samples
@@ -129,6 +129,8 @@ class _Progress:
         if isinstance(result, EpisodeFailed):
             console.warn(f"stage {self.stage}: {result}")
         else:
+            if processes.is_process_0():
+                self.run.benchmark.begin_grading(result.task, result.answer)
             self.tokens += [turn.extra["tokens"] for turn in result.agent_turns]
         if self.tokens and (self.done % WATCHED == 0 or self.done == self.total):
             for warning in self.watch.replies(float(np.mean(self.tokens))):

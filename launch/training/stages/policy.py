@@ -140,17 +140,18 @@ def evaluation(run: Run) -> dict[str, Any]:
             raise BadInput(f"{run.directory.path}: there is no trained policy to evaluate: run --stage={stage} first")
         step = chosen["step"] if stage == "selection" else None
         policies["trained"] = lambda: run.start_params if step == 0 else run.policy_params(trained["rows"], step)
-    note: dict[str, Any] = {}
-    watch = CollapseWatch(total=len(policies))
-    for name, params in policies.items():
-        played, graded = folder / f"{name}_ungraded.jsonl", folder / f"{name}.jsonl"
+    counts, note = {}, {}
+    for name, params in policies.items():  # all play before any is graded: that goes on beside it
         agent = Agent(name, params(), run.config.evaluation.temperature)
-        counts = play(run, f"evaluation: {name}", played, agent, held_out, 1, seed)
+        counts[name] = play(run, f"evaluation: {name}", folder / f"{name}_ungraded.jsonl", agent, held_out, 1, seed)
+    watch = CollapseWatch(total=len(policies))
+    for name in policies:
+        played, graded = folder / f"{name}_ungraded.jsonl", folder / f"{name}.jsonl"
         grade_played = functools.partial(grade_outcome, run, f"evaluation: {name}", played, graded)
         found = processes.broadcast_from_process_0(grade_played)
         for warning in watch.turns(found["turns"]):
             run.console.warn(f"evaluation of the {name} policy: {warning}")
-        note[name] = found | {key: count for key, count in counts.items() if key == "failed"}
+        note[name] = found | {key: count for key, count in counts[name].items() if key == "failed"}
     return note
 
 

@@ -39,10 +39,13 @@ def grade(run: Run, stage: str, source: Path, target: Path) -> list[Trajectory]:
         if found.row.reward is None and (reason := run.benchmark.grading_error(found.row.task)):
             raise BadInput(f"{found.location}: the answer cannot be graded: {reason}")
     wanted = [trajectory.reward is None for trajectory in trajectories]
-    with run.benchmark.grader() as grader:
-        graded = grade_rows(
-            trajectories, wanted, grader, target, lambda done, total: run.console.progress(stage, done, total)
-        )
+    graded = grade_rows(
+        trajectories,
+        wanted,
+        run.benchmark.grader,
+        target,
+        lambda done, total: run.console.progress(stage, done, total),
+    )
     lost = sum(t.reward is None for t in graded)
     if lost:
         run.console.warn(

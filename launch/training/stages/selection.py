@@ -31,13 +31,14 @@ def selection(run: Run) -> dict[str, Any]:
         kept, last = checkpoints.steps(), training.steps(trained["rows"])
     # Not those of a training that was stopped between two: a run that was never stopped does not have them.
     steps = [0, *(step for step in kept if step % training.save_every == 0 or step == last)]
+    for step in steps:  # all play before any is graded: that goes on beside it
+        params = run.policy_params(trained["rows"], step) if step else run.start_params
+        agent = Agent(f"step {step}", params, run.config.evaluation.temperature)
+        play(run, f"selection: step {step}", folder / f"step-{step}_ungraded.jsonl", agent, tasks, 1, seed)
     found = {}
     for step in steps:
-        name = f"step {step}"
         played, graded = (folder / f"step-{step}{end}.jsonl" for end in ("_ungraded", ""))
-        params = run.policy_params(trained["rows"], step) if step else run.start_params
-        play(run, f"selection: {name}", played, Agent(name, params, run.config.evaluation.temperature), tasks, 1, seed)
-        grade_played = functools.partial(grade_outcome, run, f"selection: {name}", played, graded)
+        grade_played = functools.partial(grade_outcome, run, f"selection: step {step}", played, graded)
         found[step] = processes.broadcast_from_process_0(grade_played)
     best = max(found, key=lambda step: (found[step]["success"], found[step]["reward"], -step))
     export_policy(run, run.policy_params(trained["rows"], best) if best else run.start_params)

@@ -133,8 +133,7 @@ def _compare(
 def _successes(run: Run, rows: Sequence[Trajectory]) -> dict[str, float]:
     """Grade the continuations, equal answers once: which of them succeeds."""
     different = {(row.task.task_id, row.answer): (row.task, row.answer) for row in rows}
-    with run.benchmark.grader() as grader:
-        grades = grader.grade_many(list(different.values()))
+    grades = run.benchmark.grader.grade_many(list(different.values()))
     success = {key: float(grade.success) for key, grade in zip(different, grades, strict=True)}
     return {_key_of(row): success[row.task.task_id, row.answer] for row in rows}
 
