@@ -122,6 +122,8 @@ class _Progress:
         self.run, self.stage, self.total = run, stage, len(wanted.tasks) * wanted.samples
         self.done, self.watch = self.total - missing, CollapseWatch(self.total)
         self.tokens: list[int] = []
+        # On a CPU the network and the tests of answers would wait for one another.
+        self.begins_grading = processes.is_process_0() and run.mesh.devices.flat[0].platform != "cpu"
 
     def __call__(self, result: Result) -> None:
         self.done += 1
@@ -129,7 +131,7 @@ class _Progress:
         if isinstance(result, EpisodeFailed):
             console.warn(f"stage {self.stage}: {result}")
         else:
-            if processes.is_process_0():
+            if self.begins_grading:
                 self.run.benchmark.begin_grading(result.task, result.answer)
             self.tokens += [turn.extra["tokens"] for turn in result.agent_turns]
         if self.tokens and (self.done % WATCHED == 0 or self.done == self.total):
