@@ -8,8 +8,7 @@ The user simulator is `--human=rules`, which needs no model.
     dialogues  its own, about tasks for training, graded
     rft, mtdpo, sweet    the same policy, trained on these dialogues by each method
     played     held-out tasks with the model itself, `taught` and each method, the same seeds, and every second of them
-               with `taught` where SWEET-RL's critic chooses each turn among eight; outcomes without texts, under
-               the name of the method and the number of tasks trained on
+               with `taught` where SWEET-RL's critic chooses each turn among eight; outcomes without texts
 
 All training is by LoRA with `launch.train`. Every step goes on where it was killed; seconds of all starts are in
 WORK/seconds.jsonl. --steps says which are wanted, in order.
@@ -74,13 +73,12 @@ TRAINED = (
     "--policy.select=last",
 )  # fmt: skip
 OF_METHOD = {
-    "rft": ("--policy.learning-rate=1e-4", "--policy.epochs=1"),
-    "mtdpo": ("--policy.learning-rate=5e-5", "--policy.nll-coef=0.3", "--policy.epochs=3"),
-    "sweet": (  # otherwise the method of the preset `scenes`, which was chosen on the toy's validation tasks
-        "--critic.aggregation=sum", "--critic.beta=1.0", "--critic.learning-rate=5e-5", "--critic.epochs=2",
-        "--ranking.candidates=8", "--ranking.data-fraction=0.1", "--ranking.num-pairs=2", "--ranking.min-gap=1.0",
-        "--ranking.clip-scores=2.0", "--ranking.keep-ties", "--ranking.reference-context=public",
-        "--policy.learning-rate=5e-5", "--policy.nll-coef=0.3", "--policy.epochs=1", "--policy.group-by-prompt",
+    "rft": ("--policy.learning-rate=1e-4", "--policy.epochs=2"),
+    "mtdpo": ("--policy.learning-rate=5e-5", "--policy.epochs=4"),
+    "sweet": (
+        "--critic.learning-rate=5e-5", "--critic.epochs=4", "--critic.nll-coef=0", "--ranking.candidates=8",
+        "--ranking.data-fraction=0.2", "--ranking.num-pairs=1", "--ranking.reference-context=public",
+        "--policy.learning-rate=5e-5", "--policy.epochs=1",
     ),
 }  # fmt: skip
 TAUGHT_RATE = "--policy.learning-rate=3e-4"
@@ -146,17 +144,15 @@ def do(step: str, told: argparse.Namespace) -> None:
                 raise
             print(f"{step} is left out: these dialogues are not enough for it, see above", flush=True)
     else:
-        best = f"{BEST}-{told.train}"
-        policies = {"taught": taught, "zero-shot": told.model}
-        policies |= {f"{method}-{told.train}": work / method / "policy" / "model" for method in METHODS}
-        policies |= {best: taught}
+        policies = {"taught": taught} | {method: work / method / "policy" / "model" for method in METHODS}
+        policies |= {"zero-shot": told.model, BEST: taught}
         known = {row["policy"] for row in read(told.outcomes)}
         chosen = (f"--best-of={BEST.split('-')[-1]}", f"--critic={work / 'sweet'}")
         for policy, model in policies.items():
-            if policy not in known and model.exists() and (policy != best or (work / "sweet" / "critic").exists()):
-                every = 2 if policy == best else 1
+            if policy not in known and model.exists() and (policy != BEST or (work / "sweet" / "critic").exists()):
+                every = 2 if policy == BEST else 1
                 write_rows(work / "held_out.jsonl", held_out[::every])
-                flags = chosen if policy == best else ()
+                flags = chosen if policy == BEST else ()
                 seconds = rollout(model, work / "held_out.jsonl", work / f"played-{policy}.jsonl", 1, 2, *flags)
                 rows = read_rows(work / f"played-{policy}.graded.jsonl", Trajectory)
                 lines = [outcome(row, HELD_OUT * every * number) for number, row in enumerate(rows)]
