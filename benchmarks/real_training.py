@@ -7,8 +7,9 @@ The user simulator is `--human=rules`, which needs no model.
     taught     the model, having imitated them: a policy that collaborates at all
     dialogues  its own, about tasks for training, graded
     rft, mtdpo, sweet    the same policy, trained on these dialogues by each method
-    played     held-out tasks with the model itself, `taught` and each method, the same seeds, and every second of them
-               with `taught` where SWEET-RL's critic chooses each turn among eight; outcomes without texts
+    played     held-out tasks, --repeats times, with the model itself, `taught` and each method, the same seeds; and
+               every second of them with `taught` where SWEET-RL's critic chooses each turn among eight; outcomes
+               without texts
 
 All training is by LoRA with `launch.train`. Every step goes on where it was killed; seconds of all starts are in
 WORK/seconds.jsonl. --steps says which are wanted, in order.
@@ -26,6 +27,7 @@ import re
 import statistics
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,6 @@ from colbench_env.humans.rules import SHRUG, RulesSimulator, answer
 from colbench_env.prompts import read_agent_prompt
 from colbench_env.python_source import NotPython
 from colbench_env.simulator_health import leaks
-from colbench_env.statistics import bootstrap
 from colbench_env.tasks import read_rows, write_rows
 from colbench_env.types import Task, Trajectory
 
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("--experts", type=int, default=240, help="tasks that are shown by an expert")
     parser.add_argument("--train", type=int, default=100, help="tasks that the taught policy plays")
     parser.add_argument("--samples", type=int, default=4, help="dialogues about each of them")
+    parser.add_argument("--repeats", type=int, default=1, help="dialogues about each held-out task; more may follow")
     parser.add_argument("--max-steps", type=int, default=0, help="updates of each stage at most, for a trial")
     parser.add_argument("--outcomes", type=Path, default=OUTCOMES)
     parser.add_argument("--table", action="store_true", help="do nothing")
@@ -146,19 +148,37 @@ def do(step: str, told: argparse.Namespace) -> None:
     else:
         policies = {"taught": taught} | {method: work / method / "policy" / "model" for method in METHODS}
         policies |= {"zero-shot": told.model, BEST: taught}
-        known = {row["policy"] for row in read(told.outcomes)}
-        chosen = (f"--best-of={BEST.split('-')[-1]}", f"--critic={work / 'sweet'}")
+        known = Counter(row["policy"] for row in read(told.outcomes))
+        critic = work / "sweet" / "critic"
+        chosen = (f"--best-of={BEST.split('-')[-1]}", f"--critic={critic.parent}")
         for policy, model in policies.items():
-            if policy not in known and model.exists() and (policy != BEST or (work / "sweet" / "critic").exists()):
-                every = 2 if policy == BEST else 1
-                write_rows(work / "held_out.jsonl", held_out[::every])
-                flags = chosen if policy == BEST else ()
-                seconds = rollout(model, work / "held_out.jsonl", work / f"played-{policy}.jsonl", 1, 2, *flags)
-                rows = read_rows(work / f"played-{policy}.graded.jsonl", Trajectory)
-                lines = [outcome(row, HELD_OUT * every * number) for number, row in enumerate(rows)]
-                about = {"policy": policy, "model": told.model.name, "seconds": seconds}
-                with told.outcomes.open("a", encoding="utf-8") as file:
-                    file.writelines(json.dumps(about | line) + "\n" for line in lines)
+            every, samples = (2, 1) if policy == BEST else (1, told.repeats)
+            tasks = held_out[::every]
+            if known[policy] < samples * len(tasks) and model.exists() and (policy != BEST or critic.exists()):
+                write_rows(work / "held_out.jsonl", tasks)
+                flags, played = chosen if policy == BEST else (), work / f"played-{policy}.jsonl"
+                played.with_suffix(".graded.jsonl").unlink(missing_ok=True)
+                seconds = rollout(model, work / "held_out.jsonl", played, samples, 2, *flags)
+                record(
+                    told.outcomes,
+                    policy,
+                    read_rows(played.with_suffix(".graded.jsonl"), Trajectory),
+                    every,
+                    {"model": told.model.name, "seconds": seconds},
+                )
+
+
+def record(outcomes: Path, policy: str, rows: list[Trajectory], every: int, about: dict[str, Any]) -> None:
+    """Put what a policy has played in place of what is known of it; seconds are added to those before."""
+    known, places = read(outcomes), len({row.task.task_id for row in rows})
+    before = [line for line in known if line["policy"] == policy]
+    about |= {"policy": policy, "seconds": about["seconds"] + (before[0]["seconds"] if before else 0)}
+    lines = [line for line in known if line["policy"] != policy]
+    lines += [
+        about | {"sample": number // places} | outcome(row, HELD_OUT * every * (number % places))
+        for number, row in enumerate(rows)
+    ]
+    outcomes.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def train(run_dir: Path, model: Path, dialogues: Path, method: str, work: Path, *flags: str) -> None:
@@ -222,22 +242,27 @@ def expert(task: Task) -> Trajectory | None:
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Print a table in Markdown: means over tasks with 95 % intervals of a bootstrap over them.
 
-    The differences are those to the policy that all others start from, over the tasks that both played.
+    The differences are those to the policy that all others start from, over the dialogues that both played.
     """
     print(
-        "| policy | tasks | tests passed, % | success, % | success over taught, points | answered, % | turns "
-        "| questions | minutes |\n" + "|---" * 9 + "|"
+        "| policy | tasks | dialogues | tests passed, % | success, % | success over taught, points | answered, % "
+        "| turns | questions | minutes |\n" + "|---" * 10 + "|"
     )
-    taught = {row["row"]: row for row in rows if row["policy"] == "taught"}
+    taught = {of(row): row for row in rows if row["policy"] == "taught"}
     for policy in dict.fromkeys(row["policy"] for row in rows):
         own = [row for row in rows if row["policy"] == policy]
-        pairs = [(row, taught[row["row"]]) for row in own if row["row"] in taught and policy != "taught"]
-        over = percent(bootstrap(succeeds(row) - succeeds(before) for row, before in pairs)) if pairs else ""
+        both = [row for row in own if of(row) in taught and policy != "taught"]
+        over = percent(by_task(both, lambda row: succeeds(row) - succeeds(taught[of(row)]))) if both else ""
         print(
-            f"| {policy} | {len(own)} | {percent(by_task(own, lambda row: row['reward']))} "
-            f"| {percent(by_task(own, succeeds))} | {over} | {100 * mean(own, 'answered'):.0f} "
+            f"| {policy} | {len({row['row'] for row in own})} | {len(own)} "
+            f"| {percent(by_task(own, lambda row: row['reward']))} | {percent(by_task(own, succeeds))} | {over} | {100 * mean(own, 'answered'):.0f} "
             f"| {mean(own, 'turns'):.2f} | {mean(own, 'questions'):.2f} | {own[0]['seconds'] / 60:.0f} |"
         )
+
+
+def of(row: dict[str, Any]) -> tuple[int, int]:
+    """Task and sample of an outcome."""
+    return row["row"], row.get("sample", 0)
 
 
 def print_parts(rows: list[dict[str, Any]]) -> None:
