@@ -256,7 +256,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         print(
             f"| {policy} | {len({row['row'] for row in own})} | {len(own)} "
             f"| {percent(by_task(own, lambda row: row['reward']))} | {percent(by_task(own, succeeds))} | {over} "
-            f"| {100 * mean(own, 'answered'):.0f} | {mean(own, 'turns'):.2f} | {mean(own, 'questions'):.2f} | {own[0]['seconds'] / 60:.0f} |"
+            f"| {100 * mean(own, 'answered'):.0f} | {mean(own, 'turns'):.2f} | {mean(own, 'questions'):.2f} "
+            f"| {own[0]['seconds'] / 60:.0f} |"
         )
 
 
