@@ -76,7 +76,7 @@ def _roll(config: RolloutConfig) -> None:
                 console.warn(str(result))
             console.progress("rollout", done, total)
 
-        await shares.play_share(wanted, episodes, participants.play, config.simulator.in_flight, on_done)
+        await shares.play_share(wanted, episodes, participants.play, config.at_once, on_done)
 
     with (
         open_benchmark(

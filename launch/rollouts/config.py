@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -145,6 +146,13 @@ class RolloutConfig:
             body=json_object(self.agent_body, "--agent-body"),
             flags="--agent",
         )
+
+    @property
+    def at_once(self) -> int:
+        """Dialogues that are played side by side: with a critic no more than fill the rows, so that the first end early
+        and little is lost with a run that is killed."""
+        most = self.simulator.in_flight
+        return min(most, math.ceil(self.rows / self.best_of)) if self.best_of > 1 else most
 
     @property
     def turns(self) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,9 @@ from colbench_env.mini import make_tasks
 from colbench_env.tasks import read_rows
 from colbench_env.types import BadInput, Task, Trajectory
 from launch import rollout
+from launch.common.simulator import Simulator
 from launch.ranking.credit import load_credit
+from launch.rollouts.config import RolloutConfig
 from launch.training.config import Critic, Ranking, TrainConfig, settings_of
 from sweet_jax.train.settings import Training
 
@@ -51,6 +54,13 @@ def test_every_turn_is_the_one_that_the_critic_scores_highest(play, run_dir):
         assert all(len(set(turn.extra["scores"])) == 3 for turn in row.agent_turns)
     ended, _ = play("1.jsonl", "--best-of=2", f"--critic={run_dir}")
     assert "was played with" in ended.refuses()
+
+
+@pytest.mark.parametrize(("best_of", "in_flight", "expected"), [(8, 64, 4), (3, 5, 5), (1, 64, 64)])
+def test_no_more_dialogues_are_begun_than_fill_the_rows(best_of, in_flight, expected):
+    critic = Path("run") if best_of > 1 else None
+    config = RolloutConfig(rows=32, best_of=best_of, critic=critic, simulator=Simulator(in_flight=in_flight))
+    assert config.at_once == expected
 
 
 def test_a_critic_says_what_each_turn_of_a_dialogue_is_worth(play, run_dir, tmp_path):
