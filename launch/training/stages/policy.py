@@ -141,7 +141,7 @@ def evaluation(run: Run) -> dict[str, Any]:
         step = chosen["step"] if stage == "selection" else None
         policies["trained"] = lambda: run.start_params if step == 0 else run.policy_params(trained["rows"], step)
     counts, note = {}, {}
-    for name, params in policies.items():
+    for name, params in policies.items():  # all play before any is waited for to be graded
         agent = Agent(name, params(), run.config.evaluation.temperature)
         counts[name] = play(run, f"evaluation: {name}", folder / f"{name}_ungraded.jsonl", agent, held_out, 1, seed)
     watch = CollapseWatch(total=len(policies))

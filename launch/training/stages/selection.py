@@ -31,7 +31,7 @@ def selection(run: Run) -> dict[str, Any]:
         kept, last = checkpoints.steps(), training.steps(trained["rows"])
     # Not those of a training that was stopped between two: a run that was never stopped does not have them.
     steps = [0, *(step for step in kept if step % training.save_every == 0 or step == last)]
-    for step in steps:
+    for step in steps:  # all play before any is waited for to be graded
         params = run.policy_params(trained["rows"], step) if step else run.start_params
         agent = Agent(f"step {step}", params, run.config.evaluation.temperature)
         play(run, f"selection: step {step}", folder / f"step-{step}_ungraded.jsonl", agent, tasks, 1, seed)
