@@ -7,6 +7,7 @@ The user simulator is `--human=rules`, which needs no model.
     taught     the model, having imitated them: a policy that collaborates at all
     dialogues  its own, about tasks for training, graded
     rft, mtdpo, sweet    the same policy, trained on these dialogues by each method
+    critic     SWEET-RL's critic alone, where nothing more is wanted of it than to choose
     played     held-out tasks, --repeats times, with the model itself, `taught` and each method, the same seeds; and
                every second of them with `taught` where SWEET-RL's critic chooses each turn among eight; outcomes
                without texts
@@ -57,7 +58,7 @@ QUESTIONS = (
 )
 METHODS = ("rft", "mtdpo", "sweet")
 BEST = "best-of-8"
-HELD_OUT = 8  # of so many rows of the file one is held out
+HELD_OUT, BEST_EVERY = 8, 3  # of so many rows of the file one is held out, of so many of these BEST plays one
 STAGES = {
     "rft": ("tasks", "rollouts", "grading", "policy"),
     "mtdpo": ("tasks", "rollouts", "grading", "pairs", "policy"),
@@ -65,7 +66,8 @@ STAGES = {
         "tasks", "rollouts", "grading", "pairs", "critic", "candidates", "ranking", "turn-pairs", "policy"
     ),
 }  # fmt: skip
-STEPS = ("experts", "taught", "dialogues", *METHODS, "played")
+WANTED = ("experts", "taught", "dialogues", *METHODS, "played")
+STEPS = (*WANTED, "critic")
 TRAINED = (
     "--preset=tiny", "--mesh=1x1", "--human=rules", f"--agent-prompt={SYSTEM}", f"--rollouts.max-turns={TURNS}",
     "--rollouts.max-new-tokens=256", "--rollouts.rows=64", "--compute-dtype=bfloat16",
@@ -95,7 +97,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="Hugging Face directory")
     parser.add_argument("--tasks", type=Path, help="JSON Lines of backend tasks")
     parser.add_argument("--work", type=Path, help="directory of everything that is made")
-    parser.add_argument("--steps", default=",".join(STEPS))
+    parser.add_argument("--steps", default=",".join(WANTED), help=", ".join(STEPS))
     parser.add_argument("--experts", type=int, default=240, help="tasks that are shown by an expert")
     parser.add_argument("--train", type=int, default=100, help="tasks that the taught policy plays")
     parser.add_argument("--samples", type=int, default=4, help="dialogues about each of them")
@@ -138,21 +140,22 @@ def do(step: str, told: argparse.Namespace) -> None:
     elif step == "dialogues":
         write_rows(work / "train.jsonl", training[-told.train :])
         rollout(taught, work / "train.jsonl", work / "dialogues.jsonl", told.samples, 1)
-    elif step in METHODS:
+    elif step in METHODS or step == "critic":
+        method, last = (step, "policy") if step in METHODS else ("sweet", step)
         try:
-            train(work / step, taught, work / "dialogues.graded.jsonl", step, work, *limit)
+            train(work / method, taught, work / "dialogues.graded.jsonl", method, work, *limit, last=last)
         except SystemExit as ended:
             if ended.code != 2:
                 raise
             print(f"{step} is left out: these dialogues are not enough for it, see above", flush=True)
     else:
-        policies = {"taught": taught} | {method: work / method / "policy" / "model" for method in METHODS}
-        policies |= {"zero-shot": told.model, BEST: taught}
+        policies = {BEST: taught, "taught": taught, "zero-shot": told.model}
+        policies |= {method: work / method / "policy" / "model" for method in METHODS}
         known = Counter(row["policy"] for row in read(told.outcomes))
         critic = work / "sweet" / "critic"
         chosen = (f"--best-of={BEST.split('-')[-1]}", f"--critic={critic.parent}")
         for policy, model in policies.items():
-            every, samples = (2, 1) if policy == BEST else (1, told.repeats)
+            every, samples = (BEST_EVERY, 1) if policy == BEST else (1, told.repeats)
             tasks = held_out[::every]
             if known[policy] < samples * len(tasks) and model.exists() and (policy != BEST or critic.exists()):
                 write_rows(work / "held_out.jsonl", tasks)
@@ -181,10 +184,12 @@ def record(outcomes: Path, policy: str, rows: list[Trajectory], every: int, abou
     outcomes.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def train(run_dir: Path, model: Path, dialogues: Path, method: str, work: Path, *flags: str) -> None:
+def train(
+    run_dir: Path, model: Path, dialogues: Path, method: str, work: Path, *flags: str, last: str = "policy"
+) -> None:
     """Train a policy on dialogues, stage by stage, without the evaluation."""
     write_rows(work / "few.jsonl", [row.task for row in read_rows(dialogues, Trajectory)[:8]])  # for stage tasks alone
-    for stage in STAGES[method]:
+    for stage in STAGES[method][: STAGES[method].index(last) + 1]:
         run(
             "launch.train", *TRAINED, *OF_METHOD[method], f"--algorithm={method}", f"--model={model}",
             f"--run-dir={run_dir}", f"--trajectories={dialogues}", f"--tasks={work / 'few.jsonl'}", "--num-tasks=4",

@@ -77,6 +77,7 @@ class TurnScorer:
         reference: Callable[[], Any],
         aggregation: Literal["turn-mean", "token-mean", "sum"] = "turn-mean",
         public_reference: bool = False,
+        parts: bool = True,
         name: str = "",
     ) -> list[TurnScore]:
         """Compute the log-ratio advantage of every turn (equation 3); equal turns in one position are scored once.
@@ -88,6 +89,8 @@ class TurnScorer:
         is scored here.
         critic, reference: give parameters, when they are needed. critic None: the reference policy itself in its place,
         with a public reference (pmi).
+        parts: what each turn has learned and its pmi are wanted too. Their sum is the log-ratio of critic and public
+        reference: without them the reference that is shown the solution is left out, a third of the work.
         name: what the cached log-probs are kept under.
         """
         shown_rows, public_rows = self._rows(rows, turns)
@@ -98,19 +101,25 @@ class TurnScorer:
         def scored(params: Callable[[], Any], what: str, of: Mapping[Turn, TokenRow]) -> dict[Turn, np.ndarray]:
             return self.logps(params(), f"{name}-{what}" if name else what, of)
 
-        critic_logps = scored(critic, "critic", shown_rows) if critic else {}
-        base_logps = scored(reference, "reference", shown_rows)
-        critic_logps = critic_logps or base_logps
         sampled = _sampled_bases(rows, summed)
         unseen = {turn: row for turn, row in public_rows.items() if len(row) < len(shown_rows[turn])}
         unknown = {turn: row for turn, row in unseen.items() if turn not in sampled} if public else {}
+        whole = unknown if critic and not parts else {}
+        based = {turn: row for turn, row in shown_rows.items() if turn not in whole}
+        critic_logps = scored(critic, "critic", shown_rows) if critic else {}
+        base_logps = scored(reference, "reference", based) if based else {}
+        critic_logps = critic_logps or base_logps
         public_logps = scored(reference, "public", unknown) if unknown else {}
         scores = {}
         for turn, logps in critic_logps.items():
+            # the row with the solution may have lost more of the turn
+            own = public_logps[turn][-len(logps) :] if turn in public_logps else None
+            if turn in whole:
+                scores[turn] = TurnScore(float(combine(logps - own)))
+                continue
             ratios = logps - base_logps[turn]
             learned, pmi = float(combine(ratios)), None
-            if turn in public_logps:
-                own = public_logps[turn][-len(logps) :]  # the row with the reference may have lost more
+            if own is not None:
                 pmi = float(combine(base_logps[turn] - own))
             elif turn in unseen and turn in sampled:
                 pmi = float(combine(base_logps[turn])) - sampled[turn]

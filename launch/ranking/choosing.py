@@ -59,7 +59,7 @@ def make_best_of(
     run = open_critic(critic, shape, benchmark, console, config.compute_dtype)
     _check_same_tokens(critic, run.chat, policy.chat)
     rows = -(-count // shape.data) * shape.data
-    score = make_scorer(run, None, rows, quiet=True)
+    score = make_scorer(run, None, rows, quiet=True, parts=False)
     return BestOf(policy.engine, sampling, policy.chat, count, score, run.config.critic.privileged)
 
 

@@ -140,11 +140,12 @@ def ranking(run: Run) -> dict[str, Any]:
 
 
 def make_scorer(
-    run: Run, cache_dir: Path | None, batch_size: int = 0, quiet: bool = False
+    run: Run, cache_dir: Path | None, batch_size: int = 0, quiet: bool = False, parts: bool = True
 ) -> Callable[..., list[TurnScore]]:
     """Return (rows, turns, name="") -> the critic's score of every turn; pmi where no critic could be trained.
 
-    batch_size: rows scored together; 0: four training batches. quiet: no progress is told.
+    batch_size: rows scored together; 0: four training batches. quiet: no progress is told. parts: the parts of a score
+    are wanted too, where they cost more (`TurnScorer.score`).
     """
     settings = run.config.critic
     scorer = TurnScorer(
@@ -172,6 +173,7 @@ def make_scorer(
         reference=lambda: run.start_params,
         aggregation=settings.aggregation,
         public_reference=run.config.ranking.reference_context == "public",
+        parts=parts,
     )
 
 
