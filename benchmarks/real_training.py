@@ -9,7 +9,7 @@ The user simulator is `--human=rules`, which needs no model.
     rft, mtdpo, sweet    the same policy, trained on these dialogues by each method
     critic     SWEET-RL's critic alone, where nothing more is wanted of it than to choose
     played     held-out tasks, --repeats times, with the model itself, `taught` and each method, the same seeds; and
-               every second of them with `taught` where SWEET-RL's critic chooses each turn among eight; outcomes
+               every third of them with `taught` where SWEET-RL's critic chooses each turn among eight; outcomes
                without texts
 
 All training is by LoRA with `launch.train`. Every step goes on where it was killed; seconds of all starts are in
@@ -187,7 +187,7 @@ def record(outcomes: Path, policy: str, rows: list[Trajectory], every: int, abou
 def train(
     run_dir: Path, model: Path, dialogues: Path, method: str, work: Path, *flags: str, last: str = "policy"
 ) -> None:
-    """Train a policy on dialogues, stage by stage, without the evaluation."""
+    """Train a policy on dialogues, stage by stage up to `last`, without the evaluation."""
     write_rows(work / "few.jsonl", [row.task for row in read_rows(dialogues, Trajectory)[:8]])  # for stage tasks alone
     for stage in STAGES[method][: STAGES[method].index(last) + 1]:
         run(

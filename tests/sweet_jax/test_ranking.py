@@ -20,7 +20,7 @@ TURNS = ("Which type does it have?", "Return a list.", "I WANT TO ANSWER:\ndef f
 
 @pytest.fixture(scope="module")
 def scene():
-    """(scorer, parameters of critic and reference, a row of one position, its turns); all passes are noted in it."""
+    """(scorer, parameters of critic and reference, a row of one position, its turns)."""
     chat = Chat(chatml())
     config = LlamaConfig(
         vocab_size=len(chat.tokenizer), hidden_size=16, intermediate_size=24, num_layers=2, num_heads=2,
