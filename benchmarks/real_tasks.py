@@ -13,9 +13,9 @@ and turn, and the user has not spoken: the other arms play again only the tasks 
 that sample of it is there, and take the rest from it.
 
 Each arm and sample can be killed and goes on where it was (WORK has its dialogues). When it is done, a line for each
-dialogue goes into --outcomes (seconds are those of the last start): numbers alone, no text of the benchmark, so that
-the file may lie in the repository. --suspected names rows of the file that an audit doubts, as a file in which they
-follow the words "row indices".
+dialogue goes into --outcomes, with the seconds of the sample unless it was killed and went on: numbers alone, no text
+of the benchmark, so that the file may lie in the repository. --suspected names rows of the file that an audit doubts,
+as a file in which they follow the words "row indices".
 
     python -m benchmarks.real_tasks --model=DIR --tasks=FILE --work=DIR --arms=natural,rules --samples=0,1,2
     python -m benchmarks.real_tasks --table --suspected=NOTES.md
@@ -40,6 +40,7 @@ from colbench_env.types import Task, Trajectory
 
 OUTCOMES = Path(__file__).with_name("real_tasks.jsonl")
 EVERY, FIRST = 4, "natural"
+ROWS = 32  # most dialogues end in a turn, and the others then have the rows to themselves for ten: 64 take longer
 ARMS = {
     "natural": ("--human=model",),
     "rejected": ("--human=model", "--no-leaks"),
@@ -48,7 +49,7 @@ ARMS = {
 }
 SPOKEN = ("--human-max-tokens=64", "--human-temperature=0.7")
 DRAWN = (
-    "--temperature=0.7", "--top-p=0.9", "--max-new-tokens=384", "--compute-dtype=bfloat16", "--rows=64",
+    "--temperature=0.7", "--top-p=0.9", "--max-new-tokens=384", "--compute-dtype=bfloat16",
     "--in-flight=128", "--max-length=4096",
 )  # fmt: skip
 
@@ -96,16 +97,17 @@ def play(model: Path, tasks: Path, work: Path, arm: str, sample: int, outcomes: 
     wanted = [number for number in rows if number not in same]
     chosen.write_text("".join(rows[number] + "\n" for number in wanted), encoding="utf-8")
     spoken = SPOKEN if "--human=model" in ARMS[arm] else ()
+    goes_on = played.exists()
     started = time.monotonic()
     run(
-        "launch.rollout", f"--model={model}", f"--tasks={chosen}", *ARMS[arm], *spoken, *DRAWN, f"--seed={42 + sample}",
-        f"--output={played}",
+        "launch.rollout", f"--model={model}", f"--tasks={chosen}", *ARMS[arm], *spoken, *DRAWN,
+        f"--rows={min(ROWS, len(wanted))}", f"--seed={42 + sample}", f"--output={played}",
     )  # fmt: skip
     seconds = time.monotonic() - started
     run("launch.evaluate", f"--trajectories={played}", f"--tasks={chosen}", f"--output={graded}", "--no-references")
     place = {task.task_id: number for number, task in zip(wanted, read_rows(chosen, Task), strict=True)}
     lines = same | {(number := place[row.task.task_id]): outcome(row, number) for row in read_rows(graded, Trajectory)}
-    about = {"arm": arm, "sample": sample, "model": model.name, "seconds": round(seconds)}
+    about = {"arm": arm, "sample": sample, "model": model.name, "seconds": None if goes_on else round(seconds)}
     with outcomes.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(lines[number] | about) + "\n" for number in sorted(lines))
 
@@ -143,14 +145,15 @@ def print_table(rows: Sequence[dict[str, Any]], doubtful: frozenset[int]) -> Non
     for arm in [arm for arm in ARMS if any(row["arm"] == arm for row in rows)]:
         own = [row for row in rows if row["arm"] == arm]
         sound, samples = [row for row in own if row["row"] not in doubtful], {row["sample"] for row in own}
-        seconds = {row["sample"]: row["seconds"] for row in own}
+        seconds = {row["sample"]: row["seconds"] for row in own if row["seconds"]}
+        minutes = f"{sum(seconds.values()) / len(seconds) / 60:.0f}" if seconds else ""
         replies = sum(row["replies"] for row in own)
         print(
             f"| {arm} | {len(samples)} | {percent(by_task(own, lambda row: row['reward']))} "
             f"| {percent(by_task(own, succeeds))} | {percent(by_task(sound, succeeds))} "
             f"| {100 * mean(own, 'answered'):.0f} | {mean(own, 'turns'):.2f} | {mean(own, 'questions'):.2f} "
             f"| {100 * sum(row['leaks'] for row in own) / max(1, replies):.1f} of {replies} "
-            f"| {sum(seconds.values()) / len(seconds) / 60:.0f} |"
+            f"| {minutes} |"
         )
 
 
