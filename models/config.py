@@ -101,6 +101,8 @@ def read_config(source: str | Path | Mapping[str, Any], made: Callable[[Any], Co
     path = Path(source)
     if not path.exists() and path.suffix != ".json":
         raise ModelError(f"{path}: no such model directory")
+    if path.is_file() and path.suffix != ".json":
+        raise ModelError(f"{path}: a file, expected {what} directory, which holds config.json and model.safetensors")
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         raise ModelError(f"{path}: no such file; {what} directory holds config.json and model.safetensors")

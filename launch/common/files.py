@@ -69,5 +69,7 @@ def is_model_directory(path: Path) -> bool:
 
 def check_model_directory(model: str | Path) -> None:
     """Raise BadInput unless the model directory exists."""
+    if Path(model).is_file():
+        raise BadInput(f"{model}: a file, expected a model directory, which holds config.json and model.safetensors")
     if not Path(model).is_dir():
         raise BadInput(f"{model}: no such model directory")

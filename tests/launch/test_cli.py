@@ -296,6 +296,9 @@ def test_an_unknown_agent_prompt_is_named(start, tmp_path, tiny_model):
 def test_an_unknown_model_directory_is_named_and_binds_no_run_directory(start, tmp_path, tiny_model):
     run_dir, nowhere = tmp_path / "run", tmp_path / "no-model"
     assert start(f"--run-dir={run_dir}", f"--model={nowhere}").refuses() == f"error: {nowhere}: no such model directory"
+    weights = tiny_model / "model.safetensors"
+    refused = start(f"--run-dir={run_dir}", f"--model={weights}").refuses()
+    assert refused.startswith(f"error: {weights}: a file, expected a model directory, which holds config.json")
     ended = start(f"--run-dir={run_dir}", f"--model={tiny_model}", "--stage=tasks", *SMALL)
     assert ended.status == 0, ended.stderr
 

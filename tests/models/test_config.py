@@ -119,6 +119,12 @@ def test_a_malformed_file_is_named_with_its_line(tmp_path):
         from_hf(tmp_path)
 
 
+def test_weights_in_place_of_their_directory_are_named(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF\x03\xff")
+    with pytest.raises(ModelError, match="model.gguf: a file, expected a model directory, which holds config.json and"):
+        from_hf(tmp_path / "model.gguf")
+
+
 SCALING = HF["rope_scaling"]
 WITHOUT_ORIGINAL = {name: value for name, value in SCALING.items() if name != "original_max_position_embeddings"}
 ODD_COUNTS = ["32", 32.0, 32.5, True, [32], {}, -32, 0, float("nan"), float("inf"), 10**30]
