@@ -40,7 +40,7 @@ from colbench_env.types import Task, Trajectory
 
 OUTCOMES = Path(__file__).with_name("real_tasks.jsonl")
 EVERY, FIRST = 4, "natural"
-ROWS = 32  # most dialogues end in a turn, and the others then have the rows to themselves for ten: 64 take longer
+ROWS = 32  # rows that idle are computed, too, and most dialogues end in a turn where the others go on for ten
 ARMS = {
     "natural": ("--human=model",),
     "rejected": ("--human=model", "--no-leaks"),
