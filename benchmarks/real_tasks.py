@@ -43,7 +43,7 @@ EVERY, FIRST = 4, "natural"
 ROWS = 32  # rows that idle are computed, too, and most dialogues end in a turn where the others go on for ten
 ARMS = {
     "natural": ("--human=model",),
-    "rejected": ("--human=model", "--no-leaks"),
+    "rejected": ("--human=model", "--no-leaks", "--attempts=10"),  # three failed one dialogue
     "leak-free": ("--human=model", "--leak-free"),
     "rules": ("--human=rules",),
 }

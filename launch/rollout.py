@@ -94,7 +94,7 @@ def _roll(config: RolloutConfig) -> None:
     if failed:
         raise cli.Stopped(
             f"{failed} episodes failed for reasons of the machine, see {failures_file(config.output)}; "
-            "run the same command again to play them"
+            "run the command again to play them, with more --attempts where every reply leaked"
         )
     console.say(f"{len(tasks) * config.samples} dialogues in {config.output}")
 

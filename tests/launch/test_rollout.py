@@ -139,6 +139,24 @@ def test_failed_episodes_are_recorded_left_out_and_played_again(in_process, flag
     assert len(read_rows(output, Trajectory)) == 8
 
 
+def test_replies_that_leaked_at_every_attempt_are_played_with_more_attempts(in_process, flags, tmp_path, monkeypatch):
+    from colbench_env.humans.scripted import ScriptedSimulator
+
+    output, say, asked = tmp_path / "rows.jsonl", ScriptedSimulator.reply, set()
+
+    async def leaks_at_first(self, request):
+        asked.add(request.seed)
+        return await say(self, request) if request.seed - 1 in asked else "```def```"
+
+    monkeypatch.setattr(ScriptedSimulator, "reply", leaks_at_first)
+    ended = in_process(rollout.main, *flags, "--no-leaks", "--attempts=1", f"--output={output}")
+    assert ended.status == 1 and "8 episodes failed" in ended.errors[0], ended.errors
+    assert "with more --attempts where every reply leaked" in ended.errors[0]
+    ended = in_process(rollout.main, *flags, "--no-leaks", "--attempts=2", f"--output={output}")
+    assert ended.status == 0, ended.stderr
+    assert {row.extra["reasked"] for row in read_rows(output, Trajectory)} == {2}
+
+
 def test_the_model_can_play_the_human_and_prompts_begin_twice_by_name(in_process, tmp_path, flags):
     output, prompt = tmp_path / "rows.jsonl", tmp_path / "human.txt"
     prompt.write_text("{hidden_information} {{}} {dialogue_history}")
