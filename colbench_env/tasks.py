@@ -236,7 +236,7 @@ def decode_line(line: bytes, location: str) -> object:
     except UnicodeDecodeError as problem:
         raise BadInput(f"{location}: byte {problem.start + 1} is not UTF-8, expected a JSON object in UTF-8") from None
     except json.JSONDecodeError as problem:
-        reason = f"{problem.msg.removesuffix(' at')} at column {problem.colno}"
+        reason = f"{problem.msg.removesuffix(' at')} at column {problem.pos + 1}"
     except (ValueError, RecursionError) as problem:
         reason = str(problem)
     cut = "" if line.endswith(b"\n") else "the last line is cut off or "
