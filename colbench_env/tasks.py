@@ -231,12 +231,12 @@ def scan_lines(path: str | Path) -> Iterator[Line]:
 def decode_line(line: bytes, location: str) -> object:
     """Decode the JSON value of a line; lone surrogates in its strings become U+FFFD. Raises BadInput."""
     try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(line.rstrip(b" \t\r\n").decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
         return _whole_characters(value) if _SURROGATE_ESCAPE.search(line) else value
     except UnicodeDecodeError as problem:
         raise BadInput(f"{location}: byte {problem.start + 1} is not UTF-8, expected a JSON object in UTF-8") from None
     except json.JSONDecodeError as problem:
-        reason = f"{problem.msg.removesuffix(' at')} at column {problem.pos + 1}"
+        reason = f"{problem.msg.removesuffix(' at')} at column {problem.colno}"
     except (ValueError, RecursionError) as problem:
         reason = str(problem)
     cut = "" if line.endswith(b"\n") else "the last line is cut off or "

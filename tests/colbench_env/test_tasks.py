@@ -52,6 +52,7 @@ def test_a_line_separator_inside_a_string_does_not_end_the_line(path):
     ("second", "message"),
     [
         (b"{nonsense}\n", ":2: invalid JSON (Expecting property name enclosed in double quotes at column 2)"),
+        (b'{"chosen": "a"\n', ":2: invalid JSON (Expecting ',' delimiter at column 15)"),
         (b'{"chosen": "a", "rej', ":2: the last line is cut off or invalid JSON (Unterminated string"),
         (b"[1]\n", ":2: found a list, expected a JSON object"),
         (b'{"chosen": "a"}\n', ":2: 'rejected' is missing, the row has 'chosen'"),

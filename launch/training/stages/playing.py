@@ -62,7 +62,10 @@ def play(
     if failed:
         places = f"{failed} of {total} episodes failed, see {failures_file(path)}"
         if failed == total:
-            raise Stopped(f"stage {stage}: {places}; run the same command again to play them")
+            raise Stopped(
+                f"stage {stage}: {places}; run the command again to play them, with more --attempts where every reply "
+                "leaked"
+            )
         run.console.warn(f"stage {stage}: {places}: they are left out")
     return {"trajectories": total - failed} | ({"failed": failed} if failed else {})
 
